@@ -1,0 +1,80 @@
+"""Group read: concurrent point reads in one query.
+
+Contract: ``await read.get(key)`` returns what ``fetch_many`` found for the key, or ``None``. Reads that arrive while queries are in
+flight form the next query; when idle a query starts at once. Outages are waited out.
+
+Outside: caching. Every read asks the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from typing import Generic, TypeVar
+
+from perdure.chassis.outage import Availability, outlast
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class GroupRead(Generic[K, V]):
+    """Coalesces point reads. Belongs to the event loop that uses it first."""
+
+    def __init__(
+        self,
+        fetch_many: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]],
+        *,
+        availability: Availability | None = None,
+        max_keys: int = 256,
+        max_in_flight: int = 2,
+    ) -> None:
+        self.availability = availability or Availability()
+        self._fetch_many = fetch_many
+        self._max_keys = max_keys
+        self._max_in_flight = max_in_flight
+        self._wanted: dict[K, asyncio.Future[V | None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def get(self, key: K) -> V | None:
+        """The value of ``key`` as of now or later, or ``None``.
+
+        Raises:
+            Exception: what ``fetch_many`` raises for this key, outages excepted.
+
+        """
+        future = self._wanted.get(key)
+        if future is None:
+            future = self._wanted[key] = asyncio.get_running_loop().create_future()
+            if len(self._tasks) < self._max_in_flight:
+                task = asyncio.create_task(self._drain(), name="group-read")
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(future)
+
+    async def _drain(self) -> None:
+        await asyncio.sleep(0)  # what was asked in this turn of the loop goes out together
+        while self._wanted:
+            keys = list(self._wanted)[: self._max_keys]
+            asked = {key: self._wanted.pop(key) for key in keys}
+            await self._answer(asked)
+
+    async def _answer(self, asked: dict[K, asyncio.Future[V | None]]) -> None:
+        keys = list(asked)
+        try:
+            found = await outlast(lambda: self._fetch_many(keys), self.availability)
+        except Exception as error:  # noqa: BLE001 - it belongs to those who asked
+            if len(asked) == 1:
+                _fail(next(iter(asked.values())), error)
+                return
+            for key, future in asked.items():
+                await self._answer({key: future})
+            return
+        for key, future in asked.items():
+            if not future.done():
+                future.set_result(found.get(key))
+
+
+def _fail(future: asyncio.Future[V | None], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)

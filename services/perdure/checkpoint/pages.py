@@ -1,0 +1,108 @@
+"""What the saver remembers of threads that are hot, to write only what changed.
+
+Contract: for a run with a scope the page lives until the scope closes: a hibernating agent costs no memory. For ordinary use the
+most recent threads are kept, bounded by number and by bytes. A page is only ever a shortcut: without it the same segments
+are produced again and meet themselves in the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from langgraph.checkpoint.base import ChannelVersions
+from perdure.checkpoint.scope import IN_FLIGHT_LIMIT, RunScope
+from perdure.checkpoint.values import Encoded, digests_of
+
+MAX_THREADS: Final = 64
+MAX_WEIGHT: Final = 64 * 1024 * 1024
+MAX_STORED: Final = 16_384
+
+
+@dataclass(slots=True, eq=False)
+class Page:
+    """The newest checkpoint of one namespace that was loaded or put here."""
+
+    checkpoint_id: str
+    parent: str | None
+    versions: ChannelVersions
+    values: dict[str, Encoded]
+    base: dict[str, str]
+
+    def digests(self) -> Iterable[bytes]:
+        """The segments that it names."""
+        for value in self.values.values():
+            yield from digests_of(value.entry())
+
+
+@dataclass(slots=True, eq=False)
+class ThreadPages:
+    """The pages of one thread by namespace."""
+
+    namespaces: dict[str, Page] = field(default_factory=dict)
+    stored: set[bytes] = field(default_factory=set)
+    """Digests of segments that are stored, or on their way before anything that could name them."""
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(IN_FLIGHT_LIMIT))
+    weight: int = 0
+
+    def turn(self, ns: str, page: Page, *, loaded: bool) -> None:
+        """Make ``page`` the newest of its namespace; after a load only what is named now is taken for stored."""
+        self.namespaces[ns] = page
+        if loaded or len(self.stored) > MAX_STORED:
+            self.stored = {digest for known in self.namespaces.values() for digest in known.digests()}
+        self.weight = sum(value.size() for known in self.namespaces.values() for value in known.values.values())
+
+
+class Pages:
+    """The pages of all hot threads."""
+
+    def __init__(self) -> None:
+        self._owned: dict[str, tuple[RunScope, ThreadPages]] = {}
+        self._recent: OrderedDict[str, ThreadPages] = OrderedDict()
+
+    def of(self, thread: str, scope: RunScope | None) -> ThreadPages:
+        """The pages of a thread; empty ones if it is cold."""
+        if scope is None:
+            return self._unowned(thread)
+        found = self._owned.get(thread)
+        if found is not None and found[0] is scope:
+            return found[1]
+        pages = ThreadPages()
+        self._recent.pop(thread, None)
+        self._owned[thread] = (scope, pages)
+        scope.on_close(lambda: self._release(thread, scope))
+        return pages
+
+    def drop(self, thread: str) -> None:
+        """Forget a thread: after a failure, or when something was deleted."""
+        self._recent.pop(thread, None)
+        found = self._owned.get(thread)
+        if found is not None:
+            found[1].namespaces.clear()
+            found[1].stored.clear()
+
+    def trim(self) -> None:
+        """Keep ordinary use within its bounds."""
+        weight = sum(pages.weight for pages in self._recent.values())
+        while self._recent and (len(self._recent) > MAX_THREADS or weight > MAX_WEIGHT):
+            _, pages = self._recent.popitem(last=False)
+            weight -= pages.weight
+
+    def __len__(self) -> int:
+        return len(self._owned) + len(self._recent)
+
+    def _unowned(self, thread: str) -> ThreadPages:
+        pages = self._recent.get(thread)
+        if pages is None:
+            pages = self._recent[thread] = ThreadPages()
+        else:
+            self._recent.move_to_end(thread)
+        return pages
+
+    def _release(self, thread: str, scope: RunScope) -> None:
+        found = self._owned.get(thread)
+        if found is not None and found[0] is scope:
+            del self._owned[thread]

@@ -1,0 +1,79 @@
+"""What an executor tells the saver about the run that it owns.
+
+Contract: the executor puts a :class:`RunScope` into ``config["configurable"][SCOPE_KEY]``. LangGraph hands it on to subgraphs and
+keeps names that begin with two underscores out of the checkpoint metadata. With a scope every checkpoint takes a sequence number,
+and a number that someone else occupies raises :class:`perdure.checkpoint.errors.Fenced` (ADR 1). Without one the saver is an
+ordinary checkpointer.
+
+Outside: claiming, leases and epochs. They are the executor's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata
+
+SCOPE_KEY = "__perdure_run"
+"""The key in ``config["configurable"]``."""
+
+IN_FLIGHT_LIMIT = 8
+"""Sequenced checkpoints of one run in flight at once, at most; a fence goes that far beyond the highest number seen."""
+
+Describe: TypeAlias = Callable[[str, Checkpoint, CheckpointMetadata, RunnableConfig], dict[str, Any]]
+"""``describe(ns, checkpoint, metadata, config)`` gives the event fields, a small BSON document."""
+
+OnDurable: TypeAlias = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class RunScope:
+    """One run, as its owner knows it. Used on the saver's event loop only."""
+
+    thread_id: str
+    run_id: str
+    epoch: int
+    """How often the run had been claimed; the owner's fencing token."""
+    next_seq: int
+    """The next sequence number of the thread; executor and saver take from the same counter."""
+    new_thread: bool = False
+    """Nothing can be stored for this thread yet: what this run has not written itself need not be looked for."""
+    head: str | None = None
+    """The newest root checkpoint id if known, so that the load is exact. The saver keeps it current."""
+    floor: str | None = None
+    """Without ``head``: a root checkpoint id that the newest one is not below, if known; saves a read."""
+    describe: Describe | None = None
+    """Event fields, stored in the checkpoint's document as ``ev``."""
+    on_durable: OnDurable | None = None
+    """Called on the event loop with each checkpoint's document after it is durable, in the order of completion. Must not raise."""
+    fenced: bool = False
+    """Set by the saver when another owner was met; every later write raises at once."""
+    _closers: list[Callable[[], None]] = field(default_factory=list, repr=False)
+
+    def take_seq(self) -> int:
+        """The next sequence number; each is given out once."""
+        seq = self.next_seq
+        self.next_seq = seq + 1
+        return seq
+
+    def on_close(self, closer: Callable[[], None]) -> None:
+        """Have ``closer`` called when the run ends (the saver drops what it keeps for the run)."""
+        self._closers.append(closer)
+
+    def close(self) -> None:
+        """The run is over here: drop everything kept for it. Idempotent."""
+        closers, self._closers = self._closers, []
+        for closer in closers:
+            closer()
+
+    def __deepcopy__(self, _: dict[int, Any]) -> RunScope:
+        return self
+
+
+def scope_of(config: RunnableConfig) -> RunScope | None:
+    """The scope that travels in ``config``, if any."""
+    scope = config["configurable"].get(SCOPE_KEY)
+    return scope if isinstance(scope, RunScope) else None

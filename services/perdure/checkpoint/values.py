@@ -1,0 +1,309 @@
+"""Channel values as entries and segments (ADR 3).
+
+An *entry* is what a document's body holds for one value:
+
+* an atom (number, boolean, ``None``, short ASCII text) as it is;
+* ``[INLINE, type, bytes]`` up to 1 KiB;
+* ``[BLOB, type, size, digests]``: one serialized value in pieces;
+* ``[LIST, length, levels, digests]`` and ``[DICT, length, levels, digests]``: cut into blocks (``perdure.checkpoint.blocks``);
+* ``[SNAPSHOT, entry]``: a DeltaChannel's snapshot of the value.
+
+Contract: encoding takes the value as it is *now*; unchanged parts are found by the identity of immutable items, or else by
+serializing again and comparing fingerprints, so a change in place is never missed. Nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from operator import is_
+from typing import Any, Final, TypeAlias
+
+from langgraph.checkpoint.serde.types import _DeltaSnapshot
+from perdure.checkpoint import blocks
+from perdure.checkpoint.codec import DIGEST_BYTES, Codec, mark
+
+INLINE, BLOB, LIST, DICT, SNAPSHOT = 0, 1, 2, 3, 4
+INLINE_LIMIT: Final = 1024
+"""Serialized bytes of a value that stays in the document."""
+ATOM_TEXT: Final = 256
+WHOLE_FIRST: Final = 64
+"""A list or dict of at most so many items is serialized whole first: it is probably inline."""
+
+Entry: TypeAlias = Any
+Segments: TypeAlias = Mapping[bytes, tuple[str, bytes]]
+"""Plain segments by digest: type name and bytes."""
+
+_ATOMS = frozenset({str, int, float, bool, type(None), bytes})
+_SMALL_ATOMS = frozenset({int, float, bool, type(None)})
+_INT64 = range(-(2**63), 2**63)
+
+
+@dataclass(slots=True, eq=False)
+class Block:
+    """A serialized run of items, or a whole value; ``digests`` is filled when its pieces are finished."""
+
+    typ: str
+    size: int
+    mark: int
+    held: tuple[Any, ...] | None = None
+    """The items, kept to compare identities; ``None`` when one of them is mutable."""
+    digests: bytes = b""
+    pieces: list[bytes] | None = None
+    """Plain pieces that are still to be sealed and stored."""
+
+
+CUT: Final = Block("", 0, 0)
+"""Marks a block that is stored as its eight children."""
+
+BlockMap: TypeAlias = dict[tuple[int, int], Block]
+
+
+@dataclass(slots=True, eq=False)
+class Encoded:
+    """A value ready to store: kept between checkpoints to find what did not change."""
+
+    kind: int
+    length: int
+    levels: bytes = b""
+    order: list[Block] = field(default_factory=list)
+    blocks: BlockMap = field(default_factory=dict)
+    inline: Entry = None
+    snapshot: bool = False
+    _entry: Entry = None
+
+    def entry(self) -> Entry:
+        """What the body holds. Call it when all pieces are finished."""
+        if self._entry is None:
+            found: Entry = self.inline
+            if self.kind == BLOB:
+                found = [BLOB, self.order[0].typ, self.length, self.order[0].digests]
+            elif self.kind != INLINE:
+                found = [self.kind, self.length, self.levels, b"".join(block.digests for block in self.order)]
+            self._entry = [SNAPSHOT, found] if self.snapshot else found
+        return self._entry
+
+    @classmethod
+    def stored(cls, entry: Entry) -> Encoded:
+        """An entry that is stored already and whose value is not loaded."""
+        return cls(INLINE, 0, _entry=entry) if isinstance(entry, list) else atom(entry)
+
+    def size(self) -> int:
+        """Serialized bytes, about."""
+        return sum(block.size for block in self.order)
+
+
+def atom(value: Any) -> Encoded:
+    """An atom as an encoded value."""
+    return Encoded(INLINE, 0, inline=value)
+
+
+def is_atom(value: Any) -> bool:
+    """Whether a body can hold ``value`` as it is."""
+    kind = type(value)
+    if kind is str:
+        return len(value) <= ATOM_TEXT and value.isascii()
+    return kind in _SMALL_ATOMS and (kind is not int or value in _INT64)
+
+
+def encode(codec: Codec, value: Any, previous: Encoded | None) -> Encoded:
+    """Encode one value; ``previous`` is what the same channel held before, if known.
+
+    Raises:
+        Exception: What the serializer raises for a value that it cannot serialize.
+
+    """
+    if codec.plain_atoms and is_atom(value):
+        return atom(value)
+    if not isinstance(value, _DeltaSnapshot):
+        return _encode_plain(codec, value, None if previous is None or previous.snapshot else previous)
+    inner = _encode_plain(codec, value.value, previous if previous is not None and previous.snapshot else None)
+    if inner is not previous:
+        inner.snapshot = True
+    return inner
+
+
+def _encode_plain(codec: Codec, value: Any, previous: Encoded | None) -> Encoded:
+    kind = type(value)
+    if kind is list or kind is dict:
+        return _encode_items(codec, value, LIST if kind is list else DICT, previous)
+    return _encode_whole(codec, value, previous)
+
+
+def _encode_whole(codec: Codec, value: Any, previous: Encoded | None) -> Encoded:
+    held = (value,) if _immutable(value) else None
+    if previous is not None and previous.kind == BLOB and held and previous.order[0].held == held:
+        if previous.order[0].held[0] is value:
+            return previous
+    typ, data = codec.encode(value)
+    if len(data) <= INLINE_LIMIT:
+        return Encoded(INLINE, 0, inline=[INLINE, typ, bytes(data)])
+    fingerprint = mark(typ, data)
+    if previous is not None and previous.kind == BLOB and previous.order[0].mark == fingerprint:
+        return previous
+    block = Block(typ, len(data), fingerprint, held, pieces=blocks.pieces(bytes(data)))
+    return Encoded(BLOB, len(data), order=[block])
+
+
+def _encode_items(codec: Codec, value: Any, kind: int, previous: Encoded | None) -> Encoded:
+    length = len(value)
+    segmented = previous is not None and previous.kind == kind and bool(previous.order)
+    if not segmented and length <= WHOLE_FIRST:
+        typ, data = codec.encode(value)
+        if len(data) <= INLINE_LIMIT:
+            return Encoded(INLINE, 0, inline=[INLINE, typ, data])
+    cutter = _Cutter(codec, value, kind, previous.blocks if segmented and previous else {})
+    result = cutter.run()
+    if result.size() <= INLINE_LIMIT:
+        typ, data = codec.encode(value)
+        if len(data) <= INLINE_LIMIT:
+            return Encoded(INLINE, 0, inline=[INLINE, typ, data])
+    return result
+
+
+class _Cutter:
+    """Cuts one list or dict, reusing the blocks of the value before."""
+
+    def __init__(self, codec: Codec, value: Any, kind: int, before: BlockMap) -> None:
+        self._codec = codec
+        self._length = len(value)
+        self._kind = kind
+        self._before = before
+        self._levels = bytearray()
+        self._order: list[Block] = []
+        self._blocks: BlockMap = {}
+        self._slice: Callable[[int, int], tuple[Any, list[Any]]]
+        if kind == LIST:
+            self._slice = lambda start, stop: (found := value[start:stop], found)
+        else:
+            names, values = list(value), list(value.values())
+            self._slice = lambda start, stop: (
+                dict(zip(names[start:stop], values[start:stop], strict=True)),
+                names[start:stop] + values[start:stop],
+            )
+
+    def run(self) -> Encoded:
+        for level, start, stop in blocks.cut(self._length):
+            self._visit(level, start, stop)
+        return Encoded(self._kind, self._length, bytes(self._levels), self._order, self._blocks)
+
+    def _visit(self, level: int, start: int, stop: int) -> None:
+        before = self._before.get((level, start))
+        if before is CUT or (before is None and level and self._too_large(level, start)):
+            self._split(level, start)
+            return
+        items, flat = self._slice(start, stop)
+        if (
+            before is not None
+            and before.held is not None
+            and len(before.held) == len(flat)
+            and all(map(is_, before.held, flat))
+        ):
+            self._keep(level, start, before)
+            return
+        typ, data = self._codec.encode(items)
+        fingerprint = mark(typ, data)
+        if before is not None and before.mark == fingerprint:
+            self._keep(level, start, before)
+        elif level and len(data) > blocks.BLOCK_LIMIT:
+            self._split(level, start)
+        else:
+            held = tuple(flat) if all(map(_immutable, flat)) else None
+            self._keep(level, start, Block(typ, len(data), fingerprint, held, pieces=blocks.pieces(data)))
+
+    def _too_large(self, level: int, start: int) -> bool:
+        """Whether the children, known from before, are too large together: saves serializing them at once."""
+        size = 0
+        for key in ((child, first) for child, first, _ in blocks.children(level, start)):
+            child_block = self._before.get(key)
+            if child_block is None:
+                return False
+            if child_block is CUT:
+                return True
+            size += child_block.size
+        return size > blocks.BLOCK_LIMIT + 5 * blocks.BASE
+
+    def _split(self, level: int, start: int) -> None:
+        self._blocks[level, start] = CUT
+        for child in blocks.children(level, start):
+            self._visit(*child)
+
+    def _keep(self, level: int, start: int, block: Block) -> None:
+        self._blocks[level, start] = block
+        self._order.append(block)
+        self._levels.append(level)
+        count = len(block.pieces) if block.pieces is not None else len(block.digests) // DIGEST_BYTES
+        self._levels.extend([blocks.CONTINUED] * (count - 1))
+
+
+def _immutable(value: Any) -> bool:
+    kind = type(value)
+    return kind in _ATOMS or (kind is tuple and all(map(_immutable, value)))
+
+
+def digests_of(entry: Entry) -> Iterator[bytes]:
+    """The segments that an entry names, in order."""
+    if not isinstance(entry, list):
+        return
+    kind = entry[0]
+    if kind == SNAPSHOT:
+        yield from digests_of(entry[1])
+    elif kind != INLINE:
+        joined = entry[3]
+        for start in range(0, len(joined), DIGEST_BYTES):
+            yield joined[start : start + DIGEST_BYTES]
+
+
+def decode(codec: Codec, entry: Entry, segments: Segments) -> tuple[Any, Encoded]:
+    """The value of an entry, and what the next encoding compares with."""
+    if not isinstance(entry, list):
+        return entry, atom(entry)
+    kind = entry[0]
+    if kind == INLINE:
+        return codec.decode(entry[1], entry[2]), Encoded(INLINE, 0, inline=entry)
+    if kind == SNAPSHOT:
+        value, encoded = decode(codec, entry[1], segments)
+        encoded.snapshot = True
+        encoded._entry = None  # noqa: SLF001 - the wrapped form is another entry
+        return _DeltaSnapshot(value), encoded
+    if kind == BLOB:
+        digests = list(digests_of(entry))
+        data = b"".join(segments[one][1] for one in digests)
+        value = codec.decode(entry[1], data)
+        held = (value,) if _immutable(value) else None
+        block = Block(entry[1], len(data), mark(entry[1], data), held, entry[3])
+        return value, Encoded(BLOB, len(data), order=[block])
+    return _decode_items(codec, entry, segments)
+
+
+def _decode_items(codec: Codec, entry: Entry, segments: Segments) -> tuple[Any, Encoded]:
+    kind, length, levels, joined = entry
+    encoded = Encoded(kind, length, levels)
+    value: Any = [] if kind == LIST else {}
+    grow: Callable[[Any], None] = value.extend if kind == LIST else value.update
+    for start, stop, first, last in blocks.runs(levels):
+        digests = joined[first * DIGEST_BYTES : last * DIGEST_BYTES]
+        parts = [segments[digests[at : at + DIGEST_BYTES]] for at in range(0, len(digests), DIGEST_BYTES)]
+        typ = parts[0][0]
+        data = parts[0][1] if len(parts) == 1 else b"".join(part[1] for part in parts)
+        items = codec.decode(typ, data)
+        grow(items)
+        flat = items if kind == LIST else [*items, *items.values()]
+        held = tuple(flat) if all(map(_immutable, flat)) else None
+        block = Block(typ, len(data), mark(typ, data), held, digests)
+        encoded.order.append(block)
+        encoded.blocks[levels[first], start] = block
+        _mark_cut(encoded.blocks, levels[first], start, length)
+        if stop > length:
+            break
+    return value, encoded
+
+
+def _mark_cut(known: BlockMap, level: int, start: int, length: int) -> None:
+    """Mark the larger aligned blocks around a stored one as cut, where the length says that they would exist."""
+    for larger in range(level + 1, blocks.TOP_LEVEL + 1):
+        width = blocks.BASE**larger
+        first = start - start % width
+        if first + width > length:
+            return
+        known[larger, first] = CUT
