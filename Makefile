@@ -1,0 +1,68 @@
+# What a contributor types. CI runs the same targets (.ci/run); "make check" and "make fix" mirror each other.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SOURCES := services schemas tests benchmarks examples
+LOCK := $(BIN)/uv pip compile pyproject.toml --generate-hashes --no-emit-index-url --no-emit-find-links \
+	--no-annotate --no-header --python-version 3.11 --quiet
+
+.PHONY: help setup demo up down test check fix conformance bench-smoke lock
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Create .venv and install everything pinned (again only when the lock file changes)
+
+$(STAMP): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1). Set PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+		{ echo "error: $(PYTHON) has no venv module. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@echo "setup: creating $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "setup: installing the pinned dependencies (about 250 MB, one to three minutes the first time)"
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --require-hashes -r requirements-dev.lock \
+		| grep -v '^Requirement already satisfied' || true; test $${PIPESTATUS[0]} -eq 0
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+	@echo "setup: done"
+
+demo: setup ## Start everything, run the demo on real input, stop everything
+	$(BIN)/perdure demo
+
+up: setup ## Start the servers and all services, and leave them running
+	$(BIN)/perdure up
+
+down: setup ## Stop what "make up" started
+	$(BIN)/perdure down
+
+test: setup ## Run all tests against real servers
+	@if command -v cargo >/dev/null; then $(BIN)/python -m perdure.local build-mongodb; \
+		else echo "cargo is not installed: tests use the slower build of the MongoDB-compatible server"; fi
+	$(BIN)/python -m pytest tests
+
+check: setup ## Lint, format, types, import contracts, generated files
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m perdure.schemas.generate --check
+
+fix: setup ## Repair what "make check" can repair
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/python -m perdure.schemas.generate
+
+conformance: setup ## Run langgraph-checkpoint-conformance against the notebook
+	$(BIN)/python -m pytest tests -m conformance -s
+
+bench-smoke: setup ## Run the smoke benchmark; prints one JSON line for each run
+	$(BIN)/python benchmarks/smoke.py
+
+lock: setup ## Resolve the dependencies again and write the lock files
+	$(BIN)/python -m pip install --quiet uv
+	$(LOCK) -o requirements.lock
+	$(LOCK) --extra dev -o requirements-dev.lock

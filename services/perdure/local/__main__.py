@@ -1,0 +1,67 @@
+"""``python -m perdure.local up | down | status | logs | build-mongodb``: the stack without the full command line."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+
+from perdure.local.display import ConsoleDisplay
+from perdure.local.errors import LocalError
+from perdure.local.secantus import build_secantus_rs
+from perdure.local.servers import SERVERS
+from perdure.local.settings import LocalSettings
+from perdure.local.stack import Stack
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m perdure.local", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", help="start the servers")
+    up.add_argument("--ephemeral", action="store_true", help="temporary data and free ports, until Ctrl-C")
+    up.add_argument("servers", nargs="*", default=list(SERVERS))
+    commands.add_parser("down", help="stop everything that runs here")
+    commands.add_parser("status", help="show what runs here")
+    logs = commands.add_parser("logs", help="show a log")
+    logs.add_argument("server")
+    logs.add_argument("--follow", "-f", action="store_true")
+    commands.add_parser("build-mongodb", help="compile the fast MongoDB-compatible server into the cache")
+    options = parser.parse_args(arguments)
+    with ConsoleDisplay() as display:
+        try:
+            _run(options, display)
+        except LocalError as error:
+            display.say(f"error: {error}")
+            return 1
+    return 0
+
+
+def _run(options: argparse.Namespace, display: ConsoleDisplay) -> None:
+    if options.command == "build-mongodb":
+        display.say(str(build_secantus_rs(LocalSettings().cache_dir.absolute(), display)))
+        return
+    stack = Stack(ephemeral=options.command == "up" and options.ephemeral, display=display)
+    if options.command == "up":
+        try:
+            stack.start(options.servers)
+            for name, value in stack.environment().items():
+                display.say(f"export {name}={value}")
+            if options.ephemeral:
+                display.say("Ctrl-C stops it")
+                signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        finally:
+            if options.ephemeral:
+                stack.stop()
+    elif options.command == "down":
+        stack.stop()
+    elif options.command == "status":
+        for status in stack.status():
+            display.say(status.model_dump_json(exclude_none=True))
+    else:
+        for line in stack.logs(options.server, follow=options.follow):
+            sys.stdout.write(f"{line}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

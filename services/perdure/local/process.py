@@ -1,0 +1,150 @@
+"""Child processes that outlive or do not outlive us: spawn, recognise, signal, stop, wait.
+
+Contract: a process is known by its pid *and* its creation time, so a stale record never leads to a signal to somebody
+else's process. Every child is the leader of a session of its own: a Ctrl-C in the terminal does not reach it, and its
+own children end with it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import psutil
+from perdure.local.account import Account
+from perdure.local.errors import ServerFailedError
+
+_CLOCK_SLACK_S: Final = 2.0
+"""The creation time is computed from the boot time, which moves a little when the clock is set."""
+_POLL_S: Final = 0.05
+_LOG_LIMIT: Final = 32 << 20
+_SHOWN_LINES: Final = 15
+_children: Final[dict[int, subprocess.Popen[bytes]]] = {}
+"""Children of this very process: they must be waited for, or they stay as zombies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Everything needed to start one process."""
+
+    name: str
+    argv: Sequence[str]
+    cwd: Path
+    log: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Added to this process's environment."""
+    account: Account | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """One process, for ever: pid and creation time in seconds since the epoch."""
+
+    pid: int
+    created: float
+
+    def process(self) -> psutil.Process | None:
+        """The process if it still runs, else None."""
+        child = _children.get(self.pid)
+        if child is not None:
+            child.poll()
+        try:
+            found = psutil.Process(self.pid)
+            if abs(found.create_time() - self.created) > _CLOCK_SLACK_S or found.status() == psutil.STATUS_ZOMBIE:
+                return None
+        except psutil.NoSuchProcess:
+            return None
+        return found
+
+
+def spawn(launch: Launch) -> Identity:
+    """Start a process in a session of its own, its output appended to its log."""
+    launch.log.parent.mkdir(parents=True, exist_ok=True)
+    if launch.log.exists() and launch.log.stat().st_size > _LOG_LIMIT:
+        launch.log.replace(launch.log.with_suffix(".1.log"))
+    account = launch.account
+    with launch.log.open("ab") as log:
+        child = subprocess.Popen(
+            list(launch.argv),
+            cwd=launch.cwd,
+            env={**os.environ, **launch.env},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            user=account.uid if account else None,
+            group=account.gid if account else None,
+            extra_groups=[] if account else None,
+        )
+    _children[child.pid] = child
+    return Identity(child.pid, psutil.Process(child.pid).create_time())
+
+
+def wait_ready(identity: Identity, launch: Launch, is_ready: Callable[[], bool], timeout_s: float) -> None:
+    """Poll until the process is ready.
+
+    :raises ServerFailedError: it ended, or was not ready in time; it is stopped then.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not is_ready():
+        if identity.process() is None:
+            child = _children.get(identity.pid)
+            code = f" with exit code {child.wait()}" if child else ""
+            raise ServerFailedError(launch.name, f"ended during start{code}", launch.log, last_lines(launch.log))
+        if time.monotonic() > deadline:
+            stop([identity], 5.0)
+            raise ServerFailedError(
+                launch.name, f"was not ready after {timeout_s:.0f} s", launch.log, last_lines(launch.log)
+            )
+        time.sleep(_POLL_S)
+
+
+def stop(identities: Sequence[Identity], timeout_s: float, *, kill: bool = False) -> None:
+    """End processes with all that they started: SIGTERM, and SIGKILL to those that remain after ``timeout_s``.
+
+    :param kill: SIGKILL at once.
+    """
+    running = [(identity, found) for identity in identities if (found := identity.process())]
+    for identity, _ in running:
+        send(identity, signal.SIGCONT)
+        send(identity, signal.SIGKILL if kill else signal.SIGTERM)
+    deadline = time.monotonic() + timeout_s
+    while any(identity.process() for identity, _ in running) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+    for identity, _ in running:
+        if identity.process():
+            send(identity, signal.SIGKILL)
+    while any(identity.process() for identity, _ in running):
+        time.sleep(_POLL_S)
+    for identity in identities:
+        child = _children.pop(identity.pid, None)
+        if child is not None:
+            child.wait()
+
+
+def send(identity: Identity, number: signal.Signals) -> bool:
+    """Send a signal to the process and its group; False if it does not run any more."""
+    found = identity.process()
+    if found is None:
+        return False
+    try:
+        os.killpg(identity.pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def last_lines(log: Path, count: int = _SHOWN_LINES) -> list[str]:
+    """The end of a log, as text."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 64_000))
+            return file.read().decode(errors="replace").splitlines()[-count:]
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,81 @@
+"""Is there enough disk, memory, and a free port? Checked before a start, so that the message names the real cause."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from pathlib import Path
+
+import psutil
+from perdure.local.errors import PortInUseError, TooLittleSpaceError
+
+HOST = "127.0.0.1"
+
+
+def require_disk(folder: Path, needed: int, variable: str) -> None:
+    """Check that the file system of ``folder`` (which need not exist yet) has ``needed`` bytes.
+
+    :raises TooLittleSpaceError: it has less.
+    """
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        advice = f"Free some space at {existing}, or choose another folder with {variable}."
+        raise TooLittleSpaceError("disk", needed >> 20, free >> 20, advice)
+
+
+def require_memory(needed_mb: int) -> None:
+    """Check that so much memory is available.
+
+    :raises TooLittleSpaceError: less is.
+    """
+    available = psutil.virtual_memory().available >> 20
+    if available < needed_mb:
+        raise TooLittleSpaceError(
+            "memory",
+            needed_mb,
+            available,
+            "Close something, make the heaps smaller (PERDURE_LOCAL_KAFKA_HEAP_MB, PERDURE_LOCAL_OPENSEARCH_HEAP_MB), "
+            "or use servers elsewhere (PERDURE_OPENSEARCH_URL=...).",
+        )
+
+
+def free_port() -> int:
+    """A port that nothing listens on right now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def require_port(name: str, port: int, variable: str) -> None:
+    """Check that nothing listens on the port.
+
+    :raises PortInUseError: something does; the message names the process if this user may see it.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise PortInUseError(name, port, variable, port_owner(port)) from error
+
+
+def port_owner(port: int) -> str:
+    """Which process listens on a port, in words."""
+    try:
+        connections = psutil.net_connections("tcp")
+    except psutil.AccessDenied:
+        return "another process (this user may not see which)"
+    for connection in connections:
+        if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port:
+            if connection.pid is None:
+                return "a process of another user"
+            try:
+                name = psutil.Process(connection.pid).name()
+            except psutil.NoSuchProcess:
+                continue
+            return f"{name} (pid {connection.pid})"
+    return "another process"

@@ -1,0 +1,263 @@
+"""Perdure's own services as child processes: ``python -m perdure.<name>``, any number of instances of each.
+
+Contract: ``start`` returns when the service says that it is ready (``GET /ready``); a service keeps its port when it is
+started again. Every process is recorded in the same ``stack.json`` as the servers, so ``perdure down`` and
+``perdure status`` in another process see it. Used by ``perdure up``, ``perdure dev``, the demo, tests and benchmarks.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from perdure.local.display import Display, SilentDisplay
+from perdure.local.errors import LocalError
+from perdure.local.probes import probe_http
+from perdure.local.process import Identity, Launch, send, spawn, stop, wait_ready
+from perdure.local.resources import HOST, free_port, require_port
+from perdure.local.stack import Stack
+from perdure.local.state import Record, StateFile
+
+SERVICES: Final = ("gateway", "agent_step", "validator", "notifier", "indexer", "scheduler")
+GATEWAY_PORT: Final = 8123
+_START_TIMEOUT_S: Final = 60.0
+_STOP_TIMEOUT_S: Final = 30.0
+
+
+def available_services() -> list[str]:
+    """The services that this installation has, in the order of :data:`SERVICES`."""
+    return [name for name in SERVICES if importlib.util.find_spec(f"perdure.{name}.__main__")]
+
+
+@dataclass(frozen=True, slots=True)
+class CpuTimes:
+    """CPU seconds of one process since its start."""
+
+    user_s: float
+    system_s: float
+
+    @property
+    def total_s(self) -> float:
+        """User and system together."""
+        return self.user_s + self.system_s
+
+
+class ServiceProcess:
+    """One instance of one service.
+
+    :param name: one of :data:`SERVICES`.
+    :param env: added to this process's environment: the addresses of the servers (``Stack.environment()``), settings.
+        ``PERDURE_GATEWAY_PORT`` (gateway) or ``PERDURE_HEALTH_PORT`` (others) fixes the port; 0 or none takes a free
+        one, except that the gateway without any has 8123.
+    :param folder: where its log goes (``logs/<label>.log``) and where it is recorded.
+    :param instance: 1, 2, ...: tells instances of one service apart.
+    :param cwd: working folder; this process's by default.
+    """
+
+    def __init__(
+        self, name: str, env: Mapping[str, str], folder: Path, *, instance: int = 1, cwd: Path | None = None
+    ) -> None:
+        if name not in SERVICES:
+            raise LocalError(f"there is no service {name!r}; known: {', '.join(SERVICES)}")
+        self.name = name
+        self.label = name if instance == 1 else f"{name}-{instance}"
+        self._state = StateFile(folder)
+        self.log: Final = self._state.folder / "logs" / f"{self.label}.log"
+        self._cwd = cwd or Path.cwd()
+        self._port_variable = "PERDURE_GATEWAY_PORT" if name == "gateway" else "PERDURE_HEALTH_PORT"
+        merged = {**os.environ, **env}
+        self._wanted_port = int(merged.get(self._port_variable) or (GATEWAY_PORT if name == "gateway" else 0))
+        self._port: int | None = None
+        self.env: dict[str, str] = dict(env)
+        self._identity: Identity | None = None
+
+    @property
+    def port(self) -> int:
+        """Where it serves ``/ok``, ``/ready`` and ``/metrics``; chosen at first use if it is free to choose."""
+        if self._port is None:
+            self._port = self._wanted_port or free_port()
+        return self._port
+
+    @property
+    def address(self) -> str:
+        """The URL of its HTTP server."""
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """The process id.
+
+        :raises LocalError: it was never started.
+        """
+        return self._started().pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the process runs."""
+        return self._identity is not None and self._identity.process() is not None
+
+    def start(self, *, timeout_s: float = _START_TIMEOUT_S, wait: bool = True) -> None:
+        """Start it, and wait until it is ready unless ``wait`` is false.
+
+        :raises ServerFailedError: it ended or was not ready in time; the message shows the end of its log.
+        :raises PortInUseError: its fixed port is taken.
+        """
+        if self.running:
+            return
+        if self._wanted_port:
+            require_port(self.label, self._wanted_port, self._port_variable)
+        launch = self._launch()
+        self._identity = spawn(launch)
+        self._state.put(
+            Record(
+                name=self.label,
+                kind="service",
+                pid=self._identity.pid,
+                created=self._identity.created,
+                address=self.address,
+                ports={"port": self.port},
+                log=self.log,
+            )
+        )
+        if wait:
+            self.wait_ready(timeout_s=timeout_s)
+
+    def wait_ready(self, *, timeout_s: float = _START_TIMEOUT_S) -> None:
+        """Wait until ``GET /ready`` answers 200; raises like :meth:`start`."""
+        wait_ready(self._started(), self._launch(), lambda: probe_http(f"{self.address}/ready") is None, timeout_s)
+
+    def terminate(self, *, timeout_s: float = _STOP_TIMEOUT_S) -> None:
+        """SIGTERM, wait for its end, SIGKILL after ``timeout_s`` seconds."""
+        if self._identity:
+            stop([self._identity], timeout_s)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for its end."""
+        if self._identity:
+            stop([self._identity], 0.0, kill=True)
+
+    def restart(self, *, timeout_s: float = _START_TIMEOUT_S) -> None:
+        """Terminate it and start it again on the same port."""
+        self.terminate()
+        self.start(timeout_s=timeout_s)
+
+    def pause(self) -> None:
+        """Freeze it (SIGSTOP)."""
+        send(self._started(), signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on (SIGCONT)."""
+        send(self._started(), signal.SIGCONT)
+
+    def cpu_times(self) -> CpuTimes:
+        """CPU seconds used since its start.
+
+        :raises LocalError: it does not run.
+        """
+        process = self._started().process()
+        if process is None:
+            raise LocalError(f"{self.label} does not run; see {self.log}")
+        times = process.cpu_times()
+        return CpuTimes(times.user, times.system)
+
+    def _started(self) -> Identity:
+        if self._identity is None:
+            raise LocalError(f"{self.label} was not started")
+        return self._identity
+
+    def _launch(self) -> Launch:
+        env = {"PYTHONUNBUFFERED": "1", **self.env, self._port_variable: str(self.port)}
+        return Launch(self.label, [sys.executable, "-m", f"perdure.{self.name}"], self._cwd, self.log, env)
+
+
+class Services:
+    """Several services, started and stopped together.
+
+    :param names: with repetition for several instances: ``("gateway", "agent_step", "agent_step")``.
+    """
+
+    def __init__(
+        self,
+        env: Mapping[str, str],
+        folder: Path,
+        names: Sequence[str] | None = None,
+        *,
+        cwd: Path | None = None,
+        display: Display | None = None,
+    ) -> None:
+        self._display: Display = display or SilentDisplay()
+        self.processes: dict[str, ServiceProcess] = {}
+        counts: dict[str, int] = {}
+        for name in available_services() if names is None else names:
+            counts[name] = counts.get(name, 0) + 1
+            process = ServiceProcess(name, env, folder, instance=counts[name], cwd=cwd)
+            self.processes[process.label] = process
+
+    @classmethod
+    def of(
+        cls,
+        stack: Stack,
+        names: Sequence[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> Self:
+        """Services that use a stack's servers, record themselves in its state file, and are stopped by its ``stop``.
+
+        An ephemeral stack's gateway takes a free port unless ``env`` names one.
+        """
+        ports = {"PERDURE_GATEWAY_PORT": "0"} if stack.ephemeral else {}
+        merged = {**stack.environment(), **ports, **(env or {})}
+        if merged.get("PERDURE_GATEWAY_PORT") == "0":
+            merged["PERDURE_GATEWAY_PORT"] = str(free_port())
+        return cls(merged, stack.folder, names, cwd=cwd, display=stack.display)
+
+    def __getitem__(self, label: str) -> ServiceProcess:
+        return self.processes[label]
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    @property
+    def gateway_url(self) -> str:
+        """Where clients connect."""
+        return self.processes["gateway"].address
+
+    def start(self, labels: Iterable[str] | None = None) -> None:
+        """Start all (or some) in parallel, and wait until each is ready.
+
+        :raises LocalError: the first that failed; the others of this call are stopped again.
+        """
+        chosen = [self.processes[label] for label in (self.processes if labels is None else labels)]
+        if not chosen:
+            return
+        with ThreadPoolExecutor(len(chosen)) as pool:
+            started = [pool.submit(self._start_one, process) for process in chosen]
+        failures = [failure for future in started if (failure := future.exception())]
+        if failures:
+            self.stop([process.label for process in chosen])
+            raise failures[0]
+
+    def stop(self, labels: Iterable[str] | None = None, *, timeout_s: float = _STOP_TIMEOUT_S) -> None:
+        """SIGTERM to all (or some) at once, wait, SIGKILL to those that remain."""
+        chosen = [self.processes[label] for label in (self.processes if labels is None else labels)]
+        with ThreadPoolExecutor(max(1, len(chosen))) as pool:
+            list(pool.map(lambda process: process.terminate(timeout_s=timeout_s), chosen))
+
+    def cpu_times(self) -> dict[str, CpuTimes]:
+        """CPU seconds of each that runs, by label."""
+        return {label: process.cpu_times() for label, process in self.processes.items() if process.running}
+
+    def _start_one(self, process: ServiceProcess) -> None:
+        with self._display.step(f"{process.label}: starting"):
+            process.start()

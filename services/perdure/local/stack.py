@@ -1,0 +1,248 @@
+"""Start, stop and watch the servers of one data folder.
+
+Contract: ``start`` returns when every server answers; a server that already runs is kept, one whose address is set in
+the environment is only checked. Nothing is stopped but the processes recorded in ``stack.json``, recognised by pid and
+creation time. Stop order: Perdure's services first, then the servers.
+Scope: :mod:`perdure.local.servers` knows the servers, :mod:`perdure.local.process` the processes.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, Self
+
+from perdure.local.display import Display, SilentDisplay
+from perdure.local.errors import LocalError, ServerFailedError
+from perdure.local.logs import follow_log
+from perdure.local.probes import probe_external
+from perdure.local.process import last_lines, send, spawn, stop, wait_ready
+from perdure.local.reaper import end_reaper, remove, start_reaper
+from perdure.local.resources import free_port, require_disk, require_memory, require_port
+from perdure.local.servers import (
+    ADDRESS_FIELDS,
+    PORT_FIELDS,
+    SERVERS,
+    Place,
+    Prepared,
+    external_address,
+    local_address,
+    memory_mb,
+    prepare,
+    probe,
+    variable,
+)
+from perdure.local.settings import LocalSettings
+from perdure.local.state import Record, StateFile
+from perdure.local.status import ProcessStatus, describe, describe_external
+
+_EXTERNAL_TIMEOUT_S: Final = 30.0
+_POLL_S: Final = 0.1
+_PORT_ATTEMPTS: Final = 3
+
+
+class Stack:
+    """The local servers.
+
+    :param settings: folders, ports, sizes; read from the environment when not given.
+    :param ephemeral: free ports and a temporary data folder; all goes away at :meth:`stop`, or when this process ends.
+    :param display: where progress is shown; nothing is shown by default.
+    """
+
+    def __init__(
+        self, settings: LocalSettings | None = None, *, ephemeral: bool = False, display: Display | None = None
+    ) -> None:
+        settings = settings or LocalSettings()
+        self.ephemeral = ephemeral
+        self.settings = settings.with_free_ports() if ephemeral else settings
+        self.display: Display = display or SilentDisplay()
+        self._reaper: subprocess.Popen[bytes] | None = None
+        if ephemeral:
+            folder = Path(tempfile.mkdtemp(prefix="perdure-"))
+            folder.chmod(0o711)  # OpenSearch may run as another user and must get through
+            self._reaper = start_reaper(folder)
+        else:
+            folder = settings.data_dir
+        self.folder: Final = folder.absolute()
+        self.state: Final = StateFile(self.folder)
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def start(self, servers: Sequence[str] = SERVERS) -> None:
+        """Start servers, in parallel, and wait until all answer.
+
+        :raises LocalError: one of its kinds; the servers that this call started are stopped again.
+        """
+        with self.state.lock("start"):
+            for name in servers:
+                if address := external_address(name, self.settings):
+                    self._check_external(name, address)
+            missing = self._not_running([name for name in servers if not external_address(name, self.settings)])
+            if not missing:
+                return
+            self._require_room(missing)
+            with ThreadPoolExecutor(len(missing)) as pool:
+                started = [pool.submit(self._start_one, name) for name in missing]
+            failures = [failure for future in started if (failure := future.exception())]
+            if failures:
+                records = self.state.read().records
+                stop(
+                    [records[name].identity for name in missing if name in records], self.settings.local_stop_timeout_s
+                )
+                raise failures[0]
+
+    def stop(self) -> None:
+        """Stop everything that runs in this data folder, Perdure's services included."""
+        if self._reaper:
+            remove(self.folder, kill=False)
+            end_reaper(self._reaper)
+            self._reaper = None
+            return
+        if not self.state.path.exists():
+            return
+        records = self.state.read().records.values()
+        for kind in ("service", "server"):
+            stop([record.identity for record in records if record.kind == kind], self.settings.local_stop_timeout_s)
+        self.state.change(lambda known: known.clear())
+
+    def start_server(self, name: str) -> None:
+        """Start one server, on the port that it had before if it was stopped with :meth:`stop_server`."""
+        self.start((name,))
+
+    def stop_server(self, name: str, *, kill: bool = False) -> None:
+        """Stop one server and keep its data and its port; ``kill`` sends SIGKILL at once."""
+        stop([self._record(name).identity], self.settings.local_stop_timeout_s, kill=kill)
+
+    def pause(self, name: str) -> None:
+        """Freeze a server (SIGSTOP): it keeps its connections and answers nothing."""
+        self._signal(name, signal.SIGSTOP)
+
+    def resume(self, name: str) -> None:
+        """Let a frozen server go on (SIGCONT)."""
+        self._signal(name, signal.SIGCONT)
+
+    def environment(self) -> dict[str, str]:
+        """The addresses of the servers that were started or set, as environment variables for Perdure's services."""
+        records = self.state.read().records
+        found: dict[str, str] = {}
+        for name, field in ADDRESS_FIELDS.items():
+            address = external_address(name, self.settings) or (records[name].address if name in records else None)
+            if address:
+                found[variable(field)] = address
+        return found
+
+    def status(self) -> list[ProcessStatus]:
+        """Every server and service of this data folder, running or not."""
+        found = [
+            describe_external(name, address)
+            for name in SERVERS
+            if (address := external_address(name, self.settings)) is not None
+        ]
+        return found + [describe(record) for record in self.state.read().records.values()]
+
+    def logs(self, name: str, *, follow: bool = False, lines: int = 100) -> Iterator[str]:
+        """The last lines of a log; with ``follow``, also the lines to come, until the process ends."""
+        record = self._record(name)
+        yield from last_lines(record.log, lines)
+        if follow:
+            yield from follow_log(record.log, lambda: self._record(name).running)
+
+    def _not_running(self, names: list[str]) -> list[str]:
+        records = self.state.read().records
+        missing = []
+        for name in names:
+            record = records.get(name)
+            if record and record.running:
+                problem = probe(name, record.ports["port"])
+                self.display.say(f"{name}: already running at {record.address}" + (f" ({problem})" if problem else ""))
+                continue
+            if record:
+                self.display.say(
+                    f"{name}: pid {record.pid} of {self.state.path} is stale (it ended): starting it again"
+                )
+            missing.append(name)
+        return missing
+
+    def _require_room(self, names: list[str]) -> None:
+        require_disk(self.folder, self.settings.local_min_free_disk_mb << 20, "PERDURE_DATA_DIR")
+        configured = self.settings.local_min_free_memory_mb
+        needed = sum(memory_mb(name, self.settings) for name in names) if configured is None else configured
+        require_memory(needed)
+        for name in names:
+            for part, port in self._ports(name).items():
+                if port:
+                    require_port(name, port, variable(PORT_FIELDS[name][part]))
+
+    def _ports(self, name: str) -> dict[str, int]:
+        """Ports by use; 0 where a free one is to be taken."""
+        record = self.state.read().records.get(name)
+        configured = {part: int(getattr(self.settings, field)) for part, field in PORT_FIELDS[name].items()}
+        if record is None:
+            return configured
+        return {part: port or record.ports[part] for part, port in configured.items()}
+
+    def _start_one(self, name: str) -> None:
+        wanted = self._ports(name)
+        log = self.folder / "logs" / f"{name}.log"
+        for attempt in range(_PORT_ATTEMPTS):
+            ports = {part: port or free_port() for part, port in wanted.items()}
+            prepared = prepare(name, Place(self.folder / name, log, ports), self.settings, self.display)
+            try:
+                self._launch(name, prepared, ports)
+            except ServerFailedError:
+                # A free port can be taken by somebody else before the server listens on it.
+                taken = wanted != ports and "in use" in "\n".join(last_lines(log))
+                if not taken or attempt + 1 == _PORT_ATTEMPTS:
+                    raise
+            else:
+                return
+
+    def _launch(self, name: str, prepared: Prepared, ports: dict[str, int]) -> None:
+        launch, port = prepared.launch, ports["port"]
+        with self.display.step(f"{name}: starting"):
+            identity = spawn(launch)
+            record = Record(
+                name=name,
+                kind="server",
+                pid=identity.pid,
+                created=identity.created,
+                address=local_address(name, port),
+                ports=ports,
+                log=launch.log,
+                data=prepared.data,
+            )
+            self.state.put(record)
+            wait_ready(identity, launch, lambda: probe(name, port) is None, self.settings.local_start_timeout_s)
+
+    def _check_external(self, name: str, address: str) -> None:
+        deadline = time.monotonic() + _EXTERNAL_TIMEOUT_S
+        while problem := probe_external(name, address):
+            if time.monotonic() > deadline:
+                where = variable(ADDRESS_FIELDS[name])
+                raise LocalError(f"{name}: {problem}. The address comes from {where}; unset it to use a local server.")
+            time.sleep(_POLL_S)
+
+    def _record(self, name: str) -> Record:
+        try:
+            return self.state.read().records[name]
+        except KeyError:
+            known = ", ".join(self.state.read().records) or "nothing"
+            raise LocalError(f"{name} was not started in {self.folder}; known there: {known}") from None
+
+    def _signal(self, name: str, number: signal.Signals) -> None:
+        if not send(self._record(name).identity, number):
+            raise LocalError(f"{name} does not run")

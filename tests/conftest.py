@@ -1,0 +1,85 @@
+"""Real servers for tests.
+
+One ephemeral stack serves the whole session: free ports, temporary data, removed at the end, also when pytest is
+killed. Where ``PERDURE_KAFKA_BOOTSTRAP_SERVERS``, ``PERDURE_MONGODB_URI`` or ``PERDURE_OPENSEARCH_URL`` is set, that
+server is used instead. A server that can not be started skips its tests on a laptop and fails them when ``CI=true``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import NoReturn
+
+import pytest
+from perdure.local.errors import LocalError
+from perdure.local.settings import LocalSettings
+from perdure.local.stack import Stack
+
+
+def _missing(what: str, error: LocalError) -> NoReturn:
+    text = f"{what} could not be started: {error}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(text, pytrace=False)
+    pytest.skip(text)
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """All three servers, started in parallel, for the whole session."""
+    servers = Stack(ephemeral=True)
+    try:
+        try:
+            servers.start()
+        except LocalError as error:
+            _missing("the local stack", error)
+        yield servers
+    finally:
+        servers.stop()
+
+
+@pytest.fixture(scope="session")
+def mongodb_uri(stack: Stack) -> str:
+    """A URI without options; the database that it names is shared by the session, so use one of your own per test."""
+    return stack.environment()["PERDURE_MONGODB_URI"]
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap(stack: Stack) -> str:
+    """``host:port``; topics are not created automatically."""
+    return stack.environment()["PERDURE_KAFKA_BOOTSTRAP_SERVERS"]
+
+
+@pytest.fixture(scope="session")
+def opensearch_url(stack: Stack) -> str:
+    """The URL of a single node without security."""
+    return stack.environment()["PERDURE_OPENSEARCH_URL"]
+
+
+@pytest.fixture
+def own_stack() -> Iterator[Callable[..., Stack]]:
+    """Start servers of the test's own, to stop, kill or pause: ``own_stack("mongodb")``. Ignores addresses that are set."""
+    stacks: list[Stack] = []
+
+    def start(*names: str) -> Stack:
+        local = {"kafka_bootstrap_servers": None, "mongodb_uri": None, "opensearch_url": None}
+        stacks.append(Stack(LocalSettings().model_copy(update=local), ephemeral=True))
+        try:
+            stacks[-1].start(names)
+        except LocalError as error:
+            _missing(", ".join(names), error)
+        return stacks[-1]
+
+    yield start
+    for own in stacks:
+        own.stop()
+
+
+@pytest.fixture
+def own_mongodb(own_stack: Callable[..., Stack]) -> Stack:
+    """A MongoDB-compatible server of the test's own.
+
+    ``own_mongodb.environment()["PERDURE_MONGODB_URI"]``; ``stop_server("mongodb", kill=True)``, ``start_server``,
+    ``pause`` and ``resume`` keep its port and data.
+    """
+    return own_stack("mongodb")
