@@ -1,13 +1,13 @@
 """Group commit: the writes of many tasks in one round trip.
 
-Contract: ``await commit.write(...)`` returns when everything submitted is durable. Writes that arrive while a commit is in flight
-form the next one; when idle a commit starts at once, there is no timer. Within a commit the order of submission holds, and within
-a submission: content, inserts, updates. Documents are inserted *unordered by failure*: a refused document stops no other,
-and the error goes only to the submitter that it belongs to.
+Contract: ``await commit.write(...)`` returns when everything submitted is durable. Writes that arrive while a commit
+is in flight form the next one; when idle a commit starts at once, there is no timer. Within a commit the order of
+submission holds, and within a submission: content, inserts, updates. Documents are inserted *unordered by failure*: a
+refused document stops no other, and the error goes only to the submitter that it belongs to.
 
-Every write must be idempotent by key: after a lost connection the same batch is sent again, with back-off and jitter, for as long
-as the process lives. A refused insert whose document is there already with the same content is a repeat that had succeeded.
-A cancelled submitter's write may still happen.
+Every write must be idempotent by key: after a lost connection the same batch is sent again, with back-off and jitter,
+for as long as the process lives. A refused insert whose document is there already with the same content is a repeat
+that had succeeded. A cancelled submitter's write may still happen.
 
 Memory is bounded: a submitter waits while more than ``max_pending_bytes`` are queued.
 
@@ -62,7 +62,8 @@ class WriteRefused(RefusedError):
 class DuplicateKey(WriteRefused):
     """A unique index holds the key already, with other content.
 
-    ``index`` is the key pattern (``{"thread": 1, "seq": 1}``), ``key`` the value, ``document_id`` the refused document's ``_id``.
+    ``index`` is the key pattern (``{"thread": 1, "seq": 1}``), ``key`` the value, ``document_id`` the refused
+    document's ``_id``.
     """
 
     def __init__(self, index: Mapping[str, Any], key: Mapping[str, Any], document_id: Any) -> None:
@@ -256,9 +257,9 @@ class GroupCommit:
             failures = await outlast(lambda: self._insert(documents), self.availability)
             if failures:
                 await self._attribute_inserts(batch, documents, ends, failures)
-        updates, ends = _flatten([one for one in batch if not one.done.done()], lambda one: one.updates)
+        owners = [one for one in batch if not one.done.done()]
+        updates, ends = _flatten(owners, lambda one: one.updates)
         if updates:
-            owners = [one for one in batch if not one.done.done()]
             failures = await outlast(lambda: self._update(updates), self.availability)
             for failure in failures:
                 owners[bisect_right(ends, failure["index"])].fail(_refusal(failure, None))

@@ -1,7 +1,7 @@
 """Group read: concurrent point reads in one query.
 
-Contract: ``await read.get(key)`` returns what ``fetch_many`` found for the key, or ``None``. Reads that arrive while queries are in
-flight form the next query; when idle a query starts at once. Outages are waited out.
+Contract: ``await read.get(key)`` returns what ``fetch_many`` found for the key, or ``None``. Reads that arrive while
+queries are in flight form the next query; when idle a query starts at once. Outages are waited out.
 
 Outside: caching. Every read asks the database.
 """

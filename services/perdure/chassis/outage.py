@@ -1,8 +1,8 @@
 """What counts as a database outage, and waiting until it is over.
 
-Contract: :func:`is_outage` says whether the same operation may succeed later without anyone changing anything (connection lost,
-no primary, server shutting down, disk full, write concern not reached). Operations handed to :func:`outlast` must be idempotent:
-a lost answer does not say whether the operation happened.
+Contract: :func:`is_outage` says whether the same operation may succeed later without anyone changing anything
+(connection lost, no primary, server shutting down, disk full, write concern not reached). Operations handed to
+:func:`outlast` must be idempotent: a lost answer does not say whether the operation happened.
 
 Outside: what to do with errors that waiting does not cure. They go to the caller as they are.
 """
@@ -79,8 +79,8 @@ Observer = Callable[[bool], None]
 class Availability:
     """Whether the database answers, as seen by those who use it, and who wants to know.
 
-    Observers are called on the event loop with ``True`` when an outage begins and ``False`` when it is over; services pause
-    consumption and flip their readiness there. They must not raise.
+    Observers are called on the event loop with ``True`` when an outage begins and ``False`` when it is over; services
+    pause consumption and flip their readiness there. They must not raise.
     """
 
     def __init__(self) -> None:

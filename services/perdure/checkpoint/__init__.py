@@ -1,6 +1,7 @@
 """The notebook: LangGraph's checkpoints on MongoDB. Usable on its own in any LangGraph program.
 
-``PerdureSaver`` is the checkpointer. ``RunScope`` is what an executor adds to make histories linear under several workers.
+``PerdureSaver`` is the checkpointer. ``RunScope`` is what an executor adds to make histories linear under several
+workers.
 """
 
 from perdure.checkpoint.saver import PerdureSaver

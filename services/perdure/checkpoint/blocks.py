@@ -1,12 +1,12 @@
 """How a list or a dict is cut into blocks (ADR 3).
 
-Contract: pure functions of the length. Blocks hold 8^k items, k from 3 down to 0, aligned to their index: the base-8 digits of
-the length say which blocks exist. Appending one item therefore changes at most the small blocks at the end, and each item moves
-into a larger block at most three times.
+Contract: pure functions of the length. Blocks hold 8^k items, k from 3 down to 0, aligned to their index: the base-8
+digits of the length say which blocks exist. Appending one item therefore changes at most the small blocks at the end,
+and each item moves into a larger block at most three times.
 
-A block that is too large in bytes is cut into its eight children. The resulting *levels*, one byte a segment, are stored; they
-give the item range of every segment. ``CONTINUED`` marks further pieces of a single item that is too large for one segment.
-The cut is stored; never change it.
+A block that is too large in bytes is cut into its eight children. The resulting *levels*, one byte a segment, are
+stored; they give the item range of every segment. ``CONTINUED`` marks further pieces of a single item that is too
+large for one segment. The cut is stored; never change it.
 """
 
 from __future__ import annotations

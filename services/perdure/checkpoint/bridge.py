@@ -1,8 +1,8 @@
 """Brings calls from any thread or event loop to the one loop that serves a saver.
 
-Contract: a bridge belongs to the event loop that it was made on or that first used it. A synchronous call from another thread waits
-for that loop; standalone synchronous use gets a private loop on a thread of its own. A synchronous call on the loop's own thread
-raises instead of waiting for itself.
+Contract: a bridge belongs to the event loop that it was made on or that first used it. A synchronous call from
+another thread waits for that loop; standalone synchronous use gets a private loop on a thread of its own. A
+synchronous call on the loop's own thread raises instead of waiting for itself.
 """
 
 from __future__ import annotations

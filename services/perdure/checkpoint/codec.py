@@ -3,11 +3,12 @@
 Contract: every stored value goes through the serializer that the saver was given. Nothing is ever unpickled.
 Two stages, so that an unchanged value is found before it is encrypted (ciphertext differs each time):
 
-* ``encode`` / ``decode``: value <-> type name and plain bytes, by the serializer (the inner one of an ``EncryptedSerializer``);
+* ``encode`` / ``decode``: value <-> type name and plain bytes, by the serializer (the inner one of an
+  ``EncryptedSerializer``);
 * ``seal`` / ``open``: plain <-> stored bytes, by the cipher of an ``EncryptedSerializer``, else unchanged.
 
-The digest of a segment is the blake2b-128 of its sealed bytes, personalised with the type name. Sealed bytes above 1 KiB are
-compressed with zstd when that makes them smaller (ciphertext is not tried).
+The digest of a segment is the blake2b-128 of its sealed bytes, personalised with the type name. Sealed bytes above 1
+KiB are compressed with zstd when that makes them smaller (ciphertext is not tried).
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def digest(typ: str, sealed: bytes) -> bytes:
 
 
 def mark(typ: str, plain: bytes) -> int:
-    """Fingerprint of plain bytes within this process: finds unchanged blocks, is never stored, and its seed is secret."""
+    """Fingerprint of plain bytes within this process: finds unchanged blocks, is never stored, its seed is secret."""
     return xxhash.xxh3_128_intdigest(plain, _SEED) ^ hash(typ)
 
 

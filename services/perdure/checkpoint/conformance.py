@@ -1,7 +1,7 @@
 """``python -m perdure.checkpoint.conformance``: the public conformance suite against a database.
 
-Contract: takes the database of ``PERDURE_MONGODB_URI``, or an ephemeral one of the local stack; prints the report; exit code 0 when
-all eight capabilities pass. It writes to a database of its own, which it drops.
+Contract: takes the database of ``PERDURE_MONGODB_URI``, or an ephemeral one of the local stack; prints the report;
+exit code 0 when all eight capabilities pass. It writes to a database of its own, which it drops.
 """
 
 from __future__ import annotations
@@ -56,9 +56,12 @@ def main() -> int:
     if uri:
         report = asyncio.run(run(uri, verbose=verbose))
     else:
-        stack = importlib.import_module("perdure.local.stack")
-        with stack.Stack.ephemeral(services=["mongodb"]) as running:
-            report = asyncio.run(run(running.mongodb_uri, verbose=verbose))
+        servers = importlib.import_module("perdure.local.stack").Stack(ephemeral=True)
+        try:
+            servers.start(["mongodb"])
+            report = asyncio.run(run(servers.environment()["PERDURE_MONGODB_URI"], verbose=verbose))
+        finally:
+            servers.stop()
     report.print_report()
     return 0 if passed_everything(report) else 1
 

@@ -1,9 +1,9 @@
 """The notebook's documents: building and reading them (ADR 3).
 
-A checkpoint's document has the fields that others read (``kind``, ``thread``, ``run``, ``epoch``, ``seq``, ``ns``, ``step``,
-``checkpoint_id``, ``parent``, ``at``, ``ev``, ``meta``) and a ``body``: versions, entries and manifests as MessagePack, compressed
-above 1 KiB (``z``), sealed when the serializer encrypts (``enc`` names type and cipher). The metadata is plain BSON, so that
-``list(filter=...)`` finds it; what BSON cannot hold is kept beside it in ``meta_x``.
+A checkpoint's document has the fields that others read (``kind``, ``thread``, ``run``, ``epoch``, ``seq``, ``ns``,
+``step``, ``checkpoint_id``, ``parent``, ``at``, ``ev``, ``meta``) and a ``body``: versions, entries and manifests as
+MessagePack, compressed above 1 KiB (``z``), sealed when the serializer encrypts (``enc`` names type and cipher). The
+metadata is plain BSON, so that ``list(filter=...)`` finds it; what BSON cannot hold is kept beside it in ``meta_x``.
 
 Contract: pure functions. ``FORMAT`` is stored in each document; a higher one is refused, never guessed.
 """
@@ -71,6 +71,7 @@ def checkpoint_document(
     parent: str | None,
     checkpoint: Checkpoint,
     metadata: CheckpointMetadata,
+    *,
     entries: Mapping[str, Entry],
     base: Mapping[str, str],
 ) -> Document:
@@ -154,10 +155,11 @@ def writes_document(
     place: Place,
     task_id: str,
     task_path: str,
+    *,
     rows: Sequence[tuple[int, str, Entry]],
     scope: RunScope | None,
 ) -> Document:
-    """The document of one ``put_writes`` call. The slot orders the calls of a task: by sequence number, then by time."""
+    """The document of one ``put_writes`` call. The slot orders a task's calls: by sequence number, then by time."""
     slot = f"{scope.next_seq if scope else 0:010x}{time.time_ns():016x}{next(_slots) & 0xFFFF:04x}"
     body: Document = {"w": rows, "p": task_path}
     if scope:
@@ -170,9 +172,9 @@ def writes_document(
 def merge_writes(codec: Codec, documents: Iterable[Mapping[str, Any]]) -> list[StoredWrite]:
     """The pending writes of one checkpoint, in ``writes_sort_key`` order.
 
-    A regular write is kept once for each task and index, the first one wins; a special one (error, interrupt, resume) is replaced
-    by the last. When several owners wrote for a task, the regular writes are those of the last owner: a late write of an owner
-    that had lost the run changes nothing.
+    A regular write is kept once for each task and index, the first one wins; a special one (error, interrupt, resume)
+    is replaced by the last. When several owners wrote for a task, the regular writes are those of the last owner: a
+    late write of an owner that had lost the run changes nothing.
     """
     calls: dict[str, list[tuple[str, Document]]] = {}
     for document in documents:

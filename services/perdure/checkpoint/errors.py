@@ -15,8 +15,8 @@
     ├── WrongThread         a synchronous call on the thread of the event loop that would have to serve it
     └── Closed              the saver is closed, or its event loop is
 
-``retryable`` says whether the same call by the same caller may succeed later without anyone changing anything. An unreachable
-database is no error here: the saver waits for it.
+``retryable`` says whether the same call by the same caller may succeed later without anyone changing anything. An
+unreachable database is no error here: the saver waits for it.
 """
 
 from __future__ import annotations
@@ -59,8 +59,10 @@ class NotSerialisable(NotebookError):
     ) -> None:
         source = f" returned by node {node!r}" if node else ""
         super().__init__(
-            f"the value of channel {channel!r}{source} in thread {thread_id} cannot be stored: {detail} (a {value_type}). "
-            "Keep only plain data, dataclasses, pydantic models and messages in the state; put connections and functions "
+            f"the value of channel {channel!r}{source} in thread {thread_id} cannot be stored: {detail} "
+            f"(a {value_type}). "
+            "Keep only plain data, dataclasses, pydantic models and messages in the state; put "
+            "connections and functions "
             "into the config or an UntrackedValue channel."
         )
         self.thread_id = thread_id
@@ -76,7 +78,8 @@ class InvalidId(NotebookError):
 
     def __init__(self, name: str, value: object) -> None:
         super().__init__(
-            f"{name} {value!r} cannot be stored: it must be text without the unit separator (U+001F), and not empty for a thread"
+            f"{name} {value!r} cannot be stored: it must be text without the unit separator (U+001F), "
+            "and not empty for a thread"
         )
         self.name = name
         self.value = value
@@ -100,7 +103,8 @@ class SegmentMissing(Damaged):
 
     def __init__(self, thread_id: str, digest: str) -> None:
         super().__init__(
-            f"thread {thread_id}: segment {digest} is missing. It was deleted by something other than the notebook, or a backup "
+            f"thread {thread_id}: segment {digest} is missing. It was deleted by something other than "
+            "the notebook, or a backup "
             "was restored in part. Restore the collection whole, or go back to a checkpoint that does not need it."
         )
         self.thread_id = thread_id
@@ -112,7 +116,8 @@ class SegmentCorrupt(Damaged):
 
     def __init__(self, thread_id: str, digest: str, detail: str) -> None:
         super().__init__(
-            f"thread {thread_id}: segment {digest} is corrupt ({detail}). Check the database's disks, then restore the collection "
+            f"thread {thread_id}: segment {digest} is corrupt ({detail}). Check the database's disks, "
+            "then restore the collection "
             "from a backup, or go back to a checkpoint that does not need it."
         )
         self.thread_id = thread_id
@@ -125,7 +130,8 @@ class UnknownFormat(Damaged):
 
     def __init__(self, thread_id: str, checkpoint_id: str, found: object) -> None:
         super().__init__(
-            f"checkpoint {checkpoint_id} of thread {thread_id} has format {found!r}, which this version cannot read: upgrade Perdure"
+            f"checkpoint {checkpoint_id} of thread {thread_id} has format {found!r}, which this version "
+            "cannot read: upgrade Perdure"
         )
         self.thread_id = thread_id
         self.checkpoint_id = checkpoint_id
@@ -146,7 +152,8 @@ class WrongThread(NotebookError):
 
     def __init__(self, method: str) -> None:
         super().__init__(
-            f"{method}() was called on the thread of the event loop that serves this saver and would wait for itself for ever: "
+            f"{method}() was called on the thread of the event loop that serves this saver and would "
+            "wait for itself for ever: "
             f"await a{method}() there, or call {method}() from another thread"
         )
         self.method = method

@@ -1,8 +1,8 @@
 """Fences: how a new owner makes sure that the previous one can write nothing any more (ADR 1).
 
-Contract: after :func:`fence` returns ``n``, every number from ``from_seq`` to ``n - 1`` is occupied, and whatever a previous owner
-still sends is refused: it has at most ``IN_FLIGHT_LIMIT`` numbers in flight, and so many are occupied beyond the highest seen.
-What the previous owner got in before is part of the history.
+Contract: after :func:`fence` returns ``n``, every number from ``from_seq`` to ``n - 1`` is occupied, and whatever a
+previous owner still sends is refused: it has at most ``IN_FLIGHT_LIMIT`` numbers in flight, and so many are occupied
+beyond the highest seen. What the previous owner got in before is part of the history.
 """
 
 from __future__ import annotations
@@ -17,12 +17,7 @@ from perdure.checkpoint.scope import IN_FLIGHT_LIMIT
 
 
 async def fence(notebook: Notebook, thread_id: str, run_id: str, epoch: int, from_seq: int) -> int:
-    """Occupy every free sequence number from ``from_seq`` on; the next free number.
-
-    Args:
-        from_seq: The first number of the run.
-
-    """
+    """Occupy every free sequence number from ``from_seq``, the first of the run, on; the next free number."""
     thread = keys.checked("thread id", thread_id)
     placed: set[int] = set()
     while True:

@@ -1,7 +1,8 @@
 """The writes that a DeltaChannel is rebuilt from.
 
-Contract: as ``BaseCheckpointSaver.get_delta_channel_history`` says, with two range reads instead of one read for each ancestor.
-Each checkpoint stores, for each DeltaChannel without a value, the id below which no ancestor is needed; it bounds the ranges.
+Contract: as ``BaseCheckpointSaver.get_delta_channel_history`` says, with two range reads instead of one read for each
+ancestor. Each checkpoint stores, for each DeltaChannel without a value, the id below which no ancestor is needed; it
+bounds the ranges.
 """
 
 from __future__ import annotations

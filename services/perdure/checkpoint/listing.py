@@ -1,7 +1,8 @@
 """Listing checkpoints, newest first.
 
-Contract: as ``BaseCheckpointSaver.alist`` says: ``filter`` compares the values of metadata keys for equality (nested values whole),
-``before`` is exclusive, order is by checkpoint id from the newest. Pages are read as they are consumed.
+Contract: as ``BaseCheckpointSaver.alist`` says: ``filter`` compares the values of metadata keys for equality (nested
+values whole), ``before`` is exclusive, order is by checkpoint id from the newest. Pages are read as they are
+consumed.
 """
 
 from __future__ import annotations

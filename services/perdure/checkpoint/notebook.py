@@ -1,8 +1,8 @@
 """The core of the saver: puts and loads on one event loop.
 
-Contract: everything here runs on the event loop that the notebook is bound to; ``perdure.checkpoint.saver`` brings other threads
-there. A put returns when the checkpoint and everything that it names is durable. What is encoded is the value at the moment of
-the call, before anything is awaited.
+Contract: everything here runs on the event loop that the notebook is bound to; ``perdure.checkpoint.saver`` brings
+other threads there. A put returns when the checkpoint and everything that it names is durable. What is encoded is the
+value at the moment of the call, before anything is awaited.
 """
 
 from __future__ import annotations
@@ -67,15 +67,19 @@ class Notebook:
         place = place_of(config, checkpoint["id"])
         parent = config["configurable"].get("checkpoint_id")
         pages = self.pages.of(place.thread, scope)
-        before = await self._parent_page(codec, pages, place, parent, checkpoint, new_versions)
-        page, bundle = _encode_checkpoint(codec, place, parent, checkpoint, metadata, new_versions, before, pages)
+        before = await self._parent_page(codec, pages, place, parent, checkpoint=checkpoint, new_versions=new_versions)
+        page, bundle = _encode_checkpoint(
+            codec, place, parent, checkpoint, metadata, new_versions=new_versions, before=before, pages=pages
+        )
         if bundle.heavy:
             await bundle.finish_aside(codec)
         else:
             finish(codec, bundle)
         entries = {name: value.entry() for name, value in page.values.items()}
         stored_metadata = get_checkpoint_metadata(config, metadata)
-        document = documents.checkpoint_document(codec, place, parent, checkpoint, stored_metadata, entries, page.base)
+        document = documents.checkpoint_document(
+            codec, place, parent, checkpoint, stored_metadata, entries=entries, base=page.base
+        )
         pages.turn(place.ns, page, loaded=False)
         try:
             if scope is None:
@@ -83,7 +87,7 @@ class Notebook:
                 self.pages.trim()
             else:
                 event = scope.describe(place.ns, checkpoint, stored_metadata, config) if scope.describe else None
-                await self._store_owned(pages, scope, place, document, event, bundle)
+                await self._store_owned(pages, scope, document, event, bundle)
         except BaseException:
             self.pages.drop(place.thread)
             raise
@@ -110,7 +114,9 @@ class Notebook:
         else:
             finish(codec, bundle)
         rows = [(index, channel, one.entry()) for index, channel, one in encoded]
-        document = documents.writes_document(codec, place, keys.checked("task id", task_id), task_path, rows, scope)
+        document = documents.writes_document(
+            codec, place, keys.checked("task id", task_id), task_path, rows=rows, scope=scope
+        )
         try:
             await self.commit.write(
                 content=bundle.submit(), inserts=[document], nbytes=bundle.nbytes + len(document["body"]) + 256
@@ -180,6 +186,7 @@ class Notebook:
         pages: ThreadPages,
         place: Place,
         parent: str | None,
+        *,
         checkpoint: Checkpoint,
         new_versions: ChannelVersions,
     ) -> Page | None:
@@ -214,7 +221,6 @@ class Notebook:
         self,
         pages: ThreadPages,
         scope: RunScope,
-        place: Place,
         document: Document,
         event: Document | None,
         bundle: Bundle,
@@ -233,9 +239,9 @@ class Notebook:
                 scope.fenced = True
                 raise Fenced(scope.thread_id, scope.run_id, scope.epoch, seq) from error
             except WriteRefused as error:
-                raise StoreRefused(place.thread, str(error)) from error
-        if place.ns == "" and (scope.head is None or scope.head < place.checkpoint_id):
-            scope.head = place.checkpoint_id
+                raise StoreRefused(scope.thread_id, str(error)) from error
+        if document["ns"] == "" and (scope.head is None or scope.head < document["checkpoint_id"]):
+            scope.head = document["checkpoint_id"]
         if scope.on_durable is not None:
             scope.on_durable(document)
 
@@ -283,6 +289,7 @@ def _encode_checkpoint(
     parent: str | None,
     checkpoint: Checkpoint,
     metadata: CheckpointMetadata,
+    *,
     new_versions: ChannelVersions,
     before: Page | None,
     pages: ThreadPages,
@@ -307,7 +314,7 @@ def _encode_checkpoint(
 def _delta_base(
     parent: str | None, counters: Mapping[str, Any] | None, kept: Mapping[str, values.Encoded], before: Page | None
 ) -> dict[str, str]:
-    """Where the rebuilding of each DeltaChannel may stop: at the parent if it holds a value, else where the parent's stops."""
+    """Where rebuilding each DeltaChannel may stop: at the parent if it holds a value, else where the parent's stops."""
     if not counters or before is None or parent is None:
         return {}
     return {

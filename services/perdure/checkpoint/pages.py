@@ -1,8 +1,8 @@
 """What the saver remembers of threads that are hot, to write only what changed.
 
-Contract: for a run with a scope the page lives until the scope closes: a hibernating agent costs no memory. For ordinary use the
-most recent threads are kept, bounded by number and by bytes. A page is only ever a shortcut: without it the same segments
-are produced again and meet themselves in the store.
+Contract: for a run with a scope the page lives until the scope closes: a hibernating agent costs no memory. For
+ordinary use the most recent threads are kept, bounded by number and by bytes. A page is only ever a shortcut: without
+it the same segments are produced again and meet themselves in the store.
 """
 
 from __future__ import annotations

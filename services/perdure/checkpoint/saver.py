@@ -9,8 +9,8 @@
     async with PerdureSaver.from_conn_string(uri) as saver:
         await builder.compile(checkpointer=saver).ainvoke(inputs, config)
 
-Contract: a full ``BaseCheckpointSaver``. Synchronous and asynchronous methods are one implementation on one event loop. A put
-returns when the data is durable on a majority. A lost connection is waited for, however long it takes.
+Contract: a full ``BaseCheckpointSaver``. Synchronous and asynchronous methods are one implementation on one event
+loop. A put returns when the data is durable on a majority. A lost connection is waited for, however long it takes.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class PerdureSaver(BaseCheckpointSaver[int]):
 
     @classmethod
     def from_conn_string(cls, uri: str, *, serde: SerializerProtocol | None = None, **options: Any) -> Self:
-        """A saver with a client of its own; use it with ``with`` or ``async with``, which create the index and close it.
+        """A saver with a client of its own, for ``with`` or ``async with``, which create the index and close it.
 
         Args:
             uri: MongoDB connection string; the database is the one that it names, ``perdure`` if it names none.

@@ -1,9 +1,9 @@
 """What an executor tells the saver about the run that it owns.
 
-Contract: the executor puts a :class:`RunScope` into ``config["configurable"][SCOPE_KEY]``. LangGraph hands it on to subgraphs and
-keeps names that begin with two underscores out of the checkpoint metadata. With a scope every checkpoint takes a sequence number,
-and a number that someone else occupies raises :class:`perdure.checkpoint.errors.Fenced` (ADR 1). Without one the saver is an
-ordinary checkpointer.
+Contract: the executor puts a :class:`RunScope` into ``config["configurable"][SCOPE_KEY]``. LangGraph hands it on to
+subgraphs and keeps names that begin with two underscores out of the checkpoint metadata. With a scope every
+checkpoint takes a sequence number, and a number that someone else occupies raises
+:class:`perdure.checkpoint.errors.Fenced` (ADR 1). Without one the saver is an ordinary checkpointer.
 
 Outside: claiming, leases and epochs. They are the executor's.
 """
@@ -48,7 +48,8 @@ class RunScope:
     describe: Describe | None = None
     """Event fields, stored in the checkpoint's document as ``ev``."""
     on_durable: OnDurable | None = None
-    """Called on the event loop with each checkpoint's document after it is durable, in the order of completion. Must not raise."""
+    """Called on the event loop with each checkpoint's document once it is durable, in order of completion; must not
+    raise."""
     fenced: bool = False
     """Set by the saver when another owner was met; every later write raises at once."""
     _closers: list[Callable[[], None]] = field(default_factory=list, repr=False)

@@ -1,7 +1,7 @@
 """From encoded values to segment documents.
 
-Contract: a value is serialized at once, on the caller's thread (its content is fixed from then on); sealing, digests and compression
-of large bundles happen aside, so that the event loop keeps turning.
+Contract: a value is serialized at once, on the caller's thread (its content is fixed from then on); sealing, digests
+and compression of large bundles happen aside, so that the event loop keeps turning.
 """
 
 from __future__ import annotations

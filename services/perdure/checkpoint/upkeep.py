@@ -1,7 +1,8 @@
 """Deleting, copying and pruning threads.
 
-Contract: every operation can be repeated after a crash and then finishes its work: what names others goes first when deleting and last
-when copying, so nothing ever names a segment that is not there. None of them may run on a thread that is being executed.
+Contract: every operation can be repeated after a crash and then finishes its work: what names others goes first when
+deleting and last when copying, so nothing ever names a segment that is not there. None of them may run on a thread
+that is being executed.
 """
 
 from __future__ import annotations
@@ -76,8 +77,9 @@ async def copy_thread(notebook: Notebook, source_id: str, target_id: str) -> Non
 
 
 async def prune(notebook: Notebook, codec: Codec, thread_ids: Sequence[str], strategy: str) -> None:
-    """Prune threads: ``keep_latest`` keeps the newest checkpoint of each namespace and what its DeltaChannels need,
-    ``delete`` deletes everything.
+    """Prune threads.
+
+    ``keep_latest`` keeps the newest checkpoint of each namespace and what its DeltaChannels need, ``delete`` nothing.
 
     Raises:
         ValueError: Unknown strategy.

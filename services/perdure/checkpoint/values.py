@@ -5,11 +5,12 @@ An *entry* is what a document's body holds for one value:
 * an atom (number, boolean, ``None``, short ASCII text) as it is;
 * ``[INLINE, type, bytes]`` up to 1 KiB;
 * ``[BLOB, type, size, digests]``: one serialized value in pieces;
-* ``[LIST, length, levels, digests]`` and ``[DICT, length, levels, digests]``: cut into blocks (``perdure.checkpoint.blocks``);
+* ``[LIST, length, levels, digests]`` and ``[DICT, length, levels, digests]``: cut into blocks
+  (``perdure.checkpoint.blocks``);
 * ``[SNAPSHOT, entry]``: a DeltaChannel's snapshot of the value.
 
-Contract: encoding takes the value as it is *now*; unchanged parts are found by the identity of immutable items, or else by
-serializing again and comparing fingerprints, so a change in place is never missed. Nothing here does I/O.
+Contract: encoding takes the value as it is *now*; unchanged parts are found by the identity of immutable items, or
+else by serializing again and comparing fingerprints, so a change in place is never missed. Nothing here does I/O.
 """
 
 from __future__ import annotations
@@ -132,8 +133,9 @@ def _encode_plain(codec: Codec, value: Any, previous: Encoded | None) -> Encoded
 
 def _encode_whole(codec: Codec, value: Any, previous: Encoded | None) -> Encoded:
     held = (value,) if _immutable(value) else None
-    if previous is not None and previous.kind == BLOB and held and previous.order[0].held == held:
-        if previous.order[0].held[0] is value:
+    if held and previous is not None and previous.kind == BLOB:
+        before = previous.order[0].held
+        if before is not None and before[0] is value:
             return previous
     typ, data = codec.encode(value)
     if len(data) <= INLINE_LIMIT:
