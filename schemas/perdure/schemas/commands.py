@@ -1,0 +1,49 @@
+"""Commands: imperative, addressed to agent-step through ``perdure.commands``. The receiver decides.
+
+A command names a run and carries no payload that the run's document holds: the document is the authority, so a command
+delivered twice, late or out of order changes nothing that the document does not allow.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar
+
+from perdure.schemas.message import Message
+
+
+class StartReason(StrEnum):
+    """Why a run is to be started (again)."""
+
+    REGISTERED = "registered"
+    """A client asked for it."""
+    ENQUEUED = "enqueued"
+    """The run before it on its thread ended."""
+    HANDED_OVER = "handed_over"
+    """Its worker was told to stop and gave it back."""
+    RECOVERED = "recovered"
+    """Its worker's lease expired, or its worker lost it to a fence."""
+    SWEPT = "swept"
+    """Its first command was never published."""
+
+
+class StartRun(Message):
+    """Claim the run and execute it from its last checkpoint. Repeatable: a claim that is not due does nothing."""
+
+    TYPE: ClassVar[str] = "perdure.run.start"
+    VERSION: ClassVar[int] = 1
+
+    run_id: str
+    reason: StartReason
+
+
+class CancelRun(Message):
+    """Stop the run at once; what it has checkpointed stays. The run's document already says ``cancel_requested_at``."""
+
+    TYPE: ClassVar[str] = "perdure.run.cancel"
+    VERSION: ClassVar[int] = 1
+
+    run_id: str
+
+
+COMMANDS: dict[tuple[str, int], type[Message]] = {(c.TYPE, c.VERSION): c for c in (StartRun, CancelRun)}

@@ -1,0 +1,172 @@
+"""The envelope: CloudEvents 1.0 in Kafka binary mode (attributes in headers prefixed ``ce_``, JSON in the value).
+
+Contract: :func:`encode` and :func:`decode` are inverse for every registered message. Extension attributes, by the CloudEvents
+naming rule lower case without separators: ``schemaversion``, ``correlationid``, ``causationid``, ``tenant``; ``traceparent``
+follows the CloudEvents distributed tracing extension.
+
+Outside: producing and consuming (``perdure.chassis.kafka``) and what happens to a record that cannot be decoded
+(``perdure.schemas.deadletter`` names the reasons).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pydantic import ValidationError
+
+from perdure.schemas.message import Message
+
+CONTENT_TYPE = b"application/json"
+SPEC_VERSION = b"1.0"
+
+Header = tuple[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """The attributes of one record.
+
+    ``id`` is derived from the cause wherever there is one, so that a repeat has the same id. ``correlation_id`` is the run
+    id from the first command to the last event; ``causation_id`` is the id of the record that led to this one.
+    """
+
+    id: str
+    type: str
+    version: int
+    source: str
+    time: datetime
+    tenant: str
+    subject: str
+    correlation_id: str
+    causation_id: str | None = None
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What goes to Kafka: key, value and headers."""
+
+    key: bytes
+    value: bytes
+    headers: list[Header]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """One decoded record."""
+
+    envelope: Envelope
+    message: Message
+
+
+class UndecodableError(Exception):
+    """A record that cannot be read. ``reason`` is one of :class:`perdure.schemas.deadletter.Reason`."""
+
+    retryable = False
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+def encode(
+    message: Message,
+    *,
+    id: str,
+    source: str,
+    correlation_id: str,
+    causation_id: str | None = None,
+    traceparent: str | None = None,
+    time: datetime | None = None,
+) -> Record:
+    """Encode a message as a Kafka record in CloudEvents binary mode."""
+    headers: list[Header] = [
+        ("ce_specversion", SPEC_VERSION),
+        ("ce_id", id.encode()),
+        ("ce_type", message.TYPE.encode()),
+        ("ce_source", source.encode()),
+        ("ce_time", (time or datetime.now(UTC)).isoformat().encode()),
+        ("ce_subject", message.thread_id.encode()),
+        ("ce_schemaversion", b"%d" % message.VERSION),
+        ("ce_tenant", message.tenant.encode()),
+        ("ce_correlationid", correlation_id.encode()),
+        ("content-type", CONTENT_TYPE),
+    ]
+    if causation_id is not None:
+        headers.append(("ce_causationid", causation_id.encode()))
+    if traceparent is not None:
+        headers.append(("ce_traceparent", traceparent.encode()))
+    return Record(message.partition_key, message.__pydantic_serializer__.to_json(message), headers)
+
+
+def header_text(headers: Iterable[tuple[str, bytes | str | None]] | None) -> dict[str, str]:
+    """Headers as text; the last of a repeated name wins.
+
+    Raises:
+        UndecodableError: a header is not UTF-8.
+    """
+    result: dict[str, str] = {}
+    for name, value in headers or ():
+        if value is None:
+            continue
+        try:
+            result[name] = value if isinstance(value, str) else value.decode()
+        except UnicodeDecodeError as error:
+            raise UndecodableError("envelope", f"header {name!r} is not UTF-8") from error
+    return result
+
+
+def decode(
+    headers: Sequence[tuple[str, bytes | str | None]] | None,
+    value: bytes | None,
+    types: Mapping[tuple[str, int], type[Message]],
+) -> Decoded:
+    """Decode one record.
+
+    Args:
+        headers: The record's headers.
+        value: The record's value.
+        types: The accepted message classes by (type, version).
+
+    Raises:
+        UndecodableError: a header is missing or malformed (reason ``envelope``), the type is not known (``unknown_type``), its
+            version is not known (``unknown_version``), or the value does not fit the schema (``payload``).
+    """
+    envelope = _envelope(header_text(headers))
+    cls = types.get((envelope.type, envelope.version))
+    if cls is None:
+        known = sorted(v for t, v in types if t == envelope.type)
+        if known:
+            raise UndecodableError("unknown_version", f"{envelope.type} version {envelope.version}; known are {known}")
+        raise UndecodableError("unknown_type", f"type {envelope.type!r} is not read from this topic")
+    if value is None:
+        raise UndecodableError("payload", "the record has no value")
+    try:
+        message = cls.model_validate_json(value)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in error.errors()[:5])
+        raise UndecodableError("payload", f"{envelope.type}: {problems}") from error
+    return Decoded(envelope, message)
+
+
+def _envelope(attributes: Mapping[str, str]) -> Envelope:
+    try:
+        return Envelope(
+            id=attributes["ce_id"],
+            type=attributes["ce_type"],
+            version=int(attributes["ce_schemaversion"]),
+            source=attributes["ce_source"],
+            time=datetime.fromisoformat(attributes["ce_time"]),
+            tenant=attributes["ce_tenant"],
+            subject=attributes["ce_subject"],
+            correlation_id=attributes["ce_correlationid"],
+            causation_id=attributes.get("ce_causationid"),
+            traceparent=attributes.get("ce_traceparent"),
+        )
+    except KeyError as error:
+        raise UndecodableError("envelope", f"header {error.args[0]!r} is missing") from error
+    except ValueError as error:
+        raise UndecodableError("envelope", str(error)) from error

@@ -1,0 +1,159 @@
+"""Events: past tense, on ``perdure.events``, one for every state transition of a thread.
+
+Contract: ``seq`` grows by one within a thread (a gap is a fence left by a recovery, see ADR 1); the event id is
+``<thread_id>:<seq>``, so a repeat has the same id. Every event is a pure function of stored documents
+(``perdure.schemas.outbox``) and can be produced again from them.
+
+Outside: payloads larger than the bounds below. The full state is in the checkpoint that ``checkpoint_id`` names.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from perdure.schemas.message import Message
+
+TEXT_LIMIT = 16_384
+"""Characters of changed state text that an event carries at most."""
+
+
+class ErrorInfo(BaseModel):
+    """A failure as data."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    type: str
+    """Dotted name of the exception class, or of our own error."""
+    message: str
+    """At most 4,000 characters."""
+    node: str | None = None
+    """The node that failed, where known."""
+    traceback: str | None = None
+    """The end of the traceback, at most 8,000 characters."""
+
+
+class InterruptInfo(BaseModel):
+    """One interrupt that a run waits at."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str
+    value: Any = None
+    """What the node passed to ``interrupt()``, as JSON; replaced by a note when it exceeds 64 KiB."""
+
+
+class Event(Message):
+    """What all events say."""
+
+    run_id: str
+    graph_id: str
+    assistant_id: str
+    graph_version: str | None = None
+    seq: int = Field(ge=0)
+    """Position in the thread's history."""
+    epoch: int = Field(ge=0)
+    """How often the run had been claimed when this happened."""
+    occurred_at: datetime
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    """The metadata of run and thread, as the client gave it."""
+
+    @property
+    def event_id(self) -> str:
+        """``<thread_id>:<seq>``: the deduplication key. This format is stored; never change it."""
+        return f"{self.thread_id}:{self.seq}"
+
+
+class RunStarted(Event):
+    """A worker claimed the run (again when ``epoch`` > 1)."""
+
+    TYPE: ClassVar[str] = "perdure.run.started"
+    VERSION: ClassVar[int] = 1
+
+    worker_id: str
+
+
+class CheckpointSaved(Event):
+    """One superstep is durable."""
+
+    TYPE: ClassVar[str] = "perdure.checkpoint.saved"
+    VERSION: ClassVar[int] = 1
+
+    checkpoint_id: str
+    checkpoint_ns: str = ""
+    parent_checkpoint_id: str | None = None
+    step: int
+    source: str
+    """``input``, ``loop``, ``update`` or ``fork``, as LangGraph names it."""
+    nodes: tuple[str, ...] = ()
+    """The nodes that ran in this superstep."""
+    next: tuple[str, ...] = ()
+    """The nodes that run next; empty at the end."""
+    channels: tuple[str, ...] = ()
+    """The channels that changed."""
+    text: str = ""
+    """The changed part of the state as text, cut at ``TEXT_LIMIT`` characters."""
+    text_truncated: bool = False
+    duration_ms: float | None = Field(default=None, ge=0)
+    """Since the checkpoint before it in this execution."""
+
+
+class RunInterrupted(Event):
+    """The run waits; nothing of it stays in memory."""
+
+    TYPE: ClassVar[str] = "perdure.run.interrupted"
+    VERSION: ClassVar[int] = 1
+
+    checkpoint_id: str | None = None
+    next: tuple[str, ...] = ()
+    interrupts: tuple[InterruptInfo, ...] = ()
+
+
+class RunSucceeded(Event):
+    """The graph came to its end."""
+
+    TYPE: ClassVar[str] = "perdure.run.succeeded"
+    VERSION: ClassVar[int] = 1
+
+    checkpoint_id: str | None = None
+    steps: int = 0
+
+
+class RunFailed(Event):
+    """The run ended with an error; its last checkpoint is kept and a new run can go on from it."""
+
+    TYPE: ClassVar[str] = "perdure.run.failed"
+    VERSION: ClassVar[int] = 1
+
+    checkpoint_id: str | None = None
+    next: tuple[str, ...] = ()
+    error: ErrorInfo
+
+
+class RunTimedOut(Event):
+    """The run ended because a node, a superstep or the run itself exceeded its time limit."""
+
+    TYPE: ClassVar[str] = "perdure.run.timed_out"
+    VERSION: ClassVar[int] = 1
+
+    checkpoint_id: str | None = None
+    next: tuple[str, ...] = ()
+    error: ErrorInfo
+
+
+class RunCancelled(Event):
+    """The run was cancelled by request."""
+
+    TYPE: ClassVar[str] = "perdure.run.cancelled"
+    VERSION: ClassVar[int] = 1
+
+    checkpoint_id: str | None = None
+    next: tuple[str, ...] = ()
+
+
+EVENTS: dict[tuple[str, int], type[Message]] = {
+    (e.TYPE, e.VERSION): e
+    for e in (RunStarted, CheckpointSaved, RunInterrupted, RunSucceeded, RunFailed, RunTimedOut, RunCancelled)
+}

@@ -1,0 +1,67 @@
+"""Events as pure functions of stored documents.
+
+A history entry is a document of the notebook with a ``seq``: a checkpoint (kind ``c``) or a transition of a run
+(kind ``e``, ``event`` names which). :func:`event_of` turns an entry and its run's document into the event; the executor,
+the sweep and the index rebuild all use it, so they cannot differ. Fences (kind ``f``) are no events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from perdure.schemas.events import (
+    CheckpointSaved,
+    Event,
+    RunCancelled,
+    RunFailed,
+    RunInterrupted,
+    RunStarted,
+    RunSucceeded,
+    RunTimedOut,
+)
+
+TRANSITIONS: dict[str, type[Event]] = {
+    "started": RunStarted,
+    "interrupted": RunInterrupted,
+    "success": RunSucceeded,
+    "error": RunFailed,
+    "timeout": RunTimedOut,
+    "cancelled": RunCancelled,
+}
+"""By the entry's ``event``: ``started`` or the run status that it ends in."""
+
+
+def event_of(run: Mapping[str, Any], entry: Mapping[str, Any]) -> Event | None:
+    """The event of one history entry; ``None`` for a fence.
+
+    Args:
+        run: The run's document (only what never changes after registration is read).
+        entry: The notebook document, with ``kind``, ``seq``, ``epoch``, ``at`` and ``ev``.
+    """
+    if entry["kind"] == "f":
+        return None
+    fields: dict[str, Any] = {
+        "tenant": run["tenant"],
+        "thread_id": run["thread_id"],
+        "run_id": run["_id"],
+        "graph_id": run["graph_id"],
+        "assistant_id": run["assistant_id"],
+        "graph_version": run.get("graph_version"),
+        "metadata": run.get("metadata") or {},
+        "seq": entry["seq"],
+        "epoch": entry["epoch"],
+        "occurred_at": entry["at"],
+        **entry["ev"],
+    }
+    if entry["kind"] == "e":
+        return TRANSITIONS[entry["event"]].model_validate(fields)
+    return CheckpointSaved.model_validate(
+        fields
+        | {
+            "checkpoint_id": entry["checkpoint_id"],
+            "checkpoint_ns": entry["ns"],
+            "parent_checkpoint_id": entry.get("parent"),
+            "step": entry["step"],
+        }
+    )

@@ -1,0 +1,1 @@
+"""What every service stands on: settings, clients, lifecycle, telemetry. Thin: no decision of any service lives here."""

@@ -1,0 +1,170 @@
+"""``topics apply``: compare the declared topics with the cluster's and change the cluster. Idempotent, never destructive.
+
+Partitions are raised, never lowered (lowering would move keys to other partitions and break order); a setting that somebody
+changed by hand is set back; a topic that nobody declares is left alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    ResourceType,
+)
+
+from perdure.chassis.errors import UnavailableError
+from perdure.chassis.kafka.producer import _RdLog, describe
+from perdure.schemas.topics import Topic
+
+TIMEOUT_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One difference between what is declared and what the cluster has.
+
+    Attributes:
+        topic: The topic's name.
+        action: ``create``, ``add_partitions``, ``set_config`` or ``keep_partitions`` (a difference that is left as it is).
+        detail: What changes, for people.
+    """
+
+    topic: str
+    action: str
+    detail: str
+    config: tuple[tuple[str, str], ...] = ()
+    partitions: int = 0
+
+
+class TopicAdmin:
+    """The cluster's topics."""
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        self._address = bootstrap_servers
+        self._admin = AdminClient(
+            {"bootstrap.servers": bootstrap_servers, "client.id": "perdure-topics"}, logger=_RdLog()
+        )
+
+    async def diff(self, topics: Sequence[Topic]) -> list[Change]:
+        """What :meth:`apply` would do.
+
+        Raises:
+            UnavailableError: no broker answers.
+        """
+        return await asyncio.to_thread(self._diff, topics)
+
+    async def apply(self, topics: Sequence[Topic], replication: int | None = None) -> list[Change]:
+        """Create and change what differs; returns what was done.
+
+        Args:
+            topics: The declared topics.
+            replication: Replication factor of new topics; default 3, or fewer when there are fewer brokers. With 3 or more,
+                ``min.insync.replicas`` is 2.
+
+        Raises:
+            UnavailableError: no broker answers, or one refuses.
+        """
+        return await asyncio.to_thread(self._apply, topics, replication)
+
+    async def lag(self, group: str, topic: Topic) -> int:
+        """Records of the topic that the group has not committed yet."""
+        return await asyncio.to_thread(self._lag, group, topic)
+
+    def _call(self, futures: dict[Any, Future[Any]]) -> dict[Any, Any]:
+        try:
+            return {key: future.result(TIMEOUT_S) for key, future in futures.items()}
+        except KafkaException as error:
+            raise UnavailableError("Kafka", self._address, describe(error)) from error
+
+    def _diff(self, topics: Sequence[Topic]) -> list[Change]:
+        try:
+            existing = self._admin.list_topics(timeout=TIMEOUT_S).topics
+        except KafkaException as error:
+            raise UnavailableError("Kafka", self._address, describe(error)) from error
+        present = [t for t in topics if t.name in existing]
+        configs: dict[str, dict[str, str]] = {}
+        if present:
+            resources = [ConfigResource(ResourceType.TOPIC, t.name) for t in present]
+            for resource, entries in self._call(self._admin.describe_configs(resources)).items():
+                configs[resource.name] = {name: entry.value for name, entry in entries.items()}
+        changes: list[Change] = []
+        for topic in topics:
+            if topic.name not in existing:
+                settings = ", ".join(f"{k}={v}" for k, v in sorted(topic.config.items()))
+                changes.append(Change(topic.name, "create", f"{topic.partitions} partitions, {settings}"))
+            else:
+                changes += _compare(topic, len(existing[topic.name].partitions), configs[topic.name])
+        return changes
+
+    def _apply(self, topics: Sequence[Topic], replication: int | None) -> list[Change]:
+        changes = self._diff(topics)
+        declared = {t.name: t for t in topics}
+        create = [declared[c.topic] for c in changes if c.action == "create"]
+        if create:
+            brokers = len(self._admin.list_topics(timeout=TIMEOUT_S).brokers)
+            factor = replication or min(3, brokers)
+            durable = {"min.insync.replicas": "2"} if factor >= 3 else {}
+            self._call(
+                self._admin.create_topics(
+                    [NewTopic(t.name, t.partitions, factor, config=t.config | durable) for t in create],
+                    operation_timeout=TIMEOUT_S,
+                )
+            )
+        grow = [NewPartitions(c.topic, c.partitions) for c in changes if c.action == "add_partitions"]
+        if grow:
+            self._call(self._admin.create_partitions(grow))
+        resources = [
+            ConfigResource(
+                ResourceType.TOPIC,
+                c.topic,
+                incremental_configs=[
+                    ConfigEntry(k, v, incremental_operation=AlterConfigOpType.SET) for k, v in c.config
+                ],
+            )
+            for c in changes
+            if c.action == "set_config"
+        ]
+        if resources:
+            self._call(self._admin.incremental_alter_configs(resources))
+        return changes
+
+    def _lag(self, group: str, topic: Topic) -> int:
+        from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+        from confluent_kafka.admin import OffsetSpec
+
+        metadata = self._admin.list_topics(topic.name, timeout=TIMEOUT_S).topics[topic.name]
+        partitions = [TopicPartition(topic.name, p) for p in metadata.partitions]
+        committed = self._call(
+            self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, partitions)])
+        )[group].topic_partitions
+        ends = self._call(self._admin.list_offsets({p: OffsetSpec.latest() for p in partitions}))
+        starts = self._call(self._admin.list_offsets({p: OffsetSpec.earliest() for p in partitions}))
+        end = {p.partition: r.offset for p, r in ends.items()}
+        start = {p.partition: r.offset for p, r in starts.items()}
+        return sum(end[p.partition] - (p.offset if p.offset >= 0 else start[p.partition]) for p in committed)
+
+
+def _compare(topic: Topic, partitions: int, config: dict[str, str]) -> list[Change]:
+    changes: list[Change] = []
+    if partitions < topic.partitions:
+        detail = f"{partitions} -> {topic.partitions} partitions"
+        changes.append(Change(topic.name, "add_partitions", detail, partitions=topic.partitions))
+    elif partitions > topic.partitions:
+        detail = f"has {partitions} partitions, {topic.partitions} declared: kept, partitions are never lowered"
+        changes.append(Change(topic.name, "keep_partitions", detail))
+    differing = tuple((k, v) for k, v in sorted(topic.config.items()) if config.get(k) != v)
+    if differing:
+        detail = ", ".join(f"{k}: {config.get(k)} -> {v}" for k, v in differing)
+        changes.append(Change(topic.name, "set_config", detail, config=differing))
+    return changes

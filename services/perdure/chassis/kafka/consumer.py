@@ -1,0 +1,198 @@
+"""A consumer that stores an offset only after its record is safe, and that no record can stop.
+
+Contract: records arrive in batches; the handler returns when the batch is durable; only then are its offsets stored (committed
+in the background). A handler that raises a retryable error gets the same batch again, after a pause that grows; one that
+raises anything else ends the consumer (the service ends and is restarted; nothing is lost, since nothing was stored).
+A record that cannot be decoded goes to the dead-letter topic with its original key, bytes and headers and a typed reason, and
+consumption goes on.
+
+While ``gate()`` says false the partitions are paused and the group membership is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from confluent_kafka import Consumer as RdConsumer
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Message as RdMessage
+from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
+
+from perdure.chassis.kafka.producer import Producer, _RdLog, describe
+from perdure.chassis.telemetry import logger
+from perdure.schemas.deadletter import Reason, dead_headers
+from perdure.schemas.envelope import Decoded, Record, UndecodableError, decode
+from perdure.schemas.message import Message
+from perdure.schemas.topics import Topic
+
+log = logger(__name__)
+
+WAIT_S = 0.2
+
+Handler = Callable[[Sequence[Decoded]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What to read and how.
+
+    Attributes:
+        topic: The topic.
+        group: The consumer group.
+        types: The accepted message classes by (type, version).
+        batch: Records handed over at most at once.
+    """
+
+    topic: Topic
+    group: str
+    types: Mapping[tuple[str, int], type[Message]]
+    batch: int = 500
+
+
+def _retryable(error: BaseException) -> bool:
+    return bool(getattr(error, "retryable", False))
+
+
+class Consumer:
+    """One librdkafka consumer, polled from a thread of its own, handled on the loop."""
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        client_id: str,
+        subscription: Subscription,
+        handler: Handler,
+        dead_letters: Producer,
+        gate: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._subscription = subscription
+        self._handler = handler
+        self._dead_letters = dead_letters
+        self._gate = gate
+        self._client_id = client_id
+        self._paused = False
+        self._stopping = False
+        self._assigned = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"kafka-{subscription.group}")
+        self._consumer = RdConsumer(
+            {
+                "bootstrap.servers": bootstrap_servers,
+                "client.id": client_id,
+                "group.id": subscription.group,
+                "group.protocol": "consumer",
+                "auto.offset.reset": "earliest",
+                "enable.auto.commit": True,
+                "auto.commit.interval.ms": 500,
+                "enable.auto.offset.store": False,
+                "max.poll.interval.ms": 900_000,
+                "fetch.wait.max.ms": 100,
+                "fetch.message.max.bytes": 4_194_304,
+                "queued.max.messages.kbytes": 65_536,
+            },
+            logger=_RdLog(),
+        )
+
+    @property
+    def ready(self) -> bool:
+        """Whether partitions have been assigned (or a rebalance gave us none)."""
+        return self._assigned.is_set()
+
+    async def run(self) -> None:
+        """Consume until :meth:`stop`; then commit what is stored and leave the group.
+
+        Raises:
+            KafkaException: librdkafka reports a fatal error.
+        """
+        self._consumer.subscribe(
+            [self._subscription.topic.name], on_assign=self._on_assign, on_revoke=lambda _, __: None
+        )
+        try:
+            while not self._stopping:
+                batch = await self._loop.run_in_executor(self._thread, self._take)
+                if batch:
+                    await self._handle(batch)
+        finally:
+            await self._loop.run_in_executor(self._thread, self._consumer.close)
+            self._thread.shutdown(wait=False)
+
+    def stop(self) -> None:
+        """End :meth:`run` after the batch in hand."""
+        self._stopping = True
+
+    def _on_assign(self, _: object, partitions: list[TopicPartition]) -> None:
+        log.info("kafka.assigned", topic=self._subscription.topic.name, partitions=[p.partition for p in partitions])
+        self._loop.call_soon_threadsafe(self._assigned.set)
+
+    def _take(self) -> list[RdMessage]:
+        """On the consumer's thread: what is there now, waiting at most ``WAIT_S`` for the first record."""
+        open_ = self._gate()
+        if open_ is self._paused:
+            partitions = self._consumer.assignment()
+            (self._consumer.resume if open_ else self._consumer.pause)(partitions)
+            self._paused = not open_
+        first = self._consumer.poll(WAIT_S)
+        if first is None:
+            return []
+        rest = self._consumer.consume(self._subscription.batch - 1, 0) if open_ else []
+        return [m for m in (first, *rest) if not self._is_error(m)]
+
+    def _is_error(self, message: RdMessage) -> bool:
+        error = message.error()
+        if error is None:
+            return False
+        if error.fatal() or error.code() in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
+            raise KafkaException(error)
+        log.warning("kafka.consume", topic=self._subscription.topic.name, error=describe(error))
+        return True
+
+    async def _handle(self, batch: list[RdMessage]) -> None:
+        decoded: list[Decoded] = []
+        for message in batch:
+            try:
+                decoded.append(decode(message.headers(), message.value(), self._subscription.types))
+            except UndecodableError as error:
+                await self._bury(message, error)
+        if decoded:
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception(_retryable), wait=wait_random_exponential(0.1, max=10), reraise=True
+            ):
+                with attempt:
+                    await self._handler(decoded)
+        self._store(batch)
+
+    async def _bury(self, message: RdMessage, error: UndecodableError) -> None:
+        """Write the record to the dead-letter topic; its offset is stored only after that is acknowledged."""
+        topic = self._subscription.topic
+        log.error(
+            "kafka.dead_letter",
+            topic=topic.name,
+            partition=message.partition(),
+            offset=message.offset(),
+            reason=error.reason,
+            detail=error.detail,
+        )
+        headers = dead_headers(
+            [(k, v if isinstance(v, bytes) else str(v or "").encode()) for k, v in message.headers() or []],
+            reason=Reason(error.reason),
+            detail=error.detail,
+            topic=topic.name,
+            partition=message.partition() or 0,
+            offset=message.offset() or 0,
+            consumer=self._client_id,
+            time=datetime.now(UTC),
+        )
+        await self._dead_letters.send(topic.dead, Record(message.key() or b"", message.value() or b"", headers))
+
+    def _store(self, batch: list[RdMessage]) -> None:
+        last = {m.partition(): m for m in batch}
+        for message in last.values():
+            try:
+                self._consumer.store_offsets(message)
+            except KafkaException as error:
+                # The partition was taken from us meanwhile: its next owner reads the records again, and claims are idempotent.
+                log.info("kafka.offset_not_ours", partition=message.partition(), error=describe(error))

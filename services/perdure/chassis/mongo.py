@@ -1,0 +1,99 @@
+"""The one place that constructs MongoDB clients and that declares the indexes of the shared collections.
+
+Scope: connection settings that every service must share (durability, time-outs, time zone). Outside: what is stored
+(``perdure.schemas.documents``) and the notebook (``perdure.checkpoint``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
+from pymongo import ASCENDING, IndexModel, MongoClient
+from pymongo.errors import PyMongoError
+from pymongo.uri_parser import parse_uri
+
+from perdure.schemas import documents
+
+Document = dict[str, Any]
+Client = AsyncIOMotorClient[Document]
+Database = AsyncIOMotorDatabase[Document]
+Collection = AsyncIOMotorCollection[Document]
+
+DEFAULT_DATABASE = "perdure"
+
+OPTIONS: dict[str, Any] = {
+    "w": "majority",
+    "journal": True,
+    "retryWrites": True,
+    "retryReads": True,
+    "tz_aware": True,
+    "serverSelectionTimeoutMS": 5_000,
+    "connectTimeoutMS": 5_000,
+    "socketTimeoutMS": 60_000,
+    "maxPoolSize": 32,
+    "appname": "perdure",
+}
+"""Every write is acknowledged by a majority and journalled before anything is told to anyone."""
+
+
+def connect(uri: str, **options: Any) -> Client:
+    """A Motor client with Perdure's options; opens nothing until first use, and belongs to the loop that uses it first."""
+    client: Client = AsyncIOMotorClient(uri, **(OPTIONS | options))
+    return client
+
+
+def connect_blocking(uri: str, **options: Any) -> MongoClient[Document]:
+    """A PyMongo client for the threads that must not depend on the event loop (the lease heartbeat)."""
+    return MongoClient(uri, **(OPTIONS | options))
+
+
+def ping_blocking(uri: str, timeout_s: float) -> str | None:
+    """Why the server at ``uri`` does not answer within ``timeout_s`` seconds; None if it does."""
+    try:
+        with MongoClient[Document](uri, serverSelectionTimeoutMS=int(timeout_s * 1000)) as client:
+            client.admin.command("ping")
+    except PyMongoError as error:
+        return f"no answer: {error}"
+    return None
+
+
+def database_name(uri: str) -> str:
+    """The database that the URI names, or ``perdure``."""
+    return parse_uri(uri, validate=False)["database"] or DEFAULT_DATABASE
+
+
+def database(client: Client, uri: str) -> Database:
+    """The database of this installation."""
+    return client[database_name(uri)]
+
+
+INDEXES: dict[str, list[IndexModel]] = {
+    documents.RUNS: [
+        IndexModel(
+            [("thread_id", ASCENDING)],
+            name="one_running_per_thread",
+            unique=True,
+            partialFilterExpression={"status": "running"},
+        ),
+        IndexModel([("thread_id", ASCENDING), ("_id", ASCENDING)], name="by_thread"),
+        IndexModel(
+            [("tenant", ASCENDING), ("idempotency_key", ASCENDING)],
+            name="idempotency",
+            unique=True,
+            partialFilterExpression={"idempotency_key": {"$exists": True}},
+        ),
+        IndexModel(
+            [("settled", ASCENDING), ("owner", ASCENDING)],
+            name="unsettled",
+            partialFilterExpression={"settled": False},
+        ),
+    ],
+}
+"""Indexes of the shared collections; the notebook declares its own."""
+
+
+async def ensure_indexes(db: Database) -> None:
+    """Create the indexes that are missing. Idempotent."""
+    for name, models in INDEXES.items():
+        await db[name].create_indexes(models)

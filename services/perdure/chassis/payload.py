@@ -1,0 +1,47 @@
+"""Run payloads (input, command, config) as stored: JSON, zstd above 1 KiB, cut into documents when large.
+
+Contract: :func:`pack` and :func:`unpack` are inverse. A payload below ``INLINE_LIMIT`` stays in the run's document; a larger one
+is cut into ``payloads`` documents with ``_id`` ``<run_id>:<n>``, which are to be written before the run's document.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import zstandard
+
+from perdure.chassis import json
+
+COMPRESS_ABOVE = 1024
+INLINE_LIMIT = 1024 * 1024
+CHUNK_BYTES = 8 * 1024 * 1024
+
+RAW, ZSTD = b"\x00", b"\x01"
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A payload ready to store: either inline or in chunks."""
+
+    inline: bytes
+    chunks: tuple[bytes, ...] = ()
+
+    def chunk_documents(self, run_id: str) -> list[dict[str, Any]]:
+        """The documents for ``payloads``."""
+        return [{"_id": f"{run_id}:{n}", "run_id": run_id, "data": data} for n, data in enumerate(self.chunks)]
+
+
+def pack(payload: Any) -> Packed:
+    """Pack a JSON-compatible value."""
+    raw = json.dumps_strict(payload)
+    data = ZSTD + zstandard.compress(raw, 1) if len(raw) > COMPRESS_ABOVE else RAW + raw
+    if len(data) <= INLINE_LIMIT:
+        return Packed(data)
+    return Packed(b"", tuple(data[i : i + CHUNK_BYTES] for i in range(0, len(data), CHUNK_BYTES)))
+
+
+def unpack(data: bytes) -> Any:
+    """The inverse of :func:`pack` on the inline bytes or the joined chunks."""
+    kind, body = data[:1], data[1:]
+    return json.loads(zstandard.decompress(body) if kind == ZSTD else body)

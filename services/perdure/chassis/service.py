@@ -1,0 +1,58 @@
+"""How a service process starts and ends: uvloop, logging, SIGTERM and SIGINT, one line for an error of configuration."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import uvloop
+from pydantic import ValidationError
+
+from perdure.chassis.errors import PerdureError
+from perdure.chassis.settings import ServiceSettings
+from perdure.chassis.telemetry import configure_logging, logger
+
+S = TypeVar("S", bound=ServiceSettings)
+
+
+def run_service(
+    name: str, settings_type: type[S], main: Callable[[S, asyncio.Event], Awaitable[None]]
+) -> None:
+    """Parse the settings, run ``main(settings, stopping)`` until it returns, and exit.
+
+    ``stopping`` is set by SIGTERM or SIGINT; ``main`` then ends in its own order. Exit status: 0 after an orderly end, 2 for
+    settings that cannot be used, 1 for anything else.
+    """
+    try:
+        settings = settings_type()
+    except ValidationError as error:
+        sys.exit(f"{name}: {settings_problem(error)}")
+    configure_logging(name, settings)
+    log = logger(f"perdure.{name}")
+
+    async def supervise() -> None:
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        log.info("service.start", instance=settings.instance)
+        await main(settings, stopping)
+        log.info("service.end")
+
+    try:
+        uvloop.run(supervise())
+    except PerdureError as error:
+        log.error("service.failed", error=str(error))
+        sys.exit(2)
+    except Exception:
+        log.exception("service.crashed")
+        sys.exit(1)
+
+
+def settings_problem(error: ValidationError) -> str:
+    """What is wrong with the environment, one variable a line."""
+    lines = [f"  PERDURE_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
+    return "the environment is not usable:\n" + "\n".join(lines)

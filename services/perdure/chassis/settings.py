@@ -1,0 +1,37 @@
+"""Settings shared by all services: one frozen object, parsed once from the environment (``PERDURE_*``), passed in.
+
+Each service's ``settings.py`` extends :class:`ServiceSettings` with its own fields.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ServiceSettings(BaseSettings):
+    """Addresses and limits that every service has.
+
+    Every field is read from the environment variable of the same name in upper case with the prefix ``PERDURE_``.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="PERDURE_", frozen=True, extra="ignore")
+
+    kafka_bootstrap_servers: str = "127.0.0.1:19092"
+    mongodb_uri: str = "mongodb://127.0.0.1:27217/perdure"
+    """The database is the one that the URI names, ``perdure`` if it names none."""
+    opensearch_url: str = "http://127.0.0.1:19200"
+    tenant: str = "default"
+    """The tenant of requests that name none."""
+    health_host: str = "127.0.0.1"
+    health_port: int = Field(default=0, ge=0, le=65535)
+    """Where ``/ok``, ``/ready`` and ``/metrics`` are served; 0 switches them off."""
+    log_level: str = "INFO"
+    log_format: str = Field(default="json", pattern="^(json|console)$")
+    shutdown_grace_s: float = Field(default=25.0, gt=0)
+    """How long a service may take to end after SIGTERM, in seconds."""
+    instance: str = Field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")
+    """Names this process in logs, leases and event sources."""

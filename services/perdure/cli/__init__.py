@@ -1,0 +1,1 @@
+"""The ``perdure`` command: the local stack, the client and the operator's tools."""

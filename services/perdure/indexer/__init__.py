@@ -1,0 +1,1 @@
+"""The only writer of OpenSearch: every state change becomes a document (Faust)."""
