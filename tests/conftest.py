@@ -58,7 +58,7 @@ def opensearch_url(stack: Stack) -> str:
 
 @pytest.fixture
 def own_stack() -> Iterator[Callable[..., Stack]]:
-    """Start servers of the test's own, to stop, kill or pause: ``own_stack("mongodb")``. Ignores addresses that are set."""
+    """Start servers of the test's own, to stop or kill: ``own_stack("mongodb")``. Ignores addresses that are set."""
     stacks: list[Stack] = []
 
     def start(*names: str) -> Stack:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from perdure.local.errors import JavaMissingError
@@ -31,3 +32,14 @@ def java_home(settings: LocalSettings) -> Path:
             "or point PERDURE_JAVA_HOME at a Java 21 or newer."
         )
     return home
+
+
+def jvm_flags(*, short_lived: bool) -> Sequence[str]:
+    """Flags for a small server on few cores.
+
+    The serial collector costs the least CPU and pauses for milliseconds with heaps of this size. A server that lives
+    only for some tests skips the optimising compiler: half the CPU time at start (Kafka 2.5 s instead of 4, OpenSearch
+    5.4 instead of 10.9), at the price of throughput later.
+    """
+    flags = ["-XX:+UseSerialGC", "-XX:-UsePerfData", "-XX:+ExitOnOutOfMemoryError"]
+    return [*flags, "-XX:TieredStopAtLevel=1"] if short_lived else flags

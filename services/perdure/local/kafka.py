@@ -7,13 +7,14 @@ topics have few partitions so that the first consumer group does not wait for fi
 from __future__ import annotations
 
 import base64
-import os
 import subprocess
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from perdure.local.errors import ServerFailedError
+from perdure.local.java import jvm_flags
 from perdure.local.process import Launch, last_lines
 from perdure.local.resources import HOST
 
@@ -64,9 +65,19 @@ metric.reporters=
 
 
 def prepare(
-    folder: Path, log: Path, *, jars: Path, java_home: Path, port: int, controller_port: int, heap_mb: int
+    folder: Path,
+    log: Path,
+    *,
+    jars: Path,
+    java_home: Path,
+    port: int,
+    controller_port: int,
+    heap_mb: int,
+    flags: Sequence[str],
 ) -> Launch:
     """Write the configuration, format the storage once, and say how to start.
+
+    :param flags: of the Java virtual machine.
 
     :raises ServerFailedError: the storage can not be formatted.
     """
@@ -79,13 +90,8 @@ def prepare(
     java = [str(java_home / "bin" / "java"), f"-Dlog4j2.configurationFile={folder / 'log4j2.properties'}"]
     java += ["-Djava.awt.headless=true", "-Dlog4j2.disable.jmx=true", "-cp", f"{jars}/*"]
     _format_once(folder, java, properties, log)
-    flags = [f"-Xms{heap_mb // 2}m", f"-Xmx{heap_mb}m", *jvm_flags()]
-    return Launch(NAME, [java[0], *flags, *java[1:], "kafka.Kafka", str(properties)], folder, log)
-
-
-def jvm_flags() -> list[str]:
-    """Two cores: the serial collector costs the least; it pauses for milliseconds with a heap of this size."""
-    return ["-XX:+UseSerialGC", "-XX:-UsePerfData", "-XX:+ExitOnOutOfMemoryError"]
+    options = [f"-Xms{heap_mb // 2}m", f"-Xmx{heap_mb}m", *flags]
+    return Launch(NAME, [java[0], *options, *java[1:], "kafka.Kafka", str(properties)], folder, log)
 
 
 def _format_once(folder: Path, java: list[str], properties: Path, log: Path) -> None:
@@ -95,11 +101,12 @@ def _format_once(folder: Path, java: list[str], properties: Path, log: Path) -> 
     cluster = folder / "cluster.id"
     if not cluster.exists():
         cluster.write_text(base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("="))
-    command = [java[0], "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", *java[1:], "kafka.tools.StorageTool", "format"]
-    command += ["-t", cluster.read_text(), "-c", str(properties), "--ignore-formatted"]
+    command = [java[0], *jvm_flags(short_lived=True), *java[1:], "kafka.tools.StorageTool", "format"]
+    # An identifier may begin with a minus sign, so it must not be an argument of its own.
+    command += [f"--cluster-id={cluster.read_text()}", f"--config={properties}", "--ignore-formatted"]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        result = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=dict(os.environ), check=False)
+        result = subprocess.run(command, stdout=output, stderr=output, check=False)
     if result.returncode:
         raise ServerFailedError(NAME, f"could not format its storage in {folder}", log, last_lines(log))
     done.touch()

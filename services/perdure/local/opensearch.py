@@ -7,6 +7,7 @@ flags that the script would compute, minus the incubating vector module, which t
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -40,10 +41,7 @@ appender.console.layout.pattern = [%d{ISO8601}][%-5p][%c{1.}] %m%n
 rootLogger.level = info
 rootLogger.appenderRef.console.ref = console
 """
-_FLAGS: Final = (
-    "-XX:+UseSerialGC",
-    "-XX:-UsePerfData",
-    "-XX:+ExitOnOutOfMemoryError",
+_FLAGS: Final = (  # what the start script of this version passes
     "-Xss1m",
     "-XX:-OmitStackTraceInFastThrow",
     "-Dopensearch.networkaddress.cache.ttl=60",
@@ -63,7 +61,15 @@ _FLAGS: Final = (
 
 
 def prepare(
-    folder: Path, log: Path, *, home: Path, pins: PinSet, java_home: Path, port: int, heap_mb: int
+    folder: Path,
+    log: Path,
+    *,
+    home: Path,
+    pins: PinSet,
+    java_home: Path,
+    port: int,
+    heap_mb: int,
+    flags: Sequence[str],
 ) -> tuple[Launch, Path]:
     """Write the configuration and say how to start, and where the data really is (see :mod:`perdure.local.account`)."""
     account = unprivileged_account()
@@ -89,6 +95,7 @@ def prepare(
         f"-Xms{heap_mb}m",
         f"-Xmx{heap_mb}m",
         f"-XX:MaxDirectMemorySize={heap_mb // 2}m",
+        *flags,
         *_FLAGS,
         f"-Djava.io.tmpdir={data / 'tmp'}",
         f"-XX:ErrorFile={data / 'logs' / 'hs_err_pid%p.log'}",

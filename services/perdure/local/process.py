@@ -18,11 +18,12 @@ from typing import Final
 
 import psutil
 from perdure.local.account import Account
-from perdure.local.errors import ServerFailedError
+from perdure.local.errors import LocalError, ServerFailedError
 
 _CLOCK_SLACK_S: Final = 2.0
 """The creation time is computed from the boot time, which moves a little when the clock is set."""
 _POLL_S: Final = 0.05
+_KILL_TIMEOUT_S: Final = 10.0
 _LOG_LIMIT: Final = 32 << 20
 _SHOWN_LINES: Final = 15
 _children: Final[dict[int, subprocess.Popen[bytes]]] = {}
@@ -109,6 +110,7 @@ def stop(identities: Sequence[Identity], timeout_s: float, *, kill: bool = False
     """End processes with all that they started: SIGTERM, and SIGKILL to those that remain after ``timeout_s``.
 
     :param kill: SIGKILL at once.
+    :raises LocalError: a process survives SIGKILL (the kernel waits for a device).
     """
     running = [(identity, found) for identity in identities if (found := identity.process())]
     for identity, _ in running:
@@ -120,12 +122,15 @@ def stop(identities: Sequence[Identity], timeout_s: float, *, kill: bool = False
     for identity, _ in running:
         if identity.process():
             send(identity, signal.SIGKILL)
-    while any(identity.process() for identity, _ in running):
+    deadline = time.monotonic() + _KILL_TIMEOUT_S
+    while left := [identity.pid for identity, _ in running if identity.process()]:
+        if time.monotonic() > deadline:
+            raise LocalError(f"processes {left} do not end, even after SIGKILL; look at them with ps")
         time.sleep(_POLL_S)
     for identity in identities:
-        child = _children.pop(identity.pid, None)
-        if child is not None:
-            child.wait()
+        child = _children.get(identity.pid)
+        if child is not None and child.poll() is not None:
+            _children.pop(identity.pid)
 
 
 def send(identity: Identity, number: signal.Signals) -> bool:

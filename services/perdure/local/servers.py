@@ -10,7 +10,7 @@ from typing import Final
 from perdure.local import kafka, mongodb, opensearch
 from perdure.local.display import Display
 from perdure.local.fetch import fetch_archive, fetch_jars
-from perdure.local.java import java_home
+from perdure.local.java import java_home, jvm_flags
 from perdure.local.pins import load_pins
 from perdure.local.probes import probe_kafka, probe_mongodb, probe_opensearch
 from perdure.local.process import Launch
@@ -41,6 +41,8 @@ class Place:
     folder: Path
     log: Path
     ports: dict[str, int]
+    short_lived: bool = False
+    """Start cheaply, whatever it costs later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ def _prepare_kafka(place: Place, settings: LocalSettings, display: Display) -> P
         port=place.ports["port"],
         controller_port=place.ports["controller"],
         heap_mb=settings.local_kafka_heap_mb,
+        flags=jvm_flags(short_lived=place.short_lived),
     )
     return Prepared(launch, place.folder)
 
@@ -121,6 +124,7 @@ def _prepare_opensearch(place: Place, settings: LocalSettings, display: Display)
         java_home=home,
         port=place.ports["port"],
         heap_mb=settings.local_opensearch_heap_mb,
+        flags=jvm_flags(short_lived=place.short_lived),
     )
     return Prepared(launch, data)
 

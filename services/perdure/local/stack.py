@@ -200,7 +200,7 @@ class Stack:
         log = self.folder / "logs" / f"{name}.log"
         for attempt in range(_PORT_ATTEMPTS):
             ports = {part: port or free_port() for part, port in wanted.items()}
-            prepared = prepare(name, Place(self.folder / name, log, ports), self.settings, self.display)
+            prepared = prepare(name, Place(self.folder / name, log, ports, self.ephemeral), self.settings, self.display)
             try:
                 self._launch(name, prepared, ports)
             except ServerFailedError:
