@@ -8,7 +8,7 @@ its runs over, and they go on in the new process.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -40,12 +40,18 @@ class ProjectFilter(DefaultFilter):
 
 
 def run_dev(
-    config: Path, *, display: Display | None = None, stop: threading.Event | None = None, stack: Stack | None = None
+    config: Path,
+    *,
+    display: Display | None = None,
+    stop: threading.Event | None = None,
+    stack: Stack | None = None,
+    prepare: Callable[[Mapping[str, str]], object] | None = None,
 ) -> None:
     """Run everything for the project that ``config`` (a ``langgraph.json``) describes.
 
     :param stop: ends it, as Ctrl-C does.
     :param stack: the servers to use; the configured ones by default. Stopped at the end.
+    :param prepare: called with the servers' addresses before any service starts: creates topics and indexes.
     :raises LocalError: the file is missing, or the servers or services (agent-step excepted) do not start.
     """
     config = config.resolve()
@@ -56,6 +62,8 @@ def run_dev(
     stack = stack or Stack(display=display)
     try:
         stack.start()
+        if prepare:
+            prepare(stack.environment())
         services = Services.of(stack, env={CONFIG_VARIABLE: str(config)}, cwd=config.parent)
         readers = _stream_logs(services, display, stop)
         services.start([label for label in services.processes if label != _RELOADED])

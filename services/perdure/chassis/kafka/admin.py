@@ -1,7 +1,7 @@
-"""``topics apply``: compare the declared topics with the cluster's and change the cluster. Idempotent, never destructive.
+"""``topics apply``: compare the declared topics with the cluster's and change it. Idempotent, never destructive.
 
-Partitions are raised, never lowered (lowering would move keys to other partitions and break order); a setting that somebody
-changed by hand is set back; a topic that nobody declares is left alone.
+Partitions are raised, never lowered (lowering would move keys to other partitions and break order); a setting that
+somebody changed by hand is set back; a topic that nobody declares is left alone.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from confluent_kafka.admin import (
     NewPartitions,
     NewTopic,
     ResourceType,
+    TopicMetadata,
 )
-
 from perdure.chassis.errors import UnavailableError
 from perdure.chassis.kafka.producer import _RdLog, describe
 from perdure.schemas.topics import Topic
@@ -36,8 +36,9 @@ class Change:
 
     Attributes:
         topic: The topic's name.
-        action: ``create``, ``add_partitions``, ``set_config`` or ``keep_partitions`` (a difference that is left as it is).
+        action: ``create``, ``add_partitions``, ``set_config`` or ``keep_partitions`` (a difference that is left).
         detail: What changes, for people.
+
     """
 
     topic: str
@@ -45,6 +46,14 @@ class Change:
     detail: str
     config: tuple[tuple[str, str], ...] = ()
     partitions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Existing:
+    """A topic as the cluster has it: partitions, and the smallest number of replicas of one of them."""
+
+    partitions: int
+    replication: int
 
 
 class TopicAdmin:
@@ -61,6 +70,7 @@ class TopicAdmin:
 
         Raises:
             UnavailableError: no broker answers.
+
         """
         return await asyncio.to_thread(self._diff, topics)
 
@@ -69,13 +79,27 @@ class TopicAdmin:
 
         Args:
             topics: The declared topics.
-            replication: Replication factor of new topics; default 3, or fewer when there are fewer brokers. With 3 or more,
-                ``min.insync.replicas`` is 2.
+            replication: Replication factor of new topics; default 3, or fewer when there are fewer brokers. With 3 or
+                more, ``min.insync.replicas`` is 2.
 
         Raises:
             UnavailableError: no broker answers, or one refuses.
+
         """
         return await asyncio.to_thread(self._apply, topics, replication)
+
+    async def existing(self) -> dict[str, Existing]:
+        """The cluster's topics by name.
+
+        Raises:
+            UnavailableError: no broker answers.
+
+        """
+        found = await asyncio.to_thread(self._topics)
+        return {
+            name: Existing(len(topic.partitions), min((len(p.replicas) for p in topic.partitions.values()), default=0))
+            for name, topic in found.items()
+        }
 
     async def lag(self, group: str, topic: Topic) -> int:
         """Records of the topic that the group has not committed yet."""
@@ -87,11 +111,14 @@ class TopicAdmin:
         except KafkaException as error:
             raise UnavailableError("Kafka", self._address, describe(error)) from error
 
-    def _diff(self, topics: Sequence[Topic]) -> list[Change]:
+    def _topics(self) -> dict[str, TopicMetadata]:
         try:
-            existing = self._admin.list_topics(timeout=TIMEOUT_S).topics
+            return self._admin.list_topics(timeout=TIMEOUT_S).topics
         except KafkaException as error:
             raise UnavailableError("Kafka", self._address, describe(error)) from error
+
+    def _diff(self, topics: Sequence[Topic]) -> list[Change]:
+        existing = self._topics()
         present = [t for t in topics if t.name in existing]
         configs: dict[str, dict[str, str]] = {}
         if present:

@@ -1,0 +1,102 @@
+"""The gateway over HTTP, as any client sees it.
+
+Contract: an answer is its JSON; anything else is a :class:`CommandError` that says what, where and what to do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, Self
+from urllib.parse import quote, urlsplit
+
+import httpx
+from perdure.chassis import json
+from perdure.cli.errors import CommandError, GatewayUnreachableError, ProblemError
+
+TIMEOUT = httpx.Timeout(60.0, connect=5.0)
+ACTIVE = frozenset({"pending", "running"})
+POLL_MIN_S = 0.1
+POLL_MAX_S = 2.0
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class Gateway:
+    """One gateway; use as a context."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise CommandError(f"{url!r} is no gateway URL; it looks like http://127.0.0.1:8123 (--url, PERDURE_URL)")
+        # A proxy of the environment cannot reach this machine's own addresses.
+        self._client = httpx.Client(timeout=TIMEOUT, trust_env=parts.hostname not in _LOOPBACK)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._client.close()
+
+    def get(self, *path: str, **params: Any) -> Any:
+        """GET; parameters that are None are left out."""
+        return self._call("GET", path, params=params)
+
+    def post(self, *path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
+        """POST a JSON body."""
+        return self._call("POST", path, body=body, headers=headers)
+
+    def wait_run(self, thread_id: str, run_id: str, timeout_s: float | None) -> dict[str, Any]:
+        """Poll a run until it waits or has ended; the pause between two looks grows to two seconds.
+
+        Raises:
+            CommandError: it has not within ``timeout_s`` seconds.
+
+        """
+        started, pause = time.monotonic(), POLL_MIN_S
+        while True:
+            run: dict[str, Any] = self.get("threads", thread_id, "runs", run_id)
+            if run["status"] not in ACTIVE:
+                return run
+            if timeout_s is not None and time.monotonic() - started > timeout_s:
+                raise CommandError(
+                    f"run {run_id} is still {run['status']} after {timeout_s:g} s; it goes on. "
+                    f"Look again with `perdure runs show {thread_id} {run_id}`"
+                )
+            time.sleep(pause)
+            pause = min(pause * 1.5, POLL_MAX_S)
+
+    def _call(
+        self,
+        method: str,
+        path: tuple[str, ...],
+        *,
+        params: Mapping[str, Any] | None = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        where = "/" + "/".join(quote(part, safe="") for part in path)
+        content = None if body is None else json.dumps_strict(body)
+        try:
+            answer = self._client.request(
+                method,
+                self.url + where,
+                params={k: v for k, v in (params or {}).items() if v is not None},
+                content=content,
+                headers={**({"content-type": "application/json"} if content else {}), **(headers or {})},
+            )
+        except httpx.TransportError as error:
+            raise GatewayUnreachableError(self.url, str(error) or type(error).__name__) from error
+        return self._read(f"{method} {where}", answer)
+
+    def _read(self, request: str, answer: httpx.Response) -> Any:
+        try:
+            value = json.loads(answer.content) if answer.content else None
+        except ValueError:
+            value = None
+        if answer.is_success:
+            if value is None and answer.content:
+                raise CommandError(f"{self.url} answered {request} with something that is not JSON: is it a gateway?")
+            return value
+        problem = value if isinstance(value, dict) else {"detail": answer.text[:500]}
+        raise ProblemError(request, answer.status_code, {"title": answer.reason_phrase, **problem})

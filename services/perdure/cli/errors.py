@@ -1,0 +1,65 @@
+"""What can go wrong in a command, and how it is shown.
+
+::
+
+    PerdureError
+    └── CommandError                the command cannot do what was asked; the message says why and what to do
+        ├── GatewayUnreachableError no gateway answers at the URL
+        └── ProblemError            the gateway answered with a problem document
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from perdure.chassis.errors import PerdureError
+
+
+class CommandError(PerdureError):
+    """The command cannot do what was asked."""
+
+    def as_json(self) -> dict[str, Any]:
+        """What ``--json`` writes to stderr."""
+        return {"title": type(self).__name__.removesuffix("Error"), "detail": str(self)}
+
+
+class GatewayUnreachableError(CommandError):
+    """No gateway answers."""
+
+    retryable = True
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(
+            f"gateway at {url} does not answer ({reason}); start it with `perdure up`, "
+            "or name another one with --url or PERDURE_URL"
+        )
+        self.url = url
+
+
+class ProblemError(CommandError):
+    """The gateway refused a request and said why (RFC 9457)."""
+
+    def __init__(self, request: str, status: int, problem: Mapping[str, Any]) -> None:
+        self.request = request
+        self.status = status
+        self.problem = dict(problem)
+        super().__init__("\n".join(self._lines()))
+
+    def as_json(self) -> dict[str, Any]:
+        """The problem document as the gateway sent it."""
+        return self.problem
+
+    def _lines(self) -> list[str]:
+        lines = [f"{self.problem.get('title') or 'the gateway refused'} (HTTP {self.status}, {self.request})"]
+        if detail := self.problem.get("detail"):
+            lines.append(f"  {detail}")
+        lines += [f"  {field.get('pointer')}: {field.get('detail')}" for field in self.problem.get("errors") or []]
+        return lines
+
+
+def describe(error: Exception) -> dict[str, Any]:
+    """An error as JSON."""
+    if isinstance(error, CommandError):
+        return error.as_json()
+    return {"title": type(error).__name__.removesuffix("Error"), "detail": str(error)}

@@ -1,0 +1,109 @@
+"""Where a command writes: its result to stdout, everything else to stderr.
+
+Contract: exactly one result per command. With ``--json`` it is one JSON value (or, for lines that go on, one JSON
+value a line); without, text and tables for people. rich leaves colours out when the stream is not a terminal.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from perdure.chassis import json
+from perdure.local.display import ConsoleDisplay
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+STATUS_STYLES = {
+    "success": "green",
+    "idle": "green",
+    "ready": "green",
+    "external": "green",
+    "pending": "yellow",
+    "running": "cyan",
+    "busy": "cyan",
+    "interrupted": "magenta",
+    "paused": "yellow",
+    "not ready": "yellow",
+    "error": "red",
+    "timeout": "red",
+    "cancelled": "red",
+    "ended": "red",
+}
+
+
+class Output:
+    """The two streams of one command."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self._out = Console(soft_wrap=True)
+        self._err = Console(stderr=True, soft_wrap=True)
+
+    def display(self) -> ConsoleDisplay:
+        """Progress of the local stack, on stderr."""
+        return ConsoleDisplay(self._err)
+
+    def note(self, text: str) -> None:
+        """Something to know that is not the result."""
+        self._err.print(text, markup=False, highlight=False)
+
+    def result(self, value: Any, *shown: RenderableType) -> None:
+        """The result: ``value`` as JSON, or ``shown`` for people (pretty JSON if nothing is to be shown instead)."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(value).decode() + "\n")
+            sys.stdout.flush()
+        elif shown:
+            for part in shown:
+                self._out.print(part, markup=False, highlight=False)
+        else:
+            self._out.print_json(data=value, default=repr)
+
+    def lines(self, lines: Iterable[tuple[str, str]]) -> None:
+        """Lines of logs as they come: (source, line)."""
+        for source, line in lines:
+            self.result({"source": source, "line": line}, Text(f"{source} | {line}" if source else line))
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], empty: str) -> RenderableType:
+    """A table, or ``empty`` where there are no rows; ``columns`` maps headings to keys (``a.b`` reaches into them)."""
+    if not rows:
+        return Text(empty)
+    result = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in columns:
+        result.add_column(heading, overflow="fold")
+    for row in rows:
+        result.add_row(*(cell(dig(row, key), key) for key in columns.values()))
+    return result
+
+
+def fields(value: Mapping[str, Any], keys: Mapping[str, str]) -> RenderableType:
+    """One thing as ``name  value`` lines; what is absent or empty is left out."""
+    result = Table.grid(padding=(0, 2))
+    for heading, key in keys.items():
+        found = dig(value, key)
+        if found not in (None, "", [], {}):
+            result.add_row(Text(heading, style="bold"), cell(found, key))
+    return result
+
+
+def dig(value: Any, path: str) -> Any:
+    """``a.b`` in nested mappings; None where there is nothing."""
+    for key in path.split("."):
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(key)
+    return value
+
+
+def cell(value: Any, key: str = "") -> Text:
+    """One value as text; states in their colour."""
+    if value is None:
+        return Text("")
+    if isinstance(value, str):
+        return Text(value, style=STATUS_STYLES.get(value, "") if key in ("status", "state") else "")
+    if isinstance(value, Sequence) and all(isinstance(item, str) for item in value):
+        return Text(", ".join(value))
+    return Text(json.dumps(value).decode())

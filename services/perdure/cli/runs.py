@@ -1,0 +1,132 @@
+"""``perdure runs``, ``perdure resume`` and ``perdure cancel``: start agents, see how they do, wake and stop them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+from perdure.cli.client import Gateway
+from perdure.cli.errors import CommandError
+from perdure.cli.options import DEFAULT_URL, AsJson, Limit, RunArgument, ThreadArgument, Url
+from perdure.cli.output import Output, fields, table
+from perdure.cli.parsing import json_argument, json_or_text
+
+app = typer.Typer(no_args_is_help=True, help="Start runs and see how they do.")
+
+Wait = Annotated[bool, typer.Option("--wait", help="Wait until it has ended or waits for somebody.")]
+Timeout = Annotated[float | None, typer.Option(min=0, help="With --wait: seconds at most.")]
+Metadata = Annotated[str | None, typer.Option(metavar="JSON", help="Metadata of the run.")]
+
+_FIELDS = {
+    "run": "run_id",
+    "thread": "thread_id",
+    "assistant": "assistant_id",
+    "status": "status",
+    "created": "created_at",
+    "updated": "updated_at",
+    "metadata": "metadata",
+    "next": "next",
+    "interrupts": "interrupts",
+    "error": "error",
+}
+_COLUMNS = {"run": "run_id", "assistant": "assistant_id", "status": "status", "created": "created_at"}
+_FAILED = frozenset({"error", "timeout", "cancelled"})
+
+
+@app.command()
+def start(
+    *,
+    graph: Annotated[str, typer.Argument(help="A graph of langgraph.json.")],
+    input_: Annotated[str, typer.Option("--input", "-i", metavar="JSON", help="JSON, @file, or - for stdin.")] = "{}",
+    thread: Annotated[str | None, typer.Option("--thread", help="An existing thread; a new one if not given.")] = None,
+    metadata: Metadata = None,
+    idempotency_key: Annotated[str | None, typer.Option(help="The same key starts the same run only once.")] = None,
+    wait: Wait = False,
+    timeout: Timeout = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Start a run; it goes on whatever happens to this terminal."""
+    body: dict[str, Any] = {"assistant_id": graph, "input": json_argument(input_, "--input")}
+    if metadata is not None:
+        body["metadata"] = json_argument(metadata, "--metadata")
+    headers = {"Idempotency-Key": idempotency_key} if idempotency_key else None
+    output = Output(as_json)
+    with Gateway(url) as gateway:
+        path = ("threads", thread, "runs") if thread else ("runs",)
+        run = gateway.post(*path, body=body, headers=headers)
+        _report(gateway, output, run, wait=wait, timeout_s=timeout)
+
+
+@app.command("list")
+def list_runs(
+    thread: ThreadArgument,
+    status: Annotated[str | None, typer.Option(help="Only runs in this status.")] = None,
+    limit: Limit = 20,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Show the runs of a thread, newest first."""
+    output = Output(as_json)
+    with Gateway(url) as gateway:
+        found = gateway.get("threads", thread, "runs", limit=limit, status=status)
+    output.result(found, table(found, _COLUMNS, "no run"))
+
+
+@app.command()
+def show(thread: ThreadArgument, run: RunArgument, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Show one run."""
+    output = Output(as_json)
+    with Gateway(url) as gateway:
+        found = gateway.get("threads", thread, "runs", run)
+    output.result(found, fields(found, _FIELDS))
+
+
+def resume(
+    *,
+    thread: ThreadArgument,
+    value: Annotated[str, typer.Argument(help="The answer: JSON, plain text, @file, or - for stdin.")],
+    graph: Annotated[str | None, typer.Option(help="The graph; by default the one that the thread ran last.")] = None,
+    interrupt: Annotated[str | None, typer.Option(help="Which interrupt, when several wait: its id.")] = None,
+    wait: Wait = False,
+    timeout: Timeout = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Answer the interrupt at which a thread waits."""
+    answer = json_or_text(value, "VALUE")
+    output = Output(as_json)
+    with Gateway(url) as gateway:
+        body = {
+            "assistant_id": graph or _assistant_of(gateway, thread),
+            "command": {"resume": {interrupt: answer} if interrupt else answer},
+        }
+        run = gateway.post("threads", thread, "runs", body=body)
+        _report(gateway, output, run, wait=wait, timeout_s=timeout)
+
+
+def cancel(thread: ThreadArgument, run: RunArgument, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Stop a run; what it has checkpointed stays."""
+    output = Output(as_json)
+    with Gateway(url) as gateway:
+        gateway.post("threads", thread, "runs", run, "cancel")
+        found = gateway.get("threads", thread, "runs", run)
+    output.result(found, f"cancel requested; run {run} is {found['status']}")
+
+
+def _assistant_of(gateway: Gateway, thread_id: str) -> str:
+    runs = gateway.get("threads", thread_id, "runs", limit=1)
+    if not runs:
+        raise CommandError(f"thread {thread_id} has no run that could be resumed; start one with `perdure runs start`")
+    return str(runs[0]["assistant_id"])
+
+
+def _report(gateway: Gateway, output: Output, run: Mapping[str, Any], *, wait: bool, timeout_s: float | None) -> None:
+    """Show the run, at its end if asked to wait; exit status 1 when it failed."""
+    if wait:
+        output.note(f"run {run['run_id']} on thread {run['thread_id']} has started; waiting")
+        run = gateway.wait_run(run["thread_id"], run["run_id"], timeout_s)
+    output.result(run, fields(run, _FIELDS))
+    if run["status"] in _FAILED:
+        raise typer.Exit(1)

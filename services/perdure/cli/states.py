@@ -1,0 +1,97 @@
+"""``perdure state | history | search``: what an agent knows, knew, and where it was."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from perdure.chassis import json
+from perdure.cli.client import Gateway
+from perdure.cli.options import DEFAULT_URL, AsJson, Limit, ThreadArgument, Url
+from perdure.cli.output import Output, fields, table
+from perdure.cli.parsing import moment
+from rich.json import JSON
+
+_STATE_FIELDS = {
+    "checkpoint": "checkpoint.checkpoint_id",
+    "created": "created_at",
+    "step": "metadata.step",
+    "next": "next",
+    "interrupts": "interrupts",
+}
+_HISTORY_COLUMNS = {
+    "checkpoint": "checkpoint.checkpoint_id",
+    "step": "metadata.step",
+    "source": "metadata.source",
+    "next": "next",
+    "created": "created_at",
+}
+_SEARCH_COLUMNS = {
+    "thread": "thread_id",
+    "graph": "graph_id",
+    "step": "step",
+    "status": "status",
+    "nodes": "nodes",
+    "next": "next",
+    "when": "occurred_at",
+}
+
+
+def state(
+    thread: ThreadArgument,
+    checkpoint: Annotated[str | None, typer.Option(help="A past state: a checkpoint id of `perdure history`.")] = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Show the state of a thread: its values, what runs next, what it waits for."""
+    output = Output(as_json)
+    path = ("threads", thread, "state") + ((checkpoint,) if checkpoint else ())
+    with Gateway(url) as gateway:
+        found = gateway.get(*path)
+    values = JSON(json.dumps(found.get("values")).decode())
+    output.result(found, fields(found, _STATE_FIELDS), values)
+
+
+def history(
+    thread: ThreadArgument,
+    before: Annotated[str | None, typer.Option(help="Only checkpoints older than this one.")] = None,
+    limit: Limit = 20,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Show the past states of a thread, newest first."""
+    output = Output(as_json)
+    with Gateway(url) as gateway:
+        found = gateway.get("threads", thread, "history", limit=limit, before=before)
+    output.result(found, table(found, _HISTORY_COLUMNS, "no state is stored for this thread"))
+
+
+def search(
+    *,
+    text: Annotated[str | None, typer.Argument(help="Words that a state holds; all states if none are given.")] = None,
+    node: Annotated[str | None, typer.Option(help="At this node: it ran, or runs next.")] = None,
+    status: Annotated[str | None, typer.Option(help="In this status, e.g. interrupted or error.")] = None,
+    graph: Annotated[str | None, typer.Option(help="Of this graph.")] = None,
+    thread: Annotated[str | None, typer.Option(help="Of this thread.")] = None,
+    since: Annotated[str | None, typer.Option(help="ISO 8601, 90m, 2h, 3d, today or yesterday.")] = None,
+    until: Annotated[str | None, typer.Option(help="As --since.")] = None,
+    limit: Limit = 20,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Find past states of all threads: perdure search --node Login --status error --since yesterday --until today."""
+    output = Output(as_json)
+    params: dict[str, Any] = {
+        "q": text,
+        "node": node,
+        "status": status,
+        "graph_id": graph,
+        "thread_id": thread,
+        "since": moment(since, "--since"),
+        "until": moment(until, "--until"),
+        "limit": limit,
+    }
+    with Gateway(url) as gateway:
+        found = gateway.get("search", **params)
+    hits = found["hits"] if isinstance(found, dict) else found
+    output.result(found, table(hits, _SEARCH_COLUMNS, "nothing found"))
