@@ -1,11 +1,13 @@
 # What a contributor types. CI runs the same targets (.ci/run); "make check" and "make fix" mirror each other.
 SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := services schemas tests benchmarks examples
+SHORT := awk '/^(Collecting|Downloading|Installing|Successfully)/ { print substr($$0, 1, 120); fflush() }'
 LOCK := $(BIN)/uv pip compile pyproject.toml --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-annotate --no-header --python-version 3.11 --quiet
 
@@ -24,8 +26,7 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	@echo "setup: creating $(VENV)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "setup: installing the pinned dependencies (about 250 MB, one to three minutes the first time)"
-	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --require-hashes -r requirements-dev.lock \
-		| grep -v '^Requirement already satisfied' || true; test $${PIPESTATUS[0]} -eq 0
+	@$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements-dev.lock | $(SHORT)
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 	@echo "setup: done"
@@ -40,8 +41,7 @@ down: setup ## Stop what "make up" started
 	$(BIN)/perdure down
 
 test: setup ## Run all tests against real servers
-	@if command -v cargo >/dev/null; then $(BIN)/python -m perdure.local build-mongodb; \
-		else echo "cargo is not installed: tests use the slower build of the MongoDB-compatible server"; fi
+	$(BIN)/python -m perdure.local build-mongodb --optional
 	$(BIN)/python -m pytest tests
 
 check: setup ## Lint, format, types, import contracts, generated files
@@ -63,6 +63,5 @@ bench-smoke: setup ## Run the smoke benchmark; prints one JSON line for each run
 	$(BIN)/python benchmarks/smoke.py
 
 lock: setup ## Resolve the dependencies again and write the lock files
-	$(BIN)/python -m pip install --quiet uv
 	$(LOCK) -o requirements.lock
 	$(LOCK) --extra dev -o requirements-dev.lock

@@ -60,8 +60,8 @@ def servers() -> Iterator[Stack]:
 
 def test_kafka_keeps_its_data_through_kill_9(servers: Stack) -> None:
     bootstrap = servers.environment()["PERDURE_KAFKA_BOOTSTRAP_SERVERS"]
-    created = AdminClient({"bootstrap.servers": bootstrap}).create_topics([NewTopic("kept", 1, 1)])
-    created["kept"].result(30)
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin.create_topics([NewTopic("kept", 1, 1)])["kept"].result(30)
     producer = Producer({"bootstrap.servers": bootstrap, "acks": "all"})
     producer.produce("kept", b"before", key=b"1")
     assert producer.flush(30) == 0
@@ -116,14 +116,14 @@ def test_starting_again_changes_nothing(servers: Stack) -> None:
 
 def test_the_log_of_a_server_can_be_read(servers: Stack) -> None:
     assert any("listening" in line for line in servers.logs("mongodb"))
-    with pytest.raises(LocalError, match="nonsense was not started in .*; known there: .*kafka"):
+    with pytest.raises(LocalError, match=r"nonsense was not started in .*; known there: .*kafka"):
         list(servers.logs("nonsense"))
 
 
 def test_a_paused_server_answers_nothing_until_resumed(own_mongodb: Stack) -> None:
     port = own_mongodb.state.read().records["mongodb"].ports["port"]
     own_mongodb.pause("mongodb")
-    assert own_mongodb.status()[0].state == "paused"
+    _until(lambda: own_mongodb.status()[0].state == "paused")
     assert probe_mongodb("127.0.0.1", port) is not None
     own_mongodb.resume("mongodb")
     assert probe_mongodb("127.0.0.1", port) is None
@@ -211,6 +211,7 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package ``perdure.validator`` that only answers its health checks, to start and kill."""
     package = tmp_path / "code" / "perdure" / "validator"
     package.mkdir(parents=True)
+    (package / "__init__.py").touch()
     (package / "__main__.py").write_text(SERVICE)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "code") + os.pathsep + os.environ.get("PYTHONPATH", ""))
     return tmp_path

@@ -26,7 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     logs = commands.add_parser("logs", help="show a log")
     logs.add_argument("server")
     logs.add_argument("--follow", "-f", action="store_true")
-    commands.add_parser("build-mongodb", help="compile the fast MongoDB-compatible server into the cache")
+    build = commands.add_parser("build-mongodb", help="compile the fast MongoDB-compatible server into the cache")
+    build.add_argument("--optional", action="store_true", help="where it can not be compiled, say so and exit with 0")
     options = parser.parse_args(arguments)
     with ConsoleDisplay() as display:
         try:
@@ -39,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, display: ConsoleDisplay) -> None:
     if options.command == "build-mongodb":
-        display.say(str(build_secantus_rs(LocalSettings().cache_dir.absolute(), display)))
+        _build(display, optional=options.optional)
         return
     stack = Stack(ephemeral=options.command == "up" and options.ephemeral, display=display)
     if options.command == "up":
@@ -61,6 +62,15 @@ def _run(options: argparse.Namespace, display: ConsoleDisplay) -> None:
     else:
         for line in stack.logs(options.server, follow=options.follow):
             sys.stdout.write(f"{line}\n")
+
+
+def _build(display: ConsoleDisplay, *, optional: bool) -> None:
+    try:
+        display.say(str(build_secantus_rs(LocalSettings().cache_dir.absolute(), display)))
+    except LocalError as error:
+        if not optional:
+            raise
+        display.say(f"mongodb: {error}\nmongodb: secantusd-py is used instead; it writes 5 to 25 times slower")
 
 
 if __name__ == "__main__":

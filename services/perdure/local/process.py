@@ -51,13 +51,19 @@ class Identity:
     created: float
 
     def process(self) -> psutil.Process | None:
-        """The process if it still runs, else None."""
+        """The process if it still runs, else None.
+
+        A killed process with many threads is a zombie before the last thread has ended and closed its sockets: only
+        then has it ended.
+        """
         child = _children.get(self.pid)
-        if child is not None:
-            child.poll()
+        if child is not None and child.poll() is not None:
+            return None
         try:
             found = psutil.Process(self.pid)
-            if abs(found.create_time() - self.created) > _CLOCK_SLACK_S or found.status() == psutil.STATUS_ZOMBIE:
+            if abs(found.create_time() - self.created) > _CLOCK_SLACK_S:
+                return None
+            if child is None and found.status() == psutil.STATUS_ZOMBIE and found.num_threads() <= 1:
                 return None
         except psutil.NoSuchProcess:
             return None

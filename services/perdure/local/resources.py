@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import socket
+import time
 from pathlib import Path
+from typing import Final
 
 import psutil
 from perdure.local.errors import PortInUseError, TooLittleSpaceError
 
-HOST = "127.0.0.1"
+HOST: Final = "127.0.0.1"
+_FREE_PORTS: Final = (20_000, 32_000)
+_POLL_S: Final = 0.05
 
 
 def require_disk(folder: Path, needed: int, variable: str) -> None:
@@ -43,24 +48,38 @@ def require_memory(needed_mb: int) -> None:
 
 
 def free_port() -> int:
-    """A port that nothing listens on right now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nothing listens on right now.
+
+    It is below the ranges from which systems take ports for outgoing connections: nobody gets it by chance while a
+    server that owns it is being restarted.
+    """
+    while True:
+        port = random.randrange(*_FREE_PORTS)  # noqa: S311 (not a secret)
+        if _can_bind(port):
+            return port
 
 
-def require_port(name: str, port: int, variable: str) -> None:
+def require_port(name: str, port: int, variable: str, *, patience_s: float = 0.0) -> None:
     """Check that nothing listens on the port.
 
+    :param patience_s: wait so long for it to become free (the process that had it is just ending).
     :raises PortInUseError: something does; the message names the process if this user may see it.
     """
+    deadline = time.monotonic() + patience_s
+    while not _can_bind(port):
+        if time.monotonic() >= deadline:
+            raise PortInUseError(name, port, variable, port_owner(port))
+        time.sleep(_POLL_S)
+
+
+def _can_bind(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
-        except OSError as error:
-            raise PortInUseError(name, port, variable, port_owner(port)) from error
+        except OSError:
+            return False
+        return True
 
 
 def port_owner(port: int) -> str:

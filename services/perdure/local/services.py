@@ -29,6 +29,7 @@ SERVICES: Final = ("gateway", "agent_step", "validator", "notifier", "indexer", 
 GATEWAY_PORT: Final = 8123
 _START_TIMEOUT_S: Final = 60.0
 _STOP_TIMEOUT_S: Final = 30.0
+_OLD_PORT_PATIENCE_S: Final = 5.0
 
 
 def available_services() -> list[str]:
@@ -111,8 +112,8 @@ class ServiceProcess:
         """
         if self.running:
             return
-        if self._wanted_port:
-            require_port(self.label, self._wanted_port, self._port_variable)
+        patience = _OLD_PORT_PATIENCE_S if self._identity else 0.0
+        require_port(self.label, self.port, self._port_variable, patience_s=patience)
         launch = self._launch()
         self._identity = spawn(launch)
         self._state.put(

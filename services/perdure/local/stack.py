@@ -44,6 +44,7 @@ from perdure.local.status import ProcessStatus, describe, describe_external
 _EXTERNAL_TIMEOUT_S: Final = 30.0
 _POLL_S: Final = 0.1
 _PORT_ATTEMPTS: Final = 3
+_OLD_PORT_PATIENCE_S: Final = 5.0
 
 
 class Stack:
@@ -182,10 +183,12 @@ class Stack:
         configured = self.settings.local_min_free_memory_mb
         needed = sum(memory_mb(name, self.settings) for name in names) if configured is None else configured
         require_memory(needed)
+        records = self.state.read().records
         for name in names:
+            patience = _OLD_PORT_PATIENCE_S if name in records else 0.0
             for part, port in self._ports(name).items():
                 if port:
-                    require_port(name, port, variable(PORT_FIELDS[name][part]))
+                    require_port(name, port, variable(PORT_FIELDS[name][part]), patience_s=patience)
 
     def _ports(self, name: str) -> dict[str, int]:
         """Ports by use; 0 where a free one is to be taken."""
