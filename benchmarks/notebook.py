@@ -21,7 +21,6 @@ from uuid import uuid4
 import uvloop
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
-
 from perdure.chassis import mongo
 from perdure.checkpoint import SCOPE_KEY, PerdureSaver, RunScope
 
@@ -201,14 +200,26 @@ def main() -> None:
     parser.add_argument("--open", type=int, default=200)
     arguments = parser.parse_args()
     if arguments.what == "null":
-        print(json.dumps(uvloop.run(steps(arguments.uri, agents=arguments.agents, opened=arguments.open, state_bytes=1024, null=True))))
+        print(
+            json.dumps(
+                uvloop.run(
+                    steps(arguments.uri, agents=arguments.agents, opened=arguments.open, state_bytes=1024, null=True)
+                )
+            )
+        )
     if arguments.what in {"steps", "all"}:
         for state_bytes in (1024, 65536):
             agents = arguments.agents if state_bytes == 1024 else arguments.agents // 2
-            print(json.dumps(uvloop.run(steps(arguments.uri, agents=agents, opened=arguments.open, state_bytes=state_bytes))))
+            print(
+                json.dumps(
+                    uvloop.run(steps(arguments.uri, agents=agents, opened=arguments.open, state_bytes=state_bytes))
+                )
+            )
     if arguments.what in {"chat", "all"}:
         for kind in MESSAGES:
-            print(json.dumps(uvloop.run(chat(arguments.uri, kind=kind, history=2 << 20, message_bytes=1024, appends=100))))
+            print(
+                json.dumps(uvloop.run(chat(arguments.uri, kind=kind, history=2 << 20, message_bytes=1024, appends=100)))
+            )
 
 
 if __name__ == "__main__":

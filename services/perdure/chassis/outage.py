@@ -141,7 +141,11 @@ async def outlast(
             wait=wait_random_exponential(multiplier=first_s, max=cap_s),
             reraise=True,
         )
-        result: T = await retrying(operation)
+
+        async def attempt() -> T:  # only a coroutine function is awaited by tenacity
+            return await operation()
+
+        result: T = await retrying(attempt)
         log.info("the database answers again")
         return result
     finally:

@@ -8,7 +8,7 @@ Two stages, so that an unchanged value is found before it is encrypted (cipherte
 * ``seal`` / ``open``: plain <-> stored bytes, by the cipher of an ``EncryptedSerializer``, else unchanged.
 
 The digest of a segment is the blake2b-128 of its sealed bytes, personalised with the type name. Sealed bytes above 1
-KiB are compressed with zstd when that makes them smaller (ciphertext is not tried).
+KiB are compressed with zstd, which carries a checksum, when that makes them smaller (ciphertext is not tried).
 """
 
 from __future__ import annotations
@@ -83,7 +83,14 @@ def _compressor() -> zstandard.ZstdCompressor:
     """A compressor must not be used by two threads at once."""
     found: zstandard.ZstdCompressor | None = getattr(_per_thread, "compressor", None)
     if found is None:
-        found = _per_thread.compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
+        found = _per_thread.compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True)
+    return found
+
+
+def _decompressor() -> zstandard.ZstdDecompressor:
+    found: zstandard.ZstdDecompressor | None = getattr(_per_thread, "decompressor", None)
+    if found is None:
+        found = _per_thread.decompressor = zstandard.ZstdDecompressor()
     return found
 
 
@@ -98,7 +105,7 @@ def mark(typ: str, plain: bytes) -> int:
 
 
 def decompress(data: bytes) -> bytes:
-    """Inverse of ``compress``.
+    """Inverse of ``compress``; verifies the checksum.
 
     Raises:
         zstandard.ZstdError: The data is damaged or larger than 64 MiB.
@@ -107,7 +114,7 @@ def decompress(data: bytes) -> bytes:
     size = zstandard.frame_content_size(data)
     if size > MAX_SEGMENT_BYTES:
         raise zstandard.ZstdError(f"{size} bytes exceed the bound of {MAX_SEGMENT_BYTES}")
-    return zstandard.decompress(data, max_output_size=MAX_SEGMENT_BYTES)
+    return _decompressor().decompress(data, max_output_size=MAX_SEGMENT_BYTES)
 
 
 def pack_body(body: Any) -> bytes:

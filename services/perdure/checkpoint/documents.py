@@ -207,6 +207,11 @@ def write_entries(codec: Codec, document: Mapping[str, Any]) -> list[Entry]:
     return [row[2] for row in _get_body(codec, document)["w"]]
 
 
+def task_paths(codec: Codec, documents: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """The path of each task that left pending writes, as LangGraph's ``task_path_str`` writes it, by task id."""
+    return {keys.parts(document["_id"])[4]: _get_body(codec, document)["p"] for document in documents}
+
+
 def checkpoint_entries_by_name(codec: Codec, document: Mapping[str, Any]) -> dict[str, Entry]:
     """The entries of a checkpoint's document by channel."""
     entries: dict[str, Entry] = _get_body(codec, document)["e"]

@@ -36,7 +36,7 @@ class Fenced(NotebookError):
     def __init__(self, thread_id: str, run_id: str, epoch: int, seq: int) -> None:
         super().__init__(
             f"run {run_id} of thread {thread_id} has another owner: sequence number {seq} is taken. "
-            f"The owner with epoch {epoch} must stop; nothing it writes from here on is kept."
+            f"The owner with epoch {epoch} must stop; no checkpoint of it is kept from here on."
         )
         self.thread_id = thread_id
         self.run_id = run_id

@@ -103,7 +103,7 @@ class Notebook:
         _refuse_if_fenced(scope)
         place = place_of(config, config["configurable"]["checkpoint_id"])
         pages = self.pages.of(place.thread, scope)
-        bundle = Bundle(place.thread, pages.stored)
+        bundle = Bundle(place.thread, pages)
         encoded = []
         for index, (channel, value) in enumerate(writes):
             one = encode_value(codec, place.thread, channel, value, None, task_id=task_id, task_path=task_path)
@@ -119,7 +119,9 @@ class Notebook:
         )
         try:
             await self.commit.write(
-                content=bundle.submit(), inserts=[document], nbytes=bundle.nbytes + len(document["body"]) + 256
+                content=bundle.submit(),
+                inserts=[document],
+                nbytes=bundle.nbytes + len(document["body"]) + 256,
             )
         except BaseException as error:
             self.pages.drop(place.thread)
@@ -295,7 +297,7 @@ def _encode_checkpoint(
     pages: ThreadPages,
 ) -> tuple[Page, Bundle]:
     """Encode the channels that changed; the others keep what the parent holds."""
-    bundle = Bundle(place.thread, pages.stored)
+    bundle = Bundle(place.thread, pages)
     recent = pages.namespaces.get(place.ns)
     held = checkpoint["channel_values"]
     kept: dict[str, values.Encoded] = {}

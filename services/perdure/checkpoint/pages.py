@@ -45,6 +45,8 @@ class ThreadPages:
     namespaces: dict[str, Page] = field(default_factory=dict)
     stored: set[bytes] = field(default_factory=set)
     """Digests of segments that are stored, or on their way before anything that could name them."""
+    sealed: dict[int, bytes] = field(default_factory=dict)
+    """With an encrypting serializer: the segments by the fingerprint of their plain bytes."""
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(IN_FLIGHT_LIMIT))
     weight: int = 0
 
@@ -53,6 +55,7 @@ class ThreadPages:
         self.namespaces[ns] = page
         if loaded or len(self.stored) > MAX_STORED:
             self.stored = {digest for known in self.namespaces.values() for digest in known.digests()}
+            self.sealed.clear()
         self.weight = sum(value.size() for known in self.namespaces.values() for value in known.values.values())
 
 
@@ -83,6 +86,7 @@ class Pages:
         if found is not None:
             found[1].namespaces.clear()
             found[1].stored.clear()
+            found[1].sealed.clear()
 
     def trim(self) -> None:
         """Keep ordinary use within its bounds."""

@@ -13,6 +13,7 @@ from perdure.checkpoint import values
 from perdure.checkpoint.codec import DIGEST_BYTES, Codec, digest
 from perdure.checkpoint.documents import Document, segment_document
 from perdure.checkpoint.errors import NotSerialisable
+from perdure.checkpoint.pages import ThreadPages
 from perdure.checkpoint.values import Block, Encoded
 
 ASIDE_BYTES: Final = 2 * 1024 * 1024
@@ -22,12 +23,13 @@ ASIDE_BYTES: Final = 2 * 1024 * 1024
 class Bundle:
     """The new segments of one put, in the order of the values that name them."""
 
-    __slots__ = ("_blocks", "_size", "_stored", "fresh", "nbytes", "segments", "thread")
+    __slots__ = ("_blocks", "_pages", "_size", "fresh", "nbytes", "sealed", "segments", "thread")
 
-    def __init__(self, thread: str, stored: set[bytes]) -> None:
+    def __init__(self, thread: str, pages: ThreadPages) -> None:
         self.thread = thread
         self.fresh: set[bytes] = set()
-        self._stored = stored
+        self.sealed: dict[int, bytes] = {}
+        self._pages = pages
         self.segments: list[Document] = []
         self.nbytes = 0
         self._blocks: list[Block] = []
@@ -51,11 +53,16 @@ class Bundle:
 
     def holds(self, address: bytes) -> bool:
         """Whether a segment is stored already, or part of this bundle."""
-        return address in self.fresh or address in self._stored
+        return address in self.fresh or address in self._pages.stored
+
+    def sealed_before(self, block: Block) -> bytes | None:
+        """The segments that hold the same plain bytes: ciphertext differs each time, so its digest cannot tell."""
+        return self.sealed.get(block.mark) or self._pages.sealed.get(block.mark)
 
     def submit(self) -> list[Document]:
         """The segments, at the moment when they are handed to the commit: from now on others need not store them."""
-        self._stored |= self.fresh
+        self._pages.stored |= self.fresh
+        self._pages.sealed |= self.sealed
         return self.segments
 
     async def finish_aside(self, codec: Codec) -> None:
@@ -67,6 +74,9 @@ def finish(codec: Codec, bundle: Bundle) -> None:
     """Seal, address and compress the new blocks; a segment that is stored already makes no document."""
     for block in bundle.unfinished():
         if block.pieces is None:
+            continue
+        if codec.encrypts and (known := bundle.sealed_before(block)):
+            block.digests, block.pieces = known, None
             continue
         addresses = []
         for piece in block.pieces:
@@ -81,6 +91,8 @@ def finish(codec: Codec, bundle: Bundle) -> None:
             bundle.nbytes += len(data) + 128
         block.digests = b"".join(addresses)
         block.pieces = None
+        if codec.encrypts:
+            bundle.sealed[block.mark] = block.digests
 
 
 def encode_value(

@@ -156,6 +156,6 @@ def _open_segment(codec: Codec, thread: str, expected: bytes, document: Mapping[
             data = decompress(data)
         except zstandard.ZstdError as error:
             raise SegmentCorrupt(thread, expected.hex(), str(error)) from error
-    if digest(typ, data) != expected:
+    elif digest(typ, data) != expected:
         raise SegmentCorrupt(thread, expected.hex(), "its bytes do not match its digest")
     return codec.open(typ, data)

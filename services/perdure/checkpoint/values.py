@@ -17,12 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from operator import is_
 from typing import Any, Final, TypeAlias
 
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from perdure.checkpoint import blocks
 from perdure.checkpoint.codec import DIGEST_BYTES, Codec, mark
+from perdure.checkpoint.watch import Watched, unchanged, watch
 
 INLINE, BLOB, LIST, DICT, SNAPSHOT = 0, 1, 2, 3, 4
 INLINE_LIMIT: Final = 1024
@@ -35,7 +35,6 @@ Entry: TypeAlias = Any
 Segments: TypeAlias = Mapping[bytes, tuple[str, bytes]]
 """Plain segments by digest: type name and bytes."""
 
-_ATOMS = frozenset({str, int, float, bool, type(None), bytes})
 _SMALL_ATOMS = frozenset({int, float, bool, type(None)})
 _INT64 = range(-(2**63), 2**63)
 
@@ -47,8 +46,8 @@ class Block:
     typ: str
     size: int
     mark: int
-    held: tuple[Any, ...] | None = None
-    """The items, kept to compare identities; ``None`` when one of them is mutable."""
+    seen: Watched | None = None
+    """The items as they were, where that tells exactly whether they changed; else they are serialized to compare."""
     digests: bytes = b""
     pieces: list[bytes] | None = None
     """Plain pieces that are still to be sealed and stored."""
@@ -132,10 +131,9 @@ def _encode_plain(codec: Codec, value: Any, previous: Encoded | None) -> Encoded
 
 
 def _encode_whole(codec: Codec, value: Any, previous: Encoded | None) -> Encoded:
-    held = (value,) if _immutable(value) else None
-    if held and previous is not None and previous.kind == BLOB:
-        before = previous.order[0].held
-        if before is not None and before[0] is value:
+    if previous is not None and previous.kind == BLOB:
+        seen = previous.order[0].seen
+        if seen is not None and unchanged(seen, (value,)):
             return previous
     typ, data = codec.encode(value)
     if len(data) <= INLINE_LIMIT:
@@ -143,7 +141,7 @@ def _encode_whole(codec: Codec, value: Any, previous: Encoded | None) -> Encoded
     fingerprint = mark(typ, data)
     if previous is not None and previous.kind == BLOB and previous.order[0].mark == fingerprint:
         return previous
-    block = Block(typ, len(data), fingerprint, held, pieces=blocks.pieces(bytes(data)))
+    block = Block(typ, len(data), fingerprint, watch((value,)), pieces=blocks.pieces(bytes(data)))
     return Encoded(BLOB, len(data), order=[block])
 
 
@@ -195,12 +193,7 @@ class _Cutter:
             self._split(level, start)
             return
         items, flat = self._slice(start, stop)
-        if (
-            before is not None
-            and before.held is not None
-            and len(before.held) == len(flat)
-            and all(map(is_, before.held, flat))
-        ):
+        if before is not None and before.seen is not None and unchanged(before.seen, flat):
             self._keep(level, start, before)
             return
         typ, data = self._codec.encode(items)
@@ -210,8 +203,8 @@ class _Cutter:
         elif level and len(data) > blocks.BLOCK_LIMIT:
             self._split(level, start)
         else:
-            held = tuple(flat) if all(map(_immutable, flat)) else None
-            self._keep(level, start, Block(typ, len(data), fingerprint, held, pieces=blocks.pieces(data)))
+            pieces = blocks.pieces(data)
+            self._keep(level, start, Block(typ, len(data), fingerprint, watch(flat), pieces=pieces))
 
     def _too_large(self, level: int, start: int) -> bool:
         """Whether the children, known from before, are too large together: saves serializing them at once."""
@@ -236,11 +229,6 @@ class _Cutter:
         self._levels.append(level)
         count = len(block.pieces) if block.pieces is not None else len(block.digests) // DIGEST_BYTES
         self._levels.extend([blocks.CONTINUED] * (count - 1))
-
-
-def _immutable(value: Any) -> bool:
-    kind = type(value)
-    return kind in _ATOMS or (kind is tuple and all(map(_immutable, value)))
 
 
 def digests_of(entry: Entry) -> Iterator[bytes]:
@@ -272,8 +260,7 @@ def decode(codec: Codec, entry: Entry, segments: Segments) -> tuple[Any, Encoded
         digests = list(digests_of(entry))
         data = b"".join(segments[one][1] for one in digests)
         value = codec.decode(entry[1], data)
-        held = (value,) if _immutable(value) else None
-        block = Block(entry[1], len(data), mark(entry[1], data), held, entry[3])
+        block = Block(entry[1], len(data), mark(entry[1], data), watch((value,)), entry[3])
         return value, Encoded(BLOB, len(data), order=[block])
     return _decode_items(codec, entry, segments)
 
@@ -291,8 +278,7 @@ def _decode_items(codec: Codec, entry: Entry, segments: Segments) -> tuple[Any, 
         items = codec.decode(typ, data)
         grow(items)
         flat = items if kind == LIST else [*items, *items.values()]
-        held = tuple(flat) if all(map(_immutable, flat)) else None
-        block = Block(typ, len(data), mark(typ, data), held, digests)
+        block = Block(typ, len(data), mark(typ, data), watch(flat), digests)
         encoded.order.append(block)
         encoded.blocks[levels[first], start] = block
         _mark_cut(encoded.blocks, levels[first], start, length)
