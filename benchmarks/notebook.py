@@ -1,8 +1,9 @@
 """The notebook alone: durable supersteps a second and CPU a step of one process, and the bytes that a step stores.
 
-``python benchmarks/notebook.py --uri mongodb://... [steps|chat|all]``: agents are ordinary LangGraph graphs in one process on
-uvloop, at most ``--open`` at once, ``durability="sync"``, each with a run scope as the executor gives it. One JSON line a workload.
-The database is dropped at the beginning of each workload. No HTTP, no Kafka, no index.
+``python benchmarks/notebook.py --uri mongodb://... [steps|chat|null|all]``: agents are ordinary LangGraph graphs in one
+process on uvloop, at most ``--open`` at once, ``durability="sync"``, each with a run scope as the executor gives it.
+``null`` is LangGraph without a checkpointer. One JSON line a workload, each in a database of its own, dropped at its
+end. No HTTP, no Kafka, no index.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import operator
 import os
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, TypedDict
 from uuid import uuid4
 
+import bson
 import uvloop
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
@@ -58,16 +60,9 @@ async def stored_bytes(saver: PerdureSaver) -> tuple[int, int]:
     """Bytes and documents in the collection."""
     total = count = 0
     async for document in saver.notebook.store.collection.find({}):
-        total += len(mongo_size(document))
+        total += len(bson.encode(document))
         count += 1
     return total, count
-
-
-def mongo_size(document: dict[str, Any]) -> bytes:
-    """The document as BSON."""
-    import bson
-
-    return bson.encode(document)
 
 
 async def steps(uri: str, *, agents: int, opened: int, state_bytes: int, null: bool = False) -> dict[str, Any]:
@@ -125,7 +120,7 @@ async def steps(uri: str, *, agents: int, opened: int, state_bytes: int, null: b
     return result
 
 
-def _event(ns: str, checkpoint: Any, metadata: Any, config: Any) -> dict[str, Any]:
+def _event(_ns: str, checkpoint: Any, metadata: Any, _config: Any) -> dict[str, Any]:
     return {
         "source": metadata["source"],
         "nodes": [],
@@ -199,27 +194,20 @@ def main() -> None:
     parser.add_argument("--agents", type=int, default=1000)
     parser.add_argument("--open", type=int, default=200)
     arguments = parser.parse_args()
+    uri, agents, opened = arguments.uri, arguments.agents, arguments.open
     if arguments.what == "null":
-        print(
-            json.dumps(
-                uvloop.run(
-                    steps(arguments.uri, agents=arguments.agents, opened=arguments.open, state_bytes=1024, null=True)
-                )
-            )
-        )
+        report(steps(uri, agents=agents, opened=opened, state_bytes=1024, null=True))
     if arguments.what in {"steps", "all"}:
-        for state_bytes in (1024, 65536):
-            agents = arguments.agents if state_bytes == 1024 else arguments.agents // 2
-            print(
-                json.dumps(
-                    uvloop.run(steps(arguments.uri, agents=agents, opened=arguments.open, state_bytes=state_bytes))
-                )
-            )
+        report(steps(uri, agents=agents, opened=opened, state_bytes=1024))
+        report(steps(uri, agents=agents // 2, opened=opened, state_bytes=65536))
     if arguments.what in {"chat", "all"}:
         for kind in MESSAGES:
-            print(
-                json.dumps(uvloop.run(chat(arguments.uri, kind=kind, history=2 << 20, message_bytes=1024, appends=100)))
-            )
+            report(chat(uri, kind=kind, history=2 << 20, message_bytes=1024, appends=100))
+
+
+def report(workload: Coroutine[Any, Any, dict[str, Any]]) -> None:
+    """Run a workload on a fresh uvloop and print its line."""
+    print(json.dumps(uvloop.run(workload)))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ SEPARATOR = "\x1f"
 AFTER = "\x20"
 """Sorts right after everything that continues with the separator."""
 
-CHECKPOINT, WRITES, SEGMENT, HEAD, FENCE = "c", "w", "s", "h", "f"
+CHECKPOINT, WRITES, SEGMENT, HEAD, FENCE, ENTRY = "c", "w", "s", "h", "f", "e"
 
 Range: TypeAlias = tuple[str, str]
 
@@ -55,6 +55,11 @@ def head(thread: str, ns: str) -> str:
 def fence(thread: str, seq: int) -> str:
     """Key of a fence."""
     return f"{thread}\x1ff\x1f{seq}"
+
+
+def entry(thread: str, seq: int) -> str:
+    """Key of a run's transition in the history."""
+    return f"{thread}\x1fe\x1f{seq}"
 
 
 def everything(thread: str) -> Range:

@@ -23,7 +23,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from perdure.chassis.group_commit import DuplicateKey, GroupCommit, WriteRefused
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability
-from perdure.checkpoint import documents, keys, values
+from perdure.checkpoint import clock, documents, keys, values
 from perdure.checkpoint.codec import Codec
 from perdure.checkpoint.documents import Document, Place, StoredCheckpoint
 from perdure.checkpoint.errors import Fenced, StoreRefused
@@ -168,6 +168,7 @@ class Notebook:
         for channel, entry in stored.entries.items():
             stored.checkpoint["channel_values"][channel], encoded[channel] = values.decode(codec, entry, segments)
         if remember:
+            clock.follow(stored.place.checkpoint_id)
             pages = self.pages.of(thread, scope)
             pages.turn(stored.place.ns, _page_of(stored, encoded), loaded=True)
             pages.stored.update(one for write in writes for one in values.digests_of(write.entry))

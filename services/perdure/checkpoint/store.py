@@ -5,6 +5,7 @@ Contract: every query is bounded by keys, so its cost does not grow with what is
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -22,6 +23,8 @@ from pymongo import ASCENDING, DESCENDING, IndexModel, WriteConcern
 COLLECTION: Final = "notebook"
 DURABLE: Final = WriteConcern(w="majority", j=True)
 SEQUENCE_INDEX: Final = "one_history"
+ASIDE_BYTES: Final = 2 * 1024 * 1024
+"""Segments of more bytes together are opened in a thread, so that the event loop keeps turning."""
 FETCH_SEGMENTS: Final = 64
 """Segments asked for at once; each is at most 4 MiB before compression."""
 
@@ -114,11 +117,15 @@ class Store:
         for start in range(0, len(missing), FETCH_SEGMENTS):
             part = missing[start : start + FETCH_SEGMENTS]
             names = {keys.segment(thread, one): one for one in part}
-            for document in await self.find({"_id": {"$in": list(names)}}):
-                one = names.pop(document["_id"])
-                opened[one] = _open_segment(codec, thread, one, document)
+            found = [
+                (names.pop(document["_id"]), document) for document in await self.find({"_id": {"$in": list(names)}})
+            ]
             if names:
                 raise SegmentMissing(thread, next(iter(names.values())).hex())
+            if sum(len(document["d"]) for _, document in found) > ASIDE_BYTES:
+                opened |= await asyncio.to_thread(_open_segments, codec, thread, found)
+            else:
+                opened |= _open_segments(codec, thread, found)
         return opened
 
     async def delete(self, query: Mapping[str, Any]) -> int:
@@ -146,6 +153,10 @@ class Store:
     async def _fetch_hints(self, wanted: Sequence[str]) -> Mapping[str, str]:
         documents = await self.collection.find({"_id": {"$in": list(wanted)}}).to_list(None)
         return {document["_id"]: document["head"] for document in documents}
+
+
+def _open_segments(codec: Codec, thread: str, found: list[tuple[bytes, Document]]) -> dict[bytes, tuple[str, bytes]]:
+    return {one: _open_segment(codec, thread, one, document) for one, document in found}
 
 
 def _open_segment(codec: Codec, thread: str, expected: bytes, document: Mapping[str, Any]) -> tuple[str, bytes]:
