@@ -7,6 +7,7 @@ running, also after Ctrl-C. Everything that it learns about the agents, it learn
 
 from __future__ import annotations
 
+import signal
 import sysconfig
 import time
 from collections.abc import Callable, Sequence
@@ -41,6 +42,8 @@ def demo() -> None:
 
     :raises typer.Exit: with 1 when something failed.
     """
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where the shell had switched Ctrl-C off
+        signal.signal(number, signal.default_int_handler)
     console = Console()
     stage = Stage(console)
     try:
@@ -121,7 +124,7 @@ class Story:
         self._screen.chapter(
             "Poll, and kill the worker",
             f"All agents run in one agent-step process (pid {worker.pid}). The demo polls GET /threads/ID/state; when "
-            f"each has read {KILL_AT:.0%} of its files, it kills that process with SIGKILL: no chance to save anything.",
+            f"each has read {KILL_AT:.0%} of its files, it kills that process with SIGKILL: it cannot save anything.",
         )
         wanted = {agent.name: len(agent.files) * KILL_AT for agent in self._agents}
         self._screen.follow(self._agents, self._look, lambda c: all(c[name] >= n for name, n in wanted.items()))
@@ -140,7 +143,7 @@ class Story:
         worker = self._stage.services["agent_step"]
         self._screen.chapter(
             "Start it again",
-            f"A killed process does not sign off: its lease must run out first. It is {LEASE_TTL_S} s in this demo, to be "
+            f"A killed process does not sign off: its lease must run out first. It is {LEASE_TTL_S} s here, to be "
             "quick (PERDURE_LEASE_TTL_S; 10 s by default). Then the scheduler gives its runs to whoever is there.",
         )
         worker.start()
