@@ -24,6 +24,8 @@ class ServiceSettings(BaseSettings):
     mongodb_uri: str = "mongodb://127.0.0.1:27217/perdure"
     """The database is the one that the URI names, ``perdure`` if it names none."""
     opensearch_url: str = "http://127.0.0.1:19200"
+    opensearch_ca_file: str | None = None
+    """Certificates that an ``https`` OpenSearch is verified with; the system's by default."""
     tenant: str = "default"
     """The tenant of requests that name none."""
     health_host: str = "127.0.0.1"

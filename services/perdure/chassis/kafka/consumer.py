@@ -6,28 +6,27 @@ raises anything else ends the consumer (the service ends and is restarted; nothi
 A record that cannot be decoded goes to the dead-letter topic with its original key, bytes and headers and a typed reason, and
 consumption goes on.
 
-While ``gate()`` says false the partitions are paused and the group membership is kept.
+``room()`` says how many records may be taken now; while it is 0 the partitions are paused and the group membership is kept.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from confluent_kafka import Consumer as RdConsumer
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as RdMessage
-from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
-
+from perdure.chassis.kafka.deadletter import Origin, bury
 from perdure.chassis.kafka.producer import Producer, _RdLog, describe
 from perdure.chassis.telemetry import logger
-from perdure.schemas.deadletter import Reason, dead_headers
-from perdure.schemas.envelope import Decoded, Record, UndecodableError, decode
+from perdure.schemas.envelope import Decoded, UndecodableError, decode
 from perdure.schemas.message import Message
 from perdure.schemas.topics import Topic
+from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
 
 log = logger(__name__)
 
@@ -45,6 +44,7 @@ class Subscription:
         group: The consumer group.
         types: The accepted message classes by (type, version).
         batch: Records handed over at most at once.
+
     """
 
     topic: Topic
@@ -67,12 +67,12 @@ class Consumer:
         subscription: Subscription,
         handler: Handler,
         dead_letters: Producer,
-        gate: Callable[[], bool] = lambda: True,
+        room: Callable[[], int] = lambda: sys.maxsize,
     ) -> None:
         self._subscription = subscription
         self._handler = handler
         self._dead_letters = dead_letters
-        self._gate = gate
+        self._room = room
         self._client_id = client_id
         self._paused = False
         self._stopping = False
@@ -107,6 +107,7 @@ class Consumer:
 
         Raises:
             KafkaException: librdkafka reports a fatal error.
+
         """
         self._consumer.subscribe(
             [self._subscription.topic.name], on_assign=self._on_assign, on_revoke=lambda _, __: None
@@ -130,7 +131,8 @@ class Consumer:
 
     def _take(self) -> list[RdMessage]:
         """On the consumer's thread: what is there now, waiting at most ``WAIT_S`` for the first record."""
-        open_ = self._gate()
+        room = min(self._room(), self._subscription.batch)
+        open_ = room > 0
         if open_ is self._paused:
             partitions = self._consumer.assignment()
             (self._consumer.resume if open_ else self._consumer.pause)(partitions)
@@ -138,7 +140,7 @@ class Consumer:
         first = self._consumer.poll(WAIT_S)
         if first is None:
             return []
-        rest = self._consumer.consume(self._subscription.batch - 1, 0) if open_ else []
+        rest = self._consumer.consume(room - 1, 0) if room > 1 else []
         return [m for m in (first, *rest) if not self._is_error(m)]
 
     def _is_error(self, message: RdMessage) -> bool:
@@ -168,25 +170,22 @@ class Consumer:
     async def _bury(self, message: RdMessage, error: UndecodableError) -> None:
         """Write the record to the dead-letter topic; its offset is stored only after that is acknowledged."""
         topic = self._subscription.topic
-        log.error(
-            "kafka.dead_letter",
-            topic=topic.name,
-            partition=message.partition(),
-            offset=message.offset(),
+        origin = Origin(
+            topic.name,
+            message.partition() or 0,
+            message.offset() or 0,
+            message.key(),
+            message.value(),
+            message.headers() or [],
+        )
+        await bury(
+            self._dead_letters,
+            origin,
+            dead_topic=topic.dead,
             reason=error.reason,
             detail=error.detail,
-        )
-        headers = dead_headers(
-            [(k, v if isinstance(v, bytes) else str(v or "").encode()) for k, v in message.headers() or []],
-            reason=Reason(error.reason),
-            detail=error.detail,
-            topic=topic.name,
-            partition=message.partition() or 0,
-            offset=message.offset() or 0,
             consumer=self._client_id,
-            time=datetime.now(UTC),
         )
-        await self._dead_letters.send(topic.dead, Record(message.key() or b"", message.value() or b"", headers))
 
     def _store(self, batch: list[RdMessage]) -> None:
         last = {m.partition(): m for m in batch}

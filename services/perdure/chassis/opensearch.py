@@ -1,0 +1,161 @@
+"""OpenSearch over HTTP: the only importer of opensearch-py.
+
+Contract: :meth:`OpenSearch.request` sends one request and returns its JSON; it raises :class:`UnavailableError` (retryable: no
+connection, time-out, 429, 502, 503, 504) or :class:`OpenSearchRefusedError` (any other refusal, with status, type and reason).
+Bodies are bytes or JSON values. User and password may be in the URL; a CA file verifies ``https``.
+
+Outside: what is indexed and asked (``perdure.indexer``, ``perdure.gateway.search``) and waiting until a server is back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+import orjson
+from opensearchpy import AsyncOpenSearch, OpenSearchException
+from opensearchpy.exceptions import ConnectionError as NoConnection
+from opensearchpy.exceptions import SerializationError, TransportError
+from opensearchpy.serializer import Serializer
+from perdure.chassis.errors import ConfigurationError, RefusedError, UnavailableError
+
+UNAVAILABLE_STATUS: Final = frozenset({429, 502, 503, 504})
+NDJSON: Final = {"content-type": "application/x-ndjson"}
+
+
+class OpenSearchRefusedError(RefusedError):
+    """OpenSearch understood the request and refuses it.
+
+    Attributes:
+        status: The HTTP status.
+        type: OpenSearch's error type, e.g. ``index_not_found_exception``.
+        reason: Its explanation.
+
+    """
+
+    def __init__(self, status: int, type_: str, reason: str, request: str) -> None:
+        super().__init__(f"OpenSearch refuses {request}: {status} {type_}: {reason}")
+        self.status = status
+        self.type = type_
+        self.reason = reason
+
+
+class _Orjson(Serializer):  # type: ignore[misc,unused-ignore]
+    mimetype = "application/json"
+
+    def loads(self, s: Any) -> Any:
+        try:
+            return orjson.loads(s)
+        except ValueError as error:
+            raise SerializationError(s, error) from error
+
+    def dumps(self, data: Any) -> Any:
+        return data if isinstance(data, str | bytes) else orjson.dumps(data)
+
+
+class OpenSearch:
+    """One client for one address; belongs to the event loop that uses it first.
+
+    Args:
+        url: ``http[s]://[user:password@]host:port[/prefix]``.
+        ca_file: Certificates that ``https`` is verified with; the system's by default.
+        timeout_s: Of one request, in seconds.
+        retries: How often a request that met no connection is sent again at once.
+
+    Raises:
+        ConfigurationError: the URL or the CA file cannot be used.
+
+    """
+
+    def __init__(self, url: str, *, ca_file: str | None = None, timeout_s: float = 30.0, retries: int = 0) -> None:
+        parts = urlsplit(url)
+        try:
+            port = parts.port
+        except ValueError as error:
+            raise ConfigurationError(f"PERDURE_OPENSEARCH_URL has a bad port: {error}") from error
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ConfigurationError("PERDURE_OPENSEARCH_URL must be http[s]://[user:password@]host:port")
+        self.address: Final = f"{parts.scheme}://{parts.hostname}" + (f":{port}" if port else "")
+        """Without user and password, fit for messages."""
+        options: dict[str, Any] = {"ca_certs": ca_file} if ca_file else {}
+        if parts.username:
+            options["http_auth"] = (unquote(parts.username), unquote(parts.password or ""))
+        host = {"host": parts.hostname, "port": port or (443 if parts.scheme == "https" else 80)}
+        if parts.path.strip("/"):
+            host["url_prefix"] = parts.path.strip("/")
+        try:
+            self._client = AsyncOpenSearch(
+                hosts=[host],
+                use_ssl=parts.scheme == "https",
+                timeout=timeout_s,
+                max_retries=retries,
+                retry_on_timeout=False,
+                serializer=_Orjson(),
+                **options,
+            )
+        except (OSError, OpenSearchException) as error:
+            raise ConfigurationError(f"OpenSearch at {self.address}: PERDURE_OPENSEARCH_CA_FILE: {error}") from error
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+    ) -> Any:
+        """Send one request; the answer's JSON.
+
+        Raises:
+            UnavailableError: nobody answers, or the server cannot serve now.
+            OpenSearchRefusedError: any other refusal.
+
+        """
+        try:
+            return await self._client.transport.perform_request(
+                method,
+                path,
+                params=dict(params) if params else None,
+                body=body,
+                headers=headers,
+                timeout=timeout_s,
+            )
+        except TransportError as error:
+            raise self._classified(error, f"{method} {path}") from error
+        except SerializationError as error:
+            raise UnavailableError("OpenSearch", self.address, f"{method} {path}: the answer is not JSON") from error
+
+    async def bulk(self, body: bytes, timeout_s: float | None = None) -> Any:
+        """One ``_bulk`` of newline-delimited JSON; of the answer only the status, index and error of each item.
+
+        Raises:
+            UnavailableError: nobody answers, or the server cannot serve now.
+            OpenSearchRefusedError: the request as a whole is refused.
+
+        """
+        params = {"filter_path": "errors,items.*.status,items.*.error.type,items.*.error.reason"}
+        return await self.request("POST", "/_bulk", body, params, NDJSON, timeout_s)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    def _classified(self, error: TransportError, request: str) -> UnavailableError | OpenSearchRefusedError:
+        status = error.status_code
+        if isinstance(error, NoConnection) or not isinstance(status, int):
+            return UnavailableError("OpenSearch", self.address, f"{request}: {error.error}")
+        type_, reason = _cause(error)
+        if status in UNAVAILABLE_STATUS:
+            return UnavailableError("OpenSearch", self.address, f"{request}: {status} {type_}: {reason}")
+        return OpenSearchRefusedError(status, type_, reason, request)
+
+
+def _cause(error: TransportError) -> tuple[str, str]:
+    info = error.info
+    cause = info.get("error") if isinstance(info, dict) else None
+    if isinstance(cause, dict):
+        root = (cause.get("root_cause") or [cause])[0]
+        return str(cause.get("type")), str(root.get("reason") or cause.get("reason"))
+    return str(error.error), str(cause or info)[:500]

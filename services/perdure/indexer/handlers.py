@@ -1,0 +1,116 @@
+"""A batch of records: decode, redact, write; what cannot be indexed goes to the dead-letter topic.
+
+Contract: :meth:`Indexing.handle` returns when every record of the batch is in the index or in the dead-letter topic, and raises
+nothing that a record or an outage can cause: whoever calls it acknowledges the batch afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final, cast
+
+from perdure.chassis.kafka.deadletter import Origin, bury
+from perdure.chassis.kafka.producer import KafkaRefusedError, Producer
+from perdure.chassis.telemetry import logger
+from perdure.indexer.bulk import Item, newest_item, state_item
+from perdure.indexer.domain import document_of, event_id, newest
+from perdure.indexer.redaction import Redaction
+from perdure.indexer.settings import IndexerSettings
+from perdure.indexer.writer import Writer
+from perdure.schemas import topics
+from perdure.schemas.deadletter import Reason
+from perdure.schemas.envelope import UndecodableError, decode
+from perdure.schemas.events import EVENTS, Event
+from perdure.schemas.index import IndexDocument
+from prometheus_client import Counter, Histogram
+
+log = logger(__name__)
+
+DEAD_RETRY_S: Final = 5.0
+
+INDEXED = Counter("perdure_indexer_events_total", "Events that are in the index")
+DEAD = Counter("perdure_indexer_dead_letters_total", "Records that went to the dead-letter topic", ["reason"])
+BATCH = Histogram("perdure_indexer_batch_events", "Events per write", buckets=(1, 10, 50, 100, 250, 500, 1000))
+AGE = Histogram(
+    "perdure_indexer_age_seconds",
+    "From an event to its acknowledged write, of the oldest event of each write",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 60, 600, 3600),
+)
+
+
+class Indexing:
+    """What the indexer does with records."""
+
+    def __init__(self, writer: Writer, dead_letters: Producer, redaction: Redaction, settings: IndexerSettings) -> None:
+        self._writer = writer
+        self._dead_letters = dead_letters
+        self._redaction = redaction
+        self._settings = settings
+
+    async def handle(self, records: Sequence[Origin]) -> None:
+        """Index a batch."""
+        documents: dict[str, IndexDocument] = {}
+        origins: dict[str, Origin] = {}
+        for record in records:
+            document = await self._document(record)
+            if document is not None:
+                id_ = event_id(document)
+                documents[id_] = document
+                origins[id_] = record
+        if not documents:
+            return
+        items = [state_item(document) for document in documents.values()]
+        items.extend(newest_item(document) for document in newest(documents.values()).values())
+        refused = await self._writer.write(items)
+        for item, why in refused:
+            await self._refused(item, why, origins)
+        self._measure(documents)
+
+    async def _document(self, record: Origin) -> IndexDocument | None:
+        """The document of a record; ``None`` after burying one that cannot be read."""
+        try:
+            decoded = decode(list(record.headers), record.value, EVENTS)
+        except UndecodableError as error:
+            await self._bury(record, error.reason, error.detail)
+            return None
+        event = cast("Event", decoded.message)
+        try:
+            return document_of(event, self._redaction, self._settings.index_text_limit)
+        except (ValueError, TypeError, RecursionError) as error:
+            await self._bury(record, Reason.HANDLER, f"no document can be made of it: {error!r}")
+            return None
+
+    async def _refused(self, item: Item, why: str, origins: dict[str, Origin]) -> None:
+        id_ = event_id(item.document)
+        if item.newest:
+            # Its state's document is refused for the same fields, and buried: once is enough.
+            log.warning("index.thread_refused", event_id=id_, reason=why)
+            return
+        await self._bury(origins[id_], Reason.HANDLER, f"OpenSearch refuses its document: {why}")
+
+    async def _bury(self, record: Origin, reason: str, detail: str) -> None:
+        while True:
+            try:
+                await bury(
+                    self._dead_letters,
+                    record,
+                    dead_topic=topics.EVENTS.dead,
+                    reason=reason,
+                    detail=detail,
+                    consumer=f"indexer/{self._settings.instance}",
+                )
+            except KafkaRefusedError as error:
+                log.error("index.dead_letter_refused", error=str(error), retry_s=DEAD_RETRY_S)
+                await asyncio.sleep(DEAD_RETRY_S)
+            else:
+                DEAD.labels(str(reason)).inc()
+                return
+
+    @staticmethod
+    def _measure(documents: dict[str, IndexDocument]) -> None:
+        INDEXED.inc(len(documents))
+        BATCH.observe(len(documents))
+        oldest = min(document["occurred_at"] for document in documents.values())
+        AGE.observe(max(0.0, (datetime.now(UTC) - oldest).total_seconds()))
