@@ -42,6 +42,7 @@ down: setup ## Stop what "make up" started
 
 test: setup ## Run all tests against real servers
 	$(BIN)/python -m perdure.local build-mongodb --optional
+	$(BIN)/python -m perdure.local fetch
 	$(BIN)/python -m pytest tests
 
 check: setup ## Lint, format, types, import contracts, generated files

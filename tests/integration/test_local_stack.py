@@ -58,6 +58,21 @@ def servers() -> Iterator[Stack]:
         yield stack
 
 
+@pytest.fixture
+def kept_stack(tmp_path: Path) -> Iterator[Callable[..., Stack]]:
+    """Make stacks that keep their data in the test's folder; stopped at the end, whatever happened."""
+    stacks: list[Stack] = []
+
+    def make(**changes: Any) -> Stack:
+        settings = LocalSettings(data_dir=tmp_path / "data").with_free_ports()
+        stacks.append(Stack(settings.model_copy(update=changes)))
+        return stacks[-1]
+
+    yield make
+    for stack in stacks:
+        stack.stop()
+
+
 def test_kafka_keeps_its_data_through_kill_9(servers: Stack) -> None:
     bootstrap = servers.environment()["PERDURE_KAFKA_BOOTSTRAP_SERVERS"]
     admin = AdminClient({"bootstrap.servers": bootstrap})
@@ -129,9 +144,8 @@ def test_a_paused_server_answers_nothing_until_resumed(own_mongodb: Stack) -> No
     assert probe_mongodb("127.0.0.1", port) is None
 
 
-def test_a_record_left_by_a_crash_is_seen_as_stale(tmp_path: Path) -> None:
-    settings = LocalSettings(data_dir=tmp_path).with_free_ports()
-    first = Stack(settings)
+def test_a_record_left_by_a_crash_is_seen_as_stale(kept_stack: Callable[..., Stack]) -> None:
+    first = kept_stack()
     first.start(["mongodb"])
     record = first.state.read().records["mongodb"]
     os.killpg(record.pid, signal.SIGKILL)
@@ -139,43 +153,42 @@ def test_a_record_left_by_a_crash_is_seen_as_stale(tmp_path: Path) -> None:
     # The pid now belongs to somebody else: this very process, with another creation time.
     first.state.put(record.model_copy(update={"pid": os.getpid()}))
     assert first.status()[0].state == "ended"
-    second = Stack(settings)
+    second = kept_stack()
     second.start(["mongodb"])
     assert second.status()[0].state == "ready"
     second.stop()
     assert second.status() == []
 
 
-def test_a_port_in_use_is_said_before_anything_starts(tmp_path: Path) -> None:
+def test_a_port_in_use_is_said_before_anything_starts(kept_stack: Callable[..., Stack]) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         taken = other.getsockname()[1]
-        stack = Stack(LocalSettings(data_dir=tmp_path, local_mongodb_port=taken))
+        stack = kept_stack(local_mongodb_port=taken)
         with pytest.raises(PortInUseError, match=f"port {taken} .*pid {os.getpid()}.*PERDURE_LOCAL_MONGODB_PORT"):
             stack.start(["mongodb"])
     assert stack.status() == []
 
 
-def test_too_little_memory_or_disk_is_said_before_anything_starts(tmp_path: Path) -> None:
-    base = LocalSettings(data_dir=tmp_path).with_free_ports()
+def test_too_little_memory_or_disk_is_said_before_anything_starts(kept_stack: Callable[..., Stack]) -> None:
     with pytest.raises(TooLittleSpaceError, match="too little memory: 99999999 MB needed"):
-        Stack(base.model_copy(update={"local_min_free_memory_mb": 99_999_999})).start(["mongodb"])
+        kept_stack(local_min_free_memory_mb=99_999_999).start(["mongodb"])
     with pytest.raises(TooLittleSpaceError, match="too little disk: 99999999 MB needed"):
-        Stack(base.model_copy(update={"local_min_free_disk_mb": 99_999_999})).start(["mongodb"])
+        kept_stack(local_min_free_disk_mb=99_999_999).start(["mongodb"])
 
 
-def test_a_server_that_dies_at_start_shows_its_log(tmp_path: Path) -> None:
-    settings = LocalSettings(data_dir=tmp_path).with_free_ports()
-    (tmp_path / "kafka" / "data").mkdir(parents=True)
-    (tmp_path / "kafka" / "formatted").touch()
+def test_a_server_that_dies_at_start_shows_its_log(kept_stack: Callable[..., Stack]) -> None:
+    stack = kept_stack()
+    (stack.folder / "kafka" / "data").mkdir(parents=True)
+    (stack.folder / "kafka" / "formatted").touch()
     with pytest.raises(ServerFailedError, match=r"kafka ended during start with exit code 1.*logs/kafka\.log"):
-        Stack(settings).start(["kafka"])
+        stack.start(["kafka"])
 
 
-def test_an_address_replaces_a_server(own_mongodb: Stack, tmp_path: Path) -> None:
+def test_an_address_replaces_a_server(own_mongodb: Stack, kept_stack: Callable[..., Stack]) -> None:
     uri = own_mongodb.environment()["PERDURE_MONGODB_URI"]
-    stack = Stack(LocalSettings(data_dir=tmp_path, mongodb_uri=uri))
+    stack = kept_stack(mongodb_uri=uri)
     stack.start(["mongodb"])
     assert stack.environment() == {"PERDURE_MONGODB_URI": uri}
     assert [status.state for status in stack.status()] == ["external"]
@@ -238,9 +251,9 @@ def test_a_service_is_started_killed_and_restarted_on_its_port(stub: Path, own_m
     assert "serving for mongodb://" in service.log.read_text()
 
 
-def test_another_process_stops_servers_and_services(stub: Path) -> None:
+def test_another_process_stops_servers_and_services(stub: Path, kept_stack: Callable[..., Stack]) -> None:
     env = os.environ | {"PERDURE_DATA_DIR": str(stub / "data")}
-    stack = Stack(LocalSettings(data_dir=stub / "data").with_free_ports())
+    stack = kept_stack()
     stack.start(["mongodb"])
     service = ServiceProcess("validator", stack.environment(), stack.folder, cwd=stub)
     service.start()

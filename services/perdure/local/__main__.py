@@ -1,4 +1,4 @@
-"""``python -m perdure.local up | down | status | logs | build-mongodb``: the stack without the full command line."""
+"""``python -m perdure.local up | down | status | logs | fetch | build-mongodb``: the stack without the services."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from perdure.local.display import ConsoleDisplay
 from perdure.local.errors import LocalError
 from perdure.local.secantus import build_secantus_rs
-from perdure.local.servers import SERVERS
+from perdure.local.servers import SERVERS, fetch_all
 from perdure.local.settings import LocalSettings
 from perdure.local.stack import Stack
 
@@ -26,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     logs = commands.add_parser("logs", help="show a log")
     logs.add_argument("server")
     logs.add_argument("--follow", "-f", action="store_true")
+    commands.add_parser("fetch", help="download everything into the cache, start nothing")
     build = commands.add_parser("build-mongodb", help="compile the fast MongoDB-compatible server into the cache")
     build.add_argument("--optional", action="store_true", help="where it can not be compiled, say so and exit with 0")
     options = parser.parse_args(arguments)
@@ -41,6 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace, display: ConsoleDisplay) -> None:
     if options.command == "build-mongodb":
         _build(display, optional=options.optional)
+        return
+    if options.command == "fetch":
+        fetch_all(LocalSettings(), display)
         return
     stack = Stack(ephemeral=options.command == "up" and options.ephemeral, display=display)
     if options.command == "up":

@@ -1,25 +1,26 @@
 """``perdure dev``: the stack and all services for one user's project; agent-step starts anew when the code changes.
 
-Contract: runs until Ctrl-C (or until ``stop`` is set), then stops everything. Code that does not even import leaves the
-other services running: the error is shown, and the next change is tried. agent-step is told with SIGTERM, so it hands
-its runs over, and they go on in the new process.
+Contract: runs until Ctrl-C or SIGTERM (or until ``stop`` is set), then stops everything. Code that does not even import
+leaves the other services running: the error is shown, and the next change is tried. agent-step is told with SIGTERM, so
+it hands its runs over, and they go on in the new process.
 """
 
 from __future__ import annotations
 
+import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from perdure.local.display import Display, SilentDisplay
 from perdure.local.errors import LocalError
 from perdure.local.logs import follow_log
-from perdure.local.services import Services, available_services
+from perdure.local.services import Services
 from perdure.local.stack import Stack
 from watchfiles import Change, DefaultFilter, watch
 
-CONFIG_VARIABLE: Final = "PERDURE_CONFIG"
+CONFIG_VARIABLE: Final = "PERDURE_LANGGRAPH_CONFIG"
 """Tells agent-step and the gateway where the project's ``langgraph.json`` is."""
 _RELOADED: Final = "agent_step"
 _DEBOUNCE_MS: Final = 300
@@ -45,12 +46,14 @@ def run_dev(
     display: Display | None = None,
     stop: threading.Event | None = None,
     stack: Stack | None = None,
+    names: Sequence[str] | None = None,
     prepare: Callable[[Mapping[str, str]], object] | None = None,
 ) -> None:
     """Run everything for the project that ``config`` (a ``langgraph.json``) describes.
 
     :param stop: ends it, as Ctrl-C does.
     :param stack: the servers to use; the configured ones by default. Stopped at the end.
+    :param names: of the services to start; all by default.
     :param prepare: called with the servers' addresses before any service starts: creates topics and indexes.
     :raises LocalError: the file is missing, or the servers or services (agent-step excepted) do not start.
     """
@@ -60,11 +63,13 @@ def run_dev(
     display = display or SilentDisplay()
     stop = stop or threading.Event()
     stack = stack or Stack(display=display)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         stack.start()
         if prepare:
             prepare(stack.environment())
-        services = Services.of(stack, env={CONFIG_VARIABLE: str(config)}, cwd=config.parent)
+        services = Services.of(stack, names, env={CONFIG_VARIABLE: str(config)}, cwd=config.parent)
         readers = _stream_logs(services, display, stop)
         services.start([label for label in services.processes if label != _RELOADED])
         _reload(services, display)
@@ -88,7 +93,7 @@ def run_dev(
 
 def _reload(services: Services, display: Display) -> None:
     """Stop agent-step, if it runs, and start it; what goes wrong is shown, not raised."""
-    if _RELOADED not in available_services():
+    if _RELOADED not in services.processes:
         return
     try:
         services[_RELOADED].restart()

@@ -12,7 +12,8 @@ from typing import Protocol, Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 _LINE_EVERY_S = 5.0
 
@@ -55,6 +56,13 @@ class SilentDisplay:
         yield
 
 
+class _SizeColumn(DownloadColumn):
+    """How much of a download is done; nothing for steps, which have no size."""
+
+    def render(self, task: Task) -> Text:
+        return Text() if task.total is None else super().render(task)
+
+
 class ConsoleDisplay:
     """Progress bars with rich; on anything but a terminal, lines: one per step, one every few seconds of a download."""
 
@@ -66,8 +74,7 @@ class ConsoleDisplay:
                 SpinnerColumn(finished_text="[green]✓[/]"),
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=30),
-                TextColumn("{task.fields[detail]}"),
-                DownloadColumn(),
+                _SizeColumn(),
                 TimeElapsedColumn(),
                 console=self.console,
             )
@@ -90,7 +97,7 @@ class ConsoleDisplay:
         """Show a download of ``total`` bytes; call what is yielded with the bytes that arrived."""
         started = time.monotonic()
         if self._progress:
-            task = self._progress.add_task(escape(f"fetch {what}"), total=total, detail="")
+            task = self._progress.add_task(escape(f"fetch {what}"), total=total)
             yield lambda size: self._progress.advance(task, size) if self._progress else None
         else:
             self.say(f"{what}: fetching {total / 1e6:.0f} MB")
@@ -102,11 +109,12 @@ class ConsoleDisplay:
         """Show that something is going on until the block ends."""
         started = time.monotonic()
         if self._progress:
-            spinner = self._progress.add_task(escape(what), total=None, detail="")
+            spinner = self._progress.add_task(escape(what), total=None)
             try:
                 yield
             finally:
                 self._progress.remove_task(spinner)
+                self._progress.refresh()
         else:
             self.say(f"{what} ...")
             yield

@@ -13,7 +13,7 @@ from typing import Final
 
 from perdure.local.account import reachable_data, reachable_program, unprivileged_account
 from perdure.local.fetch import STAMP, is_verified
-from perdure.local.pins import PinSet
+from perdure.local.pins import PinSet, sha256_of
 from perdure.local.process import Launch
 from perdure.local.resources import HOST
 
@@ -73,8 +73,8 @@ def prepare(
 ) -> tuple[Launch, Path]:
     """Write the configuration and say how to start, and where the data really is (see :mod:`perdure.local.account`)."""
     account = unprivileged_account()
-    modules = (java_home / "lib" / "modules").stat()
-    java_name = f"java-{modules.st_size:x}-{int(modules.st_mtime):x}"
+    modules = java_home / "lib" / "modules"
+    java_name = f"java-{modules.stat().st_size}-{sha256_of(java_home / 'release')[:12]}"
     java_home = reachable_program(java_home, java_name, "lib/modules", account)
     copy_name = f"{NAME}-{pins.version}-{pins.digest[:12]}"
     home = reachable_program(home, copy_name, STAMP, account, lambda copy: is_verified(copy, pins))

@@ -156,6 +156,7 @@ def last_lines(log: Path, count: int = _SHOWN_LINES) -> list[str]:
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 64_000))
-            return file.read().decode(errors="replace").splitlines()[-count:]
+            lines = file.read().decode(errors="replace").splitlines()
+            return lines[-count:] if count else []
     except FileNotFoundError:
         return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -80,6 +81,20 @@ def memory_mb(name: str, settings: LocalSettings) -> int:
         mongodb.NAME: settings.local_mongodb_cache_mb // 2 + 100,
         opensearch.NAME: settings.local_opensearch_heap_mb + 350,
     }[name]
+
+
+def fetch_all(settings: LocalSettings, display: Display) -> None:
+    """Bring everything that the servers need into the cache, so that a later start needs no network."""
+    cache, pins = settings.cache_dir.absolute(), load_pins()
+    java_home(settings)
+    with ThreadPoolExecutor() as pool:
+        fetched = [
+            pool.submit(fetch_jars, pins[kafka.NAME], cache, display),
+            pool.submit(fetch_archive, pins[opensearch.NAME], cache, display),
+            pool.submit(secantus, cache, display),
+        ]
+    for each in fetched:
+        each.result()
 
 
 def prepare(name: str, place: Place, settings: LocalSettings, display: Display) -> Prepared:

@@ -19,6 +19,7 @@ from typing import Final, Self
 
 from perdure.local.display import Display, SilentDisplay
 from perdure.local.errors import LocalError, ServerFailedError
+from perdure.local.java import java_home
 from perdure.local.logs import follow_log
 from perdure.local.probes import probe_external
 from perdure.local.process import last_lines, send, spawn, stop, wait_ready
@@ -183,6 +184,8 @@ class Stack:
         configured = self.settings.local_min_free_memory_mb
         needed = sum(memory_mb(name, self.settings) for name in names) if configured is None else configured
         require_memory(needed)
+        if {"kafka", "opensearch"} & set(names):
+            java_home(self.settings)
         records = self.state.read().records
         for name in names:
             patience = _OLD_PORT_PATIENCE_S if name in records else 0.0
