@@ -1,0 +1,263 @@
+"""The HTTP contract of the gateway: request and response bodies.
+
+Shapes follow the LangGraph Agent Server. Request models say what is accepted; a field that the Agent Server knows and that
+changes nothing here is accepted and ignored, a field whose meaning we cannot honour is refused by the gateway, not here.
+Response models document what is sent (the gateway writes plain dictionaries of these shapes).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+THREAD_ID_PATTERN = r"^[A-Za-z0-9._:-]{1,128}$"
+
+ThreadId = Annotated[str, StringConstraints(pattern=THREAD_ID_PATTERN)]
+"""A UUID, or 1 to 128 of ``A-Z a-z 0-9 . _ : -``."""
+NodeName = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+CheckpointId = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f]+$")]
+CheckpointNs = Annotated[str, StringConstraints(max_length=2048, pattern=r"^[^\x00-\x1f]*$")]
+Metadata = dict[str, Any]
+
+
+class Body(BaseModel):
+    """Base of request bodies: frozen; fields that we do not know are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ThreadCreate(Body):
+    """Make a thread."""
+
+    thread_id: ThreadId | None = Field(default=None, description="Made by the server (UUIDv7) when absent.")
+    metadata: Metadata | None = Field(default=None, description="At most 64 KiB as JSON.")
+    if_exists: Literal["raise", "do_nothing"] | None = Field(
+        default="raise", description="What to do when the thread id is taken: 409, or answer the thread as it is."
+    )
+    supersteps: list[Any] | None = Field(default=None, description="Not supported yet: refused unless empty.")
+    ttl: Any = Field(default=None, description="Not supported yet: refused unless null.")
+
+
+class Send(BaseModel):
+    """One task for a node, with its own input."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    node: NodeName
+    input: Any = None
+
+
+class Command(BaseModel):
+    """Resume an interrupted thread, change its state, or direct it to nodes. At least one of the three."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    resume: Any = Field(default=None, description="The answer to the interrupt, or answers by interrupt id.")
+    update: Any = Field(default=None, description="An update of the state: an object, or a list of [channel, value].")
+    goto: NodeName | Send | list[NodeName | Send] | None = None
+
+
+class RunConfig(BaseModel):
+    """LangGraph's run configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    tags: list[str] | None = None
+    recursion_limit: int | None = Field(default=None, ge=1)
+    configurable: dict[str, Any] | None = None
+
+
+class CheckpointRef(Body):
+    """Names a checkpoint of a thread."""
+
+    thread_id: str | None = None
+    checkpoint_ns: CheckpointNs | None = None
+    checkpoint_id: CheckpointId | None = None
+    checkpoint_map: dict[str, Any] | None = None
+
+
+class RunCreate(Body):
+    """Start a run. ``input`` starts or continues, ``command`` resumes; with neither the thread goes on where it is."""
+
+    assistant_id: str = Field(min_length=1, max_length=256, description="A graph id, or the assistant id of a graph.")
+    input: Any = None
+    command: Command | None = None
+    metadata: Metadata | None = Field(default=None, description="At most 64 KiB as JSON.")
+    config: RunConfig | None = None
+    context: dict[str, Any] | None = None
+    checkpoint: CheckpointRef | None = None
+    checkpoint_id: CheckpointId | None = None
+    webhook: str | None = Field(default=None, pattern=r"^https?://", max_length=2048)
+    interrupt_before: Literal["*"] | list[NodeName] | None = None
+    interrupt_after: Literal["*"] | list[NodeName] | None = None
+    stream_mode: str | list[str] | None = None
+    stream_subgraphs: bool | None = None
+    stream_resumable: bool | None = None
+    multitask_strategy: Literal["enqueue", "reject", "interrupt", "rollback"] | None = Field(
+        default="enqueue", description="interrupt and rollback are not supported yet."
+    )
+    if_not_exists: Literal["create", "reject"] | None = Field(
+        default="reject", description="Whether a thread that does not exist is made."
+    )
+    after_seconds: float | None = Field(default=None, ge=0, description="Not supported yet: refused unless 0.")
+    on_completion: Literal["delete", "keep"] | None = Field(
+        default=None, description="delete is not supported yet; threads are kept until retention archives them."
+    )
+    durability: Literal["sync", "async", "exit"] | None = Field(
+        default=None, description="Every superstep is durable before the next one, whatever is asked for."
+    )
+
+
+class HistoryRequest(Body):
+    """Which past states of a thread."""
+
+    limit: int = Field(default=10, ge=1, le=1000)
+    before: CheckpointId | dict[str, Any] | None = Field(
+        default=None, description="A checkpoint id, a checkpoint, or a config whose configurable names one."
+    )
+    metadata: Metadata | None = None
+    checkpoint: CheckpointRef | None = None
+
+
+class StateAtCheckpoint(Body):
+    """The state at a checkpoint, also of a subgraph."""
+
+    checkpoint: CheckpointRef
+    subgraphs: bool = False
+
+
+class AssistantSearch(Body):
+    """Which assistants. Each graph that a worker serves is one assistant."""
+
+    graph_id: str | None = None
+    name: str | None = None
+    metadata: Metadata | None = None
+    limit: int = Field(default=10, ge=1, le=1000)
+    offset: int = Field(default=0, ge=0)
+
+
+class Interrupt(BaseModel):
+    """What a node passed to ``interrupt()``."""
+
+    id: str
+    value: Any
+
+
+class Thread(BaseModel):
+    """A thread and the values of its newest state."""
+
+    thread_id: str
+    created_at: datetime
+    updated_at: datetime
+    state_updated_at: datetime | None
+    metadata: Metadata
+    status: Literal["idle", "busy", "interrupted", "error"]
+    config: dict[str, Any]
+    values: Any = Field(description="Null before the first checkpoint.")
+    interrupts: dict[str, list[Interrupt]] = Field(description="By task id.")
+    error: Any = None
+
+
+class Run(BaseModel):
+    """A run."""
+
+    run_id: str
+    thread_id: str
+    assistant_id: str
+    graph_id: str
+    created_at: datetime
+    updated_at: datetime
+    status: Literal["pending", "running", "interrupted", "success", "error", "timeout", "cancelled"]
+    metadata: Metadata
+    kwargs: dict[str, Any] | None = Field(
+        description="What the run was started with; null in lists and acknowledgements when larger than 1 MiB."
+    )
+    multitask_strategy: str
+    error: Any = None
+    cancel_requested_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+class Checkpoint(BaseModel):
+    """Names a checkpoint."""
+
+    thread_id: str
+    checkpoint_ns: str
+    checkpoint_id: str | None
+    checkpoint_map: dict[str, Any] | None = None
+
+
+class ThreadTask(BaseModel):
+    """A task of the next superstep."""
+
+    id: str
+    name: str
+    error: str | None
+    interrupts: list[Interrupt]
+    checkpoint: Checkpoint | None = None
+    state: ThreadState | None = None
+    result: Any = None
+
+
+class ThreadState(BaseModel):
+    """The state of a thread at one checkpoint."""
+
+    values: Any
+    next: list[str]
+    tasks: list[ThreadTask]
+    checkpoint: Checkpoint
+    metadata: Metadata
+    created_at: str | None
+    parent_checkpoint: Checkpoint | None
+    interrupts: list[Interrupt]
+
+
+class Graph(BaseModel):
+    """A graph that some worker serves."""
+
+    graph_id: str
+    assistant_id: str
+    version: str | None
+    nodes: list[str]
+    input_schema: dict[str, Any] | None
+    output_schema: dict[str, Any] | None
+    updated_at: datetime | None
+
+
+class Assistant(BaseModel):
+    """A graph in the Agent Server's shape."""
+
+    assistant_id: str
+    graph_id: str
+    name: str
+    description: str | None
+    config: dict[str, Any]
+    context: dict[str, Any]
+    metadata: Metadata
+    version: int
+    created_at: datetime | None
+    updated_at: datetime | None
+
+
+class Alive(BaseModel):
+    """The process lives."""
+
+    ok: bool
+
+
+class Readiness(BaseModel):
+    """Whether the service can do its work, and every condition for it."""
+
+    ready: bool
+    conditions: dict[str, bool]
+    reported: dict[str, bool] = Field(description="Conditions that readiness does not depend on.")
+
+
+class Info(BaseModel):
+    """What answers here."""
+
+    version: str
+    flags: dict[str, Any]

@@ -1,0 +1,49 @@
+"""The gateway process: ``python -m perdure.gateway``."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+from perdure.chassis.errors import ConfigurationError
+from perdure.chassis.service import run_service
+from perdure.chassis.telemetry import logger
+from perdure.gateway.app import make_app
+from perdure.gateway.settings import GatewaySettings
+
+log = logger(__name__)
+
+
+async def serve(settings: GatewaySettings, stopping: asyncio.Event) -> None:
+    """Serve until ``stopping`` is set; then finish the requests in hand.
+
+    Raises:
+        ConfigurationError: the address cannot be listened on.
+
+    """
+    runner = web.AppRunner(
+        make_app(settings), access_log=None, shutdown_timeout=settings.shutdown_grace_s, handle_signals=False
+    )
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, settings.gateway_host, settings.gateway_port, backlog=1024)
+        try:
+            await site.start()
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot listen on {settings.gateway_host}:{settings.gateway_port}: {error.strerror}. "
+                "Set PERDURE_GATEWAY_HOST and PERDURE_GATEWAY_PORT."
+            ) from error
+        log.info("gateway.listening", url=f"http://{settings.gateway_host}:{runner.addresses[0][1]}")
+        await stopping.wait()
+    finally:
+        await runner.cleanup()
+
+
+def main() -> None:
+    """Entry point."""
+    run_service("gateway", GatewaySettings, serve)
+
+
+if __name__ == "__main__":
+    main()

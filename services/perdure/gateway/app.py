@@ -1,0 +1,87 @@
+"""The application factory: routes, middleware, and the adapters' lives (``cleanup_ctx``)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+from perdure.chassis import mongo
+from perdure.chassis.kafka.admin import TopicAdmin
+from perdure.chassis.kafka.producer import Producer
+from perdure.chassis.opensearch import OpenSearch
+from perdure.chassis.outage import Availability, outlast
+from perdure.gateway.conditions import Conditions
+from perdure.gateway.context import CONTEXT, Context
+from perdure.gateway.handlers.system import installed_version
+from perdure.gateway.middleware import problems
+from perdure.gateway.openapi import SPECIFICATION, describe
+from perdure.gateway.registry import Registry
+from perdure.gateway.routes import PAGES, ROUTES
+from perdure.gateway.settings import GatewaySettings
+from perdure.gateway.states import States
+from perdure.gateway.store import Store
+from perdure.gateway.watch import RunWatch
+
+SELECTION_TIMEOUT_MS = 1_000
+"""An unreachable database is noticed within this time, in milliseconds."""
+FLUSH_S = 5.0
+
+
+def make_app(settings: GatewaySettings) -> web.Application:
+    """The application; opens nothing until it is started."""
+    app = web.Application(middlewares=[problems], client_max_size=settings.gateway_body_limit_bytes)
+    app[SPECIFICATION] = describe(ROUTES, installed_version())
+    for route in ROUTES:
+        app.router.add_route(route.method, route.path, route.handle)
+    for path, handle in PAGES:
+        app.router.add_route("GET", path, handle)
+
+    async def adapters(running: web.Application) -> AsyncIterator[None]:
+        async for context in _open(settings):
+            running[CONTEXT] = context
+            yield
+
+    app.cleanup_ctx.append(adapters)
+    return app
+
+
+async def _open(settings: GatewaySettings) -> AsyncIterator[Context]:
+    """Open the adapters, and close them in the opposite order."""
+    availability = Availability()
+    client = mongo.connect(settings.mongodb_uri, serverSelectionTimeoutMS=SELECTION_TIMEOUT_MS)
+    database = mongo.database(client, settings.mongodb_uri)
+    store = Store(database, availability, settings.gateway_store_timeout_s)
+    context = Context(
+        settings=settings,
+        store=store,
+        states=States(database, availability),
+        registry=Registry(store.graphs, settings.gateway_registry_refresh_s),
+        watch=RunWatch(store.ended),
+        producer=Producer(settings.kafka_bootstrap_servers, f"perdure-gateway-{settings.instance}"),
+        opensearch=OpenSearch(settings.opensearch_url),
+        conditions=Conditions(availability),
+    )
+    admin = TopicAdmin(settings.kafka_bootstrap_servers)
+
+    async def first_contact() -> None:
+        await outlast(lambda: mongo.ensure_indexes(database), availability)
+        await context.conditions.watch_mongodb(store.ping)
+
+    tasks = [
+        asyncio.create_task(first_contact(), name="watch-mongodb"),
+        asyncio.create_task(context.conditions.watch_kafka(admin), name="watch-kafka"),
+        asyncio.create_task(context.conditions.watch_opensearch(context.opensearch), name="watch-opensearch"),
+        asyncio.create_task(context.registry.keep_fresh(), name="registry"),
+    ]
+    try:
+        yield context
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await context.watch.close()
+        await store.close()
+        await context.producer.close(FLUSH_S)
+        await context.opensearch.close()
+        client.close()

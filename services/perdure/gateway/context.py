@@ -1,0 +1,50 @@
+"""What the handlers work with: one frozen object, built by the composition root, found in the application under ``CONTEXT``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from aiohttp import web
+from perdure.chassis.kafka.producer import Producer
+from perdure.chassis.opensearch import OpenSearch
+from perdure.gateway.conditions import Conditions
+from perdure.gateway.registry import Registry
+from perdure.gateway.settings import GatewaySettings
+from perdure.gateway.states import States
+from perdure.gateway.store import Store
+from perdure.gateway.watch import RunWatch
+
+TENANT_HEADER = "Perdure-Tenant"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The gateway's adapters and settings."""
+
+    settings: GatewaySettings
+    store: Store
+    states: States
+    registry: Registry
+    watch: RunWatch
+    producer: Producer
+    opensearch: OpenSearch
+    conditions: Conditions
+
+
+CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)
+
+
+def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """A JSON answer; what JSON cannot say (bytes, odd objects of a state) is written as text."""
+    body = orjson.dumps(value, default=_text, option=orjson.OPT_NON_STR_KEYS)
+    return web.Response(body=body, status=status, headers=headers, content_type="application/json")
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"<{len(value)} bytes>"
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=repr)
+    return repr(value)

@@ -1,0 +1,239 @@
+"""What the gateway decides, as pure functions: ids, documents, digests and views.
+
+Contract: no I/O and no clock of its own except :func:`now`. Documents are those of ``perdure.schemas.documents``; views
+have the shapes of ``perdure.schemas.http``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid5
+
+import orjson
+import uuid_utils
+from perdure.chassis.payload import Packed
+from perdure.schemas.documents import RunDocument, RunStatus, ThreadDocument, ThreadStatus
+from perdure.schemas.http import THREAD_ID_PATTERN, RunCreate
+
+Document = dict[str, Any]
+
+ASSISTANT_NAMESPACE = UUID("6ba7b821-9dad-11d1-80b4-00c04fd430c8")
+"""The Agent Server's: the assistant id of a graph is the same there and here."""
+METADATA_LIMIT = 64 * 1024
+METADATA_DEPTH = 32
+ACTIVE = [RunStatus.PENDING.value, RunStatus.RUNNING.value]
+PAYLOAD_FIELDS = (
+    "input",
+    "command",
+    "config",
+    "context",
+    "interrupt_before",
+    "interrupt_after",
+    "checkpoint_id",
+    "webhook",
+    "stream_mode",
+    "stream_subgraphs",
+    "stream_resumable",
+    "durability",
+)
+"""What a run's payload keeps of the request; a field that is null is left out."""
+
+_THREAD_ID = re.compile(THREAD_ID_PATTERN)
+_TRACEPARENT = re.compile(r"^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$")
+_INT64 = range(-(2**63), 2**63)
+
+
+def now() -> datetime:
+    """The time, in UTC, to the millisecond as the database keeps it."""
+    moment = datetime.now(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def new_id() -> str:
+    """A UUIDv7: sorts by time."""
+    return str(uuid_utils.uuid7())
+
+
+def assistant_id_of(graph_id: str) -> str:
+    """The assistant id of a graph."""
+    return str(uuid5(ASSISTANT_NAMESPACE, graph_id))
+
+
+def is_thread_id(text: str) -> bool:
+    """Whether ``text`` may name a thread."""
+    return _THREAD_ID.match(text) is not None
+
+
+def traceparent_of(header: str | None) -> str:
+    """The caller's W3C ``traceparent`` if it is valid, else a new one (sampled)."""
+    if header is not None and _TRACEPARENT.match(header):
+        return header
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+
+
+def request_digest(path: str, body: Any) -> str:
+    """Digest of what a request asks for: the path and the body, whatever the order of its keys (32 hex digits)."""
+    canonical = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+    return hashlib.blake2b(path.encode() + b"\0" + canonical, digest_size=16).hexdigest()
+
+
+def metadata_problem(metadata: Mapping[str, Any]) -> str | None:
+    """Why this metadata cannot be stored; ``None`` if it can."""
+    if len(orjson.dumps(metadata)) > METADATA_LIMIT:
+        return f"larger than {METADATA_LIMIT} bytes as JSON; put large values into the input"
+    return _value_problem(metadata, METADATA_DEPTH)
+
+
+def _value_problem(value: Any, depth: int) -> str | None:
+    if depth == 0:
+        return f"nested deeper than {METADATA_DEPTH} levels"
+    if isinstance(value, dict):
+        if any("\0" in key for key in value):
+            return "a key holds a NUL character"
+        return next((found for item in value.values() if (found := _value_problem(item, depth - 1))), None)
+    if isinstance(value, list):
+        return next((found for item in value if (found := _value_problem(item, depth - 1))), None)
+    if type(value) is int and value not in _INT64:
+        return f"{value} does not fit into 64 bits; write it as a string"
+    return None
+
+
+def payload_of(body: Mapping[str, Any], request: RunCreate) -> Document:
+    """What the run's document keeps of the request, as JSON."""
+    payload = {name: value for name in PAYLOAD_FIELDS if (value := body.get(name)) is not None}
+    if request.checkpoint is not None and request.checkpoint.checkpoint_id is not None:
+        payload.setdefault("checkpoint_id", request.checkpoint.checkpoint_id)
+    return payload
+
+
+def thread_document(
+    thread_id: str, tenant: str, metadata: Mapping[str, Any] | None, moment: datetime
+) -> ThreadDocument:
+    """A new thread."""
+    return {
+        "_id": thread_id,
+        "tenant": tenant,
+        "created_at": moment,
+        "updated_at": moment,
+        "metadata": dict(metadata or {}),
+        "status": ThreadStatus.IDLE.value,
+        "seq": 0,
+        "head": None,
+        "next": [],
+        "interrupts": [],
+        "error": None,
+    }
+
+
+def run_document(
+    run_id: str,
+    thread_id: str,
+    tenant: str,
+    request: RunCreate,
+    *,
+    graph_id: str,
+    graph_version: str | None,
+    packed: Packed,
+    metadata: Mapping[str, Any],
+    traceparent: str,
+    new_thread: bool,
+    moment: datetime,
+) -> RunDocument:
+    """A new run, pending."""
+    document: RunDocument = {
+        "_id": run_id,
+        "tenant": tenant,
+        "thread_id": thread_id,
+        "assistant_id": assistant_id_of(graph_id),
+        "graph_id": graph_id,
+        "graph_version": graph_version,
+        "metadata": dict(metadata),
+        "multitask_strategy": request.multitask_strategy or "enqueue",
+        "traceparent": traceparent,
+        "payload": packed.inline,
+        "payload_chunks": len(packed.chunks),
+        "new_thread": new_thread,
+        "created_at": moment,
+        "updated_at": moment,
+        "status": RunStatus.PENDING.value,
+        "owner": None,
+        "epoch": 0,
+        "settled": False,
+    }
+    return document
+
+
+def run_view(run: Mapping[str, Any], kwargs: Any) -> Document:
+    """A run as clients see it. ``kwargs`` is its payload, or ``None`` where it is too large to repeat."""
+    return {
+        "run_id": run["_id"],
+        "thread_id": run["thread_id"],
+        "assistant_id": run["assistant_id"],
+        "graph_id": run["graph_id"],
+        "created_at": run["created_at"],
+        "updated_at": run["updated_at"],
+        "status": run["status"],
+        "metadata": run.get("metadata") or {},
+        "kwargs": kwargs,
+        "multitask_strategy": run.get("multitask_strategy", "enqueue"),
+        "error": run.get("error"),
+        "cancel_requested_at": run.get("cancel_requested_at"),
+        "started_at": run.get("started_at"),
+        "ended_at": run.get("ended_at"),
+    }
+
+
+def thread_view(thread: Mapping[str, Any], *, busy: bool, state: Mapping[str, Any] | None) -> Document:
+    """A thread as clients see it, with the values and interrupts of its newest state."""
+    metadata = dict(thread.get("metadata") or {})
+    for name in ("graph_id", "assistant_id"):
+        if thread.get(name):
+            metadata.setdefault(name, thread[name])
+    interrupts = {task["id"]: task["interrupts"] for task in state["tasks"] if task["interrupts"]} if state else {}
+    status = ThreadStatus.BUSY.value if busy else thread.get("status") or ThreadStatus.IDLE.value
+    return {
+        "thread_id": thread["_id"],
+        "created_at": thread["created_at"],
+        "updated_at": thread.get("updated_at") or thread["created_at"],
+        "state_updated_at": state["created_at"] if state else None,
+        "metadata": metadata,
+        "status": status,
+        "config": {},
+        "values": state["values"] if state else None,
+        "interrupts": interrupts,
+        "error": thread.get("error"),
+    }
+
+
+def graph_view(graph: Mapping[str, Any]) -> Document:
+    """A registered graph as clients see it."""
+    return {
+        "graph_id": graph["_id"],
+        "assistant_id": assistant_id_of(graph["_id"]),
+        "version": graph.get("version"),
+        "nodes": list(graph.get("nodes") or ()),
+        "input_schema": graph.get("input_schema"),
+        "output_schema": graph.get("output_schema"),
+        "updated_at": graph.get("updated_at"),
+    }
+
+
+def assistant_view(graph: Mapping[str, Any]) -> Document:
+    """A registered graph in the Agent Server's shape of an assistant."""
+    return {
+        "assistant_id": assistant_id_of(graph["_id"]),
+        "graph_id": graph["_id"],
+        "name": graph["_id"],
+        "description": None,
+        "config": graph.get("config") or {},
+        "context": {},
+        "metadata": {"created_by": "system"},
+        "version": 1,
+        "created_at": graph.get("updated_at"),
+        "updated_at": graph.get("updated_at"),
+    }

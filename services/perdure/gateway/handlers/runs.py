@@ -1,0 +1,234 @@
+"""Runs: start, read, wait for, cancel.
+
+A start is one decision, one durable insert (two in parallel when the thread is made with it) and a command that is published after
+the answer is certain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+from perdure.chassis.payload import Packed, pack
+from perdure.gateway import domain
+from perdure.gateway.context import CONTEXT, Context, json_response
+from perdure.gateway.handlers.threads import require_thread
+from perdure.gateway.middleware import tenant_of
+from perdure.gateway.problems import RequestProblem, invalid, not_supported, unknown_run, unknown_thread
+from perdure.gateway.publish import cancel_record, publish, start_record
+from perdure.gateway.requests import (
+    idempotency_key,
+    query_bool,
+    query_choice,
+    query_float,
+    query_int,
+    read_body,
+    require_metadata,
+)
+from perdure.gateway.store import IdempotencyTaken
+from perdure.schemas.documents import RunDocument, RunStatus, ThreadDocument
+from perdure.schemas.http import RunCreate
+
+MAX_OFFSET = 100_000
+
+
+async def create(request: web.Request) -> web.Response:
+    """``POST /runs``: the thread is made with the run."""
+    return await _start(request, None)
+
+
+async def create_on_thread(request: web.Request) -> web.Response:
+    """``POST /threads/{thread_id}/runs``."""
+    return await _start(request, request.match_info["thread_id"])
+
+
+async def list_runs(request: web.Request) -> web.Response:
+    """``GET /threads/{thread_id}/runs``."""
+    context = request.app[CONTEXT]
+    limit = query_int(request, "limit", context.settings.gateway_run_page, low=1, high=1000)
+    offset = query_int(request, "offset", 0, low=0, high=MAX_OFFSET)
+    status = query_choice(request, "status", [status.value for status in RunStatus])
+    thread = await require_thread(request)
+    found = await context.store.runs(str(thread["_id"]), tenant_of(request), status=status, limit=limit, offset=offset)
+    views = [
+        domain.run_view(run, None if run.get("payload_chunks") else await context.store.kwargs(run)) for run in found
+    ]
+    selected = request.query.getall("select", [])
+    if selected:
+        views = [{name: view[name] for name in selected if name in view} for view in views]
+    return json_response(views)
+
+
+async def get(request: web.Request) -> web.Response:
+    """``GET /threads/{thread_id}/runs/{run_id}``."""
+    context = request.app[CONTEXT]
+    run = await _require_run(request)
+    return json_response(domain.run_view(run, await context.store.kwargs(run)))
+
+
+async def join(request: web.Request) -> web.Response:
+    """``GET .../join``: the values when the run has ended, 202 when the wait is over first."""
+    context = request.app[CONTEXT]
+    longest = context.settings.gateway_join_timeout_s
+    timeout_s = query_float(request, "timeout", longest, high=longest)
+    run = await _require_run(request)
+    if not RunStatus(run["status"]).active or await context.watch.wait(run["_id"], timeout_s):
+        return json_response(await _outcome(context, await _require_run(request)))
+    return json_response(domain.run_view(run, None), status=202, headers={**_locations(run), "Retry-After": "1"})
+
+
+async def cancel(request: web.Request) -> web.Response:
+    """``POST .../cancel``."""
+    context = request.app[CONTEXT]
+    tenant = tenant_of(request)
+    wait = query_bool(request, "wait")
+    if query_choice(request, "action", ["interrupt", "rollback"]) == "rollback":
+        raise not_supported("query:action", "action=rollback is not supported yet; use action=interrupt.")
+    thread_id, run_id = request.match_info["thread_id"], request.match_info["run_id"]
+    asked = await context.store.request_cancel(run_id, thread_id, tenant, domain.now())
+    run = await _require_run(request)
+    if not asked:
+        raise RequestProblem("run-ended", f"Run {run_id!r} has ended ({run['status']}); there is nothing to cancel.")
+    publish(context.producer, cancel_record(run, domain.traceparent_of(request.headers.get("traceparent"))))
+    if wait and await context.watch.wait(run_id, context.settings.gateway_join_timeout_s):
+        return json_response(domain.run_view(await _require_run(request), None))
+    return json_response(domain.run_view(run, None), status=202, headers=_locations(run))
+
+
+async def _start(request: web.Request, thread_id: str | None) -> web.Response:
+    context = request.app[CONTEXT]
+    tenant = tenant_of(request)
+    wanted, body = await read_body(request, RunCreate)
+    _require_supported(wanted)
+    key = idempotency_key(request)
+    digest = domain.request_digest(request.path, body) if key is not None else None
+    graph = await context.registry.resolve(wanted.assistant_id)
+    thread, new_thread = await _thread_for(context, thread_id, tenant, wanted)
+    if thread_id is not None and wanted.multitask_strategy == "reject" and await context.store.is_busy(thread_id):
+        if key is not None and (earlier := await context.store.run_of_key(tenant, key)) is not None:
+            return await _replayed(context, earlier, digest)
+        raise RequestProblem(
+            "thread-busy",
+            f'Thread {thread_id!r} has an active run and multitask_strategy is "reject". Wait for it, cancel it, or '
+            'send multitask_strategy: "enqueue".',
+        )
+    payload = domain.payload_of(body, wanted)
+    packed = pack(payload)
+    run = domain.run_document(
+        domain.new_id(),
+        thread["_id"],
+        tenant,
+        wanted,
+        graph_id=graph["_id"],
+        graph_version=graph.get("version"),
+        packed=packed,
+        metadata={**thread.get("metadata", {}), **(wanted.metadata or {})},
+        traceparent=domain.traceparent_of(request.headers.get("traceparent")),
+        new_thread=new_thread,
+        moment=domain.now(),
+    )
+    if key is not None and digest is not None:
+        run["idempotency_key"], run["idempotency_digest"] = key, digest
+    return await _register(context, run, packed, thread if new_thread else None, payload)
+
+
+async def _register(
+    context: Context, run: RunDocument, packed: Packed, thread: ThreadDocument | None, payload: Mapping[str, Any]
+) -> web.Response:
+    if thread is not None:
+        thread["graph_id"], thread["assistant_id"] = run["graph_id"], run["assistant_id"]
+        thread["last_run_id"] = run["_id"]
+    try:
+        await context.store.register(run, packed, thread)
+    except IdempotencyTaken:
+        earlier = await context.store.run_of_key(run["tenant"], run["idempotency_key"])
+        if earlier is None:
+            raise
+        return await _replayed(context, earlier, run["idempotency_digest"])
+    publish(context.producer, start_record(run))
+    view = domain.run_view(run, None if packed.chunks else payload)
+    return json_response(view, status=202, headers=_locations(run))
+
+
+async def _thread_for(
+    context: Context, thread_id: str | None, tenant: str, wanted: RunCreate
+) -> tuple[ThreadDocument, bool]:
+    """The thread of a new run, and whether it is yet to be written, together with the run."""
+    if thread_id is None:
+        return domain.thread_document(domain.new_id(), tenant, wanted.metadata, domain.now()), True
+    found: Any = await context.store.thread(thread_id, tenant)
+    if found is not None:
+        return found, False
+    if wanted.if_not_exists != "create":
+        raise unknown_thread(thread_id)
+    if not domain.is_thread_id(thread_id):
+        raise invalid("path:thread_id", "must be 1 to 128 of A-Z a-z 0-9 . _ : -")
+    made = domain.thread_document(thread_id, tenant, wanted.metadata, domain.now())
+    # Written before the run: another request may make the same thread, and only one of us may say that it is new.
+    if not await context.store.create_thread(made):
+        found = await context.store.thread(thread_id, tenant)
+        if found is None:
+            raise RequestProblem("thread-exists", f"Thread id {thread_id!r} is taken; choose another.")
+        return found, False
+    return made, False
+
+
+async def _replayed(context: Context, run: dict[str, Any], digest: str | None) -> web.Response:
+    if run.get("idempotency_digest") != digest:
+        raise RequestProblem(
+            "idempotency-conflict",
+            f"The Idempotency-Key was used for run {run['_id']!r} with another request. Use a new key for a new request.",
+            headers={"Location": _locations(run)["Location"]},
+        )
+    view = domain.run_view(run, None if run.get("payload_chunks") else await context.store.kwargs(run))
+    return json_response(view, status=202, headers={**_locations(run), "Idempotent-Replayed": "true"})
+
+
+def _require_supported(wanted: RunCreate) -> None:
+    require_metadata(wanted.metadata)
+    command = wanted.command
+    if command is not None:
+        if wanted.input is not None:
+            raise invalid("/command", "input and command cannot be given together; command resumes, input starts")
+        if not command.model_fields_set:
+            raise invalid("/command", "one of resume, update and goto must be given")
+    if wanted.multitask_strategy in {"interrupt", "rollback"}:
+        raise not_supported(
+            "/multitask_strategy",
+            f'multitask_strategy {wanted.multitask_strategy!r} is not supported yet; use "enqueue" or "reject".',
+        )
+    if wanted.after_seconds:
+        raise not_supported(
+            "/after_seconds", "A delayed start is not supported yet; leave after_seconds out or send 0."
+        )
+    if wanted.on_completion == "delete":
+        raise not_supported("/on_completion", 'on_completion "delete" is not supported yet; threads are kept.')
+
+
+async def _require_run(request: web.Request) -> dict[str, Any]:
+    thread_id, run_id = request.match_info["thread_id"], request.match_info["run_id"]
+    found = await request.app[CONTEXT].store.run(run_id, thread_id, tenant_of(request))
+    if found is None:
+        raise unknown_run(thread_id, run_id)
+    return found
+
+
+async def _outcome(context: Context, run: Mapping[str, Any]) -> Any:
+    """The values that a run ended with, and its error or interrupts as the Agent Server says them."""
+    head, thread_id = run.get("head"), run["thread_id"]
+    reading = context.states.at(thread_id, head) if head else context.states.newest(thread_id)
+    state = await context.store.within(reading)
+    values = state["values"] if state else None
+    shown = dict(values) if isinstance(values, dict) else {"values": values} if values is not None else {}
+    if run["status"] in {RunStatus.ERROR, RunStatus.TIMEOUT}:
+        error = run.get("error") or {}
+        shown["__error__"] = {"error": error.get("type", run["status"]), "message": error.get("message", "")}
+    elif run["status"] == RunStatus.INTERRUPTED:
+        shown["__interrupt__"] = run.get("interrupts") or (state["interrupts"] if state else [])
+    return shown
+
+
+def _locations(run: Mapping[str, Any]) -> dict[str, str]:
+    path = f"/threads/{run['thread_id']}/runs/{run['_id']}"
+    return {"Location": path, "Content-Location": path}

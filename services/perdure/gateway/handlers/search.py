@@ -1,0 +1,24 @@
+"""Search over past states: hands the question to ``perdure.gateway.search``."""
+
+from __future__ import annotations
+
+from aiohttp import web
+from perdure.chassis.errors import UnavailableError
+from perdure.chassis.opensearch import OpenSearchRefusedError
+from perdure.gateway.context import CONTEXT, json_response
+from perdure.gateway.middleware import tenant_of
+from perdure.gateway.problems import RequestProblem
+from perdure.gateway.search import search as ask
+
+
+async def search(request: web.Request) -> web.Response:
+    """``GET /search``."""
+    try:
+        found = await ask(request.app[CONTEXT].opensearch, tenant_of(request), request.query)
+    except UnavailableError as error:
+        raise RequestProblem(
+            "search-unavailable", f"The search index does not answer: {error.detail}", headers={"Retry-After": "5"}
+        ) from error
+    except OpenSearchRefusedError as error:
+        raise RequestProblem("invalid-request", f"The search index refuses the question: {error.reason}") from error
+    return json_response(found)

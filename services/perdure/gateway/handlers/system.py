@@ -1,0 +1,109 @@
+"""About the service itself: alive, ready, metrics, info, the API description and its page."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+from perdure.chassis.health import metrics, ok
+from perdure.gateway.context import CONTEXT, json_response
+from perdure.gateway.openapi import SPECIFICATION, for_page
+from swagger_ui_bundle import swagger_ui_path
+
+__all__ = ["asset", "info", "installed_version", "metrics", "ok", "openapi", "page", "page_openapi", "ready"]
+
+ASSETS: Final = {
+    "swagger-ui.css": "text/css",
+    "swagger-ui-bundle.js": "text/javascript",
+    "swagger-ui-standalone-preset.js": "text/javascript",
+    "favicon-32x32.png": "image/png",
+}
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+PAGE: Final = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>Perdure HTTP API</title>
+<link rel="icon" href="/docs/favicon-32x32.png">
+<link rel="stylesheet" href="/docs/swagger-ui.css">
+</head>
+<body>
+<div id="api"></div>
+<script src="/docs/swagger-ui-bundle.js"></script>
+<script src="/docs/start.js"></script>
+</body>
+</html>
+"""
+START: Final = """window.ui = SwaggerUIBundle({
+  url: "/docs/openapi.json", dom_id: "#api", deepLinking: true, validatorUrl: null, docExpansion: "list"
+});
+"""
+
+
+async def ready(request: web.Request) -> web.Response:
+    """``GET /ready``."""
+    conditions = request.app[CONTEXT].conditions
+    required = conditions.required
+    holds = all(required.values())
+    body = {"ready": holds, "conditions": required, "reported": conditions.reported}
+    return json_response(body, status=200 if holds else 503)
+
+
+async def info(_: web.Request) -> web.Response:
+    """``GET /info``."""
+    return json_response({"version": installed_version(), "flags": {"assistants": True, "crons": False}})
+
+
+async def openapi(request: web.Request) -> web.Response:
+    """``GET /openapi.json``."""
+    return json_response(request.app[SPECIFICATION])
+
+
+async def page_openapi(request: web.Request) -> web.Response:
+    """``GET /docs/openapi.json``: the description as the page's viewer, which knows OpenAPI 3.0, reads it."""
+    return json_response(for_page(request.app[SPECIFICATION]))
+
+
+async def page(_: web.Request) -> web.Response:
+    """``GET /docs``."""
+    return web.Response(text=PAGE, content_type="text/html", headers=_page_headers())
+
+
+async def asset(request: web.Request) -> web.Response:
+    """``GET /docs/{name}``: the viewer's files, from the installed package."""
+    name = request.match_info["name"]
+    if name == "start.js":
+        return web.Response(text=START, content_type="text/javascript", headers=_page_headers())
+    if name not in ASSETS:
+        raise web.HTTPNotFound
+    headers = {**_page_headers(), "Cache-Control": "public, max-age=86400"}
+    return web.Response(body=_asset(name), content_type=ASSETS[name], headers=headers)
+
+
+def _page_headers() -> dict[str, str]:
+    return {
+        "Content-Security-Policy": POLICY,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "X-Frame-Options": "DENY",
+    }
+
+
+@cache
+def _asset(name: str) -> bytes:
+    return (Path(str(swagger_ui_path)) / name).read_bytes()
+
+
+@cache
+def installed_version() -> str:
+    """The version of this installation."""
+    try:
+        return version("perdure")
+    except PackageNotFoundError:
+        return "unknown"

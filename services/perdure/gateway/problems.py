@@ -1,0 +1,109 @@
+"""Every error that a client can see, as an RFC 9457 problem.
+
+::
+
+    PerdureError (perdure.chassis.errors)
+    └── RequestProblem          carries the problem document, the status and further headers
+
+Contract: ``type`` is ``urn:perdure:problem:<name>`` and stable; ``detail`` names the thing and says what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from perdure.chassis.errors import PerdureError
+from perdure.schemas.problem import InvalidField, Problem
+
+URN = "urn:perdure:problem:"
+
+TITLES: dict[str, tuple[int, str]] = {
+    "malformed-json": (400, "The body is not JSON"),
+    "unknown-route": (404, "There is nothing at this path"),
+    "unknown-thread": (404, "There is no such thread"),
+    "unknown-run": (404, "There is no such run"),
+    "unknown-graph": (404, "There is no such graph"),
+    "unknown-checkpoint": (404, "There is no such checkpoint"),
+    "method-not-allowed": (405, "This path does not take this method"),
+    "thread-exists": (409, "The thread id is taken"),
+    "thread-busy": (409, "A run of this thread is active"),
+    "run-ended": (409, "The run has ended"),
+    "body-too-large": (413, "The body is too large"),
+    "unsupported-media-type": (415, "The body must be JSON"),
+    "invalid-request": (422, "The request is not valid"),
+    "idempotency-conflict": (422, "The idempotency key was used for another request"),
+    "not-supported": (422, "This is not supported yet"),
+    "bad-request": (400, "The request cannot be read"),
+    "internal-error": (500, "The gateway failed"),
+    "damaged-state": (500, "The stored state cannot be read"),
+    "store-unavailable": (503, "The database does not answer"),
+    "search-unavailable": (503, "The search index does not answer"),
+    "not-ready": (503, "Not ready yet"),
+}
+"""Status and title by name: the complete list, also shown in the API description."""
+
+
+class RequestProblem(PerdureError):
+    """The answer to a request is a problem."""
+
+    def __init__(
+        self,
+        name: str,
+        detail: str,
+        errors: Sequence[InvalidField] = (),
+        *,
+        status: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        own_status, title = TITLES[name]
+        self.status = status or own_status
+        self.headers = dict(headers or {})
+        self.problem = Problem(type=URN + name, title=title, status=self.status, detail=detail, errors=tuple(errors))
+        self.retryable = self.status == 503
+
+
+def unknown_thread(thread_id: str) -> RequestProblem:
+    """No such thread in the caller's tenant."""
+    return RequestProblem(
+        "unknown-thread", f"Thread {thread_id!r} does not exist. Make it with POST /threads, or start with POST /runs."
+    )
+
+
+def unknown_run(thread_id: str, run_id: str) -> RequestProblem:
+    """No such run of this thread."""
+    return RequestProblem(
+        "unknown-run", f"Thread {thread_id!r} has no run {run_id!r}; GET /threads/{{id}}/runs lists them."
+    )
+
+
+def unknown_checkpoint(thread_id: str, checkpoint_id: str) -> RequestProblem:
+    """No such checkpoint of this thread."""
+    return RequestProblem("unknown-checkpoint", f"Thread {thread_id!r} has no checkpoint {checkpoint_id!r}.")
+
+
+def invalid(pointer: str, detail: str) -> RequestProblem:
+    """One thing is wrong with the request."""
+    return invalid_fields((InvalidField(pointer=pointer, detail=detail),))
+
+
+def invalid_fields(errors: Sequence[InvalidField]) -> RequestProblem:
+    """Everything that is wrong with the request."""
+    first = "; ".join(f"{error.pointer or 'body'}: {error.detail}" for error in errors[:3])
+    more = f" (and {len(errors) - 3} more)" if len(errors) > 3 else ""
+    return RequestProblem("invalid-request", first + more, errors)
+
+
+def not_supported(pointer: str, detail: str) -> RequestProblem:
+    """Understood, and not supported yet."""
+    return RequestProblem("not-supported", detail, (InvalidField(pointer=pointer, detail=detail),))
+
+
+def store_unavailable() -> RequestProblem:
+    """The database does not answer in time."""
+    return RequestProblem(
+        "store-unavailable",
+        "The database does not answer. Try again; a write that was sent may still happen, so repeat it with the same "
+        "Idempotency-Key or thread id.",
+        headers={"Retry-After": "2"},
+    )

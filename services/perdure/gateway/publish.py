@@ -1,0 +1,58 @@
+"""Publishing commands, fire and forget.
+
+Contract: never raises and never waits. A command that does not reach Kafka is published again by the scheduler's
+sweep (a run that is pending and unsettled) or seen by the executor in the run's document (``cancel_requested_at``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from perdure.chassis.kafka.producer import Producer
+from perdure.chassis.telemetry import logger
+from perdure.schemas import topics
+from perdure.schemas.commands import CancelRun, StartReason, StartRun
+from perdure.schemas.envelope import Record, encode
+from prometheus_client import Counter
+
+log = logger(__name__)
+
+SOURCE = "perdure/gateway"
+LEFT_TO_SWEEP = Counter("perdure_gateway_commands_left_to_sweep_total", "Commands that the producer could not take.")
+
+
+def start_record(run: Mapping[str, Any]) -> Record:
+    """``StartRun`` of a run that was just registered; its id is ``<run_id>:start``."""
+    message = StartRun(
+        tenant=run["tenant"], thread_id=run["thread_id"], run_id=run["_id"], reason=StartReason.REGISTERED
+    )
+    return encode(
+        message,
+        id=f"{run['_id']}:start",
+        source=SOURCE,
+        correlation_id=run["_id"],
+        traceparent=run["traceparent"],
+        time=run["created_at"],
+    )
+
+
+def cancel_record(run: Mapping[str, Any], traceparent: str) -> Record:
+    """``CancelRun``; its id is ``<run_id>:cancel``."""
+    message = CancelRun(tenant=run["tenant"], thread_id=run["thread_id"], run_id=run["_id"])
+    return encode(
+        message,
+        id=f"{run['_id']}:cancel",
+        source=SOURCE,
+        correlation_id=run["_id"],
+        traceparent=traceparent,
+    )
+
+
+def publish(producer: Producer, record: Record) -> None:
+    """Queue a command."""
+    try:
+        producer.produce(topics.COMMANDS.name, record)
+    except BufferError:
+        LEFT_TO_SWEEP.inc()
+        log.warning("gateway.command_left_to_sweep", key=record.key.decode())

@@ -1,0 +1,94 @@
+"""The graphs that workers have registered, cached.
+
+Contract: :meth:`Registry.resolve` answers from memory; an id that is not known reads the collection again first, at most every
+``MISS_INTERVAL_S`` seconds, together with others that wait. A background task reads it every ``refresh_s`` seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from perdure.chassis.telemetry import logger
+from perdure.gateway.domain import assistant_id_of
+from perdure.gateway.problems import RequestProblem
+from perdure.schemas.documents import GraphDocument
+
+log = logger(__name__)
+
+MISS_INTERVAL_S = 0.2
+NAMED_AT_MOST = 20
+
+
+class Registry:
+    """The known graphs, by graph id and by assistant id."""
+
+    def __init__(self, fetch: Callable[[], Awaitable[list[GraphDocument]]], refresh_s: float) -> None:
+        self._fetch = fetch
+        self._refresh_s = refresh_s
+        self._by_name: dict[str, GraphDocument] = {}
+        self._graphs: list[GraphDocument] = []
+        self._reading: asyncio.Task[None] | None = None
+        self._read_at = float("-inf")
+
+    async def resolve(self, assistant_id: str) -> GraphDocument:
+        """The graph that a graph id or an assistant id names.
+
+        Raises:
+            RequestProblem: ``unknown-graph``, ``not-ready`` while no graph is registered, ``store-unavailable``.
+
+        """
+        found = self._by_name.get(assistant_id)
+        if found is None:
+            await self.refresh()
+            found = self._by_name.get(assistant_id)
+        if found is not None:
+            return found
+        if not self._graphs:
+            raise RequestProblem(
+                "not-ready",
+                "No agent-step worker has registered a graph yet. Start agent-step with a langgraph.json and try again.",
+                headers={"Retry-After": "2"},
+            )
+        names = [graph["_id"] for graph in self._graphs]
+        more = f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else ""
+        raise RequestProblem(
+            "unknown-graph",
+            f"There is no graph or assistant {assistant_id!r}. Known graphs: {', '.join(names[:NAMED_AT_MOST])}{more}.",
+        )
+
+    async def all(self) -> list[GraphDocument]:
+        """All graphs, by name."""
+        await self.refresh()
+        return self._graphs
+
+    async def refresh(self) -> None:
+        """Read the collection, unless it was read a moment ago."""
+        if asyncio.get_running_loop().time() - self._read_at < MISS_INTERVAL_S:
+            return
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read(), name="registry-read")
+            self._reading.add_done_callback(self._finished)
+        await asyncio.shield(self._reading)
+
+    async def keep_fresh(self) -> None:
+        """Refresh until cancelled."""
+        while True:
+            try:
+                await self.refresh()
+            except RequestProblem as problem:
+                log.debug("gateway.registry_not_read", reason=str(problem))
+            await asyncio.sleep(self._refresh_s)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._reading = None
+        if not task.cancelled():
+            task.exception()  # those who wait have it
+
+    async def _read(self) -> None:
+        graphs = sorted(await self._fetch(), key=lambda graph: graph["_id"])
+        self._graphs = graphs
+        self._by_name = {graph["_id"]: graph for graph in graphs} | {
+            assistant_id_of(graph["_id"]): graph for graph in graphs
+        }
+        self._read_at = asyncio.get_running_loop().time()

@@ -1,0 +1,168 @@
+"""Reading requests: bodies as JSON into their models, query parameters, headers. Everything wrong is named at once.
+
+Contract: raises :class:`perdure.gateway.problems.RequestProblem` and nothing else for a request that is not valid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import orjson
+from aiohttp import web
+from perdure.gateway.domain import metadata_problem
+from perdure.gateway.problems import RequestProblem, invalid, invalid_fields
+from perdure.schemas.problem import InvalidField
+from pydantic import BaseModel, ValidationError
+
+M = TypeVar("M", bound=BaseModel)
+
+IDEMPOTENCY_KEY = "Idempotency-Key"
+IDEMPOTENCY_KEY_LIMIT = 255
+_JSON_TYPES = {
+    list: "an array",
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    bool: "a boolean",
+    type(None): "null",
+}
+TRUE, FALSE = frozenset({"1", "true", "yes"}), frozenset({"0", "false", "no", ""})
+
+
+async def read_body(request: web.Request, model: type[M]) -> tuple[M, Any]:
+    """The body as its model, and as parsed; an empty body is ``{}``.
+
+    Raises:
+        RequestProblem: ``body-too-large``, ``unsupported-media-type``, ``malformed-json`` or ``invalid-request``.
+
+    """
+    raw = await read_json(request)
+    if not isinstance(raw, dict):
+        raise invalid("", f"the body must be a JSON object, not {_JSON_TYPES.get(type(raw), 'this')}")
+    try:
+        return model.model_validate(raw), raw
+    except ValidationError as error:
+        raise invalid_fields([_field(raw, one) for one in error.errors(include_url=False)]) from None
+
+
+async def read_json(request: web.Request) -> Any:
+    """The body as parsed JSON; an empty body is ``{}``."""
+    limit = request.client_max_size
+    if request.content_length is not None and request.content_length > limit:
+        raise too_large(limit, request.content_length)
+    try:
+        body = await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise too_large(limit, None) from None
+    if not body:
+        return {}
+    if request.content_type != "application/json" and not request.content_type.endswith("+json"):
+        raise RequestProblem(
+            "unsupported-media-type",
+            f"The body has the type {request.content_type!r}; send JSON with Content-Type: application/json.",
+            (InvalidField(pointer="header:Content-Type", detail="must be application/json"),),
+        )
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno} (character {error.pos})"
+        raise RequestProblem(
+            "malformed-json",
+            f"{error.msg} at {where}.",
+            (InvalidField(pointer="", detail=f"{error.msg} at {where}"),),
+        ) from None
+
+
+def too_large(limit: int, size: int | None) -> RequestProblem:
+    """The body is over the limit, both in bytes."""
+    sent = f" of {size} bytes" if size is not None else ""
+    return RequestProblem(
+        "body-too-large",
+        f"The body{sent} is larger than the limit of {limit} bytes (PERDURE_GATEWAY_BODY_LIMIT_BYTES). "
+        "Store large values elsewhere and pass a reference.",
+    )
+
+
+def require_metadata(metadata: dict[str, Any] | None) -> None:
+    """Refuse metadata that cannot be stored."""
+    if metadata and (problem := metadata_problem(metadata)):
+        raise invalid("/metadata", problem)
+
+
+def idempotency_key(request: web.Request) -> str | None:
+    """The ``Idempotency-Key`` header, or ``None``."""
+    key = request.headers.get(IDEMPOTENCY_KEY)
+    if key is None:
+        return None
+    if not key or len(key) > IDEMPOTENCY_KEY_LIMIT or not key.isprintable():
+        detail = f"must have 1 to {IDEMPOTENCY_KEY_LIMIT} printable characters"
+        raise invalid(f"header:{IDEMPOTENCY_KEY}", detail)
+    return key
+
+
+def query_int(request: web.Request, name: str, default: int, *, low: int, high: int) -> int:
+    """A query parameter in ``low .. high``."""
+    text = request.query.get(name)
+    if text is None:
+        return default
+    try:
+        value = int(text)
+    except ValueError:
+        value = low - 1
+    if not low <= value <= high:
+        raise invalid(f"query:{name}", f"{text!r} is not a whole number from {low} to {high}")
+    return value
+
+
+def query_float(request: web.Request, name: str, default: float, *, high: float) -> float:
+    """A query parameter in ``0 .. high``."""
+    text = request.query.get(name)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= high:
+        raise invalid(f"query:{name}", f"{text!r} is not a number from 0 to {high:g}")
+    return value
+
+
+def query_bool(request: web.Request, name: str) -> bool:
+    """A query parameter that is true or false (the default)."""
+    text = request.query.get(name, "").lower()
+    if text not in TRUE | FALSE:
+        raise invalid(f"query:{name}", f"{text!r} is neither true nor false")
+    return text in TRUE
+
+
+def query_choice(request: web.Request, name: str, choices: Sequence[str]) -> str | None:
+    """A query parameter that is one of ``choices``, or absent."""
+    text = request.query.get(name)
+    if text is not None and text not in choices:
+        raise invalid(f"query:{name}", f"{text!r} is not one of {', '.join(choices)}")
+    return text
+
+
+def _field(raw: Any, error: Any) -> InvalidField:
+    """One validation error as pointer and sentence."""
+    message = str(error["msg"])
+    given = error.get("input")
+    if error["type"] != "missing" and isinstance(given, str | int | float | bool) and len(repr(given)) <= 80:
+        message = f"{message} (got {given!r})"
+    return InvalidField(pointer=_pointer(raw, error["loc"], missing=error["type"] == "missing"), detail=message)
+
+
+def _pointer(raw: Any, location: Sequence[int | str], *, missing: bool) -> str:
+    """A JSON Pointer; parts that name a branch of a union and not a place in the body are left out."""
+    pointer, here = "", raw
+    for number, part in enumerate(location):
+        if (isinstance(here, dict) and part in here) or (
+            isinstance(here, list) and isinstance(part, int) and part < len(here)
+        ):
+            here = here[part]
+        elif not (missing and number == len(location) - 1):
+            continue
+        pointer += "/" + str(part).replace("~", "~0").replace("/", "~1")
+    return pointer

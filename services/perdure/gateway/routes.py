@@ -1,0 +1,173 @@
+"""The route table: every path, its handler and what the API description says about it. Plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from aiohttp import web
+from perdure.gateway.handlers import graphs, runs, search, states, system, threads
+from perdure.schemas import http
+from pydantic import BaseModel
+
+Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A query parameter or a request header."""
+
+    name: str
+    schema: Mapping[str, object]
+    description: str = ""
+    where: str = "query"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One operation.
+
+    Attributes:
+        answers: By status, the model of the body (``list[...]`` as a one-element tuple), or a sentence where there is none.
+        problems: Names from ``perdure.gateway.problems.TITLES`` that this operation may answer, besides those of all.
+
+    """
+
+    method: str
+    path: str
+    handle: Handle
+    name: str
+    summary: str
+    tag: str
+    answers: dict[int, type[BaseModel] | tuple[type[BaseModel]] | str]
+    body: type[BaseModel] | None = None
+    parameters: tuple[Parameter, ...] = ()
+    problems: tuple[str, ...] = field(default=())
+
+
+TEXT, FLAG = {"type": "string"}, {"type": "boolean"}
+LIMIT = Parameter("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 10})
+OFFSET = Parameter("offset", {"type": "integer", "minimum": 0, "default": 0})
+NAMESPACE = Parameter("checkpoint_ns", TEXT, "The namespace of a subgraph; the root's is empty.")
+SUBGRAPHS = Parameter("subgraphs", FLAG, "Include the states of subgraphs in the tasks.")
+KEY = Parameter(
+    "Idempotency-Key",
+    {"type": "string", "minLength": 1, "maxLength": 255},
+    "The same key with the same request answers the run that it started, with `Idempotent-Replayed: true`.",
+    "header",
+)
+TRACE = Parameter("traceparent", TEXT, "W3C trace context; made when absent.", "header")
+STATUS = Parameter(
+    "status", {"enum": ["pending", "running", "interrupted", "success", "error", "timeout", "cancelled"]}
+)
+BODY = ("malformed-json", "body-too-large", "unsupported-media-type")
+START = (*BODY, "unknown-graph", "idempotency-conflict", "not-supported", "not-ready")
+
+# fmt: off
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "POST", "/threads", threads.create, "createThread", "Make a thread", "Threads",
+        {200: http.Thread}, http.ThreadCreate, problems=(*BODY, "thread-exists", "not-supported"),
+    ),
+    Route(
+        "GET", "/threads/{thread_id}", threads.get, "getThread", "A thread and its newest values", "Threads",
+        {200: http.Thread}, problems=("unknown-thread",),
+    ),
+    Route(
+        "GET", "/threads/{thread_id}/state", states.state, "getState", "The newest state", "States",
+        {200: http.ThreadState},
+        parameters=(Parameter("checkpoint_id", TEXT, "The state at this checkpoint instead."), NAMESPACE, SUBGRAPHS),
+        problems=("unknown-thread", "unknown-checkpoint"),
+    ),
+    Route(
+        "POST", "/threads/{thread_id}/state/checkpoint", states.state_at_checkpoint, "getStateAtCheckpointPost",
+        "The state at a checkpoint, also of a subgraph", "States", {200: http.ThreadState}, http.StateAtCheckpoint,
+        problems=(*BODY, "unknown-thread", "unknown-checkpoint"),
+    ),
+    Route(
+        "GET", "/threads/{thread_id}/state/{checkpoint_id}", states.state_at, "getStateAtCheckpoint",
+        "The state at a checkpoint", "States", {200: http.ThreadState}, parameters=(NAMESPACE, SUBGRAPHS),
+        problems=("unknown-thread", "unknown-checkpoint"),
+    ),
+    Route(
+        "GET", "/threads/{thread_id}/history", states.history, "getHistory", "Past states, newest first", "States",
+        {200: (http.ThreadState,)},
+        parameters=(LIMIT, Parameter("before", TEXT, "Only states older than this checkpoint."), NAMESPACE),
+        problems=("unknown-thread",),
+    ),
+    Route(
+        "POST", "/threads/{thread_id}/history", states.history_post, "searchHistory", "Past states, newest first",
+        "States", {200: (http.ThreadState,)}, http.HistoryRequest, problems=(*BODY, "unknown-thread"),
+    ),
+    Route(
+        "POST", "/runs", runs.create, "createRunWithThread", "Start a run on a thread made for it", "Runs",
+        {202: http.Run}, http.RunCreate, (KEY, TRACE), START,
+    ),
+    Route(
+        "POST", "/threads/{thread_id}/runs", runs.create_on_thread, "createRun",
+        "Start a run, or resume the thread by `command`", "Runs", {202: http.Run}, http.RunCreate, (KEY, TRACE),
+        (*START, "unknown-thread", "thread-busy", "thread-exists"),
+    ),
+    Route(
+        "GET", "/threads/{thread_id}/runs", runs.list_runs, "listRuns", "Runs of a thread, newest first", "Runs",
+        {200: (http.Run,)},
+        parameters=(
+            LIMIT, OFFSET, STATUS,
+            Parameter("select", {"type": "array", "items": TEXT}, "Only these fields of each run."),
+        ),
+        problems=("unknown-thread",),
+    ),
+    Route(
+        "GET", "/threads/{thread_id}/runs/{run_id}", runs.get, "getRun", "A run", "Runs", {200: http.Run},
+        problems=("unknown-run",),
+    ),
+    Route(
+        "GET", "/threads/{thread_id}/runs/{run_id}/join", runs.join, "joinRun",
+        "Wait for the end of a run and answer its values", "Runs",
+        {200: "The values; with `__error__` or `__interrupt__` where it ended so.", 202: http.Run},
+        parameters=(Parameter("timeout", {"type": "number", "minimum": 0}, "Seconds to wait at most."),),
+        problems=("unknown-run",),
+    ),
+    Route(
+        "POST", "/threads/{thread_id}/runs/{run_id}/cancel", runs.cancel, "cancelRun", "Stop an active run", "Runs",
+        {200: http.Run, 202: http.Run},
+        parameters=(
+            Parameter("wait", FLAG, "Answer 200 when the run has ended; 202 when that takes too long."),
+            Parameter("action", {"enum": ["interrupt", "rollback"]}, "rollback is not supported yet."),
+        ),
+        problems=("unknown-run", "run-ended", "not-supported"),
+    ),
+    Route(
+        "GET", "/search", search.search, "search", "Full-text and structured search over past states", "Search",
+        {200: "What was found."}, problems=("search-unavailable",),
+    ),
+    Route(
+        "GET", "/graphs", graphs.list_graphs, "listGraphs", "The graphs that workers serve", "Graphs",
+        {200: (http.Graph,)},
+    ),
+    Route(
+        "POST", "/assistants/search", graphs.search_assistants, "searchAssistants", "The graphs, as assistants",
+        "Graphs", {200: (http.Assistant,)}, http.AssistantSearch, problems=BODY,
+    ),
+    Route(
+        "GET", "/assistants/{assistant_id}", graphs.get_assistant, "getAssistant", "A graph, as an assistant",
+        "Graphs", {200: http.Assistant}, problems=("unknown-graph", "not-ready"),
+    ),
+    Route(
+        "GET", "/assistants/{assistant_id}/schemas", graphs.get_schemas, "getAssistantSchemas", "A graph's schemas",
+        "Graphs", {200: "Input and output schema."}, problems=("unknown-graph", "not-ready"),
+    ),
+    Route("GET", "/ok", system.ok, "ok", "Alive", "System", {200: http.Alive}),
+    Route("GET", "/ready", system.ready, "ready", "Ready", "System", {200: http.Readiness, 503: http.Readiness}),
+    Route("GET", "/metrics", system.metrics, "metrics", "Prometheus metrics", "System", {200: "Prometheus text."}),
+    Route("GET", "/info", system.info, "info", "Version and features", "System", {200: http.Info}),
+    Route("GET", "/openapi.json", system.openapi, "openapi", "This description", "System", {200: "OpenAPI 3.1."}),
+)
+# fmt: on
+
+PAGES: tuple[tuple[str, Handle], ...] = (
+    ("/docs", system.page),
+    ("/docs/openapi.json", system.page_openapi),
+    ("/docs/{name}", system.asset),
+)
+"""What is for people, and not in the description."""

@@ -1,0 +1,26 @@
+"""The gateway's settings."""
+
+from __future__ import annotations
+
+from perdure.chassis.settings import ServiceSettings
+from pydantic import Field
+
+
+class GatewaySettings(ServiceSettings):
+    """Where the gateway listens and what it allows."""
+
+    gateway_host: str = "127.0.0.1"
+    gateway_port: int = Field(default=8123, ge=0, le=65535)
+    """0 takes a free one; the log says which."""
+    gateway_body_limit_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
+    """A larger request body is refused with 413."""
+    gateway_store_timeout_s: float = Field(default=3.0, gt=0)
+    """How long a request waits for the database before it is answered 503, in seconds."""
+    gateway_join_timeout_s: float = Field(default=60.0, gt=0)
+    """How long ``join`` and ``cancel?wait=true`` wait for a run's end at most, in seconds."""
+    gateway_run_page: int = Field(default=10, ge=1, le=1000)
+    """Runs in a list that names no limit."""
+    gateway_history_page: int = Field(default=10, ge=1, le=1000)
+    """States in a history that names no limit."""
+    gateway_registry_refresh_s: float = Field(default=5.0, gt=0)
+    """How often the registered graphs are read again, in seconds."""

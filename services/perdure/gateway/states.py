@@ -1,0 +1,225 @@
+"""Threads' states, read from the notebook and shown in the Agent Server's shape.
+
+Contract: reads only, as plain data (``perdure.gateway.plain``); internal channels are hidden. ``next`` is what the executor
+recorded with the checkpoint, less the tasks whose writes are there already; for a checkpoint that was stored by another LangGraph
+program it is worked out from the channel versions.
+
+Outside: channels of type DeltaChannel without a value in the checkpoint. Their value is a reduction by user code, which the
+gateway does not import; they are left out of ``values``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from langgraph.checkpoint.base import CheckpointTuple
+from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME, SCHEDULED, TASKS
+from perdure.chassis.mongo import Database
+from perdure.chassis.outage import Availability
+from perdure.checkpoint import documents, keys
+from perdure.checkpoint.documents import Place
+from perdure.checkpoint.saver import PerdureSaver
+from perdure.checkpoint.store import Found
+from perdure.gateway.plain import plain_serializer
+
+Document = dict[str, Any]
+
+ROOT: Final = "__root__"
+START: Final = "__start__"
+BRANCH: Final = "branch:to:"
+NULL_TASK: Final = "00000000-0000-0000-0000-000000000000"
+HIDDEN_PREFIXES: Final = ("__", BRANCH, "start:", "join:")
+SPECIAL: Final = frozenset({ERROR, INTERRUPT, RESUME, SCHEDULED})
+PAGE: Final = 32
+MAX_DEPTH: Final = 8
+"""Subgraphs within subgraphs that are shown at most."""
+
+
+@dataclass(slots=True)
+class _Task:
+    id: str
+    name: str
+    error: str | None = None
+    done: bool = False
+    interrupts: list[Any] | None = None
+
+
+class States:
+    """Reads states. Belongs to the event loop that uses it first."""
+
+    def __init__(self, database: Database, availability: Availability) -> None:
+        self._saver = PerdureSaver(database, serde=plain_serializer(), availability=availability)
+        self._notebook = self._saver.notebook
+
+    async def newest(
+        self, thread_id: str, ns: str = "", *, floor: str | None = None, subgraphs: bool = False
+    ) -> Document | None:
+        """The newest state of a namespace; ``floor`` is a checkpoint id that it is not below, if known."""
+        found = await self._notebook.store.newest(thread_id, ns, floor)
+        return None if found is None else await self._view(found, MAX_DEPTH if subgraphs else 0)
+
+    async def at(self, thread_id: str, checkpoint_id: str, ns: str = "", *, subgraphs: bool = False) -> Document | None:
+        """The state at one checkpoint."""
+        found = await self._notebook.store.exact(Place(thread_id, ns, checkpoint_id))
+        return None if found is None else await self._view(found, MAX_DEPTH if subgraphs else 0)
+
+    async def history(
+        self,
+        thread_id: str,
+        ns: str = "",
+        *,
+        limit: int,
+        before: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> list[Document]:
+        """At most ``limit`` states, newest first, older than the checkpoint ``before``, with this metadata."""
+        result: list[Document] = []
+        size = PAGE if metadata else min(limit, PAGE)
+        async for found in self._pages(thread_id, ns, before, size):
+            stored = documents.metadata_of(self._saver.codec, found.document)
+            if metadata and any(stored.get(name) != wanted for name, wanted in metadata.items()):
+                continue
+            result.append(await self._view(found, 0))
+            if len(result) == limit:
+                break
+        return result
+
+    async def _pages(self, thread_id: str, ns: str, before: str | None, size: int) -> AsyncIterator[Found]:
+        store = self._notebook.store
+        pages = store.pages(lambda start: keys.checkpoints(thread_id, ns, before=start or before), {}, size)
+        async for page in pages:
+            ids = [document["checkpoint_id"] for document in page]
+            by_id = {document["checkpoint_id"]: Found(document) for document in page}
+            bounds = keys.writes_between(thread_id, ns, min(ids), max(ids))
+            for document in await store.find(keys.query(bounds)):
+                if (owner := by_id.get(keys.parts(document["_id"])[3])) is not None:
+                    owner.writes.append(document)
+            for found in by_id.values():
+                yield found
+
+    async def _view(self, found: Found, depth: int) -> Document:
+        codec = self._saver.codec
+        stored = await self._notebook.assemble(codec, found, None, remember=False)
+        paths = documents.task_paths(codec, found.writes)
+        planned = _planned(found.document, stored)
+        tasks = _tasks(stored, planned, paths)
+        thread_id, ns = found.document["thread"], found.document["ns"]
+        shown = [_task_view(task) for task in tasks]
+        if depth:
+            for task, view in zip(tasks, shown, strict=True):
+                await self._add_substate(thread_id, ns, task, view, depth - 1)
+        return {
+            "values": visible_values(stored.checkpoint["channel_values"]),
+            "next": [task.name for task in tasks if not task.done],
+            "tasks": shown,
+            "checkpoint": _checkpoint(thread_id, ns, found.document["checkpoint_id"]),
+            "metadata": stored.metadata,
+            "created_at": stored.checkpoint["ts"],
+            "parent_checkpoint": _checkpoint(thread_id, ns, parent)
+            if (parent := found.document.get("parent"))
+            else None,
+            "interrupts": [one for task in tasks for one in task.interrupts or ()],
+        }
+
+    async def _add_substate(self, thread_id: str, ns: str, task: _Task, view: Document, depth: int) -> None:
+        inner = f"{ns}|{task.name}:{task.id}" if ns else f"{task.name}:{task.id}"
+        found = await self._notebook.store.newest(thread_id, inner)
+        if found is not None:
+            view["checkpoint"] = _checkpoint(thread_id, inner, found.document["checkpoint_id"])
+            view["state"] = await self._view(found, depth)
+
+
+def visible_values(channels: Mapping[str, Any]) -> Any:
+    """The state that a user of the graph knows: without LangGraph's own channels."""
+    if ROOT in channels:
+        return channels[ROOT]
+    return {name: value for name, value in channels.items() if not name.startswith(HIDDEN_PREFIXES)}
+
+
+def _planned(document: Mapping[str, Any], stored: CheckpointTuple) -> list[str]:
+    recorded = (document.get("ev") or {}).get("next")
+    return list(recorded) if recorded is not None else list(_inferred_next(stored))
+
+
+def _inferred_next(stored: CheckpointTuple) -> Iterator[str]:
+    """Nodes that are due by the channel versions: what ``prepare_next_tasks`` finds, without the graph."""
+    checkpoint = stored.checkpoint
+    held, versions, seen = (
+        checkpoint["channel_values"],
+        checkpoint["channel_versions"],
+        checkpoint["versions_seen"],
+    )
+    if START in held:
+        yield START
+        return
+    for send in held.get(TASKS) or ():
+        yield send["node"]
+    for channel in sorted(held):
+        if channel.startswith(BRANCH):
+            node = channel.removeprefix(BRANCH)
+            last = seen.get(node, {}).get(channel)
+            if last is None or versions[channel] > last:  # type: ignore[operator]
+                yield node
+
+
+def _tasks(stored: CheckpointTuple, planned: Sequence[str], paths: Mapping[str, str]) -> list[_Task]:
+    """The tasks after a checkpoint: those that left writes, then those planned that have not written yet."""
+    waiting = list(planned)
+    sends = [send["node"] for send in stored.checkpoint["channel_values"].get(TASKS) or ()]
+    tasks: dict[str, _Task] = {}
+    for task_id, channel, value in stored.pending_writes or ():
+        if task_id == NULL_TASK:
+            continue
+        task = tasks.get(task_id)
+        if task is None:
+            name = _name_of(paths.get(task_id, ""), sends) or (waiting[0] if len(set(waiting)) == 1 else "")
+            if name in waiting:
+                waiting.remove(name)
+            task = tasks[task_id] = _Task(task_id, name)
+        if channel == INTERRUPT:
+            task.interrupts = [_interrupt(one) for one in (value if isinstance(value, list) else [value])]
+        elif channel == ERROR:
+            task.error = value if isinstance(value, str) else str(value)
+        elif channel not in SPECIAL:
+            task.done = True
+    for task in tasks.values():
+        if task.done:
+            task.interrupts = None
+    checkpoint_id = stored.checkpoint["id"]
+    pending = [_Task(f"{checkpoint_id}:{number}:{name}", name) for number, name in enumerate(waiting)]
+    return [*tasks.values(), *pending]
+
+
+def _name_of(path: str, sends: Sequence[str]) -> str | None:
+    """The node of a task path: ``~__pregel_pull, name`` or ``~__pregel_push, index, ...``."""
+    kind, _, rest = path.partition(", ")
+    if kind == "~__pregel_pull":
+        return rest.partition(", ")[0]
+    index = rest.partition(", ")[0]
+    if kind == "~__pregel_push" and index.isdigit() and int(index) < len(sends):
+        return sends[int(index)]
+    return None
+
+
+def _interrupt(value: Any) -> Document:
+    if isinstance(value, dict) and "value" in value:
+        return {"id": value.get("id"), "value": value["value"]}
+    return {"id": None, "value": value}
+
+
+def _task_view(task: _Task) -> Document:
+    return {
+        "id": task.id,
+        "name": task.name,
+        "error": task.error,
+        "interrupts": task.interrupts or [],
+        "checkpoint": None,
+        "state": None,
+        "result": None,
+    }
+
+
+def _checkpoint(thread_id: str, ns: str, checkpoint_id: str) -> Document:
+    return {"thread_id": thread_id, "checkpoint_ns": ns, "checkpoint_id": checkpoint_id}

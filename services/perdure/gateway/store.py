@@ -1,0 +1,191 @@
+"""The gateway's MongoDB adapter: registers threads and runs, reads them, requests cancellation.
+
+Contract: a method returns when what it says is durable, and raises ``store-unavailable`` when the database does not answer within
+``timeout_s`` seconds, at once while an outage is known. A write that was sent may then still happen: every write is keyed.
+Reads and inserts of concurrent requests share round trips (``GroupRead``, ``GroupCommit``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypeVar, cast
+
+from perdure.chassis.group_commit import DuplicateKey, GroupCommit
+from perdure.chassis.group_read import GroupRead
+from perdure.chassis.mongo import Database
+from perdure.chassis.outage import Availability, outlast
+from perdure.chassis.payload import Packed, unpack
+from perdure.gateway.domain import ACTIVE
+from perdure.gateway.problems import store_unavailable
+from perdure.schemas.documents import GRAPHS, PAYLOADS, RUNS, THREADS, GraphDocument, RunDocument, ThreadDocument
+
+T = TypeVar("T")
+Document = dict[str, Any]
+
+
+class IdempotencyTaken(Exception):
+    """Another run has this idempotency key; nothing was registered."""
+
+
+class Store:
+    """Threads, runs, payloads and the graph registry. Belongs to one event loop."""
+
+    def __init__(self, database: Database, availability: Availability, timeout_s: float) -> None:
+        self.availability = availability
+        self._timeout_s = timeout_s
+        self._database = database
+        self._threads = database[THREADS]
+        self._runs = database[RUNS]
+        self._payloads = database[PAYLOADS]
+        self._graphs = database[GRAPHS]
+        self._thread_commit = GroupCommit(self._threads, availability=availability)
+        self._run_commit = GroupCommit(self._runs, availability=availability)
+        self._payload_commit = GroupCommit(self._payloads, availability=availability)
+        self._thread_reads: GroupRead[str, Document] = GroupRead(self._by_id(self._threads), availability=availability)
+        self._run_reads: GroupRead[str, Document] = GroupRead(self._by_id(self._runs), availability=availability)
+
+    async def close(self) -> None:
+        """Refuse new writes and wait for those that were submitted, at most the store's time-out."""
+        commits = (self._thread_commit, self._run_commit, self._payload_commit)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await asyncio.gather(*(commit.close() for commit in commits))
+        except TimeoutError:
+            return  # whoever submitted was told 503
+
+    async def within(self, work: Awaitable[T]) -> T:
+        """Await ``work`` within the store's time-out.
+
+        Raises:
+            RequestProblem: ``store-unavailable``.
+
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await work
+        except TimeoutError:
+            raise store_unavailable() from None
+
+    def require_available(self) -> None:
+        """Raise ``store-unavailable`` while an outage is known."""
+        if not self.availability.available:
+            raise store_unavailable()
+
+    async def ping(self) -> None:
+        """Return when the database answers, however long it takes."""
+        await outlast(lambda: self._database.command("ping"), self.availability)
+
+    async def create_thread(self, thread: ThreadDocument) -> bool:
+        """Register a thread; whether it is new."""
+        self.require_available()
+        return await self.within(self._insert_thread(thread))
+
+    async def register(self, run: RunDocument, packed: Packed, thread: ThreadDocument | None) -> None:
+        """Register a run, its payload's chunks and, if given, its new thread, in parallel.
+
+        Raises:
+            IdempotencyTaken: another run has its idempotency key.
+
+        """
+        self.require_available()
+        await self.within(self._register(run, packed, thread))
+
+    async def thread(self, thread_id: str, tenant: str) -> Document | None:
+        """A thread of this tenant."""
+        return await self._owned(self._thread_reads, thread_id, tenant)
+
+    async def run(self, run_id: str, thread_id: str, tenant: str) -> Document | None:
+        """A run of this thread and tenant."""
+        found = await self._owned(self._run_reads, run_id, tenant)
+        return found if found is not None and found["thread_id"] == thread_id else None
+
+    async def run_of_key(self, tenant: str, key: str) -> Document | None:
+        """The run that was registered with this idempotency key."""
+        return await self._read(lambda: self._runs.find_one({"tenant": tenant, "idempotency_key": key}))
+
+    async def is_busy(self, thread_id: str) -> bool:
+        """Whether a run of the thread is pending or running."""
+        query = {"thread_id": thread_id, "status": {"$in": ACTIVE}}
+        return await self._read(lambda: self._runs.find_one(query, {"_id": 1})) is not None
+
+    async def runs(self, thread_id: str, tenant: str, *, status: str | None, limit: int, offset: int) -> list[Document]:
+        """Runs of a thread, newest first."""
+        query: Document = {"thread_id": thread_id, "tenant": tenant}
+        if status is not None:
+            query["status"] = status
+        return await self._read(lambda: self._runs.find(query).sort("_id", -1).skip(offset).limit(limit).to_list(None))
+
+    async def ended(self, run_ids: Sequence[str]) -> set[str]:
+        """Those of the runs that are not active any more (or do not exist)."""
+        query = {"_id": {"$in": list(run_ids)}, "status": {"$in": ACTIVE}}
+        active = await self._read(lambda: self._runs.find(query, {"_id": 1}).to_list(None))
+        return set(run_ids) - {found["_id"] for found in active}
+
+    async def request_cancel(self, run_id: str, thread_id: str, tenant: str, moment: datetime) -> bool:
+        """Ask for the end of an active run; false when it is not active. The first request's time is kept."""
+        query = {"_id": run_id, "thread_id": thread_id, "tenant": tenant, "status": {"$in": ACTIVE}}
+        change = {"$min": {"cancel_requested_at": moment}}
+        result = await self._read(lambda: self._runs.update_one(query, change))
+        return bool(result.matched_count)
+
+    async def kwargs(self, run: Mapping[str, Any]) -> Any:
+        """What a run was started with."""
+        if not run.get("payload_chunks"):
+            return unpack(run["payload"])
+        ids = [f"{run['_id']}:{number}" for number in range(run["payload_chunks"])]
+        found = await self._read(lambda: self._payloads.find({"_id": {"$in": ids}}).to_list(None))
+        chunks = {chunk["_id"]: chunk["data"] for chunk in found}
+        return unpack(b"".join(chunks[one] for one in ids))
+
+    async def graphs(self) -> list[GraphDocument]:
+        """All registered graphs."""
+        found = await self._read(lambda: self._graphs.find({}).to_list(None))
+        return cast("list[GraphDocument]", found)
+
+    async def _insert_thread(self, thread: ThreadDocument) -> bool:
+        try:
+            await self._thread_commit.write(inserts=[thread])
+        except DuplicateKey:
+            return False
+        return True
+
+    async def _register(self, run: RunDocument, packed: Packed, thread: ThreadDocument | None) -> None:
+        if packed.chunks:
+            chunks = packed.chunk_documents(run["_id"])
+            await self._payload_commit.write(content=chunks, nbytes=sum(map(len, packed.chunks)))
+        if thread is None:
+            await self._insert_run(run)
+            return
+        outcomes = await asyncio.gather(self._insert_run(run), self._insert_thread(thread), return_exceptions=True)
+        failure = next((one for one in outcomes if isinstance(one, BaseException)), None)
+        if isinstance(failure, IdempotencyTaken):
+            await self._threads.delete_one({"_id": thread["_id"], "tenant": thread["tenant"]})
+        if failure is not None:
+            raise failure
+
+    async def _insert_run(self, run: RunDocument) -> None:
+        try:
+            await self._run_commit.write(inserts=[run], nbytes=1024 + len(run["payload"]))
+        except DuplicateKey as error:
+            if "idempotency_key" in error.index:
+                raise IdempotencyTaken from error
+            raise
+
+    async def _owned(self, reads: GroupRead[str, Document], key: str, tenant: str) -> Document | None:
+        self.require_available()
+        found = await self.within(reads.get(key))
+        return found if found is not None and found["tenant"] == tenant else None
+
+    async def _read(self, operation: Callable[[], Awaitable[T]]) -> T:
+        self.require_available()
+        return await self.within(outlast(operation, self.availability))
+
+    @staticmethod
+    def _by_id(collection: Any) -> Callable[[Sequence[str]], Awaitable[Mapping[str, Document]]]:
+        async def fetch(ids: Sequence[str]) -> Mapping[str, Document]:
+            found = await collection.find({"_id": {"$in": list(ids)}}).to_list(None)
+            return {document["_id"]: document for document in found}
+
+        return fetch
