@@ -102,8 +102,6 @@ class RunDocument(TypedDict, total=False):
     swept_at: datetime
     cancel_requested_at: datetime
     started_at: datetime
-    next_seq: int
-    """Set at a hand-over: where the next owner goes on without a fence."""
     first_seq: int
     ended_seq: int
     ended_at: datetime

@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
+from perdure.schemas import documents
 from pymongo import ASCENDING, IndexModel, MongoClient
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
-
-from perdure.schemas import documents
 
 Document = dict[str, Any]
 Client = AsyncIOMotorClient[Document]
@@ -97,3 +96,8 @@ async def ensure_indexes(db: Database) -> None:
     """Create the indexes that are missing. Idempotent."""
     for name, models in INDEXES.items():
         await db[name].create_indexes(models)
+
+
+def from_now(seconds: float) -> dict[str, Any]:
+    """For a pipeline update: the database's clock and so many seconds (whole milliseconds)."""
+    return {"$dateAdd": {"startDate": "$$NOW", "unit": "millisecond", "amount": int(seconds * 1000)}}

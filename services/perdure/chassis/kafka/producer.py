@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import Producer as RdProducer
-
 from perdure.chassis.telemetry import logger
 from perdure.schemas.envelope import Record
 
@@ -61,9 +60,10 @@ class Producer:
 
         Raises:
             BufferError: 200,000 records or 256 MiB are waiting for a broker; wait and call again.
+
         """
 
-        def report(error: KafkaError | None, message: Message) -> None:
+        def report(error: KafkaError | None, _: Message) -> None:
             if error is None:
                 if on_delivered is not None:
                     self._hand_over(on_delivered)
@@ -85,6 +85,7 @@ class Producer:
 
         Raises:
             KafkaRefusedError: the brokers refuse it for good.
+
         """
         future: asyncio.Future[None] = self._loop.create_future()
 

@@ -1,0 +1,105 @@
+"""Composition root of agent-step: ``python -m perdure.agent_step``."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+
+from perdure.agent_step import metrics
+from perdure.agent_step.claims import Claims
+from perdure.agent_step.endings import Endings
+from perdure.agent_step.graphs import ServedGraph, load_graphs
+from perdure.agent_step.handlers import handle
+from perdure.agent_step.lease import Lease
+from perdure.agent_step.settings import AgentStepSettings
+from perdure.agent_step.worker import Ports, Worker
+from perdure.chassis import mongo
+from perdure.chassis.group_commit import GroupCommit
+from perdure.chassis.health import HealthServer
+from perdure.chassis.kafka.consumer import Consumer, Subscription
+from perdure.chassis.kafka.producer import Producer
+from perdure.chassis.outage import outlast
+from perdure.chassis.service import run_service
+from perdure.chassis.telemetry import logger
+from perdure.checkpoint import PerdureSaver
+from perdure.schemas import commands, documents, topics
+
+log = logger(__name__)
+
+GROUP = "perdure.agent-step"
+
+
+async def register(db: mongo.Database, graphs: dict[str, ServedGraph]) -> None:
+    """Tell the gateway which graphs are served."""
+    for graph_id, served in graphs.items():
+        document = served.document() | {"updated_at": datetime.now(UTC)}
+        await db[documents.GRAPHS].update_one({"_id": graph_id}, {"$set": document}, upsert=True)
+
+
+async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
+    """Serve until ``stopping``; then hand every run over."""
+    loop = asyncio.get_running_loop()
+    # Nodes that are not async run in threads: as many as runs may be open, or one slow node would hold up the others.
+    loop.set_default_executor(ThreadPoolExecutor(settings.max_open_runs + 8, thread_name_prefix="node"))
+    client = mongo.connect(settings.mongodb_uri)
+    db = mongo.database(client, settings.mongodb_uri)
+    saver = PerdureSaver(db)
+    graphs = await load_graphs(settings.langgraph_config, saver)
+    await outlast(partial(mongo.ensure_indexes, db), saver.availability)
+    await saver.ensure_indexes()
+    await outlast(partial(register, db, graphs), saver.availability)
+
+    runs = GroupCommit(db[documents.RUNS], availability=saver.availability)
+    threads = GroupCommit(db[documents.THREADS], availability=saver.availability)
+    producer = Producer(settings.kafka_bootstrap_servers, settings.instance)
+
+    def lost() -> None:
+        metrics.LEASES_LOST.inc()
+        log.error("lease.lost", instance=settings.instance)
+        worker.lose_everything()
+        renewals.add(task := asyncio.create_task(lease.renew_incarnation()))
+        task.add_done_callback(renewals.discard)
+
+    renewals: set[asyncio.Task[None]] = set()
+    lease = Lease(
+        settings.mongodb_uri, settings.lease_ttl_s, sorted(graphs), lost, lambda ids: void(worker.cancel(ids))
+    )
+    claims = Claims(db, runs, saver.availability, lambda: lease.incarnation)
+    worker = Worker(settings, Ports(saver, runs, claims, Endings(saver, runs, threads), producer, graphs))
+    saver.availability.on_outage(
+        lambda down: log.warning("database.lost") if down else log.warning("database.regained")
+    )
+    consumer = Consumer(
+        settings.kafka_bootstrap_servers,
+        settings.instance,
+        Subscription(topics.COMMANDS, GROUP, commands.COMMANDS, batch=settings.max_open_runs),
+        partial(handle, worker),
+        producer,
+        room=worker.room,
+    )
+    health = HealthServer(settings, {"kafka": lambda: consumer.ready, "mongodb": lambda: saver.availability.available})
+    await lease.start()
+    await health.start()
+    log.info("agent_step.serving", graphs={g: s.version for g, s in graphs.items()})
+    consuming = asyncio.create_task(consumer.run())
+    waiting = asyncio.create_task(stopping.wait())
+    await asyncio.wait({consuming, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    consumer.stop()
+    await worker.drain(settings.shutdown_grace_s)
+    await producer.close()
+    await lease.close()
+    await saver.aclose()
+    await health.close()
+    client.close()
+    await consuming
+
+
+def void(_: object) -> None:
+    """Drop a value that a callback does not want."""
+
+
+if __name__ == "__main__":
+    run_service("agent-step", AgentStepSettings, main)

@@ -1,0 +1,184 @@
+"""Pure decisions of agent-step: what a checkpoint says about nodes, how an execution ended, what a resumed run is given.
+
+Outside: any I/O. The text of a checkpoint is in ``perdure.agent_step.text``.
+"""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from langgraph.errors import NodeTimeoutError
+from perdure.chassis import json
+from perdure.schemas.documents import RunStatus
+from perdure.schemas.events import ErrorInfo, InterruptInfo
+
+INTERRUPT_VALUE_LIMIT = 65_536
+"""Bytes of JSON of one interrupt's value that events and documents carry."""
+BRANCH = "branch:to:"
+JOIN = "join:"
+TASKS = "__pregel_tasks"
+
+_FAILED_TASK = re.compile(r"^During task with name '(.*)' and id '")
+
+
+class NodeGoneError(Exception):
+    """The thread waits at a node that the graph no longer has."""
+
+
+class UnknownGraphError(Exception):
+    """The run's graph is not among those that the workers serve."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an execution ended.
+
+    ``status`` is one of the statuses that end a run; a hand-over or a lost run has no outcome.
+    """
+
+    status: RunStatus
+    error: ErrorInfo | None = None
+    interrupts: tuple[InterruptInfo, ...] = ()
+    next: tuple[str, ...] = ()
+    head: str | None = None
+    steps: int = 0
+
+    def event_fields(self) -> dict[str, Any]:
+        """The ``ev`` of the entry that ends the run (see ``perdure.schemas.outbox``)."""
+        fields: dict[str, Any] = {"checkpoint_id": self.head}
+        if self.status is RunStatus.SUCCESS:
+            return fields | {"steps": self.steps}
+        fields["next"] = list(self.next)
+        if self.error is not None:
+            fields["error"] = self.error.model_dump()
+        if self.interrupts:
+            fields["interrupts"] = [i.model_dump() for i in self.interrupts]
+        return fields
+
+    @classmethod
+    def from_entry(cls, entry: Mapping[str, Any]) -> Outcome:
+        """The outcome that an entry of the history records; the inverse of :meth:`event_fields`."""
+        ev = entry["ev"]
+        return cls(
+            status=RunStatus(entry["event"]),
+            error=ErrorInfo.model_validate(ev["error"]) if ev.get("error") else None,
+            interrupts=tuple(InterruptInfo.model_validate(i) for i in ev.get("interrupts", ())),
+            next=tuple(ev.get("next", ())),
+            head=ev.get("checkpoint_id"),
+            steps=ev.get("steps", 0),
+        )
+
+
+@dataclass(slots=True)
+class Progress:
+    """What an execution has seen of itself: filled as its checkpoints become durable."""
+
+    head: str | None = None
+    next: tuple[str, ...] = ()
+    steps: int = 0
+    interrupts: dict[str, InterruptInfo] = field(default_factory=dict)
+    interrupted: bool = False
+
+
+def nodes_ran(checkpoint: Mapping[str, Any]) -> tuple[str, ...]:
+    """The nodes whose superstep this checkpoint ends.
+
+    LangGraph gives every channel that a superstep changed the same new version, higher than all before, and records for each
+    node the versions that triggered it: those that ran last saw the highest.
+    """
+    seen = checkpoint["versions_seen"]
+    latest: Any = None
+    found: list[str] = []
+    for node, versions in seen.items():
+        if node.startswith("__") or not versions:
+            continue
+        newest = max(versions.values())
+        if latest is None or newest > latest:
+            latest, found = newest, [node]
+        elif newest == latest:
+            found.append(node)
+    start = seen.get("__start__")
+    if start and (latest is None or max(start.values()) > latest):
+        return ()
+    return tuple(sorted(found))
+
+
+def nodes_next(checkpoint: Mapping[str, Any]) -> tuple[str, ...]:
+    """The nodes that run next, from the channels that trigger them: branches, joins and sends."""
+    found: list[str] = []
+    for channel, value in checkpoint["channel_values"].items():
+        if channel.startswith(BRANCH):
+            found.append(channel[len(BRANCH) :])
+        elif channel.startswith(JOIN):
+            sources, _, target = channel[len(JOIN) :].rpartition(":")
+            if isinstance(value, set | list | tuple) and set(sources.split("+")) == set(value):
+                found.append(target)
+        elif channel == TASKS and isinstance(value, Sequence):
+            found.extend(send.node for send in value if hasattr(send, "node"))
+    return tuple(sorted(set(found) - {"__end__"}))
+
+
+def gone_nodes(waiting_at: Iterable[str], known: Iterable[str]) -> list[str]:
+    """The nodes that a thread waits at and the graph does not have."""
+    return sorted(set(waiting_at) - set(known))
+
+
+def interrupt_info(interrupt: Any) -> InterruptInfo:
+    """An interrupt as data; a value over the limit is replaced by a note."""
+    raw = json.dumps(interrupt.value)
+    value = (
+        json.loads(raw)
+        if len(raw) <= INTERRUPT_VALUE_LIMIT
+        else f"<{len(raw)} bytes: more than {INTERRUPT_VALUE_LIMIT}; see the thread's state>"
+    )
+    return InterruptInfo(id=interrupt.id, value=value)
+
+
+def error_info(error: BaseException) -> ErrorInfo:
+    """A failure as data, with the node that LangGraph names in the exception's notes."""
+    node = getattr(error, "node", None)
+    for note in getattr(error, "__notes__", ()):
+        if match := _FAILED_TASK.match(note):
+            node = match[1]
+            break
+    trace = "".join(traceback.format_exception(error))
+    return ErrorInfo(
+        type=f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins."),
+        message=str(error)[:4000],
+        node=node if isinstance(node, str) else None,
+        traceback=trace[-8000:],
+    )
+
+
+def is_timeout(error: BaseException) -> bool:
+    """Whether LangGraph's own limits ended the run: a node's timeout, or the graph's ``step_timeout``.
+
+    A ``TimeoutError`` that a node raised itself carries LangGraph's note about the task and is an ordinary error.
+    """
+    if isinstance(error, NodeTimeoutError):
+        return True
+    return isinstance(error, TimeoutError) and not any(map(_FAILED_TASK.match, getattr(error, "__notes__", ())))
+
+
+def resume_map(resume: Any, waiting: Sequence[str]) -> Any:
+    """Address a plain answer to the one interrupt that waits.
+
+    With an address, an answer that is given again after a crash cannot be taken for the answer to the next question.
+    An answer that is addressed already, or with none or several interrupts waiting, is left to LangGraph.
+    """
+    if len(waiting) != 1 or (isinstance(resume, dict) and set(resume) & set(waiting)):
+        return resume
+    return {waiting[0]: resume}
+
+
+def still_to_answer(resume: Any, pending: Iterable[str]) -> dict[str, Any] | None:
+    """Of an addressed answer, what is still asked; ``None`` when everything was taken before the crash."""
+    if not isinstance(resume, dict):
+        return None
+    wanted = set(pending)
+    left = {key: value for key, value in resume.items() if key in wanted}
+    return left or None

@@ -1,0 +1,88 @@
+"""Records how a run ended: the entry in the history decides, the documents of run and thread follow (ADR 1 and 2)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from perdure.agent_step import history
+from perdure.agent_step.domain import Outcome
+from perdure.chassis.group_commit import DuplicateKey, GroupCommit
+from perdure.checkpoint import PerdureSaver
+from perdure.schemas.documents import RunDocument, RunStatus, ThreadStatus
+from pymongo import UpdateOne
+
+THREAD_STATUS = {
+    RunStatus.INTERRUPTED: ThreadStatus.INTERRUPTED,
+    RunStatus.ERROR: ThreadStatus.ERROR,
+    RunStatus.TIMEOUT: ThreadStatus.ERROR,
+}
+
+
+class Endings:
+    """Ends runs."""
+
+    def __init__(self, saver: PerdureSaver, runs: GroupCommit, threads: GroupCommit) -> None:
+        self._saver = saver
+        self._runs = runs
+        self._threads = threads
+
+    async def record(self, run: RunDocument, outcome: Outcome, first_seq: int, seq: int) -> dict[str, Any]:
+        """Append the end to the history, then bring the documents up to date; the entry.
+
+        Raises:
+            Fenced: the run has another owner.
+
+        """
+        entry = await history.append(self._saver, run, seq, outcome.status.value, outcome.event_fields())
+        await self.project(run, outcome, first_seq, seq)
+        return entry
+
+    async def project(self, run: RunDocument, outcome: Outcome, first_seq: int, seq: int) -> None:
+        """Bring run and thread up to date with the recorded end. Idempotent."""
+        now = datetime.now(UTC)
+        shared: dict[str, Any] = {
+            "head": outcome.head,
+            "next": list(outcome.next),
+            "interrupts": [i.model_dump() for i in outcome.interrupts],
+            "error": outcome.error.model_dump() if outcome.error is not None else None,
+            "updated_at": now,
+        }
+        ended = shared | {
+            "status": outcome.status.value,
+            "owner": None,
+            "first_seq": first_seq,
+            "ended_seq": seq,
+            "ended_at": now,
+            "steps": outcome.steps,
+        }
+        close_run = UpdateOne({"_id": run["_id"], "epoch": run["epoch"], "status": "running"}, {"$set": ended})
+        await asyncio.gather(self._runs.write(updates=[close_run]), self._close_thread(run, outcome, shared, seq))
+
+    async def _close_thread(self, run: RunDocument, outcome: Outcome, shared: Mapping[str, Any], seq: int) -> None:
+        status = THREAD_STATUS.get(outcome.status, ThreadStatus.IDLE)
+        if outcome.status is RunStatus.CANCELLED and outcome.next:
+            status = ThreadStatus.INTERRUPTED
+        left = dict(shared) | {
+            "seq": seq,
+            "status": status.value,
+            "last_run_id": run["_id"],
+            "graph_id": run["graph_id"],
+            "assistant_id": run["assistant_id"],
+        }
+        # Upsert: the gateway may have died between the run that made its thread and the thread.
+        made = {"tenant": run["tenant"], "created_at": run["created_at"], "metadata": run.get("metadata") or {}}
+        try:
+            await self._threads.write(
+                updates=[
+                    UpdateOne(
+                        {"_id": run["thread_id"], "seq": {"$not": {"$gte": seq}}},
+                        {"$set": left, "$setOnInsert": made},
+                        upsert=True,
+                    )
+                ]
+            )
+        except DuplicateKey:
+            pass  # the document is there and has seen a later end

@@ -1,0 +1,256 @@
+"""One execution of one run: LangGraph itself, from where the run stands to its end, its next wait, or its hand-over.
+
+Contract: :meth:`Execution.run` returns an :class:`Outcome`, or raises :class:`HandedOver` (it stopped at a superstep's end because
+it was told to) or :class:`Lost` (another owner has it; nothing may be written any more).
+
+Outside: claiming, and recording the outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata
+from langgraph.errors import GraphDrained
+from langgraph.runtime import RunControl
+from langgraph.types import Command, Send
+from perdure.agent_step.claims import Claimed
+from perdure.agent_step.domain import (
+    NodeGoneError,
+    Outcome,
+    Progress,
+    error_info,
+    gone_nodes,
+    interrupt_info,
+    is_timeout,
+    nodes_next,
+    nodes_ran,
+    resume_map,
+    still_to_answer,
+)
+from perdure.agent_step.graphs import ServedGraph
+from perdure.agent_step.history import Beginning
+from perdure.agent_step.text import ChangedText, is_internal
+from perdure.checkpoint import SCOPE_KEY, RunScope
+from perdure.schemas.documents import RunStatus
+
+INTERRUPT = "__interrupt__"
+
+
+class StopReason(StrEnum):
+    """Why an execution is told to stop before its end."""
+
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    SHUTDOWN = "shutdown"
+
+
+class HandedOver(Exception):
+    """Stopped at the end of a superstep, or within one when the grace period is over; another worker goes on."""
+
+
+class Lost(Exception):
+    """The run has another owner."""
+
+
+class Execution:
+    """One run, executed here."""
+
+    def __init__(
+        self,
+        claimed: Claimed,
+        served: ServedGraph,
+        beginning: Beginning,
+        publish: Callable[[Mapping[str, Any]], None],
+        recursion_limit: int,
+    ) -> None:
+        run = claimed.run
+        self._claimed = claimed
+        self._served = served
+        self._beginning = beginning
+        self._publish = publish
+        self._recursion_limit = recursion_limit
+        self._control = RunControl()
+        self._stop: StopReason | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._text = ChangedText()
+        self._put_at: dict[str, float] = {}
+        self.progress = Progress(head=beginning.head, next=beginning.waiting_at)
+        self.scope = RunScope(
+            thread_id=run["thread_id"],
+            run_id=run["_id"],
+            epoch=run["epoch"],
+            next_seq=beginning.next_seq,
+            new_thread=bool(run.get("new_thread")) and run["epoch"] == 1,
+            head=beginning.head,
+            describe=self._describe,
+            on_durable=self._on_durable,
+        )
+
+    def drain(self) -> None:
+        """Stop when the current superstep is durable."""
+        self._control.request_drain()
+
+    def stop(self, reason: StopReason) -> None:
+        """Stop at once; what is not checkpointed is not kept."""
+        if self._stop is None:
+            self._stop = reason
+            if self._task is not None:
+                self._task.cancel()
+
+    async def run(self) -> Outcome:
+        """Execute.
+
+        Raises:
+            HandedOver: it stopped because it was told to.
+            Lost: another owner was met.
+
+        """
+        self._task = asyncio.current_task()
+        if self._stop is not None or self._claimed.run.get("cancel_requested_at"):
+            return self._stopped()
+        try:
+            await self._stream()
+        except asyncio.CancelledError:
+            if self._stop is None:
+                raise
+            if self._task is not None:
+                self._task.uncancel()
+            return self._stopped()
+        except GraphDrained as error:
+            raise HandedOver from error
+        except Exception as error:
+            if self.scope.fenced:
+                raise Lost from error
+            status = RunStatus.TIMEOUT if is_timeout(error) else RunStatus.ERROR
+            return self._outcome(status, error)
+        if self.progress.interrupted:
+            return self._outcome(RunStatus.INTERRUPTED)
+        return self._outcome(RunStatus.SUCCESS)
+
+    def _stopped(self) -> Outcome:
+        if self._stop is StopReason.LOST or self.scope.fenced:
+            raise Lost
+        if self._stop is StopReason.SHUTDOWN:
+            raise HandedOver
+        return self._outcome(RunStatus.CANCELLED)
+
+    def _outcome(self, status: RunStatus, error: BaseException | None = None) -> Outcome:
+        progress = self.progress
+        return Outcome(
+            status=status,
+            error=error_info(error) if error is not None else None,
+            interrupts=tuple(progress.interrupts.values()),
+            next=progress.next,
+            head=progress.head,
+            steps=progress.steps,
+        )
+
+    async def _stream(self) -> None:
+        given = self._claimed.payload
+        config = self._config()
+        graph_input = await self._input(config)
+        options: dict[str, Any] = {}
+        for name in ("interrupt_before", "interrupt_after", "context"):
+            if given.get(name) is not None:
+                options[name] = given[name]
+        stream = self._served.graph.astream(
+            graph_input, config, stream_mode="updates", durability="sync", control=self._control, **options
+        )
+        async for update in stream:
+            if isinstance(update, dict) and INTERRUPT in update:
+                self.progress.interrupted = True
+                for interrupt in update[INTERRUPT]:
+                    self.progress.interrupts[interrupt.id] = interrupt_info(interrupt)
+
+    def _config(self) -> RunnableConfig:
+        run, given = self._claimed.run, self._claimed.payload
+        asked: dict[str, Any] = dict(given.get("config") or {})
+        own: dict[str, Any] = {
+            "thread_id": run["thread_id"],
+            "run_id": run["_id"],
+            "graph_id": run["graph_id"],
+            "assistant_id": run["assistant_id"],
+        }
+        configurable = dict(asked.pop("configurable", None) or {}) | own | {SCOPE_KEY: self.scope}
+        configurable.pop("checkpoint_ns", None)
+        configurable.pop("checkpoint_id", None)
+        if given.get("checkpoint_id") and not self._beginning.progressed:
+            configurable["checkpoint_id"] = given["checkpoint_id"]
+        asked.setdefault("recursion_limit", self._recursion_limit)
+        metadata = dict(asked.pop("metadata", None) or {}) | (run.get("metadata") or {}) | own
+        config: dict[str, Any] = {**asked, "configurable": configurable, "metadata": metadata}
+        return config  # type: ignore[return-value]
+
+    async def _input(self, config: RunnableConfig) -> Any:
+        """What LangGraph is given: the input, a command, or nothing when the run's own checkpoint is the newest."""
+        given, start = self._claimed.payload, self._beginning
+        command = given.get("command")
+        goes_on = start.progressed or command is not None or given.get("input") is None
+        if goes_on and (gone := gone_nodes(start.waiting_at, self._served.graph.nodes)):
+            raise NodeGoneError(
+                f"thread {self.scope.thread_id} waits at {', '.join(gone)}, which graph {self._served.graph_id!r} "
+                f"(version {self._served.version}) does not have; serve a version that has it, or start a run with "
+                f"a command that goes to another node"
+            )
+        if start.progressed:
+            return None
+        if command is None:
+            return given.get("input")
+        resume = command.get("resume")
+        if resume is not None:
+            waiting = [i["id"] for i in (self._claimed.thread or {}).get("interrupts") or ()]
+            resume = resume_map(resume, waiting)
+            if self.scope.epoch > 1:
+                state = await self._served.graph.aget_state(config)
+                resume = still_to_answer(resume, [i.id for i in state.interrupts]) if waiting else resume
+                if resume is None:
+                    return None
+        return Command(update=command.get("update"), resume=resume, goto=_goto(command.get("goto")))
+
+    def _describe(
+        self, ns: str, checkpoint: Checkpoint, metadata: CheckpointMetadata, _config: RunnableConfig
+    ) -> dict[str, Any]:
+        now = time.perf_counter()
+        before = self._put_at.get(ns)
+        self._put_at[ns] = now
+        values = checkpoint["channel_values"]
+        changed = [c for c in checkpoint.get("updated_channels") or () if not is_internal(c)]
+        text, truncated = self._text.of(ns, values, changed)
+        source = metadata.get("source", "loop")
+        event: dict[str, Any] = {
+            "source": source,
+            "nodes": [] if source == "input" else list(nodes_ran(checkpoint)),
+            "next": list(nodes_next(checkpoint)),
+            "channels": changed,
+            "text": text,
+        }
+        if truncated:
+            event["text_truncated"] = True
+        if before is not None:
+            event["duration_ms"] = round((now - before) * 1000, 3)
+        return event
+
+    def _on_durable(self, document: Mapping[str, Any]) -> None:
+        if document["ns"] == "":
+            self.progress.head = document["checkpoint_id"]
+            self.progress.next = tuple(document["ev"]["next"])
+            if document["ev"]["source"] == "loop":
+                self.progress.steps += 1
+        self._publish(document)
+
+
+def _goto(goto: Any) -> Any:
+    """``goto`` of a command as the API gives it: a node, a list of nodes, or of ``{"node", "input"}``."""
+    if goto is None:
+        return ()
+    if isinstance(goto, list):
+        return [_goto(one) for one in goto]
+    if isinstance(goto, dict):
+        return Send(goto["node"], goto.get("input"))
+    return goto

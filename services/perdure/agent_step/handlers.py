@@ -1,0 +1,21 @@
+"""What agent-step does with each command. A command is a hint: the run's document decides (``perdure.schemas.commands``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from perdure.agent_step.worker import Worker
+from perdure.schemas.commands import CancelRun, StartRun
+from perdure.schemas.envelope import Decoded
+
+
+async def handle(worker: Worker, batch: Sequence[Decoded]) -> None:
+    """Handle a batch; returns when every claim of it is durable.
+
+    A run that is to be cancelled and runs nowhere is claimed like any other and ends as cancelled before its first superstep.
+    """
+    threads = {d.message.thread_id for d in batch if isinstance(d.message, StartRun)}
+    cancelled = {d.message.run_id: d.message.thread_id for d in batch if isinstance(d.message, CancelRun)}
+    threads.update(cancelled[run_id] for run_id in worker.cancel(list(cancelled)))
+    if threads:
+        await worker.start(threads)

@@ -1,0 +1,119 @@
+"""The history of a thread as its owner sees it: entries for transitions, and what is there when a run is taken over (ADR 1).
+
+Contract: :func:`begin` returns when the run's ``started`` entry is durable; from then on no earlier owner can write. If an earlier
+owner had ended the run already, the outcome that it recorded is returned instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from perdure.agent_step.claims import Claimed
+from perdure.agent_step.domain import Outcome
+from perdure.chassis.group_commit import DuplicateKey
+from perdure.checkpoint import PerdureSaver, keys
+from perdure.checkpoint.errors import Fenced
+
+ENTRY_FIELDS = dict.fromkeys(
+    ("kind", "thread", "run", "epoch", "seq", "ns", "checkpoint_id", "parent", "step", "event", "at", "ev"), 1
+)
+"""Projection of a history document that holds what its event needs, without the state."""
+
+
+@dataclass(slots=True)
+class Beginning:
+    """Where an owner begins."""
+
+    first_seq: int
+    """The first sequence number of the run, over all its owners."""
+    next_seq: int
+    """The next free one."""
+    head: str | None
+    """The newest root checkpoint id; ``None`` when the thread has none."""
+    waiting_at: tuple[str, ...] = ()
+    """The nodes that are next there."""
+    progressed: bool = False
+    """Whether the newest root checkpoint is this run's own, so that it goes on without its input."""
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    """The run's entries that may not have been published, oldest first, the new ``started`` last."""
+    ended: Outcome | None = None
+    ended_seq: int = 0
+
+
+async def begin(saver: PerdureSaver, claimed: Claimed, worker_id: str) -> Beginning:
+    """Take over a run that was claimed."""
+    run, thread = claimed.run, claimed.thread or {}
+    left = Beginning(
+        first_seq=thread.get("seq", 0) + 1,
+        next_seq=thread.get("seq", 0) + 1,
+        head=thread.get("head"),
+        waiting_at=tuple(thread.get("next") or ()),
+    )
+    if run["epoch"] == 1:
+        try:
+            return await _start(saver, run, left, worker_id)
+        except Fenced:
+            pass  # the run before ended and its thread's document does not say so yet: look at the history itself
+    while True:
+        left.next_seq = await saver.fence(run["thread_id"], run["_id"], run["epoch"], left.first_seq)
+        await _read_back(saver, run, left)
+        if left.ended is not None:
+            return left
+        try:
+            return await _start(saver, run, left, worker_id)
+        except Fenced:
+            continue  # somebody wrote between the fence and the start: look again
+
+
+async def append(
+    saver: PerdureSaver, run: Mapping[str, Any], seq: int, event: str, ev: dict[str, Any]
+) -> dict[str, Any]:
+    """Add a transition of a run to its thread's history, durably; the entry.
+
+    Raises:
+        Fenced: the sequence number is taken: the run has another owner.
+
+    """
+    entry: dict[str, Any] = {
+        "_id": keys.entry(run["thread_id"], seq),
+        "kind": keys.ENTRY,
+        "thread": run["thread_id"],
+        "run": run["_id"],
+        "epoch": run["epoch"],
+        "seq": seq,
+        "at": datetime.now(UTC),
+        "event": event,
+        "ev": ev,
+    }
+    try:
+        await saver.notebook.commit.write(inserts=[entry])
+    except DuplicateKey as error:
+        raise Fenced(run["thread_id"], run["_id"], run["epoch"], seq) from error
+    return entry
+
+
+async def _start(saver: PerdureSaver, run: Mapping[str, Any], left: Beginning, worker_id: str) -> Beginning:
+    entry = await append(saver, run, left.next_seq, "started", {"worker_id": worker_id})
+    left.next_seq += 1
+    left.entries.append(entry)
+    return left
+
+
+async def _read_back(saver: PerdureSaver, run: Mapping[str, Any], left: Beginning) -> None:
+    """Read what is stored from the run's first number on."""
+    query = {"thread": run["thread_id"], "seq": {"$gte": left.first_seq, "$lt": left.next_seq}}
+    found = [e for e in await saver.notebook.store.find(query, ENTRY_FIELDS) if e["kind"] != keys.FENCE]
+    found.sort(key=lambda entry: entry["seq"])
+    left.entries = [entry for entry in found if entry["run"] == run["_id"]]
+    roots = [entry for entry in found if entry["kind"] == keys.CHECKPOINT and entry["ns"] == ""]
+    if roots:
+        newest = max(roots, key=lambda entry: str(entry["checkpoint_id"]))
+        left.head = newest["checkpoint_id"]
+        left.waiting_at = tuple(newest.get("ev", {}).get("next", ()))
+        left.progressed = newest["run"] == run["_id"]
+    ends = [entry for entry in left.entries if entry["kind"] == keys.ENTRY and entry["event"] != "started"]
+    if ends:
+        left.ended, left.ended_seq = Outcome.from_entry(ends[-1]), ends[-1]["seq"]

@@ -1,0 +1,12 @@
+"""Prometheus metrics of agent-step."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge
+
+OPEN = Gauge("perdure_agent_step_open_runs", "Runs that this worker executes at this moment")
+ENDED = Counter("perdure_agent_step_runs_ended", "Runs that ended here, by status", ["status"])
+CHECKPOINTS = Counter("perdure_agent_step_checkpoints", "Checkpoints written by this worker")
+HANDED_OVER = Counter("perdure_agent_step_runs_handed_over", "Runs given to other workers at a superstep's end")
+LOST = Counter("perdure_agent_step_runs_lost", "Runs found to have another owner")
+LEASES_LOST = Counter("perdure_agent_step_leases_lost", "How often this worker was declared dead while it lived")

@@ -1,0 +1,205 @@
+"""The worker: the runs that this process owns, from claim to settlement.
+
+Contract: at most ``max_open_runs`` at once. Every owned run ends in exactly one of four ways: its end is recorded; it is handed
+over; it is found to have another owner and dropped; or it is put back after a sequence number of it was taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from perdure.agent_step import metrics
+from perdure.agent_step.claims import Claimed, Claims
+from perdure.agent_step.domain import Outcome, UnknownGraphError, error_info
+from perdure.agent_step.endings import Endings
+from perdure.agent_step.execution import Execution, HandedOver, Lost, StopReason
+from perdure.agent_step.graphs import ServedGraph
+from perdure.agent_step.history import Beginning, begin
+from perdure.agent_step.publisher import SOURCE, RunEvents
+from perdure.agent_step.settings import AgentStepSettings
+from perdure.chassis.group_commit import GroupCommit
+from perdure.chassis.group_read import GroupRead
+from perdure.chassis.kafka.producer import Producer
+from perdure.chassis.telemetry import logger
+from perdure.checkpoint import PerdureSaver
+from perdure.checkpoint.errors import Fenced
+from perdure.schemas.commands import StartReason, StartRun
+from perdure.schemas.documents import RunDocument, RunStatus
+from perdure.schemas.envelope import encode
+from perdure.schemas.topics import COMMANDS
+from pymongo import UpdateOne
+
+log = logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What the worker works with."""
+
+    saver: PerdureSaver
+    runs: GroupCommit
+    claims: Claims
+    endings: Endings
+    producer: Producer
+    graphs: Mapping[str, ServedGraph]
+
+
+class Worker:
+    """Owns and executes runs."""
+
+    def __init__(self, settings: AgentStepSettings, ports: Ports) -> None:
+        self._settings = settings
+        self._ports = ports
+        self._open: dict[str, Execution | None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._claiming = 0
+        self._draining = False
+        self._next_pending: GroupRead[str, str] = GroupRead(self._oldest_pending, availability=ports.saver.availability)
+
+    def room(self) -> int:
+        """How many more runs may be claimed now; 0 while the database is away or the worker is ending."""
+        if self._draining or not self._ports.saver.availability.available:
+            return 0
+        return max(0, self._settings.max_open_runs - len(self._open) - self._claiming)
+
+    @property
+    def open_runs(self) -> int:
+        """Runs owned at this moment."""
+        return len(self._open)
+
+    async def start(self, thread_ids: Collection[str]) -> None:
+        """Claim what is due on these threads; returns when the claims are durable, not when the runs end."""
+        if self._draining:
+            return
+        self._claiming += len(thread_ids)
+        try:
+            claimed = await self._ports.claims.claim(thread_ids)
+        finally:
+            self._claiming -= len(thread_ids)
+        for one in claimed:
+            self._open[one.run["_id"]] = None
+            task = asyncio.create_task(self._own(one), name=f"run {one.run['_id']}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        metrics.OPEN.set(len(self._open))
+
+    def cancel(self, run_ids: Sequence[str]) -> list[str]:
+        """Cancel those that are executed here; the others."""
+        others = []
+        for run_id in run_ids:
+            execution = self._open.get(run_id)
+            if execution is not None:
+                execution.stop(StopReason.CANCELLED)
+            elif run_id not in self._open:
+                others.append(run_id)
+        return others
+
+    def lose_everything(self) -> None:
+        """The lease is lost: others may own the runs by now."""
+        for execution in self._open.values():
+            if execution is not None:
+                execution.stop(StopReason.LOST)
+
+    async def drain(self, grace_s: float) -> None:
+        """Hand every run over: at the end of its superstep, or at once when the grace period (seconds) is over."""
+        self._draining = True
+        for execution in self._open.values():
+            if execution is not None:
+                execution.drain()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace_s * 0.7)
+        for execution in self._open.values():
+            if execution is not None:
+                execution.stop(StopReason.SHUTDOWN)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace_s * 0.3)
+
+    async def _own(self, claimed: Claimed) -> None:
+        run = claimed.run
+        events = RunEvents(self._ports.producer, run, self._settle)
+        try:
+            await self._carry(claimed, events)
+        except (Fenced, Lost):
+            metrics.LOST.inc()
+            log.warning("run.lost", run_id=run["_id"], thread_id=run["thread_id"], epoch=run["epoch"])
+            await self._put_back(run, StartReason.RECOVERED)
+        except Exception:
+            log.exception("run.abandoned", run_id=run["_id"], thread_id=run["thread_id"], epoch=run["epoch"])
+            await self._put_back(run, StartReason.RECOVERED)
+        finally:
+            self._open.pop(run["_id"], None)
+            metrics.OPEN.set(len(self._open))
+
+    async def _carry(self, claimed: Claimed, events: RunEvents) -> None:
+        """From the claim to the recorded end, or to the hand-over."""
+        run = claimed.run
+        beginning = await begin(self._ports.saver, claimed, run["owner"] or "")
+        for entry in beginning.entries:
+            events.publish(entry)
+        if beginning.ended is not None:
+            await self._ports.endings.project(run, beginning.ended, beginning.first_seq, beginning.ended_seq)
+        else:
+            seq, outcome = await self._execute(claimed, beginning, events)
+            if outcome is None:
+                return
+            events.publish(await self._ports.endings.record(run, outcome, beginning.first_seq, seq))
+            metrics.ENDED.labels(status=outcome.status.value).inc()
+        events.end()
+        if (enqueued := await self._next_pending.get(run["thread_id"])) is not None:
+            await self._publish_start(run, StartReason.ENQUEUED, enqueued)
+
+    async def _execute(self, claimed: Claimed, beginning: Beginning, events: RunEvents) -> tuple[int, Outcome | None]:
+        """Execute; the sequence number for the end, and the outcome (``None``: handed over)."""
+        run = claimed.run
+        served = self._ports.graphs.get(run["graph_id"])
+        if served is None:
+            known = ", ".join(sorted(self._ports.graphs))
+            error = UnknownGraphError(f"no graph {run['graph_id']!r} is served here; this worker serves {known}")
+            return beginning.next_seq, Outcome(
+                RunStatus.ERROR, error_info(error), next=beginning.waiting_at, head=beginning.head
+            )
+        execution = Execution(claimed, served, beginning, events.publish, self._settings.recursion_limit)
+        self._open[run["_id"]] = execution
+        if self._draining:
+            execution.drain()
+        try:
+            outcome = await execution.run()
+        except HandedOver:
+            metrics.HANDED_OVER.inc()
+            log.info("run.handed_over", run_id=run["_id"], thread_id=run["thread_id"])
+            await self._put_back(run, StartReason.HANDED_OVER)
+            return 0, None
+        finally:
+            execution.scope.close()
+            metrics.CHECKPOINTS.inc(execution.scope.next_seq - beginning.next_seq)
+        return execution.scope.take_seq(), outcome
+
+    async def _put_back(self, run: RunDocument, reason: StartReason) -> None:
+        await self._ports.claims.release(run)
+        await self._publish_start(run, reason, run["_id"])
+
+    async def _publish_start(self, run: RunDocument, reason: StartReason, run_id: str) -> None:
+        command = StartRun(tenant=run["tenant"], thread_id=run["thread_id"], run_id=run_id, reason=reason)
+        record = encode(
+            command,
+            id=f"{run_id}:start:{run['_id']}:{run['epoch']}",
+            source=SOURCE,
+            correlation_id=run_id,
+            causation_id=f"{run['_id']}:start",
+            traceparent=run.get("traceparent"),
+        )
+        await self._ports.producer.send(COMMANDS.name, record)
+
+    def _settle(self, run: RunDocument) -> None:
+        task = asyncio.create_task(self._mark_settled(run), name=f"settle {run['_id']}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _mark_settled(self, run: RunDocument) -> None:
+        update = UpdateOne({"_id": run["_id"], "epoch": run["epoch"], "owner": None}, {"$set": {"settled": True}})
+        await self._ports.runs.write(updates=[update])
+
+    async def _oldest_pending(self, thread_ids: Sequence[str]) -> Mapping[str, str]:
+        return await self._ports.claims.oldest_pending(thread_ids)

@@ -1,0 +1,35 @@
+"""One leader among the scheduler's instances: a lease in ``leaders``, by the database's clock."""
+
+from __future__ import annotations
+
+from perdure.chassis.mongo import Database, from_now
+from perdure.schemas.documents import LEADERS
+from pymongo.errors import DuplicateKeyError
+
+
+class Leadership:
+    """The lease of one role."""
+
+    def __init__(self, db: Database, role: str, instance: str, ttl_s: float) -> None:
+        self._leaders = db[LEADERS]
+        self._role = role
+        self._instance = instance
+        self._ttl_s = ttl_s
+
+    async def acquire(self) -> bool:
+        """Take or renew the lease; whether this instance leads now."""
+        lease = {"holder": self._instance, "expires_at": from_now(self._ttl_s)}
+        ours_or_free = {
+            "_id": self._role,
+            "$or": [{"holder": self._instance}, {"$expr": {"$lt": ["$expires_at", "$$NOW"]}}],
+        }
+        try:
+            # With upsert, "somebody else holds it" shows as a duplicate key.
+            await self._leaders.update_one(ours_or_free, [{"$set": lease}], upsert=True)
+        except DuplicateKeyError:
+            return False
+        return True
+
+    async def resign(self) -> None:
+        """Give the lease back, so that nobody waits for it to expire."""
+        await self._leaders.delete_one({"_id": self._role, "holder": self._instance})
