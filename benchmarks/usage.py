@@ -1,0 +1,137 @@
+"""What a benchmark run costs: CPU seconds by process, bytes on disk, and a profile of one worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import psutil
+from perdure.local.stack import Stack
+
+TOP = 25
+_RATE = 200
+_PYSPY = Path(sys.executable).parent / "py-spy"
+
+
+def cpu_seconds(stack: Stack) -> dict[str, float]:
+    """CPU seconds (user and system, with all children) of each server and service of a stack, by name."""
+    found: dict[str, float] = {}
+    for name, record in stack.state.read().records.items():
+        process = record.identity.process()
+        if process is not None:
+            found[name] = _tree_seconds(process)
+    return found
+
+
+def own_cpu_seconds() -> float:
+    """CPU seconds of this process without its children."""
+    times = os.times()
+    return times.user + times.system
+
+
+def busy_seconds() -> float:
+    """CPU seconds that the whole machine was not idle."""
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system + times.irq + times.softirq)
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes on disk below a folder."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += (Path(place) / name).stat().st_blocks * 512
+            except FileNotFoundError:  # a server may remove its files at any time
+                continue
+    return total
+
+
+def difference(after: Mapping[str, float], before: Mapping[str, float]) -> dict[str, float]:
+    """``after - before`` for each name of ``after``."""
+    return {name: value - before.get(name, 0.0) for name, value in after.items()}
+
+
+def _tree_seconds(process: psutil.Process) -> float:
+    total = 0.0
+    for one in [process, *process.children(recursive=True)]:
+        try:
+            times = one.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system
+        if one is process:
+            total += times.children_user + times.children_system
+    return total
+
+
+class Profile:
+    """py-spy, attached to one process until :meth:`stop`; the result is a speedscope file."""
+
+    def __init__(self, pid: int, file: Path) -> None:
+        self.file = file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._log = file.with_suffix(".log").open("wb")
+        options = ["--rate", str(_RATE), "--function", "--nonblocking", "--format", "speedscope"]
+        self._process = subprocess.Popen(
+            [str(_PYSPY), "record", "--pid", str(pid), *options, "--output", str(file)],
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def stop(self) -> list[str]:
+        """End it and say which functions took the time: own time, and time with what they called.
+
+        Raises:
+            RuntimeError: py-spy wrote nothing; its own words are in the ``.log`` beside the file.
+
+        """
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(timeout=60)
+        self._log.close()
+        if not self.file.exists():
+            raise RuntimeError(f"py-spy wrote no profile; see {self.file.with_suffix('.log')}")
+        return list(_top(json.loads(self.file.read_text())))
+
+
+def _top(speedscope: dict[str, object]) -> Iterator[str]:
+    shared, profiles = speedscope["shared"], speedscope["profiles"]
+    assert isinstance(shared, dict)
+    assert isinstance(profiles, list)
+    names = [f"{frame['name']} ({_place(frame.get('file') or '?')})" for frame in shared["frames"]]
+    places = [_package(frame.get("file") or "?") for frame in shared["frames"]]
+    own: Counter[str] = Counter()
+    total: Counter[str] = Counter()
+    packages: Counter[str] = Counter()
+    weight = 0.0
+    for profile in profiles:
+        for stack, seconds in zip(profile["samples"], profile["weights"], strict=True):
+            if not stack:
+                continue
+            weight += seconds
+            own[names[stack[-1]]] += seconds
+            packages[places[stack[-1]]] += seconds
+            for name in {names[frame] for frame in stack}:
+                total[name] += seconds
+    for title, counter in (("own time by package", packages), ("own time", own), ("with what they called", total)):
+        yield f"{title}:"
+        yield from (f"  {seconds / weight:6.1%}  {name}" for name, seconds in counter.most_common(TOP))
+
+
+def _place(file: str) -> str:
+    return file.rsplit("site-packages/", maxsplit=1)[-1]
+
+
+def _package(file: str) -> str:
+    parts = Path(_place(file)).parts
+    if "perdure" in parts:
+        return ".".join(parts[parts.index("perdure") :][:2]).removesuffix(".py")
+    return parts[0].removesuffix(".py") if parts and parts[0] != "/" else "python"
