@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-
-from pydantic import ValidationError
+from typing import Any
 
 from perdure.schemas.message import Message
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError, to_json
 
 CONTENT_TYPE = b"application/json"
 SPEC_VERSION = b"1.0"
@@ -99,7 +100,26 @@ def encode(
         headers.append(("ce_causationid", causation_id.encode()))
     if traceparent is not None:
         headers.append(("ce_traceparent", traceparent.encode()))
-    return Record(message.partition_key, message.__pydantic_serializer__.to_json(message), headers)
+    return Record(message.partition_key, _value(message), headers)
+
+
+def _value(message: Message) -> bytes:
+    try:
+        return message.__pydantic_serializer__.to_json(message)
+    except PydanticSerializationError:
+        # Text of a graph may hold lone surrogates, which UTF-8 cannot say; the record must go out all the same.
+        return to_json(_sayable(message.model_dump()))
+
+
+def _sayable(value: Any) -> Any:
+    """The value with ``?`` for every lone surrogate."""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, Mapping):
+        return {_sayable(key): _sayable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_sayable(item) for item in value]
+    return value
 
 
 def header_text(headers: Iterable[tuple[str, bytes | str | None]] | None) -> dict[str, str]:
@@ -107,6 +127,7 @@ def header_text(headers: Iterable[tuple[str, bytes | str | None]] | None) -> dic
 
     Raises:
         UndecodableError: a header is not UTF-8.
+
     """
     result: dict[str, str] = {}
     for name, value in headers or ():
@@ -134,6 +155,7 @@ def decode(
     Raises:
         UndecodableError: a header is missing or malformed (reason ``envelope``), the type is not known (``unknown_type``), its
             version is not known (``unknown_version``), or the value does not fit the schema (``payload``).
+
     """
     envelope = _envelope(header_text(headers))
     cls = types.get((envelope.type, envelope.version))

@@ -20,12 +20,15 @@ class Topic:
         partitions: How many partitions at least; never lowered.
         config: Kafka topic settings, as Kafka writes them.
         consumed: Whether one of our services reads it; then it has a dead-letter topic.
+        summary: What it carries.
+
     """
 
     name: str
     partitions: int
     config: dict[str, str] = field(default_factory=dict)
     consumed: bool = True
+    summary: str = ""
 
     @property
     def dead(self) -> str:
@@ -37,18 +40,38 @@ def _retention(ms: int) -> dict[str, str]:
     return {"cleanup.policy": "delete", "retention.ms": str(ms)}
 
 
-COMMANDS = Topic("perdure.commands", 12, _retention(7 * DAY_MS) | {"max.message.bytes": "1048576"})
-EVENTS = Topic("perdure.events", 12, _retention(7 * DAY_MS) | {"max.message.bytes": "4194304"})
-VALIDATIONS = Topic("perdure.validations", 6, _retention(7 * DAY_MS))
-VERDICTS = Topic("perdure.verdicts", 6, _retention(7 * DAY_MS))
-STREAM = Topic("perdure.stream", 6, _retention(HOUR_MS), consumed=False)
-REPLIES = Topic("perdure.replies", 6, _retention(HOUR_MS))
-NOTIFICATIONS = Topic("perdure.notifications", 6, _retention(7 * DAY_MS))
+COMMANDS = Topic(
+    "perdure.commands",
+    12,
+    _retention(7 * DAY_MS) | {"max.message.bytes": "1048576"},
+    summary="What agent-step is asked to do with a run.",
+)
+EVENTS = Topic(
+    "perdure.events",
+    12,
+    _retention(7 * DAY_MS) | {"max.message.bytes": "4194304"},
+    summary="Every state transition of every thread.",
+)
+VALIDATIONS = Topic(
+    "perdure.validations", 6, _retention(7 * DAY_MS), summary="Premises to check right before a destructive act."
+)
+VERDICTS = Topic("perdure.verdicts", 6, _retention(7 * DAY_MS), summary="Whether the premises still hold.")
+STREAM = Topic("perdure.stream", 6, _retention(HOUR_MS), consumed=False, summary="Output of nodes while they run.")
+REPLIES = Topic("perdure.replies", 6, _retention(HOUR_MS), summary="Answers to commands that ask for one.")
+NOTIFICATIONS = Topic(
+    "perdure.notifications", 6, _retention(7 * DAY_MS), summary="Deliveries to webhooks, e-mail and chat."
+)
 
 PRIMARY: tuple[Topic, ...] = (COMMANDS, EVENTS, VALIDATIONS, VERDICTS, STREAM, REPLIES, NOTIFICATIONS)
 
 DEAD: tuple[Topic, ...] = tuple(
-    Topic(topic.dead, 1, _retention(30 * DAY_MS) | {"max.message.bytes": "8388608"}, consumed=False)
+    Topic(
+        topic.dead,
+        1,
+        _retention(30 * DAY_MS) | {"max.message.bytes": "8388608"},
+        consumed=False,
+        summary=f"Records of {topic.name} that could not be handled, as they were, and why.",
+    )
     for topic in PRIMARY
     if topic.consumed
 )

@@ -16,6 +16,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+PIPE_WIDTH = 1000
 STATUS_STYLES = {
     "success": "green",
     "idle": "green",
@@ -39,7 +40,8 @@ class Output:
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
-        self._out = Console(soft_wrap=True)
+        # What goes into a pipe or a file is not folded to the width of a screen that nobody looks at.
+        self._out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
         self._err = Console(stderr=True, soft_wrap=True)
 
     def display(self) -> ConsoleDisplay:
