@@ -146,6 +146,26 @@ async def test_the_scope_reaches_subgraphs_and_synchronous_nodes(saver: PerdureS
     assert len(saver.notebook.pages) == 1, "only what was read without the scope is still remembered"
 
 
+async def test_another_thread_inside_a_run_is_not_its_history(saver: PerdureSaver) -> None:
+    other = chain(saver, "other")
+
+    async def node(_: State) -> dict[str, Any]:
+        return {"messages": (await other.ainvoke({"messages": [], "n": 0}, config("elsewhere")))["messages"]}
+
+    builder = StateGraph(State)
+    builder.add_node("node", node)
+    builder.add_edge(START, "node")
+    scope = RunScope("t", "r", 1, 1, new_thread=True)
+    await builder.compile(checkpointer=saver).ainvoke(
+        {"messages": [], "n": 0}, config(**{SCOPE_KEY: scope}), durability="sync"
+    )
+    sequenced = await saver.notebook.store.find({"seq": {"$exists": True}})
+    assert {document["thread"] for document in sequenced} == {"t"}
+    assert sorted(document["seq"] for document in sequenced) == list(range(1, scope.next_seq))
+    found = [one async for one in saver.alist(None, filter={"step": 1})]
+    assert {one.config["configurable"]["thread_id"] for one in found} == {"t", "elsewhere"}
+
+
 @pytest.mark.parametrize(
     "value", ["s" * (20 << 20), [os.urandom(1 << 19).hex() for _ in range(20)]], ids=["str", "list"]
 )

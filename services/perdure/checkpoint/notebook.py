@@ -144,7 +144,7 @@ class Notebook:
         if checkpoint_id := conf.get("checkpoint_id"):
             return await self.store.exact(place_of(config, checkpoint_id))
         keys.checked("checkpoint namespace", ns, empty=True)
-        if scope is None or scope.thread_id != thread:
+        if scope is None:
             return await self.store.newest(thread, ns)
         page = self.pages.of(thread, scope).namespaces.get(ns)
         if scope.new_thread and page is None:

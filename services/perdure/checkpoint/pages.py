@@ -46,7 +46,7 @@ class ThreadPages:
     stored: set[bytes] = field(default_factory=set)
     """Digests of segments that are stored, or on their way before anything that could name them."""
     sealed: dict[int, bytes] = field(default_factory=dict)
-    """With an encrypting serializer: the segments by the fingerprint of their plain bytes."""
+    """Digests of the segments of a block by the fingerprint of its plain bytes."""
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(IN_FLIGHT_LIMIT))
     weight: int = 0
 

@@ -75,6 +75,7 @@ class RunScope:
 
 
 def scope_of(config: RunnableConfig) -> RunScope | None:
-    """The scope that travels in ``config``, if any."""
-    scope = config["configurable"].get(SCOPE_KEY)
-    return scope if isinstance(scope, RunScope) else None
+    """The scope that travels in ``config``, if any. A node may use another thread: that is not the run's history."""
+    conf = config["configurable"]
+    scope = conf.get(SCOPE_KEY)
+    return scope if isinstance(scope, RunScope) and scope.thread_id == conf.get("thread_id") else None

@@ -56,7 +56,7 @@ class Bundle:
         return address in self.fresh or address in self._pages.stored
 
     def sealed_before(self, block: Block) -> bytes | None:
-        """The segments that hold the same plain bytes: ciphertext differs each time, so its digest cannot tell."""
+        """The segments that hold the same plain bytes: found without a digest, which could not tell ciphertext."""
         return self.sealed.get(block.mark) or self._pages.sealed.get(block.mark)
 
     def submit(self) -> list[Document]:
@@ -75,7 +75,7 @@ def finish(codec: Codec, bundle: Bundle) -> None:
     for block in bundle.unfinished():
         if block.pieces is None:
             continue
-        if codec.encrypts and (known := bundle.sealed_before(block)):
+        if known := bundle.sealed_before(block):
             block.digests, block.pieces = known, None
             continue
         addresses = []
@@ -91,8 +91,7 @@ def finish(codec: Codec, bundle: Bundle) -> None:
             bundle.nbytes += len(data) + 128
         block.digests = b"".join(addresses)
         block.pieces = None
-        if codec.encrypts:
-            bundle.sealed[block.mark] = block.digests
+        bundle.sealed[block.mark] = block.digests
 
 
 def encode_value(

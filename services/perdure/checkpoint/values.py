@@ -98,6 +98,10 @@ def atom(value: Any) -> Encoded:
     return Encoded(INLINE, 0, inline=value)
 
 
+NOTHING: Final = atom(None)
+"""Most channels hold ``None`` most of the time."""
+
+
 def is_atom(value: Any) -> bool:
     """Whether a body can hold ``value`` as it is."""
     kind = type(value)
@@ -114,7 +118,7 @@ def encode(codec: Codec, value: Any, previous: Encoded | None) -> Encoded:
 
     """
     if codec.plain_atoms and is_atom(value):
-        return atom(value)
+        return NOTHING if value is None else atom(value)
     if not isinstance(value, _DeltaSnapshot):
         return _encode_plain(codec, value, None if previous is None or previous.snapshot else previous)
     inner = _encode_plain(codec, value.value, previous if previous is not None and previous.snapshot else None)
