@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any, Final
 
 import orjson
+
 from perdure.chassis.opensearch import UNAVAILABLE_STATUS
 from perdure.indexer.domain import event_id
 from perdure.schemas.index import IndexDocument

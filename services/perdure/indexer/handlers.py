@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final, cast
 
+from prometheus_client import Counter, Histogram
+
 from perdure.chassis.kafka.deadletter import Origin, bury
 from perdure.chassis.kafka.producer import KafkaRefusedError, Producer
 from perdure.chassis.telemetry import logger
@@ -24,7 +26,6 @@ from perdure.schemas.deadletter import Reason
 from perdure.schemas.envelope import UndecodableError, decode
 from perdure.schemas.events import EVENTS, Event
 from perdure.schemas.index import IndexDocument
-from prometheus_client import Counter, Histogram
 
 log = logger(__name__)
 
@@ -51,24 +52,23 @@ class Indexing:
 
     async def handle(self, records: Sequence[Origin]) -> None:
         """Index a batch."""
-        documents: dict[str, IndexDocument] = {}
+        items: dict[str, Item] = {}
         origins: dict[str, Origin] = {}
         for record in records:
-            document = await self._document(record)
-            if document is not None:
-                id_ = event_id(document)
-                documents[id_] = document
+            item = await self._item(record)
+            if item is not None:
+                id_ = event_id(item.document)
+                items[id_] = item
                 origins[id_] = record
-        if not documents:
+        if not items:
             return
-        items = [state_item(document) for document in documents.values()]
-        items.extend(newest_item(document) for document in newest(documents.values()).values())
-        refused = await self._writer.write(items)
-        for item, why in refused:
+        documents = [item.document for item in items.values()]
+        latest = [newest_item(document) for document in newest(documents).values()]
+        for item, why in await self._writer.write([*items.values(), *latest]):
             await self._refused(item, why, origins)
         self._measure(documents)
 
-    async def _document(self, record: Origin) -> IndexDocument | None:
+    async def _item(self, record: Origin) -> Item | None:
         """The document of a record; ``None`` after burying one that cannot be read."""
         try:
             decoded = decode(list(record.headers), record.value, EVENTS)
@@ -77,7 +77,7 @@ class Indexing:
             return None
         event = cast("Event", decoded.message)
         try:
-            return document_of(event, self._redaction, self._settings.index_text_limit)
+            return state_item(document_of(event, self._redaction, self._settings.index_text_limit))
         except (ValueError, TypeError, RecursionError) as error:
             await self._bury(record, Reason.HANDLER, f"no document can be made of it: {error!r}")
             return None
@@ -109,8 +109,8 @@ class Indexing:
                 return
 
     @staticmethod
-    def _measure(documents: dict[str, IndexDocument]) -> None:
+    def _measure(documents: Sequence[IndexDocument]) -> None:
         INDEXED.inc(len(documents))
         BATCH.observe(len(documents))
-        oldest = min(document["occurred_at"] for document in documents.values())
+        oldest = min(document["occurred_at"] for document in documents)
         AGE.observe(max(0.0, (datetime.now(UTC) - oldest).total_seconds()))

@@ -98,7 +98,7 @@ async def read_layout(client: OpenSearch) -> Layout:
         if STATES in index["aliases"]
     )
     threads = [name for name, index in found.items() if THREADS in index["aliases"]]
-    current = next((name for _, name, aliases in states if STATES_WRITE in aliases), None)
+    current = next((name for _, name, aliases in states if aliases.get(STATES_WRITE, {}).get("is_write_index")), None)
     if current is None:
         raise OpenSearchRefusedError(404, "aliases_not_found_exception", f"no index is behind {STATES_WRITE}", "GET")
     position = [name for _, name, _ in states].index(current)
@@ -113,7 +113,7 @@ async def roll_over(client: OpenSearch, layout: Layout, *, max_size: str, max_do
         done = await client.request(
             "POST",
             f"/{STATES_WRITE}/_rollover/{following}",
-            {"conditions": {"max_size": max_size, "max_docs": max_docs}},
+            {"conditions": {"max_size": max_size, "max_docs": max_docs}, "aliases": {STATES: {}}},
         )
     except OpenSearchRefusedError as error:
         if error.type == "resource_already_exists_exception":

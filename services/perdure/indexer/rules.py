@@ -15,10 +15,11 @@ from jsonpath import compile as compile_path
 from jsonpath.path import JSONPath
 from jsonpath.segments import JSONPathRecursiveDescentSegment
 from jsonpath.selectors import IndexSelector, NameSelector, SliceSelector, WildcardSelector
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+
 from perdure.chassis import json
 from perdure.chassis.errors import ConfigurationError
 from perdure.indexer.redaction import ANY, BELOW, Action, Redaction, Rule, split_path
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 NO_END = 2**63
 

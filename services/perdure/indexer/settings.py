@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from perdure.chassis.settings import ServiceSettings
 from pydantic import Field, SecretStr
+
+from perdure.chassis.settings import ServiceSettings
 
 
 class IndexerSettings(ServiceSettings):
@@ -29,7 +30,7 @@ class IndexerSettings(ServiceSettings):
     """A new states index begins when the present one is this large."""
     index_rollover_docs: int = Field(default=20_000_000, ge=1)
     """... or has this many documents."""
-    index_rollover_check_s: float = Field(default=30.0, gt=0)
+    index_rollover_check_s: float = Field(default=10.0, gt=0)
     """How often that is looked at, and the aliases read again, in seconds."""
     index_skew_s: float = Field(default=300.0, ge=0)
     """How far the clocks of workers and OpenSearch may differ, in seconds (ADR 4)."""

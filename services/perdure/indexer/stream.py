@@ -16,11 +16,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import faust
+from prometheus_client import Gauge
+
 from perdure.chassis.kafka.deadletter import Origin
 from perdure.chassis.telemetry import logger
 from perdure.indexer.settings import IndexerSettings
 from perdure.schemas import topics
-from prometheus_client import Gauge
 
 log = logger(__name__)
 

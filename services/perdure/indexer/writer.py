@@ -30,13 +30,28 @@ BACKOFF_CAP_S: Final = 10.0
 Refused = tuple[Item, str]
 
 
-class Writer:
-    """The states and threads indices, write side. Belongs to one event loop; one write at a time."""
+class IndicesGoneError(PerdureError):
+    """The new indices of a rebuild are gone or blocked: another rebuild was started meanwhile."""
 
-    def __init__(self, client: OpenSearch, settings: IndexerSettings) -> None:
+    def __init__(self, layout: Layout) -> None:
+        super().__init__(f"{layout.states} and {layout.threads} take no writes: was another rebuild started meanwhile?")
+
+
+class Writer:
+    """The states and threads indices, write side. Belongs to one event loop; one write at a time.
+
+    Args:
+        client: OpenSearch.
+        settings: Sizes and intervals.
+        fixed: Write there, whatever the aliases say, and begin no new index (a rebuild).
+
+    """
+
+    def __init__(self, client: OpenSearch, settings: IndexerSettings, fixed: Layout | None = None) -> None:
         self._client = client
         self._settings = settings
-        self._layout: Layout | None = None
+        self._fixed = fixed
+        self._layout: Layout | None = fixed
         self._looked_at = 0.0
         self._failures = 0
         self._waiting = False
@@ -50,6 +65,7 @@ class Writer:
         """Wait until templates, indices and aliases are there."""
         while self._layout is None:
             await self._look()
+        self._answered()
 
     async def write(self, items: Sequence[Item]) -> list[Refused]:
         """Write all; returns those that OpenSearch will never take, with its reasons."""
@@ -102,7 +118,6 @@ class Writer:
     ) -> Sequence[Item]:
         """The request as a whole is refused: narrow it down to the items that are to blame."""
         if error.status in {401, 403, 404}:
-            self._layout = None
             await self._pause(error)
             return items
         if len(items) == 1:
@@ -133,7 +148,7 @@ class Writer:
     async def _look_again(self) -> None:
         """Read the aliases again now and then, and begin a new index when the present one is full."""
         settings, layout = self._settings, self._layout
-        if layout is None or time.monotonic() - self._looked_at < settings.index_rollover_check_s:
+        if layout is None or self._fixed or time.monotonic() - self._looked_at < settings.index_rollover_check_s:
             return
         try:
             await indices.roll_over(
@@ -151,6 +166,8 @@ class Writer:
         self._layout, self._looked_at = layout, time.monotonic()
 
     async def _look(self) -> None:
+        if self._fixed:
+            raise IndicesGoneError(self._fixed)
         try:
             await indices.ensure(self._client)
             await self._read()
@@ -169,6 +186,8 @@ class Writer:
     async def _pause(self, reason: object) -> None:
         self._waiting = True
         self._failures += 1
+        # Much may have changed when it answers again: an index rolled over, rebuilt or lost.
+        self._layout = self._fixed
         wait_s = random.uniform(0.5, 1) * min(BACKOFF_CAP_S, BACKOFF_FIRST_S * 2 ** min(self._failures, 16))  # noqa: S311
         log.warning("index.waiting", attempt=self._failures, wait_s=round(wait_s, 2), reason=str(reason)[:500])
         await asyncio.sleep(wait_s)
