@@ -108,7 +108,7 @@ def _value(message: Message) -> bytes:
         return message.__pydantic_serializer__.to_json(message)
     except PydanticSerializationError:
         # Text of a graph may hold lone surrogates, which UTF-8 cannot say; the record must go out all the same.
-        return to_json(_sayable(message.model_dump()))
+        return to_json(_sayable(message.model_dump()), inf_nan_mode="null")
 
 
 def _sayable(value: Any) -> Any:

@@ -10,11 +10,12 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from perdure.chassis import json
-from perdure.local.display import ConsoleDisplay
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from perdure.chassis import json
+from perdure.local.display import ConsoleDisplay
 
 PIPE_WIDTH = 1000
 STATUS_STYLES = {

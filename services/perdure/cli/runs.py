@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
+
 from perdure.cli.client import Gateway
 from perdure.cli.errors import CommandError
 from perdure.cli.options import DEFAULT_URL, AsJson, Limit, RunArgument, ThreadArgument, Url
@@ -127,6 +128,9 @@ def _report(gateway: Gateway, output: Output, run: Mapping[str, Any], *, wait: b
     if wait:
         output.note(f"run {run['run_id']} on thread {run['thread_id']} has started; waiting")
         run = gateway.wait_run(run["thread_id"], run["run_id"], timeout_s)
+        if run["status"] == "interrupted":
+            state = gateway.get("threads", run["thread_id"], "state")
+            run = {**run, "next": state["next"], "interrupts": state["interrupts"]}
     output.result(run, fields(run, _FIELDS))
     if run["status"] in _FAILED:
         raise typer.Exit(1)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
+from rich.json import JSON
+
 from perdure.chassis import json
 from perdure.cli.client import Gateway
 from perdure.cli.options import DEFAULT_URL, AsJson, Limit, ThreadArgument, Url
 from perdure.cli.output import Output, fields, table
 from perdure.cli.parsing import moment
-from rich.json import JSON
 
 _STATE_FIELDS = {
     "checkpoint": "checkpoint.checkpoint_id",
@@ -28,7 +29,7 @@ _HISTORY_COLUMNS = {
 }
 _SEARCH_COLUMNS = {
     "thread": "thread_id",
-    "graph": "graph_id",
+    "graph": "graph",
     "step": "step",
     "status": "status",
     "nodes": "nodes",
@@ -75,7 +76,9 @@ def search(
     thread: Annotated[str | None, typer.Option(help="Of this thread.")] = None,
     since: Annotated[str | None, typer.Option(help="ISO 8601, 90m, 2h, 3d, today or yesterday.")] = None,
     until: Annotated[str | None, typer.Option(help="As --since.")] = None,
-    limit: Limit = 20,
+    run: Annotated[str | None, typer.Option(help="Of this run.")] = None,
+    cursor: Annotated[str | None, typer.Option(help="The next page: what --json called `cursor`.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=200, help="How many at most.")] = 20,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
@@ -85,13 +88,16 @@ def search(
         "q": text,
         "node": node,
         "status": status,
-        "graph_id": graph,
+        "graph": graph,
         "thread_id": thread,
+        "run_id": run,
+        "cursor": cursor,
         "since": moment(since, "--since"),
         "until": moment(until, "--until"),
         "limit": limit,
     }
     with Gateway(url) as gateway:
         found = gateway.get("search", **params)
-    hits = found["hits"] if isinstance(found, dict) else found
-    output.result(found, table(hits, _SEARCH_COLUMNS, "nothing found"))
+    output.result(found, table(found["items"], _SEARCH_COLUMNS, "nothing found"))
+    if found["total"] > len(found["items"]):
+        output.note(f"{len(found['items'])} of {found['total']}; --limit shows more")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+
 from perdure.cli.client import Gateway
-from perdure.cli.options import DEFAULT_URL, AsJson, Limit, ThreadArgument, Url
+from perdure.cli.options import DEFAULT_URL, AsJson, ThreadArgument, Url
 from perdure.cli.output import Output, fields, table
-from perdure.cli.parsing import json_argument
+from perdure.cli.parsing import json_argument, moment
 
 app = typer.Typer(no_args_is_help=True, help="Make and see threads.")
 
@@ -21,25 +22,41 @@ _FIELDS = {
     "interrupts": "interrupts",
     "error": "error",
 }
-_COLUMNS = {"thread": "thread_id", "status": "status", "updated": "updated_at", "metadata": "metadata"}
+_COLUMNS = {
+    "thread": "thread_id",
+    "graph": "graph",
+    "status": "status",
+    "step": "step",
+    "nodes": "nodes",
+    "next": "next",
+    "changed": "occurred_at",
+}
 
 
 @app.command("list")
 def list_threads(
-    status: Annotated[str | None, typer.Option(help="idle, busy, interrupted or error.")] = None,
-    metadata: Annotated[str | None, typer.Option(metavar="JSON", help="Only those with this metadata.")] = None,
-    limit: Limit = 20,
+    *,
+    status: Annotated[str | None, typer.Option(help="running, interrupted, success, error, ...")] = None,
+    graph: Annotated[str | None, typer.Option(help="Of this graph.")] = None,
+    node: Annotated[str | None, typer.Option(help="At this node.")] = None,
+    since: Annotated[str | None, typer.Option(help="Changed since: ISO 8601, 90m, 2h, 3d, today or yesterday.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=200, help="How many at most.")] = 20,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Show the newest threads."""
+    """Show the threads that changed last, as the search index has them (a second or two behind)."""
     output = Output(as_json)
-    body = {"limit": limit, "status": status}
-    if metadata is not None:
-        body["metadata"] = json_argument(metadata, "--metadata")
     with Gateway(url) as gateway:
-        found = gateway.post("threads", "search", body={k: v for k, v in body.items() if v is not None})
-    output.result(found, table(found, _COLUMNS, "no thread"))
+        found = gateway.get(
+            "search",
+            scope="threads",
+            status=status,
+            graph=graph,
+            node=node,
+            since=moment(since, "--since"),
+            limit=limit,
+        )
+    output.result(found["items"], table(found["items"], _COLUMNS, "no thread"))
 
 
 @app.command()
