@@ -9,11 +9,14 @@ verdict.
 from __future__ import annotations
 
 import ast
+import threading
 import tokenize
 from pathlib import Path, PurePosixPath
 from typing import TypedDict
 
 SNIPPET_LIMIT = 120
+_PARSING = threading.Lock()
+"""CPython 3.11 counts the depth of a tree for all threads together: two that parse at once fail (SystemError)."""
 
 CALLS: dict[str, tuple[str, str]] = {
     "eval": ("eval", "high"),
@@ -64,7 +67,8 @@ def inspect_file(root: Path, file: str) -> tuple[FileResult, list[Finding]]:
     try:
         with tokenize.open(root / file) as source:
             text = source.read()
-        tree = ast.parse(text, file)
+        with _PARSING:
+            tree = ast.parse(text, file)
     except (OSError, SyntaxError, ValueError, RecursionError) as error:  # ValueError: null bytes or a wrong encoding
         return FileResult(file=file, lines=0, findings=0, error=f"{type(error).__name__}: {error}"), []
     lines = text.splitlines()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import sysconfig
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -95,6 +97,14 @@ def test_a_file_that_is_no_python_is_recorded(agent: ModuleType, tmp_path: Path,
     result, findings = agent.inspect_file(tmp_path, "bad.py")
     assert result["error"]
     assert findings == []
+
+
+def test_many_threads_may_parse_at_once(agent: ModuleType) -> None:
+    root = Path(sysconfig.get_path("stdlib"))
+    files = agent.list_files(root, ["asyncio", "email", "importlib"]) * 2
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda file: agent.inspect_file(root, file)[0], files))
+    assert [result["error"] for result in results] == [""] * len(files)
 
 
 def tree(root: Path) -> None:

@@ -8,6 +8,7 @@ running, also after Ctrl-C. Everything that it learns about the agents, it learn
 from __future__ import annotations
 
 import signal
+import sys
 import sysconfig
 import time
 from collections.abc import Callable, Sequence
@@ -18,20 +19,22 @@ from typing import Any, Final
 
 import httpx
 import typer
+from rich.console import Console
+from rich.text import Text
+
 from perdure.chassis.errors import PerdureError
 from perdure.cli.client import Gateway
 from perdure.cli.demo_agents import Agent, compare, divide, early_finding, recovery, walk
 from perdure.cli.demo_screen import Counts, Screen, verdict_text
 from perdure.cli.demo_stage import LEASE_TTL_S, DemoFailedError, Stage
 from perdure.cli.errors import ProblemError
-from rich.console import Console
-from rich.text import Text
 
 GRAPH: Final = "code_audit"
 AGENTS: Final = 4
 KILL_AT: Final = 0.3
 """The worker is killed when every agent has read this part of its files."""
 LOOK_EVERY_S: Final = 0.25
+PIPE_WIDTH: Final = 120
 TIME_LIMIT_S: Final = 240.0
 REPORT_LINES: Final = 30
 ENDED_BADLY: Final = frozenset({"error", "timeout", "cancelled"})
@@ -44,7 +47,7 @@ def demo() -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # also where the shell had switched Ctrl-C off
         signal.signal(number, signal.default_int_handler)
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
     stage = Stage(console)
     try:
         with stage:
@@ -224,7 +227,7 @@ class Story:
         hits: list[dict[str, Any]] = []
 
         def look() -> bool:
-            hits[:] = self._gateway.get("search", q=words, thread_id=agent.thread_id, limit=5)["hits"]
+            hits[:] = self._gateway.get("search", q=words, thread_id=agent.thread_id, limit=5)["items"]
             return bool(hits)
 
         self._poll("the index", look)
@@ -271,7 +274,9 @@ class Story:
         """The status of the agent's run; a run that ended badly ends the demo."""
         run = self._gateway.get("threads", agent.thread_id, "runs", agent.run_id)
         if run["status"] in ENDED_BADLY:
-            raise DemoFailedError(f"{agent.name}: run {agent.run_id} ended in {run['status']}: {run.get('error')}")
+            error = run.get("error") or {}
+            why = f"{error.get('type')} in node {error.get('node')}: {error.get('message')}"
+            raise DemoFailedError(f"{agent.name}: run {agent.run_id} ended in {run['status']}: {why}")
         return str(run["status"])
 
     def _poll(self, what: str, done: Callable[[], bool]) -> None:

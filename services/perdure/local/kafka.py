@@ -59,6 +59,8 @@ share.coordinator.state.topic.num.partitions=2
 group.initial.rebalance.delay.ms=0
 group.consumer.heartbeat.interval.ms=1000
 group.consumer.min.heartbeat.interval.ms=500
+group.consumer.session.timeout.ms=6000
+group.consumer.min.session.timeout.ms=3000
 log.segment.bytes=134217728
 metric.reporters=
 """
