@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 
+from rich.console import Console
+
 from perdure.chassis import json
 from perdure.chassis.errors import PerdureError
 from perdure.cli.app import build
 from perdure.cli.errors import describe
-from rich.console import Console
 
 
 def main() -> None:

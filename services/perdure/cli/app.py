@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version as installed_version
 
 import typer
+
 from perdure.cli import index, local_stack, runs, states, threads, topics
 from perdure.cli.options import AsJson
 from perdure.cli.output import Output

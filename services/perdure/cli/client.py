@@ -11,6 +11,7 @@ from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
 import httpx
+
 from perdure.chassis import json
 from perdure.cli.errors import CommandError, GatewayUnreachableError, ProblemError
 

@@ -9,14 +9,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from perdure.chassis import json
-from perdure.cli.demo_agents import Agent
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
+
+from perdure.chassis import json
+from perdure.cli.demo_agents import Agent
 
 _LINE_EVERY_S = 2.0
 _BODY_WIDTH = 150

@@ -7,6 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Final, Self
 
+from rich.console import Console
+
 from perdure.cli.errors import CommandError
 from perdure.cli.provision import provision
 from perdure.local.dev import CONFIG_VARIABLE
@@ -14,7 +16,6 @@ from perdure.local.display import ConsoleDisplay
 from perdure.local.errors import LocalError
 from perdure.local.services import Services, available_services
 from perdure.local.stack import Stack
-from rich.console import Console
 
 EXAMPLE: Final = Path(__file__).resolve().parents[3] / "examples" / "code_audit"
 NEEDED: Final = frozenset({"gateway", "agent_step", "scheduler", "indexer"})

@@ -8,6 +8,7 @@ import sys
 from importlib.util import find_spec
 
 import typer
+
 from perdure.cli.errors import CommandError
 from perdure.cli.options import AsJson
 from perdure.cli.output import Output

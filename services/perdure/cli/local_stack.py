@@ -10,6 +10,7 @@ from queue import SimpleQueue
 from typing import Annotated
 
 import typer
+
 from perdure.cli.options import AsJson
 from perdure.cli.output import Output, table
 from perdure.cli.provision import provision

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+
 from perdure.chassis import json
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
+
 from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.settings import ServiceSettings
 from perdure.cli.options import AsJson
