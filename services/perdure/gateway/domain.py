@@ -16,6 +16,7 @@ from uuid import UUID, uuid5
 
 import orjson
 import uuid_utils
+
 from perdure.chassis.payload import Packed
 from perdure.schemas.documents import RunDocument, RunStatus, ThreadDocument, ThreadStatus
 from perdure.schemas.http import THREAD_ID_PATTERN, RunCreate
@@ -43,8 +44,8 @@ PAYLOAD_FIELDS = (
 )
 """What a run's payload keeps of the request; a field that is null is left out."""
 
-_THREAD_ID = re.compile(THREAD_ID_PATTERN)
-_TRACEPARENT = re.compile(r"^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$")
+_THREAD_ID = re.compile(THREAD_ID_PATTERN.removesuffix("$"))
+_TRACEPARENT = re.compile(r"^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -66,12 +67,12 @@ def assistant_id_of(graph_id: str) -> str:
 
 def is_thread_id(text: str) -> bool:
     """Whether ``text`` may name a thread."""
-    return _THREAD_ID.match(text) is not None
+    return _THREAD_ID.fullmatch(text) is not None
 
 
 def traceparent_of(header: str | None) -> str:
     """The caller's W3C ``traceparent`` if it is valid, else a new one (sampled)."""
-    if header is not None and _TRACEPARENT.match(header):
+    if header is not None and _TRACEPARENT.fullmatch(header):
         return header
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
 

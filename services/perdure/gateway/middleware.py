@@ -12,6 +12,9 @@ from uuid import uuid4
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from prometheus_client import Histogram
+from pymongo.errors import PyMongoError
+
 from perdure.chassis.outage import is_outage
 from perdure.chassis.telemetry import logger
 from perdure.checkpoint.errors import NotebookError
@@ -19,8 +22,6 @@ from perdure.gateway.context import CONTEXT, TENANT_HEADER
 from perdure.gateway.problems import RequestProblem, invalid, store_unavailable
 from perdure.gateway.requests import too_large
 from perdure.schemas.problem import MEDIA_TYPE
-from prometheus_client import Histogram
-from pymongo.errors import PyMongoError
 
 log = logger(__name__)
 
@@ -30,7 +31,7 @@ DURATION = Histogram(
     ("method", "route", "status"),
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60),
 )
-_TENANT = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
+_TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def tenant_of(request: web.Request) -> str:
@@ -38,7 +39,7 @@ def tenant_of(request: web.Request) -> str:
     named = request.headers.get(TENANT_HEADER)
     if named is None:
         return request.app[CONTEXT].settings.tenant
-    if not _TENANT.match(named):
+    if not _TENANT.fullmatch(named):
         raise invalid(f"header:{TENANT_HEADER}", "must be 1 to 64 of A-Z a-z 0-9 . _ -")
     return named
 

@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
-from perdure.gateway.problems import TITLES, URN
-from perdure.schemas.problem import MEDIA_TYPE, Problem
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+
+from perdure.gateway.problems import TITLES, URN
+from perdure.schemas.problem import MEDIA_TYPE, Problem
 
 if TYPE_CHECKING:
     from perdure.gateway.routes import Parameter, Route
@@ -133,4 +134,7 @@ def _nullable(value: Any) -> Any:
         rest = [_nullable(branch) for branch in branches if branch != {"type": "null"}]
         others = {name: _nullable(item) for name, item in value.items() if name != "anyOf"}
         return {**others, "nullable": True, **(rest[0] if len(rest) == 1 else {"anyOf": rest})}
-    return {name: _nullable(item) for name, item in value.items()}
+    shown = {name: _nullable(item) for name, item in value.items() if name not in {"const", "examples"}}
+    if "const" in value:
+        shown["enum"] = [value["const"]]
+    return shown

@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 
 import orjson
 from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
 from perdure.gateway.domain import metadata_problem
 from perdure.gateway.problems import RequestProblem, invalid, invalid_fields
 from perdure.schemas.problem import InvalidField
-from pydantic import BaseModel, ValidationError
 
 M = TypeVar("M", bound=BaseModel)
 

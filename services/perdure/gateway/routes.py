@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from aiohttp import web
+from pydantic import BaseModel
+
 from perdure.gateway.handlers import graphs, runs, search, states, system, threads
 from perdure.schemas import http
-from pydantic import BaseModel
 
 Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

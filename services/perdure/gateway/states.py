@@ -1,11 +1,12 @@
 """Threads' states, read from the notebook and shown in the Agent Server's shape.
 
-Contract: reads only, as plain data (``perdure.gateway.plain``); internal channels are hidden. ``next`` is what the executor
-recorded with the checkpoint, less the tasks whose writes are there already; for a checkpoint that was stored by another LangGraph
-program it is worked out from the channel versions.
+Contract: reads only, as plain data (``perdure.gateway.plain``); internal channels are hidden. ``next`` is what the
+executor recorded with the checkpoint (in the newest state less the tasks whose writes are there already); for a
+checkpoint that was stored by another LangGraph program it is worked out from the channel versions. ``values`` are those
+of the checkpoint: the writes of tasks that ended before the others of their superstep show with the next checkpoint.
 
-Outside: channels of type DeltaChannel without a value in the checkpoint. Their value is a reduction by user code, which the
-gateway does not import; they are left out of ``values``.
+Outside: channels of type DeltaChannel without a value in the checkpoint. Their value is a reduction by user code, which
+the gateway does not import; they are left out of ``values``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Final
 
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME, SCHEDULED, TASKS
+
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability
 from perdure.checkpoint import documents, keys
@@ -58,7 +60,7 @@ class States:
     ) -> Document | None:
         """The newest state of a namespace; ``floor`` is a checkpoint id that it is not below, if known."""
         found = await self._notebook.store.newest(thread_id, ns, floor)
-        return None if found is None else await self._view(found, MAX_DEPTH if subgraphs else 0)
+        return None if found is None else await self._view(found, MAX_DEPTH if subgraphs else 0, newest=True)
 
     async def at(self, thread_id: str, checkpoint_id: str, ns: str = "", *, subgraphs: bool = False) -> Document | None:
         """The state at one checkpoint."""
@@ -99,7 +101,7 @@ class States:
             for found in by_id.values():
                 yield found
 
-    async def _view(self, found: Found, depth: int) -> Document:
+    async def _view(self, found: Found, depth: int, *, newest: bool = False) -> Document:
         codec = self._saver.codec
         stored = await self._notebook.assemble(codec, found, None, remember=False)
         paths = documents.task_paths(codec, found.writes)
@@ -112,7 +114,7 @@ class States:
                 await self._add_substate(thread_id, ns, task, view, depth - 1)
         return {
             "values": visible_values(stored.checkpoint["channel_values"]),
-            "next": [task.name for task in tasks if not task.done],
+            "next": [task.name for task in tasks if not (newest and task.done)],
             "tasks": shown,
             "checkpoint": _checkpoint(thread_id, ns, found.document["checkpoint_id"]),
             "metadata": stored.metadata,
@@ -128,7 +130,7 @@ class States:
         found = await self._notebook.store.newest(thread_id, inner)
         if found is not None:
             view["checkpoint"] = _checkpoint(thread_id, inner, found.document["checkpoint_id"])
-            view["state"] = await self._view(found, depth)
+            view["state"] = await self._view(found, depth, newest=True)
 
 
 def visible_values(channels: Mapping[str, Any]) -> Any:

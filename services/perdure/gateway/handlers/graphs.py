@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aiohttp import web
+
 from perdure.gateway import domain
 from perdure.gateway.context import CONTEXT, json_response
 from perdure.gateway.requests import read_body

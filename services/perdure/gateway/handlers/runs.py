@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
+
 from perdure.chassis.payload import Packed, pack
 from perdure.gateway import domain
 from perdure.gateway.context import CONTEXT, Context, json_response

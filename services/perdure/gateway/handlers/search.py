@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aiohttp import web
+
 from perdure.chassis.errors import UnavailableError
 from perdure.chassis.opensearch import OpenSearchRefusedError
 from perdure.gateway.context import CONTEXT, json_response

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from aiohttp import web
+
 from perdure.gateway.context import CONTEXT, json_response
 from perdure.gateway.handlers.threads import require_thread
 from perdure.gateway.problems import invalid, unknown_checkpoint
@@ -15,13 +16,16 @@ from perdure.schemas.http import HistoryRequest, StateAtCheckpoint
 async def state(request: web.Request) -> web.Response:
     """``GET /threads/{thread_id}/state``."""
     subgraphs = query_bool(request, "subgraphs")
-    return await _state(request, _id(request.query.get("checkpoint_id")), _ns(request), subgraphs=subgraphs)
+    return await _state(request, _id(request, "checkpoint_id"), _ns(request), subgraphs=subgraphs)
 
 
 async def state_at(request: web.Request) -> web.Response:
     """``GET /threads/{thread_id}/state/{checkpoint_id}``."""
     return await _state(
-        request, request.match_info["checkpoint_id"], _ns(request), subgraphs=query_bool(request, "subgraphs")
+        request,
+        _text("path:checkpoint_id", request.match_info["checkpoint_id"]),
+        _ns(request),
+        subgraphs=query_bool(request, "subgraphs"),
     )
 
 
@@ -36,7 +40,7 @@ async def history(request: web.Request) -> web.Response:
     """``GET /threads/{thread_id}/history``."""
     page = request.app[CONTEXT].settings.gateway_history_page
     limit = query_int(request, "limit", page, low=1, high=1000)
-    return await _history(request, limit, _id(request.query.get("before")), _ns(request), None)
+    return await _history(request, limit, _id(request, "before"), _ns(request), None)
 
 
 async def history_post(request: web.Request) -> web.Response:
@@ -87,8 +91,8 @@ def _ns(request: web.Request) -> str:
     return _text("query:checkpoint_ns", request.query.get("checkpoint_ns", ""))
 
 
-def _id(text: str | None) -> str | None:
-    return _text("query", text) if text else None
+def _id(request: web.Request, name: str) -> str | None:
+    return _text(f"query:{name}", request.query[name]) if request.query.get(name) else None
 
 
 def _text(pointer: str, text: str) -> str:

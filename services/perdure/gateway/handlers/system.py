@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Final
 
 from aiohttp import web
+from swagger_ui_bundle import swagger_ui_path
+
 from perdure.chassis.health import metrics, ok
 from perdure.gateway.context import CONTEXT, json_response
 from perdure.gateway.openapi import SPECIFICATION, for_page
-from swagger_ui_bundle import swagger_ui_path
 
 __all__ = ["asset", "info", "installed_version", "metrics", "ok", "openapi", "page", "page_openapi", "ready"]
 

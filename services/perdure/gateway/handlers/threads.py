@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from aiohttp import web
+
 from perdure.gateway import domain
 from perdure.gateway.context import CONTEXT, Context, json_response
 from perdure.gateway.middleware import tenant_of

@@ -1,0 +1,285 @@
+"""Every error is a problem document that says what, where and what to do; an outage is told quickly and survived."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from aiohttp import web
+from structlog.testing import capture_logs
+
+from perdure.chassis import mongo
+from perdure.gateway.app import make_app
+from perdure.gateway.context import CONTEXT
+from perdure.gateway.settings import GatewaySettings
+from perdure.local.stack import Stack
+from perdure.schemas.problem import MEDIA_TYPE, Problem
+
+LIMIT = 64 * 1024
+JSON = {"Content-Type": "application/json"}
+URN = "urn:perdure:problem:"
+DEADLINE_S = 30.0
+
+
+@asynccontextmanager
+async def serving(uri: str, kafka: str) -> AsyncIterator[tuple[httpx.AsyncClient, web.Application]]:
+    settings = GatewaySettings(
+        mongodb_uri=uri,
+        kafka_bootstrap_servers=kafka,
+        opensearch_url="http://127.0.0.1:9",
+        gateway_body_limit_bytes=LIMIT,
+        gateway_store_timeout_s=2.0,
+    )
+    app = make_app(settings)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+            yield client, app
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture(scope="module")
+async def served(mongodb_uri: str, kafka_bootstrap: str) -> AsyncIterator[tuple[httpx.AsyncClient, web.Application]]:
+    uri = mongodb_uri.rsplit("/", 1)[0] + f"/gateway_{uuid.uuid4().hex}"
+    client = mongo.connect(uri)
+    await mongo.database(client, uri).graphs.insert_one({"_id": "agent", "nodes": []})
+    async with serving(uri, kafka_bootstrap) as both:
+        yield both
+    await client.drop_database(mongo.database_name(uri))
+    client.close()
+
+
+@pytest.fixture
+def http(served: tuple[httpx.AsyncClient, web.Application]) -> httpx.AsyncClient:
+    return served[0]
+
+
+def problem_of(response: httpx.Response, status: int, name: str) -> Problem:
+    assert response.status_code == status, response.text
+    assert response.headers["Content-Type"].startswith(MEDIA_TYPE)
+    problem = Problem.model_validate_json(response.content)
+    assert (problem.type, problem.status) == (URN + name, status)
+    assert problem.instance == response.request.url.path
+    assert problem.detail
+    return problem
+
+
+def pointers(problem: Problem) -> set[str]:
+    return {error.pointer for error in problem.errors}
+
+
+async def test_malformed_json_says_where(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/runs", content=b'{"assistant_id": "agent",\n  "input": }', headers=JSON)
+    problem = problem_of(answer, 400, "malformed-json")
+    assert "line 2, column 12" in problem.detail
+
+
+@pytest.mark.parametrize("content", [b"\xff", b'"\\ud800"', b"{" * 5000, b"NaN"])
+async def test_other_malformed_bodies(http: httpx.AsyncClient, content: bytes) -> None:
+    problem_of(await http.post("/runs", content=content, headers=JSON), 400, "malformed-json")
+
+
+async def test_every_wrong_field_is_named(http: httpx.AsyncClient) -> None:
+    body = {
+        "assistant_id": 3,
+        "metadata": [1],
+        "config": {"recursion_limit": 0, "tags": [1]},
+        "command": {"goto": [{"nod": "x"}]},
+        "multitask_strategy": "whatever",
+        "webhook": "ftp://x",
+        "interrupt_before": ["a", 7],
+        "after_seconds": -1,
+        "checkpoint_id": "a\u001fb",
+    }
+    problem = problem_of(await http.post("/runs", json=body), 422, "invalid-request")
+    assert pointers(problem) >= {
+        "/assistant_id",
+        "/metadata",
+        "/config/recursion_limit",
+        "/config/tags/0",
+        "/command/goto/0/node",
+        "/command/goto/0/nod",
+        "/multitask_strategy",
+        "/webhook",
+        "/interrupt_before/1",
+        "/after_seconds",
+        "/checkpoint_id",
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "name", "pointer"),
+    [
+        ({}, "invalid-request", "/assistant_id"),
+        ({"input": 1, "command": {"resume": 1}}, "invalid-request", "/command"),
+        ({"command": {}}, "invalid-request", "/command"),
+        ({"command": {"resume": 1, "x": 2}}, "invalid-request", "/command/x"),
+        ({"metadata": {"a": 2**63}}, "invalid-request", "/metadata"),
+        ({"multitask_strategy": "rollback"}, "not-supported", "/multitask_strategy"),
+        ({"multitask_strategy": "interrupt"}, "not-supported", "/multitask_strategy"),
+        ({"after_seconds": 5}, "not-supported", "/after_seconds"),
+        ({"on_completion": "delete"}, "not-supported", "/on_completion"),
+    ],
+)
+async def test_starts_that_cannot_be(http: httpx.AsyncClient, body: dict[str, Any], name: str, pointer: str) -> None:
+    complete = body if not body else {"assistant_id": "agent", **body}
+    problem = problem_of(await http.post("/runs", json=complete), 422, name)
+    assert pointers(problem) == {pointer}
+
+
+@pytest.mark.parametrize(
+    ("body", "name", "pointer"),
+    [
+        ({"thread_id": "a b"}, "invalid-request", "/thread_id"),
+        ({"if_exists": "maybe"}, "invalid-request", "/if_exists"),
+        ({"supersteps": [{}]}, "not-supported", "/supersteps"),
+        ({"ttl": 5}, "not-supported", "/ttl"),
+        ([1], "invalid-request", ""),
+    ],
+)
+async def test_threads_that_cannot_be(http: httpx.AsyncClient, body: Any, name: str, pointer: str) -> None:
+    assert pointers(problem_of(await http.post("/threads", json=body), 422, name)) == {pointer}
+
+
+async def test_the_body_must_be_json(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/threads", content=b"a=1", headers={"Content-Type": "text/plain"})
+    assert pointers(problem_of(answer, 415, "unsupported-media-type")) == {"header:Content-Type"}
+
+
+async def test_a_body_over_the_limit(http: httpx.AsyncClient) -> None:
+    declared = await http.post("/threads", json={"metadata": {"x": "y" * LIMIT}})
+    assert str(LIMIT) in problem_of(declared, 413, "body-too-large").detail
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(10):
+            yield b" " * (LIMIT // 4)
+
+    streamed = await http.post("/threads", content=pieces(), headers=JSON)
+    assert str(LIMIT) in problem_of(streamed, 413, "body-too-large").detail
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/threads/none", "unknown-thread"),
+        ("/threads/none/state", "unknown-thread"),
+        ("/threads/none/history", "unknown-thread"),
+        ("/threads/none/runs", "unknown-thread"),
+        ("/threads/none/runs/none", "unknown-run"),
+        ("/threads/none/runs/none/join", "unknown-run"),
+        ("/nowhere", "unknown-route"),
+        ("/docs/../../etc/passwd", "unknown-route"),
+        ("/docs/none.js", "unknown-route"),
+        ("/assistants/none", "unknown-graph"),
+    ],
+)
+async def test_what_is_not_there(http: httpx.AsyncClient, path: str, name: str) -> None:
+    problem_of(await http.get(path), 404, name)
+
+
+async def test_an_unknown_graph_names_the_known(http: httpx.AsyncClient) -> None:
+    problem = problem_of(await http.post("/runs", json={"assistant_id": "none"}), 404, "unknown-graph")
+    assert "'none'" in problem.detail
+    assert "agent" in problem.detail
+
+
+async def test_an_unknown_checkpoint(http: httpx.AsyncClient) -> None:
+    thread_id = (await http.post("/threads", json={})).json()["thread_id"]
+    problem_of(await http.get(f"/threads/{thread_id}/state/none"), 404, "unknown-checkpoint")
+    problem_of(await http.get(f"/threads/{thread_id}/state", params={"checkpoint_id": "no"}), 404, "unknown-checkpoint")
+    assert (await http.post(f"/threads/{thread_id}/history", json={"before": {}})).status_code == 422
+
+
+async def test_a_method_that_a_path_does_not_take(http: httpx.AsyncClient) -> None:
+    answer = await http.put("/threads", json={})
+    assert "PUT" in problem_of(answer, 405, "method-not-allowed").detail
+    assert answer.headers["Allow"] == "POST"
+
+
+@pytest.mark.parametrize(
+    ("path", "parameters", "name"),
+    [
+        ("runs", {"limit": "0"}, "limit"),
+        ("runs", {"limit": "x"}, "limit"),
+        ("runs", {"offset": "-1"}, "offset"),
+        ("runs", {"status": "sleeping"}, "status"),
+        ("history", {"limit": "100000"}, "limit"),
+        ("state", {"subgraphs": "perhaps"}, "subgraphs"),
+        ("state", {"checkpoint_id": "a\x1fb"}, "checkpoint_id"),
+        ("runs/r/join", {"timeout": "nan"}, "timeout"),
+        ("runs/r/cancel", {"wait": "perhaps"}, "wait"),
+        ("runs/r/cancel", {"action": "explode"}, "action"),
+    ],
+)
+async def test_query_parameters(http: httpx.AsyncClient, path: str, parameters: dict[str, str], name: str) -> None:
+    thread_id = (await http.post("/threads", json={})).json()["thread_id"]
+    method = "POST" if path.endswith("cancel") else "GET"
+    answer = await http.request(method, f"/threads/{thread_id}/{path}", params=parameters)
+    assert pointers(problem_of(answer, 422, "invalid-request")) == {f"query:{name}"}
+
+
+@pytest.mark.parametrize(
+    ("header", "value"), [("Idempotency-Key", "x" * 256), ("Idempotency-Key", ""), ("Perdure-Tenant", "a b")]
+)
+async def test_headers(http: httpx.AsyncClient, header: str, value: str) -> None:
+    answer = await http.post("/runs", json={"assistant_id": "agent"}, headers={header: value})
+    assert pointers(problem_of(answer, 422, "invalid-request")) == {f"header:{header}"}
+
+
+async def test_an_internal_error_has_an_id_and_no_traceback(
+    served: tuple[httpx.AsyncClient, web.Application], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    http, app = served
+
+    async def broken(*_: Any) -> None:
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr(type(app[CONTEXT].store), "thread", broken)
+    with capture_logs() as logs:
+        problem = problem_of(await http.get("/threads/x"), 500, "internal-error")
+    assert "secret" not in problem.model_dump_json()
+    (line,) = [line for line in logs if line["event"] == "gateway.internal_error"]
+    assert line["error_id"] in problem.detail
+    assert str(line["exc_info"]) == "secret detail"
+
+
+async def test_an_outage_is_told_quickly_and_survived(own_mongodb: Stack, kafka_bootstrap: str) -> None:
+    uri = own_mongodb.environment()["PERDURE_MONGODB_URI"]
+    client = mongo.connect(uri)
+    await mongo.database(client, uri).graphs.insert_one({"_id": "agent", "nodes": []})
+    client.close()
+    async with serving(uri, kafka_bootstrap) as (http, _):
+        thread_id = (await http.post("/threads", json={})).json()["thread_id"]
+        assert (await http.post("/runs", json={"assistant_id": "agent"})).status_code == 202
+        await asyncio.to_thread(own_mongodb.stop_server, "mongodb", kill=True)
+        for _ in range(3):
+            asked = time.monotonic()
+            answers = await asyncio.gather(
+                http.post("/runs", json={"assistant_id": "agent"}),
+                http.post("/threads", json={}),
+                http.get(f"/threads/{thread_id}"),
+                http.get(f"/threads/{thread_id}/state"),
+                http.post(f"/threads/{thread_id}/runs/r/cancel"),
+            )
+            for answer in answers:
+                problem_of(answer, 503, "store-unavailable")
+                assert int(answer.headers["Retry-After"]) > 0
+            assert time.monotonic() - asked < 10.0, "a request waited much longer than the store's time-out"
+        assert (await http.get("/ok")).status_code == 200
+        assert (await http.get("/ready")).json()["conditions"]["mongodb"] is False
+        await asyncio.to_thread(own_mongodb.start_server, "mongodb")
+        deadline = time.monotonic() + DEADLINE_S
+        while (await http.post("/runs", json={"assistant_id": "agent"})).status_code != 202:
+            assert time.monotonic() < deadline, "starts are not accepted again"
+            await asyncio.sleep(0.1)
+        assert (await http.get(f"/threads/{thread_id}")).status_code == 200

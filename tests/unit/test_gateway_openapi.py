@@ -1,0 +1,64 @@
+"""The API description and the route table agree with each other and with the standard."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from perdure.gateway.openapi import describe, for_page
+from perdure.gateway.problems import TITLES
+from perdure.gateway.routes import ROUTES
+
+PATH_PARAMETER = re.compile(r"{(\w+)}")
+
+
+@pytest.fixture(scope="module")
+def specification() -> dict[str, Any]:
+    return describe(ROUTES, "1.0")
+
+
+def references(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        own = [value["$ref"]] if isinstance(value.get("$ref"), str) else []
+        return own + [found for item in value.values() for found in references(item)]
+    return [found for item in value for found in references(item)] if isinstance(value, list) else []
+
+
+def test_it_is_json(specification: dict[str, Any]) -> None:
+    assert json.loads(json.dumps(specification)) == specification
+
+
+def test_every_reference_leads_somewhere(specification: dict[str, Any]) -> None:
+    known = {f"#/components/schemas/{name}" for name in specification["components"]["schemas"]}
+    assert set(references(specification)) <= known
+
+
+def test_every_schema_is_valid(specification: dict[str, Any]) -> None:
+    for schema in specification["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+
+
+def test_every_operation_names_its_path_parameters_and_answers(specification: dict[str, Any]) -> None:
+    ids: list[str] = []
+    for path, operations in specification["paths"].items():
+        for operation in operations.values():
+            ids.append(operation["operationId"])
+            named = {one["name"] for one in operation.get("parameters", ()) if one["in"] == "path"}
+            assert named == set(PATH_PARAMETER.findall(path))
+            assert any(status.startswith("2") for status in operation["responses"])
+            assert all(answer["description"] for answer in operation["responses"].values())
+    assert len(ids) == len(set(ids)) == len(ROUTES)
+
+
+def test_problems_of_the_table_exist() -> None:
+    assert {name for route in ROUTES for name in route.problems} <= set(TITLES)
+
+
+def test_the_page_sees_no_null_type(specification: dict[str, Any]) -> None:
+    shown = for_page(specification)
+    assert shown["openapi"] == "3.0.3"
+    assert '{"type": "null"}' not in json.dumps(shown)
