@@ -18,6 +18,7 @@ from perdure.schemas.events import ErrorInfo, InterruptInfo
 
 INTERRUPT_VALUE_LIMIT = 65_536
 """Bytes of JSON of one interrupt's value that events and documents carry."""
+START = "__start__"
 BRANCH = "branch:to:"
 JOIN = "join:"
 TASKS = "__pregel_tasks"
@@ -111,7 +112,9 @@ def nodes_next(checkpoint: Mapping[str, Any]) -> tuple[str, ...]:
     """The nodes that run next, from the channels that trigger them: branches, joins and sends."""
     found: list[str] = []
     for channel, value in checkpoint["channel_values"].items():
-        if channel.startswith(BRANCH):
+        if channel == START:
+            found.append(START)
+        elif channel.startswith(BRANCH):
             found.append(channel[len(BRANCH) :])
         elif channel.startswith(JOIN):
             sources, _, target = channel[len(JOIN) :].rpartition(":")
@@ -124,7 +127,7 @@ def nodes_next(checkpoint: Mapping[str, Any]) -> tuple[str, ...]:
 
 def gone_nodes(waiting_at: Iterable[str], known: Iterable[str]) -> list[str]:
     """The nodes that a thread waits at and the graph does not have."""
-    return sorted(set(waiting_at) - set(known))
+    return sorted(set(waiting_at) - set(known) - {START})
 
 
 def interrupt_info(interrupt: Any) -> InterruptInfo:

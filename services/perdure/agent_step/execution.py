@@ -38,6 +38,7 @@ from perdure.agent_step.history import Beginning
 from perdure.agent_step.text import ChangedText, is_internal
 from perdure.checkpoint import SCOPE_KEY, RunScope
 from perdure.schemas.documents import RunStatus
+from perdure.schemas.events import InterruptInfo
 
 INTERRUPT = "__interrupt__"
 
@@ -142,10 +143,15 @@ class Execution:
 
     def _outcome(self, status: RunStatus, error: BaseException | None = None) -> Outcome:
         progress = self.progress
+        interrupts = tuple(progress.interrupts.values())
+        if status is RunStatus.CANCELLED and progress.head == self._beginning.head:
+            # Nothing happened: the thread waits for what it waited for.
+            waiting = (self._claimed.thread or {}).get("interrupts") or ()
+            interrupts = tuple(InterruptInfo.model_validate(one) for one in waiting)
         return Outcome(
             status=status,
             error=error_info(error) if error is not None else None,
-            interrupts=tuple(progress.interrupts.values()),
+            interrupts=interrupts,
             next=progress.next,
             head=progress.head,
             steps=progress.steps,

@@ -148,7 +148,7 @@ class Worker:
             metrics.ENDED.labels(status=outcome.status.value).inc()
         events.end()
         if (enqueued := await self._next_pending.get(run["thread_id"])) is not None:
-            await self._publish_start(run, StartReason.ENQUEUED, enqueued)
+            self._publish_start(run, StartReason.ENQUEUED, enqueued)
 
     async def _execute(self, claimed: Claimed, beginning: Beginning, events: RunEvents) -> tuple[int, Outcome | None]:
         """Execute; the sequence number for the end, and the outcome (``None``: handed over)."""
@@ -178,9 +178,9 @@ class Worker:
 
     async def _put_back(self, run: RunDocument, reason: StartReason) -> None:
         await self._ports.claims.release(run)
-        await self._publish_start(run, reason, run["_id"])
+        self._publish_start(run, reason, run["_id"])
 
-    async def _publish_start(self, run: RunDocument, reason: StartReason, run_id: str) -> None:
+    def _publish_start(self, run: RunDocument, reason: StartReason, run_id: str) -> None:
         command = StartRun(tenant=run["tenant"], thread_id=run["thread_id"], run_id=run_id, reason=reason)
         record = encode(
             command,
@@ -190,7 +190,10 @@ class Worker:
             causation_id=f"{run['_id']}:start",
             traceparent=run.get("traceparent"),
         )
-        await self._ports.producer.send(COMMANDS.name, record)
+        try:
+            self._ports.producer.produce(COMMANDS.name, record)
+        except BufferError:
+            log.warning("command.no_room", run_id=run_id)  # the sweep publishes it
 
     def _settle(self, run: RunDocument) -> None:
         task = asyncio.create_task(self._mark_settled(run), name=f"settle {run['_id']}")

@@ -81,14 +81,14 @@ class Sweeper:
             due[action].append(run)
         swept.recovered = await self._recover(due[Action.RECOVER])
         swept.started = await self._publish_starts(self._first_of_thread(due[Action.PUBLISH_START]), now)
-        for run in due[Action.PUBLISH_EVENTS]:
-            await self._publish_events(run)
+        for ended in due[Action.PUBLISH_EVENTS]:
+            await self._publish_events(ended)
             swept.settled += 1
         return swept
 
     async def _now(self) -> datetime:
         """The database's clock."""
-        answer: Mapping[str, Any] = await self._db.command("hello")
+        answer: dict[str, Any] = await self._db.command("hello")
         now: datetime = answer["localTime"]
         return now.replace(tzinfo=UTC)
 
