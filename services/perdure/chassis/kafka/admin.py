@@ -7,12 +7,13 @@ somebody changed by hand is set back; a topic that nobody declares is left alone
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -23,11 +24,13 @@ from confluent_kafka.admin import (
     ResourceType,
     TopicMetadata,
 )
+
 from perdure.chassis.errors import UnavailableError
 from perdure.chassis.kafka.producer import _RdLog, describe
 from perdure.schemas.topics import Topic
 
 TIMEOUT_S = 15.0
+POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +108,17 @@ class TopicAdmin:
         """Records of the topic that the group has not committed yet."""
         return await asyncio.to_thread(self._lag, group, topic)
 
-    def _call(self, futures: dict[Any, Future[Any]]) -> dict[Any, Any]:
-        try:
-            return {key: future.result(TIMEOUT_S) for key, future in futures.items()}
-        except KafkaException as error:
-            raise UnavailableError("Kafka", self._address, describe(error)) from error
+    def _call(self, futures: dict[Any, Future[Any]], harmless: int | None = None) -> dict[Any, Any]:
+        found = {}
+        for key, future in futures.items():
+            try:
+                found[key] = future.result(TIMEOUT_S)
+            except KafkaException as error:
+                if error.args[0].code() != harmless:
+                    raise UnavailableError("Kafka", self._address, describe(error)) from error
+            except TimeoutError as error:
+                raise UnavailableError("Kafka", self._address, f"nothing within {TIMEOUT_S:g} s") from error
+        return found
 
     def _topics(self) -> dict[str, TopicMetadata]:
         try:
@@ -146,11 +155,13 @@ class TopicAdmin:
                 self._admin.create_topics(
                     [NewTopic(t.name, t.partitions, factor, config=t.config | durable) for t in create],
                     operation_timeout=TIMEOUT_S,
-                )
+                ),
+                # Somebody else applies at the same time.
+                harmless=KafkaError.TOPIC_ALREADY_EXISTS,
             )
         grow = [NewPartitions(c.topic, c.partitions) for c in changes if c.action == "add_partitions"]
         if grow:
-            self._call(self._admin.create_partitions(grow))
+            self._call(self._admin.create_partitions(grow), harmless=KafkaError.INVALID_PARTITIONS)
         resources = [
             ConfigResource(
                 ResourceType.TOPIC,
@@ -164,7 +175,17 @@ class TopicAdmin:
         ]
         if resources:
             self._call(self._admin.incremental_alter_configs(resources))
+        self._await(topics)
         return changes
+
+    def _await(self, topics: Sequence[Topic]) -> None:
+        """Wait until the brokers know what the controller has agreed to."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while left := [c for c in self._diff(topics) if c.action != "keep_partitions"]:
+            if time.monotonic() > deadline:
+                detail = f"the brokers do not show the change of {left[0].topic} ({left[0].detail})"
+                raise UnavailableError("Kafka", self._address, detail)
+            time.sleep(POLL_S)
 
     def _lag(self, group: str, topic: Topic) -> int:
         from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition

@@ -12,6 +12,7 @@ consumption goes on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,13 +21,14 @@ from dataclasses import dataclass
 from confluent_kafka import Consumer as RdConsumer
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as RdMessage
+from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
+
 from perdure.chassis.kafka.deadletter import Origin, bury
 from perdure.chassis.kafka.producer import Producer, _RdLog, describe
 from perdure.chassis.telemetry import logger
 from perdure.schemas.envelope import Decoded, UndecodableError, decode
 from perdure.schemas.message import Message
 from perdure.schemas.topics import Topic
-from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
 
 log = logger(__name__)
 
@@ -75,7 +77,7 @@ class Consumer:
         self._room = room
         self._client_id = client_id
         self._paused = False
-        self._stopping = False
+        self._stopped = asyncio.Event()
         self._assigned = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"kafka-{subscription.group}")
@@ -113,7 +115,7 @@ class Consumer:
             [self._subscription.topic.name], on_assign=self._on_assign, on_revoke=lambda _, __: None
         )
         try:
-            while not self._stopping:
+            while not self._stopped.is_set():
                 batch = await self._loop.run_in_executor(self._thread, self._take)
                 if batch:
                     await self._handle(batch)
@@ -122,8 +124,8 @@ class Consumer:
             self._thread.shutdown(wait=False)
 
     def stop(self) -> None:
-        """End :meth:`run` after the batch in hand."""
-        self._stopping = True
+        """End :meth:`run` after the batch in hand, or with it unstored where its handler has to be tried again."""
+        self._stopped.set()
 
     def _on_assign(self, _: object, partitions: list[TopicPartition]) -> None:
         log.info("kafka.assigned", topic=self._subscription.topic.name, partitions=[p.partition for p in partitions])
@@ -147,7 +149,10 @@ class Consumer:
         error = message.error()
         if error is None:
             return False
-        if error.fatal() or error.code() in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
+        if error.fatal() or error.code() in (
+            KafkaError.TOPIC_AUTHORIZATION_FAILED,
+            KafkaError.GROUP_AUTHORIZATION_FAILED,
+        ):
             raise KafkaException(error)
         log.warning("kafka.consume", topic=self._subscription.topic.name, error=describe(error))
         return True
@@ -159,13 +164,22 @@ class Consumer:
                 decoded.append(decode(message.headers(), message.value(), self._subscription.types))
             except UndecodableError as error:
                 await self._bury(message, error)
-        if decoded:
-            async for attempt in AsyncRetrying(
-                retry=retry_if_exception(_retryable), wait=wait_random_exponential(0.1, max=10), reraise=True
-            ):
-                with attempt:
-                    await self._handler(decoded)
-        self._store(batch)
+        if not decoded or await self._handled(decoded):
+            self._store(batch)
+
+    async def _handled(self, decoded: list[Decoded]) -> bool:
+        """Hand a batch over until it is durable; False when we are stopped before: the next consumer reads it again."""
+        pauses = wait_random_exponential(0.1, max=10)
+        async for attempt in AsyncRetrying(retry=retry_if_exception(_retryable), wait=pauses, sleep=self._pause):
+            if self._stopped.is_set() and attempt.retry_state.attempt_number > 1:
+                return False
+            with attempt:
+                await self._handler(decoded)
+        return True
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopped.wait(), seconds)
 
     async def _bury(self, message: RdMessage, error: UndecodableError) -> None:
         """Write the record to the dead-letter topic; its offset is stored only after that is acknowledged."""

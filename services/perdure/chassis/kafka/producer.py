@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import Producer as RdProducer
+
 from perdure.chassis.telemetry import logger
 from perdure.schemas.envelope import Record
 
@@ -68,17 +69,24 @@ class Producer:
                 if on_delivered is not None:
                     self._hand_over(on_delivered)
                 return
-            log.error("kafka.refused", topic=topic, key=record.key.decode(errors="replace"), error=str(error))
-            if on_failed is not None:
-                self._hand_over(lambda: on_failed(str(error)))
+            refuse(error)
 
-        self._producer.produce(
-            topic,
-            value=record.value,
-            key=record.key,
-            headers=record.headers,
-            on_delivery=report,  # type: ignore[arg-type,unused-ignore]
-        )
+        def refuse(error: KafkaError | KafkaException) -> None:
+            reason = describe(error)
+            log.error("kafka.refused", topic=topic, key=record.key.decode(errors="replace"), error=reason)
+            if on_failed is not None:
+                self._hand_over(lambda: on_failed(reason))
+
+        try:
+            self._producer.produce(
+                topic,
+                value=record.value,
+                key=record.key,
+                headers=record.headers,
+                on_delivery=report,  # type: ignore[arg-type,unused-ignore]
+            )
+        except KafkaException as error:  # larger than any broker would take: refused before it is queued
+            refuse(error)
 
     async def send(self, topic: str, record: Record) -> None:
         """Queue one record and wait for its acknowledgement.

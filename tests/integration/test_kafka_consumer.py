@@ -1,0 +1,266 @@
+"""Consuming from a real broker: nothing stops it, nothing is acknowledged before it was handled."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+
+import confluent_kafka
+import pytest
+
+from perdure.chassis.kafka.admin import TopicAdmin
+from perdure.chassis.kafka.consumer import Consumer, Handler, Subscription
+from perdure.chassis.kafka.producer import KafkaRefusedError, Producer
+from perdure.schemas.commands import COMMANDS, StartReason, StartRun
+from perdure.schemas.envelope import Decoded, Record, encode
+from perdure.schemas.topics import Topic
+
+DEADLINE_S = 40.0
+VICTIM = Path(__file__).parent / "kafka_victim.py"
+
+
+@pytest.fixture
+async def producer(kafka_bootstrap: str) -> AsyncIterator[Producer]:
+    made = Producer(kafka_bootstrap, "test")
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def topic(kafka_bootstrap: str) -> Topic:
+    made = Topic(f"test.{uuid.uuid4().hex}", 1, {"max.message.bytes": "1048576"})
+    await TopicAdmin(kafka_bootstrap).apply([made, Topic(made.dead, 1)])
+    return made
+
+
+def command(run: str) -> Record:
+    message = StartRun(tenant="t", thread_id="thread", run_id=run, reason=StartReason.REGISTERED)
+    return encode(message, id=run, source="test", correlation_id=run)
+
+
+def run_ids(batch: Sequence[Decoded]) -> list[str]:
+    return [m.message.run_id for m in batch if isinstance(m.message, StartRun)]
+
+
+@contextlib.asynccontextmanager
+async def consuming(
+    bootstrap: str, topic: Topic, handler: Handler, producer: Producer, group: str = "group"
+) -> AsyncIterator[tuple[Consumer, asyncio.Task[None]]]:
+    subscription = Subscription(topic, f"{group}.{topic.name}", COMMANDS)
+    consumer = Consumer(bootstrap, "consumer-1", subscription, handler, producer)
+    task = asyncio.create_task(consumer.run())
+    try:
+        yield consumer, task
+    finally:
+        consumer.stop()
+        await asyncio.wait({task}, timeout=DEADLINE_S)
+        assert task.done(), "the consumer does not stop"
+
+
+async def until(condition: Callable[[], Awaitable[bool] | bool], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        found = condition()
+        if found if isinstance(found, bool) else await found:
+            return
+        assert time.monotonic() < deadline, f"not in {DEADLINE_S:g} s: {what}"
+        await asyncio.sleep(0.05)
+
+
+async def lag_is(bootstrap: str, topic: Topic, expected: int, group: str = "group") -> bool:
+    return await TopicAdmin(bootstrap).lag(f"{group}.{topic.name}", topic) == expected
+
+
+def read_all(bootstrap: str, topic: str, count: int) -> list[confluent_kafka.Message]:
+    reader = confluent_kafka.Consumer({"bootstrap.servers": bootstrap, "group.id": "none", "enable.auto.commit": False})
+    reader.assign([confluent_kafka.TopicPartition(topic, 0, 0)])
+    found = reader.consume(count, DEADLINE_S)
+    reader.close()
+    return list(found)
+
+
+def without(record: Record, *names: str) -> list[tuple[str, bytes]]:
+    return [(name, value) for name, value in record.headers if name not in names]
+
+
+async def test_what_cannot_be_read_is_buried_and_the_next_is_handled(
+    kafka_bootstrap: str, producer: Producer, topic: Topic
+) -> None:
+    good = command("good")
+    version = [*without(good, "ce_schemaversion"), ("ce_schemaversion", b"99")]
+    type_ = [*without(good, "ce_type"), ("ce_type", b"perdure.run.paint")]
+    bad = {
+        "payload": Record(b"key-1", b"\x00\xffnot json", good.headers),
+        "unknown_version": Record(b"key-2", b'{"new": "shape"}', version),
+        "unknown_type": Record(b"key-3", b"{}", type_),
+        "envelope": Record(b"key-4", good.value, without(good, "ce_id")),
+    }
+    seen: list[str] = []
+
+    async def handle(batch: Sequence[Decoded]) -> None:
+        seen.extend(run_ids(batch))
+
+    for record in (*bad.values(), good):
+        await producer.send(topic.name, record)
+    async with consuming(kafka_bootstrap, topic, handle, producer):
+        await until(lambda: seen == ["good"], "the good record after the bad ones")
+        await until(lambda: lag_is(kafka_bootstrap, topic, 0), "all offsets committed")
+    dead = read_all(kafka_bootstrap, topic.dead, len(bad))
+    assert [m.value() for m in dead] == [r.value for r in bad.values()]
+    assert [m.key() for m in dead] == [r.key for r in bad.values()]
+    for offset, (message, (reason, record)) in enumerate(zip(dead, bad.items(), strict=True)):
+        headers = message.headers() or []
+        assert headers[: len(record.headers)] == record.headers
+        added = dict(headers[len(record.headers) :])
+        assert added["perdure_dead_reason"] == reason.encode()
+        assert added["perdure_dead_detail"]
+        assert added["perdure_dead_topic"] == topic.name.encode()
+        assert (added["perdure_dead_partition"], added["perdure_dead_offset"]) == (b"0", b"%d" % offset)
+        assert added["perdure_dead_consumer"] == b"consumer-1"
+
+
+async def test_records_of_strangers_do_not_stop_it(kafka_bootstrap: str, producer: Producer, topic: Topic) -> None:
+    stranger = confluent_kafka.Producer({"bootstrap.servers": kafka_bootstrap})
+    stranger.produce(topic.name, value=None, key=None)
+    stranger.produce(topic.name, value=b"hello", key=b"\xff", headers=[("ce_id", None), ("x", b"\xff")])
+    stranger.flush(DEADLINE_S)
+    seen: list[str] = []
+
+    async def handle(batch: Sequence[Decoded]) -> None:
+        seen.extend(run_ids(batch))
+
+    await producer.send(topic.name, command("good"))
+    async with consuming(kafka_bootstrap, topic, handle, producer):
+        await until(lambda: seen == ["good"], "the good record")
+    dead = read_all(kafka_bootstrap, topic.dead, 2)
+    assert not dead[0].value()
+    assert (dead[1].key(), dead[1].value()) == (b"\xff", b"hello")
+    assert dict(dead[1].headers() or [])["perdure_dead_reason"] == b"envelope"
+
+
+class Hiccup(Exception):
+    retryable = True
+
+
+async def test_a_retryable_error_brings_the_same_batch_again_and_stores_nothing(
+    kafka_bootstrap: str, producer: Producer, topic: Topic
+) -> None:
+    tries: list[list[str]] = []
+    committed: list[int] = []
+
+    async def handle(batch: Sequence[Decoded]) -> None:
+        tries.append(run_ids(batch))
+        if len(tries) < 3:
+            # Longer than the interval of the background commit: had the offset been stored, it would be committed now.
+            await asyncio.sleep(0.8)
+            committed.append(await TopicAdmin(kafka_bootstrap).lag(f"group.{topic.name}", topic))
+            raise Hiccup
+
+    await producer.send(topic.name, command("a"))
+    async with consuming(kafka_bootstrap, topic, handle, producer):
+        await until(lambda: len(tries) >= 3, "the third try")
+        await until(lambda: lag_is(kafka_bootstrap, topic, 0), "the offset after the handler returned")
+    assert tries == [["a"], ["a"], ["a"]]
+    assert committed == [1, 1]
+
+
+async def test_it_stops_although_its_handler_never_succeeds(
+    kafka_bootstrap: str, producer: Producer, topic: Topic
+) -> None:
+    tries = 0
+    seen: list[str] = []
+
+    async def refuse(batch: Sequence[Decoded]) -> None:
+        nonlocal tries
+        tries += 1
+        raise Hiccup
+
+    async def handle(batch: Sequence[Decoded]) -> None:
+        seen.extend(run_ids(batch))
+
+    await producer.send(topic.name, command("a"))
+    async with consuming(kafka_bootstrap, topic, refuse, producer) as (consumer, task):
+        await until(lambda: tries > 0, "the first try")
+        consumer.stop()
+        await asyncio.wait_for(task, DEADLINE_S)
+    async with consuming(kafka_bootstrap, topic, handle, producer):
+        await until(lambda: seen == ["a"], "the record, for the next consumer")
+
+
+async def test_any_other_error_ends_it_and_the_next_consumer_sees_the_record(
+    kafka_bootstrap: str, producer: Producer, topic: Topic
+) -> None:
+    seen: list[str] = []
+
+    async def fail(batch: Sequence[Decoded]) -> None:
+        raise ZeroDivisionError
+
+    async def handle(batch: Sequence[Decoded]) -> None:
+        seen.extend(run_ids(batch))
+
+    await producer.send(topic.name, command("a"))
+    async with consuming(kafka_bootstrap, topic, fail, producer) as (_, task):
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.wait_for(task, DEADLINE_S)
+    async with consuming(kafka_bootstrap, topic, handle, producer):
+        await until(lambda: seen == ["a"], "the record again")
+
+
+async def test_a_consumer_killed_before_it_stored_leaves_the_record_to_the_next(
+    kafka_bootstrap: str, producer: Producer, topic: Topic
+) -> None:
+    seen: list[str] = []
+
+    async def handle(batch: Sequence[Decoded]) -> None:
+        seen.extend(run_ids(batch))
+
+    await producer.send(topic.name, command("a"))
+    victim = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(VICTIM),
+        kafka_bootstrap,
+        topic.name,
+        f"group.{topic.name}",
+        stdout=asyncio.subprocess.PIPE,
+        env=dict(os.environ),
+    )
+    assert victim.stdout is not None
+    async with asyncio.timeout(DEADLINE_S):
+        while await victim.stdout.readline() != b"handling a\n":
+            assert victim.returncode is None
+    victim.send_signal(signal.SIGKILL)
+    await victim.wait()
+    async with consuming(kafka_bootstrap, topic, handle, producer):
+        await until(lambda: seen == ["a"], "the record that the dead consumer had in hand")
+
+
+async def test_the_order_of_a_thread_is_kept_over_batches(
+    kafka_bootstrap: str, producer: Producer, topic: Topic
+) -> None:
+    seen: list[str] = []
+
+    async def handle(batch: Sequence[Decoded]) -> None:
+        seen.extend(run_ids(batch))
+
+    expected = [f"run-{n}" for n in range(2000)]
+    for run in expected:
+        producer.produce(topic.name, command(run))
+    async with consuming(kafka_bootstrap, topic, handle, producer):
+        await until(lambda: len(seen) >= len(expected), "all records")
+    assert seen == expected
+
+
+@pytest.mark.parametrize("size", [2_000_000, 9_000_000])
+async def test_a_record_that_the_broker_refuses_is_an_error_that_says_so(
+    kafka_bootstrap: str, producer: Producer, topic: Topic, size: int
+) -> None:
+    with pytest.raises(KafkaRefusedError, match=topic.name):
+        await producer.send(topic.name, Record(b"k", os.urandom(size), []))
+    await producer.send(topic.name, command("after"))
