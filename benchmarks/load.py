@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import aiohttp
 import orjson
+
 from perdure.chassis.kafka.consumer import Consumer, Subscription
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.opensearch import OpenSearch

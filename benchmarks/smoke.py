@@ -28,6 +28,9 @@ import uvloop
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from load import Load, Measured, Watcher, indexed_documents, watch_index
+from rich.console import Console
+from usage import Profile, busy_seconds, cpu_seconds, difference, folder_bytes, own_cpu_seconds, servers
+
 from perdure.chassis import mongo
 from perdure.chassis.opensearch import OpenSearch
 from perdure.chassis.settings import ServiceSettings
@@ -38,8 +41,6 @@ from perdure.local.display import ConsoleDisplay
 from perdure.local.pins import load_pins
 from perdure.local.services import Services, available_services
 from perdure.local.stack import Stack
-from rich.console import Console
-from usage import Profile, busy_seconds, cpu_seconds, difference, folder_bytes, own_cpu_seconds
 
 HERE = Path(__file__).resolve().parent
 GRAPHS = HERE / "graphs"
@@ -92,10 +93,13 @@ def arguments() -> argparse.Namespace:
 def measure(options: argparse.Namespace, state_bytes: int, display: ConsoleDisplay) -> dict[str, Any]:
     """One run on servers of its own."""
     names = [name for name in available_services() if name != "agent_step"] + ["agent_step"] * options.workers
-    with Stack(ephemeral=True, display=display) as stack:
-        environment = stack.environment()
-        provision(environment)
-        settings = {CONFIG_VARIABLE: str(GRAPHS / "langgraph.json"), "PERDURE_LOG_LEVEL": "WARNING"}
+    with servers(display) as stack:
+        provision(stack.environment())
+        settings = {
+            CONFIG_VARIABLE: str(GRAPHS / "langgraph.json"),
+            "PERDURE_LOG_LEVEL": "WARNING",
+            "PERDURE_GATEWAY_PORT": "0",
+        }
         services = Services.of(stack, names, env=settings, cwd=GRAPHS)
         services.start()
         return uvloop.run(Bench(options, state_bytes, stack, services, display).line())

@@ -1,4 +1,4 @@
-"""What a benchmark run costs: CPU seconds by process, bytes on disk, and a profile of one worker."""
+"""Servers to measure, and what a run costs: CPU seconds by process, bytes on disk, a profile of one worker."""
 
 from __future__ import annotations
 
@@ -7,16 +7,40 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+
+from perdure.local.display import Display
+from perdure.local.reaper import end_reaper, remove, start_reaper
+from perdure.local.settings import LocalSettings
 from perdure.local.stack import Stack
 
 TOP = 25
 _RATE = 200
 _PYSPY = Path(sys.executable).parent / "py-spy"
+
+
+@contextmanager
+def servers(display: Display) -> Iterator[Stack]:
+    """Empty servers on free ports, as they run for a user: an ephemeral stack would skip Java's optimising compiler.
+
+    They and their data are gone at the end, also when this process is killed.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="perdure-bench-"))
+    folder.chmod(0o711)  # OpenSearch may run as another user
+    reaper = start_reaper(folder)
+    try:
+        stack = Stack(LocalSettings().with_free_ports().model_copy(update={"data_dir": folder}), display=display)
+        stack.start()
+        yield stack
+    finally:
+        remove(folder, kill=False)
+        end_reaper(reaper)
 
 
 def cpu_seconds(stack: Stack) -> dict[str, float]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from perdure.cli.demo_agents import Agent, compare, divide, early_finding, recovery, walk
 
 

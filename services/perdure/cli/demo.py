@@ -231,13 +231,13 @@ class Story:
             return bool(hits)
 
         self._poll("the index", look)
-        hit = hits[0]
+        hit = min(hits, key=lambda item: int(item["seq"]))
         past = self._gateway.get("threads", agent.thread_id, "state", hit["checkpoint_id"])
         values = past["values"]
         if finding not in values["findings"] or len(values["audited"]) >= len(agent.files):
             raise DemoFailedError(f"checkpoint {hit['checkpoint_id']} is not the state that the search was for")
         self._screen.answer(
-            f"200 OK, {len(hits)} {'state' if len(hits) == 1 else 'states'}",
+            f"200 OK, {len(hits)} {'state' if len(hits) == 1 else 'states'}; the earliest:",
             f"{agent.name} at step {hit['step']} ({hit['occurred_at']}), checkpoint {hit['checkpoint_id']}",
             f"It had read {len(values['audited'])} of {len(agent.files)} files then, and had just seen:",
             f"{finding['file']}:{finding['line']}  {finding['snippet']}",
