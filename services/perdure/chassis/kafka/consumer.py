@@ -59,6 +59,11 @@ def _retryable(error: BaseException) -> bool:
     return bool(getattr(error, "retryable", False))
 
 
+def _headers(message: RdMessage) -> list[tuple[str, bytes | str | None]]:
+    found = message.headers() or []
+    return [*(found.items() if isinstance(found, dict) else found)]
+
+
 class Consumer:
     """One librdkafka consumer, polled from a thread of its own, handled on the loop."""
 
@@ -161,7 +166,7 @@ class Consumer:
         decoded: list[Decoded] = []
         for message in batch:
             try:
-                decoded.append(decode(message.headers(), message.value(), self._subscription.types))
+                decoded.append(decode(_headers(message), message.value(), self._subscription.types))
             except UndecodableError as error:
                 await self._bury(message, error)
         if not decoded or await self._handled(decoded):
@@ -190,7 +195,7 @@ class Consumer:
             message.offset() or 0,
             message.key(),
             message.value(),
-            message.headers() or [],
+            _headers(message),
         )
         await bury(
             self._dead_letters,

@@ -82,7 +82,7 @@ class Producer:
                 topic,
                 value=record.value,
                 key=record.key,
-                headers=record.headers,
+                headers=[*record.headers],
                 on_delivery=report,  # type: ignore[arg-type,unused-ignore]
             )
         except KafkaException as error:  # larger than any broker would take: refused before it is queued
