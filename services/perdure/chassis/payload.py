@@ -6,6 +6,7 @@ is cut into ``payloads`` documents with ``_id`` ``<run_id>:<n>``, which are to b
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +36,7 @@ class Packed:
 def pack(payload: Any) -> Packed:
     """Pack a JSON-compatible value."""
     raw = json.dumps_strict(payload)
-    data = ZSTD + zstandard.compress(raw, 1) if len(raw) > COMPRESS_ABOVE else RAW + raw
+    data = ZSTD + _compressor().compress(raw) if len(raw) > COMPRESS_ABOVE else RAW + raw
     if len(data) <= INLINE_LIMIT:
         return Packed(data)
     return Packed(b"", tuple(data[i : i + CHUNK_BYTES] for i in range(0, len(data), CHUNK_BYTES)))
@@ -45,3 +46,14 @@ def unpack(data: bytes) -> Any:
     """The inverse of :func:`pack` on the inline bytes or the joined chunks."""
     kind, body = data[:1], data[1:]
     return json.loads(zstandard.decompress(body) if kind == ZSTD else body)
+
+
+_per_thread = threading.local()
+
+
+def _compressor() -> zstandard.ZstdCompressor:
+    """One for each thread: making one costs more than a small payload, and two threads must not share it."""
+    found: zstandard.ZstdCompressor | None = getattr(_per_thread, "compressor", None)
+    if found is None:
+        found = _per_thread.compressor = zstandard.ZstdCompressor(level=1)
+    return found

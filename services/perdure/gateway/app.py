@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from aiohttp import web
+
 from perdure.chassis import mongo
 from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.kafka.producer import Producer

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 from aiohttp import web
+
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.opensearch import OpenSearch
 from perdure.gateway.conditions import Conditions

@@ -7,10 +7,11 @@ have the shapes of ``perdure.schemas.http``.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -60,6 +61,7 @@ def new_id() -> str:
     return str(uuid_utils.uuid7())
 
 
+@lru_cache(maxsize=4096)
 def assistant_id_of(graph_id: str) -> str:
     """The assistant id of a graph."""
     return str(uuid5(ASSISTANT_NAMESPACE, graph_id))
@@ -74,7 +76,8 @@ def traceparent_of(header: str | None) -> str:
     """The caller's W3C ``traceparent`` if it is valid, else a new one (sampled)."""
     if header is not None and _TRACEPARENT.fullmatch(header):
         return header
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+    random = os.urandom(24).hex()
+    return f"00-{random[:32]}-{random[32:]}-01"
 
 
 def request_digest(path: str, body: Any) -> str:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from prometheus_client import Counter
+
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.telemetry import logger
 from perdure.schemas import topics
 from perdure.schemas.commands import CancelRun, StartReason, StartRun
 from perdure.schemas.envelope import Record, encode
-from prometheus_client import Counter
 
 log = logger(__name__)
 

@@ -159,11 +159,14 @@ def _pointer(raw: Any, location: Sequence[int | str], *, missing: bool) -> str:
     """A JSON Pointer; parts that name a branch of a union and not a place in the body are left out."""
     pointer, here = "", raw
     for number, part in enumerate(location):
-        if (isinstance(here, dict) and part in here) or (
-            isinstance(here, list) and isinstance(part, int) and part < len(here)
-        ):
-            here = here[part]
-        elif not (missing and number == len(location) - 1):
+        if not _is_in(here, part) and not (missing and number == len(location) - 1):
             continue
+        here = here[part] if _is_in(here, part) else None
         pointer += "/" + str(part).replace("~", "~0").replace("/", "~1")
     return pointer
+
+
+def _is_in(here: Any, part: int | str) -> bool:
+    if isinstance(here, list):
+        return isinstance(part, int) and part < len(here)
+    return isinstance(here, dict) and part in here

@@ -158,12 +158,14 @@ class Store:
         if thread is None:
             await self._insert_run(run)
             return
-        outcomes = await asyncio.gather(self._insert_run(run), self._insert_thread(thread), return_exceptions=True)
-        failure = next((one for one in outcomes if isinstance(one, BaseException)), None)
-        if isinstance(failure, IdempotencyTaken):
+        made = asyncio.ensure_future(self._insert_thread(thread))
+        try:
+            await self._insert_run(run)
+        except IdempotencyTaken:
+            await made
             await self._threads.delete_one({"_id": thread["_id"], "tenant": thread["tenant"]})
-        if failure is not None:
-            raise failure
+            raise
+        await made
 
     async def _insert_run(self, run: RunDocument) -> None:
         try:

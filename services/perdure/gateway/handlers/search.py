@@ -5,10 +5,10 @@ from __future__ import annotations
 from aiohttp import web
 
 from perdure.chassis.errors import UnavailableError
-from perdure.chassis.opensearch import OpenSearchRefusedError
 from perdure.gateway.context import CONTEXT, json_response
 from perdure.gateway.middleware import tenant_of
-from perdure.gateway.problems import RequestProblem
+from perdure.gateway.problems import RequestProblem, invalid
+from perdure.gateway.search import SearchProblem
 from perdure.gateway.search import search as ask
 
 
@@ -20,6 +20,6 @@ async def search(request: web.Request) -> web.Response:
         raise RequestProblem(
             "search-unavailable", f"The search index does not answer: {error.detail}", headers={"Retry-After": "5"}
         ) from error
-    except OpenSearchRefusedError as error:
-        raise RequestProblem("invalid-request", f"The search index refuses the question: {error.reason}") from error
+    except SearchProblem as error:
+        raise invalid(error.pointer, error.detail) from error
     return json_response(found)
