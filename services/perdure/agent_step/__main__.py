@@ -55,11 +55,15 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
     threads = GroupCommit(db[documents.THREADS], availability=saver.availability)
     producer = Producer(settings.kafka_bootstrap_servers, settings.instance)
 
+    async def renew() -> None:
+        await outlast(lease.renew_incarnation, saver.availability)
+        worker.resume()
+
     def lost() -> None:
         metrics.LEASES_LOST.inc()
         log.error("lease.lost", instance=settings.instance)
         worker.lose_everything()
-        renewals.add(task := asyncio.create_task(lease.renew_incarnation()))
+        renewals.add(task := asyncio.create_task(renew()))
         task.add_done_callback(renewals.discard)
 
     renewals: set[asyncio.Task[None]] = set()

@@ -56,11 +56,13 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._claiming = 0
         self._draining = False
+        self._leased = asyncio.Event()
+        self._leased.set()
         self._next_pending: GroupRead[str, str] = GroupRead(self._oldest_pending, availability=ports.saver.availability)
 
     def room(self) -> int:
-        """How many more runs may be claimed now; 0 while the database is away or the worker is ending."""
-        if self._draining or not self._ports.saver.availability.available:
+        """How many more runs may be claimed now; 0 while the database or the lease is away, or the worker is ending."""
+        if self._draining or not self._leased.is_set() or not self._ports.saver.availability.available:
             return 0
         return max(0, self._settings.max_open_runs - len(self._open) - self._claiming)
 
@@ -71,8 +73,7 @@ class Worker:
 
     async def start(self, thread_ids: Collection[str]) -> None:
         """Claim what is due on these threads; returns when the claims are durable, not when the runs end."""
-        if self._draining:
-            return
+        await self._leased.wait()
         self._claiming += len(thread_ids)
         try:
             claimed = await self._ports.claims.claim(thread_ids)
@@ -97,10 +98,15 @@ class Worker:
         return others
 
     def lose_everything(self) -> None:
-        """The lease is lost: others may own the runs by now."""
+        """The lease is lost: others may own the runs by now. Claims nothing until :meth:`resume`."""
+        self._leased.clear()
         for execution in self._open.values():
             if execution is not None:
                 execution.stop(StopReason.LOST)
+
+    def resume(self) -> None:
+        """There is a lease again."""
+        self._leased.set()
 
     async def drain(self, grace_s: float) -> None:
         """Hand every run over: at the end of its superstep, or at once when the grace period (seconds) is over."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -71,6 +72,7 @@ def build_secantus_rs(cache: Path, display: Display) -> Path:
             "CARGO_PROFILE_RELEASE_LTO": "off",
             "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "16",
             "CARGO_TARGET_DIR": str(partial / "target"),
+            **_rustup_home(),
         }
         with display.step(f"mongodb: compiling secantus-mdb {RUST_VERSION} (5 minutes on 2 cores; log: {log})"):
             _run([*command, "--root", str(partial)], log, env)
@@ -119,6 +121,14 @@ def _run(command: list[str], log: Path, env: dict[str, str]) -> None:
         raise FetchError(
             f"{Path(command[0]).name} failed with exit code {done.returncode}. Last lines of {log}:\n{lines}"
         )
+
+
+def _rustup_home() -> dict[str, str]:
+    """Where rustup keeps its toolchains when HOME is not the account's own folder: its cargo refuses to run without."""
+    toolchains = Path(pwd.getpwuid(os.getuid()).pw_dir) / ".rustup"
+    if "RUSTUP_HOME" in os.environ or (Path.home() / ".rustup").is_dir() or not toolchains.is_dir():
+        return {}
+    return {"RUSTUP_HOME": str(toolchains)}
 
 
 def _rust_root(cache: Path) -> Path:

@@ -1,0 +1,109 @@
+"""Who owns a run, and servers that go away: hand-over, two owners, another version, OpenSearch and MongoDB down.
+
+Each test has a system of its own; no other may run meanwhile, for consumer groups are shared by all on the same brokers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.timeout(420)
+
+
+def test_a_worker_that_is_told_to_stop_hands_over(start_system: Any, tmp_path: Path) -> None:
+    file = tmp_path / "effects"
+    names = ("gateway", "agent_step", "agent_step", "scheduler")
+    system = start_system(names=names)
+    runs = [system.start("effects", {"n": 20, "delay_s": 0.1, "file": str(file)}) for _ in range(40)]
+    system.until_checkpoints(200)
+    system.services["agent_step"].terminate()
+    ended = system.until_ended(*runs, timeout_s=90)
+    assert Counter(run["status"] for run in ended) == {"success": 40}
+    assert {run["epoch"] for run in ended} == {1, 2}, "no run changed its worker"
+    executed = Counter(file.read_text().splitlines())
+    assert len(executed) == 40 * 20
+    assert set(executed.values()) == {1}, "a hand-over ran a step twice"
+    system.assert_linear([run["thread_id"] for run in runs])
+
+
+def test_two_workers_that_both_believe_they_own_the_runs(start_system: Any, tmp_path: Path) -> None:
+    """One worker is frozen until its lease has expired and its runs have moved; then it wakes and goes on writing."""
+    file = tmp_path / "effects"
+    names = ("gateway", "agent_step", "agent_step", "scheduler")
+    system = start_system(names=names)
+    runs = [system.start("effects", {"n": 30, "delay_s": 0.1, "file": str(file)}) for _ in range(60)]
+    system.until_checkpoints(120)
+    frozen = system.services["agent_step"]
+    frozen.pause()
+    system.until(lambda: system.db.runs.count_documents({"epoch": {"$gte": 2}}) > 0, 30)
+    frozen.resume()
+    ended = system.until_ended(*runs, timeout_s=120)
+    assert Counter(run["status"] for run in ended) == {"success": 60}
+    system.assert_linear([run["thread_id"] for run in runs])
+    executed = Counter(file.read_text().splitlines())
+    assert len(executed) == 60 * 30
+    assert frozen.running, "the worker that lost its lease must live on with a new one"
+
+
+def test_a_thread_waits_at_a_node_that_a_new_version_does_not_have(start_system: Any) -> None:
+    system = start_system(names=("gateway", "agent_step", "scheduler"))
+    run = system.start("vanishing", {})
+    (waiting,) = system.until_ended(run)
+    assert (waiting["status"], waiting["next"]) == ("interrupted", ["b"])
+    worker = system.services["agent_step"]
+    worker.env["VANISHING_WITHOUT_B"] = "1"
+    worker.restart()
+    (ended,) = system.until_ended(
+        system.start("vanishing", thread=run["thread_id"], command={"resume": "yes"}), timeout_s=30
+    )
+    assert ended["status"] == "error"
+    assert ended["error"]["type"].endswith("NodeGoneError")
+    assert "b" in ended["error"]["message"]
+    del worker.env["VANISHING_WITHOUT_B"]
+    worker.restart()
+    (healed,) = system.until_ended(system.start("vanishing", thread=run["thread_id"], command={"resume": "yes"}))
+    assert healed["status"] == "success", healed["error"]
+    assert system.values(run["thread_id"])["answers"] == ["yes"]
+
+
+def test_a_node_that_hogs_the_interpreter_keeps_its_lease(start_system: Any) -> None:
+    system = start_system(names=("gateway", "agent_step", "scheduler"))
+    run = system.start("hog", {"seconds": 6})
+    (ended,) = system.until_ended(run, timeout_s=60)
+    assert (ended["status"], ended["epoch"]) == ("success", 1)
+
+
+def test_opensearch_away_for_a_minute_while_runs_go_on(own_stack: Any, start_system: Any) -> None:
+    servers = own_stack("kafka", "mongodb", "opensearch")
+    system = start_system(servers=servers)
+    url = servers.environment()["PERDURE_OPENSEARCH_URL"]
+    system.until_ended(system.start("chain", {"n": 2}))
+    servers.pause("opensearch")
+    runs = [system.start("chain", {"n": 5, "delay_s": 1}) for _ in range(20)]
+    ended = system.until_ended(*runs, timeout_s=90)
+    away = [system.start("chain", {"n": 50, "delay_s": 1}) for _ in range(5)]
+    ended += system.until_ended(*away, timeout_s=90)
+    assert Counter(run["status"] for run in ended) == {"success": 25}, "runs must not notice"
+    servers.resume("opensearch")
+    system.assert_indexed(url, [run["thread_id"] for run in runs + away], timeout_s=90)
+
+
+def test_the_database_away_while_runs_go_on(own_stack: Any, start_system: Any, tmp_path: Path) -> None:
+    servers = own_stack("kafka", "mongodb", "opensearch")
+    system = start_system(servers=servers, names=("gateway", "agent_step", "scheduler"))
+    file = tmp_path / "effects"
+    runs = [system.start("effects", {"n": 20, "delay_s": 0.2, "file": str(file)}) for _ in range(50)]
+    system.until_checkpoints(200)
+    servers.stop_server("mongodb", kill=True)
+    answer = system.http.post("/runs", json={"assistant_id": "chain", "input": {}})
+    assert answer.status_code == 503, answer.text
+    assert "retry-after" in answer.headers
+    servers.start_server("mongodb")
+    ended = system.until_ended(*runs, timeout_s=120)
+    assert Counter(run["status"] for run in ended) == {"success": 50}
+    system.assert_linear([run["thread_id"] for run in runs])
+    assert len(Counter(file.read_text().splitlines())) == 50 * 20
