@@ -11,15 +11,17 @@ at a shutdown or a rebalance. It also costs a third of the CPU time.
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
-import faust
 from prometheus_client import Gauge
 
 from perdure.chassis.kafka.deadletter import Origin
 from perdure.chassis.telemetry import logger
+from perdure.indexer.fetching import PortionApp
 from perdure.indexer.settings import IndexerSettings
 from perdure.schemas import topics
 
@@ -35,16 +37,18 @@ LAG = Gauge("perdure_indexer_lag_records", "Records of the assigned partitions t
 Handler = Callable[[Sequence[Origin]], Awaitable[None]]
 
 
-def make_app(settings: IndexerSettings) -> faust.App:
+def make_app(settings: IndexerSettings) -> PortionApp:
     """A Faust application that only consumes: no web server, no tables, no topics of its own."""
     servers = settings.kafka_bootstrap_servers.split(",")
-    app = faust.App(
+    app = PortionApp(
         GROUP,
         broker=[f"kafka://{server.strip()}" for server in servers],
         broker_client_id=f"indexer-{settings.instance}",
         autodiscover=False,
         web_enabled=False,
         store="memory://",
+        # Faust makes this folder although nothing is kept in it; the working folder may be read-only.
+        datadir=Path(tempfile.gettempdir()) / GROUP,
         topic_allow_declare=False,
         topic_disable_leader=True,
         consumer_auto_offset_reset="earliest",
@@ -59,6 +63,7 @@ def make_app(settings: IndexerSettings) -> faust.App:
         broker_commit_livelock_soft_timeout=7 * DAY_S,
         stream_buffer_maxsize=settings.index_buffer,
     )
+    app.fetch_wait_s = settings.index_linger_s
     app.finalize()
     return app
 
