@@ -101,8 +101,8 @@ def measure(options: argparse.Namespace, state_bytes: int, display: ConsoleDispl
             "PERDURE_GATEWAY_PORT": "0",
         }
         services = Services.of(stack, names, env=settings, cwd=GRAPHS)
-        services.start()
-        return uvloop.run(Bench(options, state_bytes, stack, services, display).line())
+        with services:
+            return uvloop.run(Bench(options, state_bytes, stack, services, display).line())
 
 
 class Bench:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from perdure.local.stack import Stack
 
 TOP = 25
 _RATE = 200
+_SCAFFOLD = re.compile(r"frozen runpy|\(threading\.py\)|\(asyncio/runners\.py\)|^<module>|\(uvloop/|run_service")
+"""Frames below everything, which say nothing."""
 _PYSPY = Path(sys.executable).parent / "py-spy"
 
 
@@ -102,7 +105,7 @@ class Profile:
         self.file = file
         file.parent.mkdir(parents=True, exist_ok=True)
         self._log = file.with_suffix(".log").open("wb")
-        options = ["--rate", str(_RATE), "--function", "--nonblocking", "--format", "speedscope"]
+        options = ["--rate", str(_RATE), "--function", "--format", "speedscope"]
         self._process = subprocess.Popen(
             [str(_PYSPY), "record", "--pid", str(pid), *options, "--output", str(file)],
             stdin=subprocess.DEVNULL,
@@ -130,8 +133,9 @@ def _top(speedscope: dict[str, object]) -> Iterator[str]:
     shared, profiles = speedscope["shared"], speedscope["profiles"]
     assert isinstance(shared, dict)
     assert isinstance(profiles, list)
-    names = [f"{frame['name']} ({_place(frame.get('file') or '?')})" for frame in shared["frames"]]
-    places = [_package(frame.get("file") or "?") for frame in shared["frames"]]
+    files = [frame.get("file") or "?" for frame in shared["frames"]]
+    names = [f"{frame['name']} ({_place(file)})" for frame, file in zip(shared["frames"], files, strict=True)]
+    places = [_package(file) for file in files]
     own: Counter[str] = Counter()
     total: Counter[str] = Counter()
     packages: Counter[str] = Counter()
@@ -143,19 +147,22 @@ def _top(speedscope: dict[str, object]) -> Iterator[str]:
             weight += seconds
             own[names[stack[-1]]] += seconds
             packages[places[stack[-1]]] += seconds
-            for name in {names[frame] for frame in stack}:
-                total[name] += seconds
+            for frame in set(stack):
+                if not _SCAFFOLD.search(names[frame]):
+                    total[names[frame]] += seconds
     for title, counter in (("own time by package", packages), ("own time", own), ("with what they called", total)):
         yield f"{title}:"
         yield from (f"  {seconds / weight:6.1%}  {name}" for name, seconds in counter.most_common(TOP))
 
 
 def _place(file: str) -> str:
-    return file.rsplit("site-packages/", maxsplit=1)[-1]
+    """A file relative to the folder of packages that it is in."""
+    return re.split(r"site-packages/|/services/|/schemas/(?=perdure)|/lib/python[\d.]+/", file)[-1]
 
 
 def _package(file: str) -> str:
+    """Ours by service, others by distribution, ``python`` for the standard library."""
     parts = Path(_place(file)).parts
-    if "perdure" in parts:
-        return ".".join(parts[parts.index("perdure") :][:2]).removesuffix(".py")
-    return parts[0].removesuffix(".py") if parts and parts[0] != "/" else "python"
+    if parts[:1] == ("perdure",):
+        return ".".join(parts[:2]).removesuffix(".py")
+    return parts[0] if len(parts) > 1 and "site-packages" in file else "python"

@@ -50,6 +50,8 @@ class Stage:
             shutil.copytree(self._stack.folder / "logs", logs, dirs_exist_ok=True, ignore_dangling_symlinks=True)
             self._console.print(f"[bold red]It failed.[/] The logs are in {logs}", highlight=False, soft_wrap=True)
         with self._console.status("stopping everything"):
+            if self._services is not None:
+                self._services.stop()  # first: they want to say goodbye to the servers
             self._stack.stop()
         self._stack = None
         self._console.print("Stopped all servers and services, and removed their data.", style="dim")
