@@ -8,7 +8,6 @@ from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
-
 from perdure.chassis.settings import ServiceSettings
 
 Logger = structlog.stdlib.BoundLogger
@@ -50,8 +49,10 @@ def configure_logging(service: str, settings: ServiceSettings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
-    for noisy in ("aiokafka", "faust", "mode", "opensearch", "pymongo", "asyncio", "aiohttp.access"):
+    for noisy in ("aiokafka", "faust", "mode", "pymongo", "asyncio", "aiohttp.access"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # It logs a traceback for every attempt that fails; what it raises says the same, and we log that.
+    logging.getLogger("opensearch").setLevel(logging.ERROR)
 
 
 def logger(name: str) -> Logger:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
 
@@ -12,6 +12,7 @@ from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.opensearch import OpenSearch
 from perdure.chassis.outage import Availability, outlast
+from perdure.chassis.telemetry import logger
 from perdure.gateway.conditions import Conditions
 from perdure.gateway.context import CONTEXT, Context
 from perdure.gateway.handlers.system import installed_version
@@ -24,9 +25,12 @@ from perdure.gateway.states import States
 from perdure.gateway.store import Store
 from perdure.gateway.watch import RunWatch
 
+log = logger(__name__)
+
 SELECTION_TIMEOUT_MS = 1_000
 """An unreachable database is noticed within this time, in milliseconds."""
 FLUSH_S = 5.0
+RESTART_S = 1.0
 
 
 def make_app(settings: GatewaySettings) -> web.Application:
@@ -44,7 +48,23 @@ def make_app(settings: GatewaySettings) -> web.Application:
             yield
 
     app.cleanup_ctx.append(adapters)
+    app.on_shutdown.append(_release_waiting)
     return app
+
+
+async def _release_waiting(app: web.Application) -> None:
+    """Answer those who wait for a run's end: they poll another instance."""
+    await app[CONTEXT].watch.close()
+
+
+async def _tirelessly(name: str, watch: Callable[[], Awaitable[None]]) -> None:
+    """Keep a background task going: a failure is logged, and it starts again."""
+    while True:
+        try:
+            await watch()
+        except Exception:
+            log.exception("gateway.background_failed", task=name)
+        await asyncio.sleep(RESTART_S)
 
 
 async def _open(settings: GatewaySettings) -> AsyncIterator[Context]:
@@ -69,19 +89,19 @@ async def _open(settings: GatewaySettings) -> AsyncIterator[Context]:
         await outlast(lambda: mongo.ensure_indexes(database), availability)
         await context.conditions.watch_mongodb(store.ping)
 
-    tasks = [
-        asyncio.create_task(first_contact(), name="watch-mongodb"),
-        asyncio.create_task(context.conditions.watch_kafka(admin), name="watch-kafka"),
-        asyncio.create_task(context.conditions.watch_opensearch(context.opensearch), name="watch-opensearch"),
-        asyncio.create_task(context.registry.keep_fresh(), name="registry"),
-    ]
+    background: dict[str, Callable[[], Awaitable[None]]] = {
+        "mongodb": first_contact,
+        "kafka": lambda: context.conditions.watch_kafka(admin),
+        "opensearch": lambda: context.conditions.watch_opensearch(context.opensearch),
+        "registry": context.registry.keep_fresh,
+    }
+    tasks = [asyncio.create_task(_tirelessly(name, watch), name=name) for name, watch in background.items()]
     try:
         yield context
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await context.watch.close()
         await store.close()
         await context.producer.close(FLUSH_S)
         await context.opensearch.close()
