@@ -1,0 +1,118 @@
+"""``perdure up | status | logs | topics | down`` as a person types them, on the session's servers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from perdure.local.resources import free_port
+from perdure.local.stack import Stack
+
+DEADLINE_S = 120.0
+AGENT = """
+from typing import TypedDict
+from langgraph.graph import END, START, StateGraph
+
+class State(TypedDict, total=False):
+    greeting: str
+
+builder = StateGraph(State)
+builder.add_node("greet", lambda state: {"greeting": "hello"})
+builder.add_edge(START, "greet")
+builder.add_edge("greet", END)
+graph = builder.compile()
+"""
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def perdure(stack: Stack, tmp_path: Path) -> Iterator[Run]:
+    """``perdure`` in a project's folder; stopped at the end."""
+    (tmp_path / "agent.py").write_text(AGENT)
+    (tmp_path / "langgraph.json").write_text('{"dependencies": ["."], "graphs": {"greeter": "./agent.py:graph"}}')
+    environment = {
+        **os.environ,
+        **stack.environment(),
+        "PERDURE_GATEWAY_PORT": str(free_port()),
+        "PERDURE_DATA_DIR": str(tmp_path / "data"),
+    }
+    environment["PERDURE_MONGODB_URI"] = environment["PERDURE_MONGODB_URI"].rpartition("/")[0] + f"/{tmp_path.name}"
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [str(Path(sys.executable).with_name("perdure")), *arguments]
+        return subprocess.run(
+            command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE_S, check=False
+        )
+
+    yield run
+    assert run("down").returncode == 0
+
+
+def test_up_status_logs_down(perdure: Run) -> None:
+    started = perdure("up", "--json")
+    assert started.returncode == 0, started.stderr
+    urls = json.loads(started.stdout)
+    assert {"gateway", "docs", "kafka", "mongodb", "opensearch"} == urls.keys()
+    with urllib.request.urlopen(f"{urls['gateway']}/ready", timeout=5) as answer:
+        assert json.load(answer)["ready"] is True
+
+    again = perdure("up", "--json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout) == urls
+    assert "gateway: already running" in again.stderr
+
+    ran = perdure("runs", "start", "greeter", "--wait", "--json", "--url", urls["gateway"])
+    assert ran.returncode == 0, ran.stderr
+    thread = json.loads(ran.stdout)["thread_id"]
+    shown = perdure("state", thread, "--json", "--url", urls["gateway"])
+    assert json.loads(shown.stdout)["values"] == {"greeting": "hello"}
+
+    status = perdure("status", "--json")
+    assert status.returncode == 0, status.stdout
+    states = {one["name"]: one["state"] for one in json.loads(status.stdout)}
+    assert {states[name] for name in ("kafka", "mongodb", "opensearch")} == {"external"}
+    assert {states[name] for name in ("gateway", "agent_step", "indexer", "scheduler")} == {"ready"}
+
+    log = perdure("logs", "gateway", "--lines", "500")
+    assert "gateway.listening" in log.stdout
+    every = perdure("logs", "--json", "--lines", "5")
+    assert {"gateway", "agent_step"} <= {json.loads(line)["source"] for line in every.stdout.splitlines()}
+
+    stopped = perdure("down", "--json")
+    assert set(json.loads(stopped.stdout)["stopped"]) >= {"gateway", "agent_step", "indexer", "scheduler"}
+    away = perdure("threads", "create", "--url", urls["gateway"])
+    assert away.returncode == 1
+    assert "start it with `perdure up`" in away.stderr
+
+
+def test_topics(perdure: Run) -> None:
+    assert perdure("topics", "apply", "--json").returncode == 0
+    second = perdure("topics", "apply", "--json")
+    assert json.loads(second.stdout) == {"dry_run": False, "changes": []}
+    dry = perdure("topics", "apply", "--dry-run")
+    assert dry.stdout.strip() == "no difference"
+    listed = {row["topic"]: row for row in json.loads(perdure("topics", "list", "--json").stdout)}
+    assert listed["perdure.commands"]["partitions"] == listed["perdure.commands"]["declared"] == 12
+    assert listed["perdure.commands.dead"]["partitions"] == 1
+
+
+def test_index_rebuild(perdure: Run) -> None:
+    done = perdure("index", "rebuild", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"rebuilt": True}
+
+
+def test_a_broken_project_is_explained(perdure: Run, tmp_path: Path) -> None:
+    (tmp_path / "agent.py").write_text("import no_such_module_anywhere\n")
+    failed = perdure("up", "--json")
+    assert failed.returncode == 1
+    assert failed.stdout == ""
+    assert "no_such_module_anywhere" in failed.stderr
