@@ -253,6 +253,30 @@ async def test_an_internal_error_has_an_id_and_no_traceback(
     assert str(line["exc_info"]) == "secret detail"
 
 
+async def test_search_without_its_index(http: httpx.AsyncClient) -> None:
+    answer = await http.get("/search", params={"q": "x"})
+    problem_of(answer, 503, "search-unavailable")
+    assert int(answer.headers["Retry-After"]) > 0
+    wrong = problem_of(await http.get("/search", params={"limit": "0"}), 422, "invalid-request")
+    assert pointers(wrong) == {"query:limit"}
+
+
+async def test_starts_are_accepted_while_kafka_is_down(mongodb_uri: str) -> None:
+    uri = mongodb_uri.rsplit("/", 1)[0] + f"/gateway_{uuid.uuid4().hex}"
+    client = mongo.connect(uri)
+    database = mongo.database(client, uri)
+    await database.graphs.insert_one({"_id": "agent", "nodes": []})
+    async with serving(uri, "127.0.0.1:9") as (http, _):
+        run = (await http.post("/runs", json={"assistant_id": "agent"})).json()
+        stored = await database.runs.find_one({"_id": run["run_id"]})
+        assert stored is not None
+        assert (stored["status"], stored["settled"]) == ("pending", False)
+        ready = await http.get("/ready")
+        assert (ready.status_code, ready.json()["conditions"]["kafka"]) == (503, False)
+    await client.drop_database(database.name)
+    client.close()
+
+
 async def test_an_outage_is_told_quickly_and_survived(own_mongodb: Stack, kafka_bootstrap: str) -> None:
     uri = own_mongodb.environment()["PERDURE_MONGODB_URI"]
     client = mongo.connect(uri)
