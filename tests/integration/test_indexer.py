@@ -278,6 +278,19 @@ async def test_opensearch_may_be_away(bench: Bench) -> None:
     assert bench.indexer.running
 
 
+async def test_kafka_may_be_away(bench: Bench) -> None:
+    await bench.publish(*history("broker", "broker", 3))
+    await bench.until(5, tenant="broker")
+    await asyncio.to_thread(bench.stack.stop_server, "kafka", kill=True)
+    bench.producer.produce(
+        topics.EVENTS.name, encode(saved("broker", 6, "broker"), id="broker:6", source="/tests", correlation_id="r")
+    )
+    await asyncio.to_thread(bench.stack.start_server, "kafka")
+    assert len(await bench.until(6, tenant="broker")) == 6
+    await bench.until_lag_is(0)
+    assert bench.indexer.running
+
+
 @pytest.mark.parametrize("kill", [True, False], ids=["SIGKILL", "SIGTERM"])
 async def test_death_in_the_middle_loses_nothing(bench: Bench, kill: bool) -> None:
     tenant = f"death-{kill}"

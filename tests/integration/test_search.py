@@ -1,0 +1,154 @@
+"""Search on a real OpenSearch: seeded states, exactly the right answers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from perdure.chassis.errors import UnavailableError
+from perdure.chassis.opensearch import OpenSearch
+from perdure.gateway.search import SearchProblem, search
+from perdure.indexer.bulk import newest_item, state_item
+from perdure.indexer.domain import document_of, newest
+from perdure.indexer.redaction import Redaction
+from perdure.indexer.settings import IndexerSettings
+from perdure.indexer.writer import Writer
+from perdure.local.resources import free_port
+from perdure.schemas.events import CheckpointSaved, ErrorInfo, Event, InterruptInfo, RunFailed, RunInterrupted
+from perdure.schemas.index import STATES, THREADS
+
+TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+YESTERDAY = TODAY - timedelta(hours=10)
+TENANT = f"search-{uuid4().hex[:8]}"
+OTHER = f"{TENANT}-other"
+
+
+def shared(thread: str, seq: int, at: datetime, tenant: str = TENANT, graph: str = "crm") -> dict[str, Any]:
+    return {
+        "tenant": tenant,
+        "thread_id": thread,
+        "run_id": f"{thread}-run",
+        "graph_id": graph,
+        "assistant_id": graph,
+        "seq": seq,
+        "epoch": 1,
+        "occurred_at": at,
+        "metadata": {"customer": {"id": thread}, "tier": 3},
+    }
+
+
+def saved(thread: str, seq: int, at: datetime, text: str = "", **more: Any) -> CheckpointSaved:
+    fields = {"checkpoint_id": f"c{seq}", "step": seq, "source": "loop", "nodes": ("browse",), "next": ("Login",)}
+    place = {k: more.pop(k) for k in ("tenant", "graph") if k in more}
+    return CheckpointSaved(**shared(thread, seq, at, **place), **(fields | more), text=f"$.log[{seq}]\t{text}")
+
+
+def failed(thread: str, seq: int, at: datetime, node: str, **place: str) -> RunFailed:
+    error = ErrorInfo(type="TimeoutError", message="the page did not answer", node=node)
+    return RunFailed(**shared(thread, seq, at, **place), error=error, checkpoint_id=f"c{seq}")
+
+
+HISTORY: list[Event] = [
+    saved("stuck", 1, YESTERDAY, "opened the <shop> page"),
+    failed("stuck", 2, YESTERDAY, "Login"),
+    saved("waiting", 1, YESTERDAY, "filled in the form"),
+    RunInterrupted(
+        **shared("waiting", 2, YESTERDAY + timedelta(hours=1)),
+        next=("Login",),
+        interrupts=(InterruptInfo(id="i1", value={"question": "Which password?"}),),
+    ),
+    failed("elsewhere", 1, YESTERDAY, "Checkout"),
+    failed("today", 1, TODAY + timedelta(seconds=1), "Login"),
+    failed("before", 1, TODAY - timedelta(days=1, seconds=1), "Login"),
+    failed("foreign", 1, YESTERDAY, "Login", tenant=OTHER),
+    saved("fine", 1, YESTERDAY, "opened the shop page and bought a shop", graph="billing"),
+]
+
+
+@pytest.fixture(scope="module")
+async def client(opensearch_url: str) -> AsyncIterator[OpenSearch]:
+    opensearch = OpenSearch(opensearch_url)
+    writer = Writer(opensearch, IndexerSettings(opensearch_url=opensearch_url))
+    await writer.open()
+    documents = [document_of(event, Redaction(), 1000) for event in HISTORY]
+    items = [state_item(d) for d in documents] + [newest_item(d) for d in newest(documents).values()]
+    assert await writer.write(items) == []
+    await opensearch.request("POST", f"/{STATES},{THREADS}/_refresh")
+    yield opensearch
+    await opensearch.close()
+
+
+async def hits(client: OpenSearch, tenant: str = TENANT, **query: str) -> list[tuple[str, int]]:
+    answer = await search(client, tenant, query)
+    assert answer["total"] == len(answer["items"])
+    return [(item["thread_id"], item["seq"]) for item in answer["items"]]
+
+
+async def test_all_agents_that_got_stuck_at_login_yesterday(client: OpenSearch) -> None:
+    query = {"node": "Login", "status": "error,interrupted", "since": "yesterday", "until": "today"}
+    assert await hits(client, **query) == [("waiting", 2), ("stuck", 2)]
+    assert await hits(client, **query, scope="threads") == [("waiting", 2), ("stuck", 2)]
+    assert await hits(client, OTHER, **query) == [("foreign", 1)]
+    assert await hits(client, "nobody", **query) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({"q": "shop"}, [("fine", 1), ("stuck", 1)]),
+        ({"q": "shop -bought"}, [("stuck", 1)]),
+        ({"q": '"shop page"'}, [("fine", 1), ("stuck", 1)]),
+        ({"q": '"page shop"'}, []),
+        ({"q": "opened nothing"}, []),
+        ({"q": "passw*"}, [("waiting", 2)]),
+        ({"q": "did not answer", "graph": "crm", "thread_id": "stuck"}, [("stuck", 2)]),
+        ({"graph": "billing"}, [("fine", 1)]),
+        ({"run_id": "waiting-run"}, [("waiting", 2), ("waiting", 1)]),
+        ({"thread_id": "stuck,fine", "status": "running"}, [("fine", 1), ("stuck", 1)]),
+        ({"node": "browse", "thread_id": "waiting"}, [("waiting", 1)]),
+        ({"metadata.customer.id": "today"}, [("today", 1)]),
+        ({"metadata.tier": "4"}, []),
+        ({"until": TODAY.isoformat(), "since": "2d", "node": "Checkout"}, [("elsewhere", 1)]),
+        ({"q": 'a AND ("b OR ~2 tenant:x \\', "graph": "billing"}, []),
+    ],
+    ids=str,
+)
+async def test_exactly_what_fits(client: OpenSearch, query: dict[str, str], expected: list[tuple[str, int]]) -> None:
+    assert await hits(client, **query) == expected
+
+
+async def test_an_item_says_what_a_client_needs(client: OpenSearch) -> None:
+    (item,) = (await search(client, TENANT, {"q": "password"}))["items"]
+    assert item["wait"] == {"ids": ["i1"], "text": "Which password?"}
+    assert item["highlights"] == {"wait": ["Which <em>password</em>?"]}
+    assert item["next"] == ["Login"]
+    assert item["metadata"] == {"customer": {"id": "waiting"}, "tier": 3}
+    (item,) = (await search(client, TENANT, {"q": "shop", "graph": "crm"}))["items"]
+    assert item["highlights"] == {"text": ["opened the &lt;<em>shop</em>&gt; page"]}
+    assert (item["checkpoint_id"], item["step"], item["status"], item["nodes"]) == ("c1", 1, "running", ["browse"])
+
+
+async def test_pages_hold_everything_once(client: OpenSearch) -> None:
+    seen: list[tuple[str, int]] = []
+    query = {"limit": "3"}
+    while True:
+        answer = await search(client, TENANT, query)
+        assert answer["total"] == 8
+        seen += [(item["thread_id"], item["seq"]) for item in answer["items"]]
+        if answer["cursor"] is None:
+            break
+        query["cursor"] = answer["cursor"]
+    assert len(seen) == len(set(seen)) == 8
+    with pytest.raises(SearchProblem, match="another query"):
+        await search(client, TENANT, query | {"graph": "crm"})
+
+
+async def test_nobody_answers() -> None:
+    away = OpenSearch(f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(UnavailableError, match="OpenSearch at http"):
+        await search(away, TENANT, {})
+    await away.close()
