@@ -26,7 +26,7 @@ from perdure.schemas.index import STATES
 from perdure.schemas.topics import EVENTS as EVENTS_TOPIC
 
 RUN_TIMEOUT_S = 120.0
-_SEARCH_EVERY_S = 0.1
+_SEARCH_EVERY_S = 0.2
 _SEARCH_SIZE = 1000
 _ENDS = (RunSucceeded, RunFailed, RunTimedOut, RunCancelled)
 
@@ -160,7 +160,7 @@ class Load:
 
 
 async def watch_index(opensearch: OpenSearch, watcher: Watcher, seen_s: list[float], stop: asyncio.Event) -> None:
-    """Search for the sampled checkpoints ten times a second; returns after ``stop`` when all have been found."""
+    """Search for the sampled checkpoints five times a second; returns after ``stop`` when all have been found."""
     while not stop.is_set() or watcher.unseen:
         await asyncio.sleep(_SEARCH_EVERY_S)
         wanted = list(watcher.unseen)[:_SEARCH_SIZE]

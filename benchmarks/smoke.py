@@ -39,6 +39,7 @@ from perdure.cli.provision import provision
 from perdure.local.dev import CONFIG_VARIABLE
 from perdure.local.display import ConsoleDisplay
 from perdure.local.pins import load_pins
+from perdure.local.servers import ADDRESS_FIELDS, variable
 from perdure.local.services import Services, available_services
 from perdure.local.stack import Stack
 
@@ -57,11 +58,14 @@ SAMPLE = 10
 CHECKED = 20
 """So many results are read back and compared."""
 CATCH_UP_S = 120.0
+IDLE_S = 3.0
 
 
 def main() -> int:
     """Run the benchmark; returns the exit status: 1 if any run had errors."""
     options = arguments()
+    if given := [variable(field) for field in ADDRESS_FIELDS.values() if os.environ.get(variable(field))]:
+        sys.exit(f"unset {', '.join(given)}: what a server that somebody else started costs cannot be counted")
     configure_logging("bench", ServiceSettings(log_level="WARNING", log_format="console"))
     failed = False
     with ConsoleDisplay(Console(stderr=True)) as display:
@@ -86,6 +90,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=1, help="agent-step processes")
     parser.add_argument("--warmup", type=int, default=50, help="agents before measuring")
     parser.add_argument("--repeat", type=int, default=1, help="runs for each state size, each with servers of its own")
+    parser.add_argument("--jvm", choices=["quick", "full"], default="quick", help="Java's compilers; see README.md")
     parser.add_argument("--profile", action="store_true", help="attach py-spy to the first agent-step process")
     return parser.parse_args()
 
@@ -93,7 +98,7 @@ def arguments() -> argparse.Namespace:
 def measure(options: argparse.Namespace, state_bytes: int, display: ConsoleDisplay) -> dict[str, Any]:
     """One run on servers of its own."""
     names = [name for name in available_services() if name != "agent_step"] + ["agent_step"] * options.workers
-    with servers(display) as stack:
+    with servers(display, optimised=options.jvm == "full") as stack:
         provision(stack.environment())
         settings = {
             CONFIG_VARIABLE: str(GRAPHS / "langgraph.json"),
@@ -150,6 +155,7 @@ class Bench:
         data = Path(self._stack.state.read().records["mongodb"].data or ".")
         bson, disk = await self._stored(), folder_bytes(data)
         checkpoints = watcher.checkpoints
+        idle = await self._idle_cores()
         profile = self._profile()
         cpu, own, busy, started = cpu_seconds(self._stack), own_cpu_seconds(), busy_seconds(), time.perf_counter()
         stop, seen_s = asyncio.Event(), list[float]()
@@ -167,6 +173,7 @@ class Bench:
         measured.searchable_s = seen_s
         ended = time.perf_counter()
         cost = {
+            "idle": idle,
             "cpu": difference(cpu_seconds(self._stack), cpu),
             "own": own_cpu_seconds() - own,
             "busy": busy_seconds() - busy,
@@ -181,6 +188,14 @@ class Bench:
         if profile:
             self._display.say(f"profile: {profile.file} (open it at https://www.speedscope.app)")
         return measured, cost
+
+    async def _idle_cores(self) -> dict[str, float]:
+        """CPU seconds a second of each process while nothing is to do."""
+        before, started = cpu_seconds(self._stack), time.perf_counter()
+        await asyncio.sleep(IDLE_S)
+        seconds = time.perf_counter() - started
+        spent = difference(cpu_seconds(self._stack), before)
+        return {name: round(cpu / seconds, 3) for name, cpu in sorted(spent.items())}
 
     def _profile(self) -> Profile | None:
         if not self._options.profile:
@@ -249,6 +264,7 @@ class Bench:
                 "clients": self._options.clients,
                 "workers": self._options.workers,
                 "warmup": self._options.warmup,
+                "jvm": self._options.jvm,
                 "profiled": self._options.profile,
                 "succeeded": len(measured.threads),
                 "errors": len(errors),
@@ -260,6 +276,7 @@ class Bench:
                 "other_cpu_cores": round(others, 2),
                 "bytes_per_step_by_collection": {k: round(v / steps) for k, v in cost["bson"].items() if v},
                 "mongodb_folder_bytes_per_step": round(cost["disk"] / steps),
+                "idle_cores_by_process": cost["idle"],
                 "machine": machine(),
                 "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             },

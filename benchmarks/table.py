@@ -1,6 +1,6 @@
 """A Markdown table of benchmark results: ``python benchmarks/table.py [FILE...]`` (default ``benchmarks/out/smoke.jsonl``).
 
-Runs of the same workload, size, number of agents and of workers are one row: the median of each number.
+Runs with the same settings are one row: the median of each number.
 """
 
 from __future__ import annotations
@@ -32,14 +32,20 @@ def main(files: list[str]) -> None:
         for line in path.read_text().splitlines():
             run = json.loads(line)
             if not run["errors"] and not run["detail"]["profiled"]:
-                key = (run["workload"], run["state_bytes"], run["agents"], run["detail"]["workers"])
+                key = (
+                    run["workload"],
+                    run["state_bytes"],
+                    run["agents"],
+                    run["detail"]["workers"],
+                    run["detail"]["jvm"],
+                )
                 groups.setdefault(key, []).append(run)
-    heads = ["workload", "state bytes", "agents", "workers", "runs", *NUMBERS, "other cores busy"]
+    heads = ["workload", "state bytes", "agents", "workers", "JVM", "runs", *NUMBERS, "other cores busy"]
     print_table(heads, [[*key, len(runs), *numbers(runs)] for key, runs in sorted(groups.items())])
     print("\nCPU seconds per 1,000 steps by process:\n")
     names = sorted({name for runs in groups.values() for run in runs for name in run["cpu_by_process"]})
-    rows = [[key[0], key[1], key[3], *by_process(runs, names)] for key, runs in sorted(groups.items())]
-    print_table(["workload", "state bytes", "workers", *names, "(load generator)"], rows)
+    rows = [[key[0], key[1], key[3], key[4], *by_process(runs, names)] for key, runs in sorted(groups.items())]
+    print_table(["workload", "state bytes", "workers", "JVM", *names, "(load generator)"], rows)
 
 
 def numbers(runs: list[dict[str, Any]]) -> list[Any]:

@@ -29,11 +29,19 @@ _PYSPY = Path(sys.executable).parent / "py-spy"
 
 
 @contextmanager
-def servers(display: Display) -> Iterator[Stack]:
-    """Empty servers on free ports, as they run for a user: an ephemeral stack would skip Java's optimising compiler.
+def servers(display: Display, *, optimised: bool) -> Iterator[Stack]:
+    """Empty servers on free ports; they and their data are gone at the end, also when this process is killed.
 
-    They and their data are gone at the end, also when this process is killed.
+    Args:
+        display: Where progress is shown.
+        optimised: Whether Java's optimising compiler is on, as it is for a user's servers. An ephemeral stack goes
+            without: compiling costs more CPU than a short run has.
+
     """
+    if not optimised:
+        with Stack(ephemeral=True, display=display) as stack:
+            yield stack
+        return
     folder = Path(tempfile.mkdtemp(prefix="perdure-bench-"))
     folder.chmod(0o711)  # OpenSearch may run as another user
     reaper = start_reaper(folder)
