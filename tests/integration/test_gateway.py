@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import operator
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,7 +18,7 @@ from confluent_kafka import Consumer
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
-from langgraph.types import Command, interrupt
+from langgraph.types import Command, Send, interrupt
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 
@@ -386,6 +387,34 @@ async def test_parallel_tasks_are_told_apart(gateway: Gateway) -> None:
     assert "ValueError" in by_name["c"]["error"]
     for task in expected.tasks:
         assert by_name[task.name]["interrupts"] == [{"id": one.id, "value": one.value} for one in task.interrupts]
+
+
+async def test_fan_out_and_join(gateway: Gateway) -> None:
+    class Parts(TypedDict, total=False):
+        done: Annotated[list[int], operator.add]
+        total: int
+
+    def part(arg: Any) -> Parts:
+        return {"done": [arg["n"] if arg["n"] != 1 else interrupt("one?")]}
+
+    builder = StateGraph(Parts)
+    builder.add_node("plan", lambda _: {}).add_node("part", part).add_node("last", lambda _: {})
+    builder.add_node("sum", lambda state: {"total": sum(state["done"])})
+    builder.add_edge(START, "plan").add_edge(["part", "last"], "sum").add_edge("sum", END)
+    builder.add_conditional_edges("plan", lambda _: [*(Send("part", {"n": n}) for n in range(3)), "last"])
+    graph = builder.compile(checkpointer=PerdureSaver(gateway.database))
+    thread_id = await new_thread(gateway)
+    config: Any = {"configurable": {"thread_id": thread_id}}
+    await graph.ainvoke({"done": []}, config)
+    expected = await graph.aget_state(config)
+    state = (await gateway.http.get(f"/threads/{thread_id}/state")).json()
+    assert sorted(state["next"]) == sorted(expected.next)
+    assert {(task["id"], task["name"]) for task in state["tasks"]} == {(task.id, task.name) for task in expected.tasks}
+    await graph.ainvoke(Command(resume=1), config)
+    past = (await gateway.http.get(f"/threads/{thread_id}/history")).json()
+    told = [snapshot async for snapshot in graph.aget_state_history(config)]
+    assert [sorted(one["next"]) for one in past] == [sorted(one.next) for one in told]
+    assert past[0]["values"] == {"done": [0, 1, 2], "total": 3}
 
 
 async def test_the_public_client(gateway: Gateway, sdk: LangGraphClient) -> None:

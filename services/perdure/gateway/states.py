@@ -31,8 +31,9 @@ Document = dict[str, Any]
 ROOT: Final = "__root__"
 START: Final = "__start__"
 BRANCH: Final = "branch:to:"
+JOIN: Final = "join:"
 NULL_TASK: Final = "00000000-0000-0000-0000-000000000000"
-HIDDEN_PREFIXES: Final = ("__", BRANCH, "start:", "join:")
+HIDDEN_PREFIXES: Final = ("__", BRANCH, JOIN, "start:")
 SPECIAL: Final = frozenset({ERROR, INTERRUPT, RESUME, SCHEDULED})
 PAGE: Final = 32
 MAX_DEPTH: Final = 8
@@ -141,8 +142,12 @@ def visible_values(channels: Mapping[str, Any]) -> Any:
 
 
 def _planned(document: Mapping[str, Any], stored: CheckpointTuple) -> list[str]:
+    """The nodes of the next superstep, one entry for each task."""
     recorded = (document.get("ev") or {}).get("next")
-    return list(recorded) if recorded is not None else list(_inferred_next(stored))
+    if recorded is None:
+        return list(_inferred_next(stored))
+    sent = [send["node"] for send in stored.checkpoint["channel_values"].get(TASKS) or ()]
+    return [*sent, *(node for node in recorded if node not in sent)]
 
 
 def _inferred_next(stored: CheckpointTuple) -> Iterator[str]:
@@ -163,6 +168,10 @@ def _inferred_next(stored: CheckpointTuple) -> Iterator[str]:
             node = channel.removeprefix(BRANCH)
             last = seen.get(node, {}).get(channel)
             if last is None or versions[channel] > last:  # type: ignore[operator]
+                yield node
+        elif channel.startswith(JOIN):
+            sources, _, node = channel.removeprefix(JOIN).rpartition(":")
+            if isinstance(held[channel], list) and set(sources.split("+")) == set(held[channel]):
                 yield node
 
 
