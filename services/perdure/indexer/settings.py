@@ -20,7 +20,7 @@ class IndexerSettings(ServiceSettings):
     """Events written at once at most."""
     index_batch_bytes: int = Field(default=8_388_608, ge=65_536)
     """Size of one bulk request at most, in bytes."""
-    index_linger_s: float = Field(default=0.2, ge=0, le=5)
+    index_linger_s: float = Field(default=0.15, ge=0, le=5)
     """Time between two writes at least while events keep coming, in seconds; the first after a pause goes at once."""
     index_buffer: int = Field(default=2048, ge=1)
     """Events held in memory at most, about."""
