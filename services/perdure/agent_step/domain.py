@@ -89,7 +89,8 @@ def nodes_ran(checkpoint: Mapping[str, Any]) -> tuple[str, ...]:
     """The nodes whose superstep this checkpoint ends.
 
     LangGraph gives every channel that a superstep changed the same new version, higher than all before, and records for each
-    node the versions that triggered it: those that ran last saw the highest.
+    node the versions that triggered it: those that ran last saw the highest. Nodes that a ``Send`` ran leave no such record;
+    where the checkpoint before is known, what it planned says it better.
     """
     seen = checkpoint["versions_seen"]
     latest: Any = None

@@ -21,6 +21,7 @@ from langgraph.runtime import RunControl
 from langgraph.types import Command, Send
 from perdure.agent_step.claims import Claimed
 from perdure.agent_step.domain import (
+    START,
     NodeGoneError,
     Outcome,
     Progress,
@@ -81,6 +82,7 @@ class Execution:
         self._task: asyncio.Task[Any] | None = None
         self._text = ChangedText()
         self._put_at: dict[str, float] = {}
+        self._planned: dict[str, tuple[str, ...]] = {}
         self.progress = Progress(head=beginning.head, next=beginning.waiting_at)
         self.scope = RunScope(
             thread_id=run["thread_id"],
@@ -229,10 +231,12 @@ class Execution:
         changed = [c for c in checkpoint.get("updated_channels") or () if not is_internal(c)]
         text, truncated = self._text.of(ns, values, changed)
         source = metadata.get("source", "loop")
+        ran = self._planned.get(ns) if source == "loop" else ()
+        planned = self._planned[ns] = nodes_next(checkpoint)
         event: dict[str, Any] = {
             "source": source,
-            "nodes": [] if source == "input" else list(nodes_ran(checkpoint)),
-            "next": list(nodes_next(checkpoint)),
+            "nodes": [n for n in (nodes_ran(checkpoint) if ran is None else ran) if n != START],
+            "next": list(planned),
             "channels": changed,
             "text": text,
         }

@@ -1,0 +1,46 @@
+"""What a sweep does with an unsettled run."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from perdure.scheduler.domain import Action, decide
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def ago(seconds: float) -> datetime:
+    return NOW - timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    ("run", "expected"),
+    [
+        ({"status": "running", "owner": "alive", "updated_at": ago(9999)}, Action.NOTHING),
+        ({"status": "running", "owner": "dead", "updated_at": ago(1)}, Action.RECOVER),
+        ({"status": "running", "owner": None, "updated_at": ago(1)}, Action.RECOVER),
+        ({"status": "pending", "updated_at": ago(29)}, Action.NOTHING),
+        ({"status": "pending", "updated_at": ago(30)}, Action.PUBLISH_START),
+        ({"status": "pending", "updated_at": ago(999), "swept_at": ago(5)}, Action.NOTHING),
+        ({"status": "pending", "updated_at": ago(999), "thread_id": "busy"}, Action.NOTHING),
+        ({"status": "success", "updated_at": ago(14)}, Action.NOTHING),
+        ({"status": "success", "updated_at": ago(15)}, Action.PUBLISH_EVENTS),
+        ({"status": "interrupted", "updated_at": ago(15)}, Action.PUBLISH_EVENTS),
+        ({"status": "cancelled", "updated_at": ago(15)}, Action.PUBLISH_EVENTS),
+    ],
+)
+def test_decisions(run: dict[str, Any], expected: Action) -> None:
+    assert (
+        decide(
+            {"thread_id": "t"} | run,
+            now=NOW,
+            alive={"alive"},
+            busy_threads={"busy"},
+            publish_grace=timedelta(seconds=30),
+            settle_grace=timedelta(seconds=15),
+        )
+        is expected
+    )
