@@ -107,13 +107,16 @@ def _tree_seconds(process: psutil.Process) -> float:
 
 
 class Profile:
-    """py-spy, attached to one process until :meth:`stop`; the result is a speedscope file."""
+    """py-spy, attached to one process until :meth:`stop`; the result is a speedscope file.
+
+    Only time with the interpreter lock held is counted: waiting is not, nor is C code that lets it go (zstd, sockets).
+    """
 
     def __init__(self, pid: int, file: Path) -> None:
         self.file = file
         file.parent.mkdir(parents=True, exist_ok=True)
         self._log = file.with_suffix(".log").open("wb")
-        options = ["--rate", str(_RATE), "--function", "--format", "speedscope"]
+        options = ["--rate", str(_RATE), "--function", "--gil", "--nonblocking", "--format", "speedscope"]
         self._process = subprocess.Popen(
             [str(_PYSPY), "record", "--pid", str(pid), *options, "--output", str(file)],
             stdin=subprocess.DEVNULL,
