@@ -307,3 +307,26 @@ async def test_an_outage_is_told_quickly_and_survived(own_mongodb: Stack, kafka_
             assert time.monotonic() < deadline, "starts are not accepted again"
             await asyncio.sleep(0.1)
         assert (await http.get(f"/threads/{thread_id}")).status_code == 200
+
+
+async def test_a_server_that_hangs_is_an_outage(own_mongodb: Stack, kafka_bootstrap: str) -> None:
+    async with serving(own_mongodb.environment()["PERDURE_MONGODB_URI"], kafka_bootstrap) as (http, _):
+        thread_id = (await http.post("/threads", json={})).json()["thread_id"]
+        own_mongodb.pause("mongodb")
+        try:
+            asked = time.monotonic()
+            answers = await asyncio.gather(
+                http.post("/threads", json={}),
+                http.get(f"/threads/{thread_id}"),
+                http.get(f"/threads/{thread_id}/history"),
+            )
+            for answer in answers:
+                problem_of(answer, 503, "store-unavailable")
+            assert time.monotonic() - asked < 15.0, "a request waited much longer than the store's time-out"
+            assert (await http.get("/ready")).json()["conditions"]["mongodb"] is False
+        finally:
+            own_mongodb.resume("mongodb")
+        deadline = time.monotonic() + DEADLINE_S
+        while (await http.get(f"/threads/{thread_id}")).status_code != 200:
+            assert time.monotonic() < deadline, "reads are not answered again"
+            await asyncio.sleep(0.1)

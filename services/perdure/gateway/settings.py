@@ -11,6 +11,7 @@ class GatewaySettings(ServiceSettings):
     """Where the gateway listens and what it allows."""
 
     gateway_host: str = "127.0.0.1"
+    """The address to listen on; ``0.0.0.0`` in a container."""
     gateway_port: int = Field(default=8123, ge=0, le=65535)
     """0 takes a free one; the log says which."""
     gateway_body_limit_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)

@@ -25,6 +25,11 @@ T = TypeVar("T")
 Document = dict[str, Any]
 
 
+STALL_S = 2.0
+"""A ping without an answer for longer counts as an outage, in seconds."""
+PATIENCE = 10
+
+
 class IdempotencyTaken(Exception):
     """Another run has this idempotency key; nothing was registered."""
 
@@ -68,14 +73,43 @@ class Store:
         except TimeoutError:
             raise store_unavailable() from None
 
+    async def patiently(self, work: Awaitable[T]) -> T:
+        """Await work that moves many bytes: ten time-outs, but no longer than the database is known to answer.
+
+        Raises:
+            RequestProblem: ``store-unavailable``.
+
+        """
+        task = asyncio.ensure_future(work)
+        try:
+            for _ in range(PATIENCE):
+                done, _ = await asyncio.wait({task}, timeout=self._timeout_s)
+                if done:
+                    return task.result()
+                self.require_available()
+            raise store_unavailable()
+        finally:
+            task.cancel()
+
     def require_available(self) -> None:
         """Raise ``store-unavailable`` while an outage is known."""
         if not self.availability.available:
             raise store_unavailable()
 
     async def ping(self) -> None:
-        """Return when the database answers, however long it takes."""
-        await outlast(lambda: self._database.command("ping"), self.availability)
+        """Return when the database answers, however long it takes; a server that hangs counts as an outage."""
+        asked = asyncio.ensure_future(outlast(lambda: self._database.command("ping"), self.availability))
+        try:
+            done, _ = await asyncio.wait({asked}, timeout=STALL_S)
+            if not done:
+                self.availability.lost()
+                try:
+                    await asyncio.wait({asked})
+                finally:
+                    self.availability.regained()
+            asked.result()
+        finally:
+            asked.cancel()
 
     async def create_thread(self, thread: ThreadDocument) -> bool:
         """Register a thread; whether it is new."""
@@ -90,7 +124,8 @@ class Store:
 
         """
         self.require_available()
-        await self.within(self._register(run, packed, thread))
+        bounded = self.patiently if packed.chunks else self.within
+        await bounded(self._register(run, packed, thread))
 
     async def thread(self, thread_id: str, tenant: str) -> Document | None:
         """A thread of this tenant."""
@@ -135,7 +170,9 @@ class Store:
         if not run.get("payload_chunks"):
             return unpack(run["payload"])
         ids = [f"{run['_id']}:{number}" for number in range(run["payload_chunks"])]
-        found = await self._read(lambda: self._payloads.find({"_id": {"$in": ids}}).to_list(None))
+        found = await self.patiently(
+            outlast(lambda: self._payloads.find({"_id": {"$in": ids}}).to_list(None), self.availability)
+        )
         chunks = {chunk["_id"]: chunk["data"] for chunk in found}
         return unpack(b"".join(chunks[one] for one in ids))
 

@@ -6,6 +6,7 @@ the answer is certain.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +33,8 @@ from perdure.schemas.documents import RunDocument, RunStatus, ThreadDocument
 from perdure.schemas.http import RunCreate
 
 MAX_OFFSET = 100_000
+PACK_ASIDE_BYTES = 1024 * 1024
+"""A larger request is packed beside the event loop."""
 
 
 async def create(request: web.Request) -> web.Response:
@@ -115,7 +118,8 @@ async def _start(request: web.Request, thread_id: str | None) -> web.Response:
             'send multitask_strategy: "enqueue".',
         )
     payload = domain.payload_of(body, wanted)
-    packed = pack(payload)
+    large = (request.content_length or 0) > PACK_ASIDE_BYTES
+    packed = await asyncio.to_thread(pack, payload) if large else pack(payload)
     run = domain.run_document(
         domain.new_id(),
         thread["_id"],
@@ -219,7 +223,7 @@ async def _outcome(context: Context, run: Mapping[str, Any]) -> Any:
     """The values that a run ended with, and its error or interrupts as the Agent Server says them."""
     head, thread_id = run.get("head"), run["thread_id"]
     reading = context.states.at(thread_id, head) if head else context.states.newest(thread_id)
-    state = await context.store.within(reading)
+    state = await context.store.patiently(reading)
     values = state["values"] if state else None
     shown = dict(values) if isinstance(values, dict) else {"values": values} if values is not None else {}
     if run["status"] in {RunStatus.ERROR, RunStatus.TIMEOUT}:

@@ -55,12 +55,12 @@ async def _state(request: web.Request, checkpoint_id: str | None, ns: str, *, su
     thread = await require_thread(request)
     thread_id, head = str(thread["_id"]), thread.get("head")
     if checkpoint_id is not None:
-        found = await context.store.within(context.states.at(thread_id, checkpoint_id, ns, subgraphs=subgraphs))
+        found = await context.store.patiently(context.states.at(thread_id, checkpoint_id, ns, subgraphs=subgraphs))
         if found is None:
             raise unknown_checkpoint(thread_id, checkpoint_id)
         return json_response(found)
     floor = head if isinstance(head, str) and not ns else None
-    found = await context.store.within(context.states.newest(thread_id, ns, floor=floor, subgraphs=subgraphs))
+    found = await context.store.patiently(context.states.newest(thread_id, ns, floor=floor, subgraphs=subgraphs))
     return json_response(found or _nothing(thread_id, ns))
 
 
@@ -70,7 +70,7 @@ async def _history(
     context = request.app[CONTEXT]
     thread = await require_thread(request)
     reading = context.states.history(str(thread["_id"]), ns, limit=limit, before=before, metadata=metadata)
-    return json_response(await context.store.within(reading))
+    return json_response(await context.store.patiently(reading))
 
 
 def _nothing(thread_id: str, ns: str) -> dict[str, Any]:

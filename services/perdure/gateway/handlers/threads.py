@@ -61,7 +61,7 @@ async def _view(context: Context, thread: dict[str, object]) -> dict[str, object
     thread_id, head = str(thread["_id"]), thread.get("head")
     busy, state = await asyncio.gather(
         context.store.is_busy(thread_id),
-        context.store.within(context.states.newest(thread_id, floor=head if isinstance(head, str) else None)),
+        context.store.patiently(context.states.newest(thread_id, floor=head if isinstance(head, str) else None)),
     )
     return domain.thread_view(thread, busy=busy, state=state)
 
