@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 PYTHON ?= python3
+CONFIG ?= examples/code_audit/langgraph.json
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -34,8 +35,8 @@ $(STAMP): requirements-dev.lock pyproject.toml
 demo: setup ## Start everything, run the demo on real input, stop everything
 	$(BIN)/perdure demo
 
-up: setup ## Start the servers and all services, and leave them running
-	$(BIN)/perdure up
+up: setup ## Start the servers and all services with the example agent (CONFIG=...), and leave them running
+	$(BIN)/perdure up --config $(CONFIG)
 
 down: setup ## Stop what "make up" started
 	$(BIN)/perdure down
@@ -56,6 +57,7 @@ fix: setup ## Repair what "make check" can repair
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/python -m perdure.schemas.generate
+	$(BIN)/perdure settings --markdown > docs/configuration.md
 
 conformance: setup ## Run langgraph-checkpoint-conformance against the notebook
 	$(BIN)/python -m pytest tests -m conformance -s

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from perdure.schemas.catalogue import ALL
 from perdure.schemas.commands import COMMANDS, StartReason, StartRun
 from perdure.schemas.deadletter import Reason

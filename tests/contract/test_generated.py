@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+
 from perdure.schemas import asyncapi, generate, golden, topics
 from perdure.schemas.catalogue import ALL, CONTENTS, file_stem
 from perdure.schemas.deadletter import dead_headers

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+
 from perdure.schemas import golden
 from perdure.schemas.catalogue import ALL
 from perdure.schemas.commands import StartRun

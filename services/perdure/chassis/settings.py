@@ -18,21 +18,26 @@ class ServiceSettings(BaseSettings):
     Every field is read from the environment variable of the same name in upper case with the prefix ``PERDURE_``.
     """
 
-    model_config = SettingsConfigDict(env_prefix="PERDURE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="PERDURE_", frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     kafka_bootstrap_servers: str = "127.0.0.1:19092"
+    """``host:port``, several separated by commas."""
     mongodb_uri: str = "mongodb://127.0.0.1:27217/perdure"
     """The database is the one that the URI names, ``perdure`` if it names none."""
     opensearch_url: str = "http://127.0.0.1:19200"
+    """May hold user and password: ``https://user:password@host:9200``."""
     opensearch_ca_file: str | None = None
     """Certificates that an ``https`` OpenSearch is verified with; the system's by default."""
     tenant: str = "default"
     """The tenant of requests that name none."""
     health_host: str = "127.0.0.1"
+    """The address that ``health_port`` is opened on; ``0.0.0.0`` in a container."""
     health_port: int = Field(default=0, ge=0, le=65535)
     """Where ``/ok``, ``/ready`` and ``/metrics`` are served; 0 switches them off."""
     log_level: str = "INFO"
+    """``DEBUG``, ``INFO``, ``WARNING`` or ``ERROR``."""
     log_format: str = Field(default="json", pattern="^(json|console)$")
+    """``json``: one object a line; ``console``: for people."""
     shutdown_grace_s: float = Field(default=25.0, gt=0)
     """How long a service may take to end after SIGTERM, in seconds."""
     instance: str = Field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")

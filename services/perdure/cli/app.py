@@ -6,7 +6,7 @@ from importlib.metadata import version as installed_version
 
 import typer
 
-from perdure.cli import index, local_stack, runs, states, threads, topics
+from perdure.cli import index, local_stack, runs, settings, states, threads, topics
 from perdure.cli.options import AsJson
 from perdure.cli.output import Output
 
@@ -29,7 +29,7 @@ COMMANDS = {
         local_stack.demo,
     ),
     "Agents": (states.state, states.history, states.search, runs.resume, runs.cancel),
-    "Other": (version,),
+    "Other": (settings.settings, version),
 }
 GROUPS = {
     "Agents": {"threads": threads.app, "runs": runs.app},

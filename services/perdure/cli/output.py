@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import orjson
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -59,8 +60,11 @@ class Output:
             sys.stdout.write(json.dumps(value).decode() + "\n")
             sys.stdout.flush()
         elif shown:
-            for part in shown:
-                self._out.print(part, markup=False, highlight=False)
+            with self._out.capture() as capture:
+                for part in shown:
+                    self._out.print(part, markup=False, highlight=False)
+            # rich fills tables up to their width.
+            sys.stdout.writelines(f"{line.rstrip()}\n" for line in capture.get().splitlines())
         else:
             self._out.print_json(data=value, default=repr)
 
@@ -87,9 +91,22 @@ def fields(value: Mapping[str, Any], keys: Mapping[str, str]) -> RenderableType:
     result = Table.grid(padding=(0, 2))
     for heading, key in keys.items():
         found = dig(value, key)
-        if found not in (None, "", [], {}):
-            result.add_row(Text(heading, style="bold"), cell(found, key))
+        if found in (None, "", [], {}):
+            continue
+        plain = isinstance(found, str | int | float) or is_names(found)
+        shown = cell(found, key) if plain else Text(indented(found))
+        result.add_row(Text(heading, style="bold"), shown)
     return result
+
+
+def is_names(value: Any) -> bool:
+    """Whether it is a list of texts, which is shown as ``a, b``."""
+    return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+
+
+def indented(value: Any) -> str:
+    """JSON for people."""
+    return orjson.dumps(value, default=repr, option=orjson.OPT_INDENT_2).decode()
 
 
 def dig(value: Any, path: str) -> Any:
@@ -107,6 +124,6 @@ def cell(value: Any, key: str = "") -> Text:
         return Text("")
     if isinstance(value, str):
         return Text(value, style=STATUS_STYLES.get(value, "") if key in ("status", "state") else "")
-    if isinstance(value, Sequence) and all(isinstance(item, str) for item in value):
+    if is_names(value):
         return Text(", ".join(value))
     return Text(json.dumps(value).decode())

@@ -21,7 +21,9 @@ class LocalSettings(BaseSettings):
     ``PERDURE_LOCAL_KAFKA_PORT=0 perdure up``.
     """
 
-    model_config = SettingsConfigDict(env_prefix="PERDURE_", frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix="PERDURE_", frozen=True, extra="ignore", env_ignore_empty=True, use_attribute_docstrings=True
+    )
 
     cache_dir: Path = Field(default_factory=default_cache_dir)
     """Downloaded servers; shared by all projects and processes of a user."""
@@ -36,14 +38,20 @@ class LocalSettings(BaseSettings):
     """An address here replaces the local OpenSearch."""
 
     local_kafka_port: int = Field(default=19092, ge=0, le=65535)
-    """0 takes a free port, here and below."""
+    """Kafka's; 0 takes a free port, here and below."""
     local_kafka_controller_port: int = Field(default=19093, ge=0, le=65535)
+    """Kafka's own, between its two roles."""
     local_mongodb_port: int = Field(default=27217, ge=0, le=65535)
+    """The MongoDB-compatible server's."""
     local_opensearch_port: int = Field(default=19200, ge=0, le=65535)
+    """OpenSearch's HTTP port."""
 
     local_kafka_heap_mb: int = Field(default=448, ge=128)
+    """Java heap, in MB, here and below."""
     local_opensearch_heap_mb: int = Field(default=768, ge=256)
+    """Less than 512 is for tests."""
     local_mongodb_cache_mb: int = Field(default=512, ge=64)
+    """Cache of the storage engine, in MB."""
     local_min_free_disk_mb: int = Field(default=1024, ge=0)
     """Start is refused when the data or cache folder has less."""
     local_min_free_memory_mb: int | None = Field(default=None, ge=0)
