@@ -30,6 +30,9 @@ log = logger(__name__)
 
 GROUP = "perdure.agent-step"
 
+EVENTS_LINGER_MS = 10
+"""Events are collected so long before they are sent: fewer, larger requests. Commands go at once."""
+
 
 async def register(db: mongo.Database, graphs: dict[str, ServedGraph]) -> None:
     """Tell the gateway which graphs are served."""
@@ -54,6 +57,7 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
     runs = GroupCommit(db[documents.RUNS], availability=saver.availability)
     threads = GroupCommit(db[documents.THREADS], availability=saver.availability)
     producer = Producer(settings.kafka_bootstrap_servers, settings.instance)
+    events = Producer(settings.kafka_bootstrap_servers, f"{settings.instance}-events", linger_ms=EVENTS_LINGER_MS)
 
     async def renew() -> None:
         await outlast(lease.renew_incarnation, saver.availability)
@@ -71,7 +75,7 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
         settings.mongodb_uri, settings.lease_ttl_s, sorted(graphs), lost, lambda ids: void(worker.cancel(ids))
     )
     claims = Claims(db, runs, saver.availability, lambda: lease.incarnation)
-    worker = Worker(settings, Ports(saver, runs, claims, Endings(saver, runs, threads), producer, graphs))
+    worker = Worker(settings, Ports(saver, runs, claims, Endings(runs, threads), events, producer, graphs))
     saver.availability.on_outage(
         lambda down: log.warning("database.lost") if down else log.warning("database.regained")
     )
@@ -93,7 +97,7 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
     waiting.cancel()
     consumer.stop()
     await worker.drain(settings.shutdown_grace_s)
-    await producer.close()
+    await asyncio.gather(events.close(), producer.close())
     await lease.close()
     await saver.aclose()
     await health.close()

@@ -1,4 +1,4 @@
-"""Records how a run ended: the entry in the history decides, the documents of run and thread follow (ADR 1 and 2)."""
+"""How a run ended: the entry in the history decides, the documents of run and thread follow (ADR 1 and 2)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from perdure.agent_step import history
 from perdure.agent_step.domain import Outcome
 from perdure.chassis.group_commit import DuplicateKey, GroupCommit
-from perdure.checkpoint import PerdureSaver
 from perdure.schemas.documents import RunDocument, RunStatus, ThreadStatus
 from pymongo import UpdateOne
 
@@ -22,26 +20,14 @@ THREAD_STATUS = {
 
 
 class Endings:
-    """Ends runs."""
+    """Brings the documents of ended runs and their threads up to date."""
 
-    def __init__(self, saver: PerdureSaver, runs: GroupCommit, threads: GroupCommit) -> None:
-        self._saver = saver
+    def __init__(self, runs: GroupCommit, threads: GroupCommit) -> None:
         self._runs = runs
         self._threads = threads
 
-    async def record(self, run: RunDocument, outcome: Outcome, first_seq: int, seq: int) -> dict[str, Any]:
-        """Append the end to the history, then bring the documents up to date; the entry.
-
-        Raises:
-            Fenced: the run has another owner.
-
-        """
-        entry = await history.append(self._saver, run, seq, outcome.status.value, outcome.event_fields())
-        await self.project(run, outcome, first_seq, seq)
-        return entry
-
-    async def project(self, run: RunDocument, outcome: Outcome, first_seq: int, seq: int) -> None:
-        """Bring run and thread up to date with the recorded end. Idempotent."""
+    async def project(self, run: RunDocument, outcome: Outcome, *, first_seq: int, seq: int, settled: bool) -> None:
+        """Bring run and thread up to date with the end that the history records at ``seq``. Idempotent."""
         now = datetime.now(UTC)
         shared: dict[str, Any] = {
             "head": outcome.head,
@@ -57,6 +43,7 @@ class Endings:
             "ended_seq": seq,
             "ended_at": now,
             "steps": outcome.steps,
+            "settled": settled,
         }
         close_run = UpdateOne({"_id": run["_id"], "epoch": run["epoch"], "status": "running"}, {"$set": ended})
         await asyncio.gather(self._runs.write(updates=[close_run]), self._close_thread(run, outcome, shared, seq))

@@ -1,12 +1,14 @@
 """Publishes what is durable and settles a run when Kafka has acknowledged all of it (ADR 2).
 
-Contract: :meth:`RunEvents.publish` is called with history entries after they are stored. When the run has ended and every record
-is acknowledged, ``settle`` is called once. A record that Kafka refuses or that finds no room leaves the run unsettled: the
-sweep publishes it again.
+Contract: :meth:`RunEvents.publish` is called with history entries after they are stored. :meth:`RunEvents.end` waits a moment for
+Kafka, so that the end of the run and its settlement are one write when Kafka is well; when it is not, ``settle`` is called later,
+once every record is acknowledged. A record that Kafka refuses or that finds no room leaves the run unsettled: the sweep publishes
+it again.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,6 +23,9 @@ log = logger(__name__)
 
 SOURCE = "perdure/agent-step"
 
+ACK_WAIT_S = 0.25
+"""How long the end of a run waits for Kafka, in seconds, to be recorded as settled in the same write."""
+
 
 class RunEvents:
     """The events of one run, as executed here."""
@@ -30,8 +35,9 @@ class RunEvents:
         self._run = run
         self._settle = settle
         self._open = 0
-        self._ended = False
+        self._late = False
         self._incomplete = False
+        self._all: asyncio.Event = asyncio.Event()
 
     def publish(self, entry: Mapping[str, Any]) -> None:
         """Publish the event of one entry."""
@@ -55,20 +61,37 @@ class RunEvents:
             self._incomplete = True
             log.warning("events.no_room", run_id=self._run["_id"], waiting=self._producer.waiting)
 
-    def end(self) -> None:
-        """Nothing more comes: settle once everything is acknowledged."""
-        self._ended = True
-        self._settle_if_done()
+    async def end(self) -> bool:
+        """Nothing more comes: whether everything is acknowledged within ``ACK_WAIT_S``; if not, it is settled later."""
+        if self._incomplete or not self._open:
+            return not self._incomplete
+        self._all.clear()
+        try:
+            async with asyncio.timeout(ACK_WAIT_S):
+                await self._all.wait()
+        except TimeoutError:
+            return False
+        return not self._incomplete
+
+    def settle_later(self) -> None:
+        """The end is recorded as unsettled: settle when the last acknowledgement comes, or now if it came meanwhile."""
+        self._late = True
+        self._notice()
 
     def _delivered(self) -> None:
         self._open -= 1
-        self._settle_if_done()
+        self._notice()
 
     def _failed(self, reason: str) -> None:
         self._open -= 1
         self._incomplete = True
         log.error("events.refused", run_id=self._run["_id"], reason=reason)
+        self._notice()
 
-    def _settle_if_done(self) -> None:
-        if self._ended and not self._open and not self._incomplete:
+    def _notice(self) -> None:
+        if self._open:
+            return
+        self._all.set()
+        if self._late and not self._incomplete:
+            self._late = False
             self._settle(self._run)

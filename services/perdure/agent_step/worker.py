@@ -16,7 +16,7 @@ from perdure.agent_step.domain import Outcome, UnknownGraphError, error_info
 from perdure.agent_step.endings import Endings
 from perdure.agent_step.execution import Execution, HandedOver, Lost, StopReason
 from perdure.agent_step.graphs import ServedGraph
-from perdure.agent_step.history import Beginning, begin
+from perdure.agent_step.history import Beginning, append, begin
 from perdure.agent_step.publisher import SOURCE, RunEvents
 from perdure.agent_step.settings import AgentStepSettings
 from perdure.chassis.group_commit import GroupCommit
@@ -42,7 +42,8 @@ class Ports:
     runs: GroupCommit
     claims: Claims
     endings: Endings
-    producer: Producer
+    events: Producer
+    commands: Producer
     graphs: Mapping[str, ServedGraph]
 
 
@@ -124,7 +125,7 @@ class Worker:
 
     async def _own(self, claimed: Claimed) -> None:
         run = claimed.run
-        events = RunEvents(self._ports.producer, run, self._settle)
+        events = RunEvents(self._ports.events, run, self._settle)
         try:
             await self._carry(claimed, events)
         except (Fenced, Lost):
@@ -145,14 +146,18 @@ class Worker:
         for entry in beginning.entries:
             events.publish(entry)
         if beginning.ended is not None:
-            await self._ports.endings.project(run, beginning.ended, beginning.first_seq, beginning.ended_seq)
+            seq, outcome = beginning.ended_seq, beginning.ended
         else:
-            seq, outcome = await self._execute(claimed, beginning, events)
-            if outcome is None:
+            seq, executed = await self._execute(claimed, beginning, events)
+            if executed is None:
                 return
-            events.publish(await self._ports.endings.record(run, outcome, beginning.first_seq, seq))
+            outcome = executed
+            events.publish(await append(self._ports.saver, run, seq, outcome.status.value, outcome.event_fields()))
             metrics.ENDED.labels(status=outcome.status.value).inc()
-        events.end()
+        settled = await events.end()
+        await self._ports.endings.project(run, outcome, first_seq=beginning.first_seq, seq=seq, settled=settled)
+        if not settled:
+            events.settle_later()
         if (enqueued := await self._next_pending.get(run["thread_id"])) is not None:
             self._publish_start(run, StartReason.ENQUEUED, enqueued)
 
@@ -197,7 +202,7 @@ class Worker:
             traceparent=run.get("traceparent"),
         )
         try:
-            self._ports.producer.produce(COMMANDS.name, record)
+            self._ports.commands.produce(COMMANDS.name, record)
         except BufferError:
             log.warning("command.no_room", run_id=run_id)  # the sweep publishes it
 

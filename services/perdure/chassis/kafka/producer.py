@@ -29,7 +29,7 @@ Failed = Callable[[str], None]
 class Producer:
     """One librdkafka producer with its own polling thread."""
 
-    def __init__(self, bootstrap_servers: str, client_id: str) -> None:
+    def __init__(self, bootstrap_servers: str, client_id: str, *, linger_ms: int = 2) -> None:
         self._loop = asyncio.get_running_loop()
         self._producer = RdProducer(
             {
@@ -37,7 +37,7 @@ class Producer:
                 "client.id": client_id,
                 "enable.idempotence": True,
                 "acks": "all",
-                "linger.ms": 2,
+                "linger.ms": linger_ms,
                 "compression.type": "lz4",
                 "partitioner": "murmur2_random",
                 "message.timeout.ms": 0,
