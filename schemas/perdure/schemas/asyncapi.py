@@ -9,11 +9,12 @@ from __future__ import annotations
 import inspect
 from typing import Any, Final
 
+from pydantic.json_schema import models_json_schema
+
 from perdure.schemas import deadletter, topics
 from perdure.schemas.catalogue import ALL, CONTENTS, file_stem
 from perdure.schemas.message import Message
 from perdure.schemas.topics import Topic
-from pydantic.json_schema import models_json_schema
 
 Json = dict[str, Any]
 

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from perdure.schemas.message import Message
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_json
+
+from perdure.schemas.message import Message
 
 CONTENT_TYPE = b"application/json"
 SPEC_VERSION = b"1.0"

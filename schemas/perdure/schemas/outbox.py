@@ -38,6 +38,7 @@ def event_of(run: Mapping[str, Any], entry: Mapping[str, Any]) -> Event | None:
     Args:
         run: The run's document (only what never changes after registration is read).
         entry: The notebook document, with ``kind``, ``seq``, ``epoch``, ``at`` and ``ev``.
+
     """
     if entry["kind"] == "f":
         return None
