@@ -119,6 +119,7 @@ async def bench(servers: Stack, tmp_path_factory: pytest.TempPathFactory) -> Asy
         "PERDURE_REDACTION_FILE": str(rules),
         "PERDURE_REDACTION_KEY": "a secret",
         "PERDURE_INDEX_ROLLOVER_CHECK_S": "0.5",
+        "PERDURE_SHUTDOWN_GRACE_S": "6",
     }
     await TopicAdmin(env["PERDURE_KAFKA_BOOTSTRAP_SERVERS"]).apply(topics.ALL)
     indexer = ServiceProcess("indexer", env, servers.folder)
@@ -278,6 +279,20 @@ async def test_opensearch_may_be_away(bench: Bench) -> None:
     assert bench.indexer.running
 
 
+async def test_a_batch_that_waits_is_not_lost_by_a_shutdown(bench: Bench) -> None:
+    await bench.until_lag_is(0)
+    bench.stack.stop_server("opensearch", kill=True)
+    await bench.publish(*[saved(f"shutdown-{n}", 1, "shutdown") for n in range(200)])
+    ready = f"{bench.indexer.address}/ready"
+    await eventually(lambda: probe_http(ready) is not None, "readiness says that OpenSearch is away")
+    await asyncio.to_thread(bench.indexer.terminate)
+    await bench.until_lag_is(200)
+    await asyncio.to_thread(bench.stack.start_server, "opensearch")
+    await asyncio.to_thread(bench.indexer.start)
+    assert len(await bench.until(200, tenant="shutdown")) == 200
+    await bench.until_lag_is(0)
+
+
 async def test_kafka_may_be_away(bench: Bench) -> None:
     await bench.publish(*history("broker", "broker", 3))
     await bench.until(5, tenant="broker")
@@ -304,6 +319,22 @@ async def test_death_in_the_middle_loses_nothing(bench: Bench, kill: bool) -> No
     newest = await bench.found(THREADS, tenant=tenant)
     assert [d["seq"] for d in newest] == [40] * 100
     assert len(await bench.found(STATES, tenant=tenant)) == 4000
+
+
+async def test_indexers_come_and_go(bench: Bench) -> None:
+    second = ServiceProcess("indexer", bench.env, bench.stack.folder, instance=2)
+    rounds = [[saved(f"share-{n}", seq, "share") for n in range(100)] for seq in range(1, 61)]
+    await bench.publish(*[event for events in rounds[:20] for event in events])
+    await asyncio.to_thread(second.start)
+    try:
+        await bench.publish(*[event for events in rounds[20:40] for event in events])
+        await bench.until(2500, tenant="share")
+    finally:
+        await asyncio.to_thread(second.terminate)
+    await bench.publish(*[event for events in rounds[40:] for event in events])
+    assert len(await bench.until(6000, tenant="share")) == 6000
+    await bench.until_lag_is(0)
+    assert [d["seq"] for d in await bench.found(THREADS, tenant="share")] == [60] * 100
 
 
 async def test_rebuild_equals_and_misses_nothing(bench: Bench) -> None:

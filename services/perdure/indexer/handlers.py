@@ -71,7 +71,7 @@ class Indexing:
     async def _item(self, record: Origin) -> Item | None:
         """The document of a record; ``None`` after burying one that cannot be read."""
         try:
-            decoded = decode(list(record.headers), record.value, EVENTS)
+            decoded = decode(record.headers, record.value, EVENTS)
         except UndecodableError as error:
             await self._bury(record, error.reason, error.detail)
             return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -23,7 +23,7 @@ class Origin:
     offset: int
     key: bytes | None
     value: bytes | None
-    headers: Iterable[tuple[str, bytes | str | None]]
+    headers: Sequence[tuple[str, bytes | str | None]]
 
 
 async def bury(producer: Producer, origin: Origin, *, dead_topic: str, reason: str, detail: str, consumer: str) -> None:
