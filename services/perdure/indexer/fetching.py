@@ -18,7 +18,6 @@ FETCH_BYTES: Final = 256 * 1024
 class PortionApp(faust.App):  # type: ignore[misc,unused-ignore]
     """A Faust application whose consumer waits up to ``fetch_wait_s`` seconds for a portion."""
 
-    logger = driver.logger
     fetch_wait_s: float = 0.2
 
     def _new_transport(self) -> Any:
@@ -26,7 +25,6 @@ class PortionApp(faust.App):  # type: ignore[misc,unused-ignore]
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc,unused-ignore]
-    logger = driver.logger
     fetch_wait_s = 0.2
 
     def _create_worker_consumer(self, transport: Any) -> Any:
@@ -38,8 +36,6 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc,unuse
 
 
 class _Consumer(driver.Consumer):  # type: ignore[misc,unused-ignore]
-    logger = driver.logger
-
     def _new_consumer_thread(self) -> Any:
         thread = _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
         if isinstance(self.app, PortionApp):

@@ -40,6 +40,8 @@ Handler = Callable[[Sequence[Origin]], Awaitable[None]]
 def make_app(settings: IndexerSettings) -> PortionApp:
     """A Faust application that only consumes: no web server, no tables, no topics of its own."""
     servers = settings.kafka_bootstrap_servers.split(",")
+    # Faust logs under the module of each class; its own are at this level too.
+    logging.getLogger(PortionApp.__module__).setLevel(logging.WARNING)
     app = PortionApp(
         GROUP,
         broker=[f"kafka://{server.strip()}" for server in servers],
