@@ -11,6 +11,7 @@ at a shutdown or a rebalance. It also costs a third of the CPU time.
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
