@@ -23,6 +23,7 @@ import bson
 import uvloop
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
+
 from perdure.chassis import mongo
 from perdure.checkpoint import SCOPE_KEY, PerdureSaver, RunScope
 

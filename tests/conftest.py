@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 import pytest
+
 from perdure.local.errors import LocalError
 from perdure.local.settings import LocalSettings
 from perdure.local.stack import Stack

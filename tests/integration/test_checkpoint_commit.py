@@ -10,10 +10,11 @@ from uuid import uuid4
 
 import pytest
 from bson.errors import InvalidDocument
+from pymongo import IndexModel, UpdateOne
+
 from perdure.chassis import mongo
 from perdure.chassis.group_commit import DuplicateKey, GroupCommit, WriteRefused
 from perdure.chassis.group_read import GroupRead
-from pymongo import IndexModel, UpdateOne
 
 
 @pytest.fixture(scope="module")

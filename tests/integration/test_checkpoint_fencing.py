@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 from langgraph.graph import END, START, StateGraph
+
 from perdure.chassis import mongo
 from perdure.checkpoint import SCOPE_KEY, PerdureSaver, RunScope
 from perdure.checkpoint.errors import Fenced

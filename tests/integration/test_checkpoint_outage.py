@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypedDict
 
 import pytest
 from langgraph.graph import END, START, StateGraph
+
 from perdure.chassis import mongo
 from perdure.checkpoint import SCOPE_KEY, PerdureSaver, RunScope
 from perdure.local.stack import Stack

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from perdure.local.dev import run_dev
 from perdure.local.display import SilentDisplay
 from perdure.local.errors import LocalError

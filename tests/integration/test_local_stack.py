@@ -18,6 +18,7 @@ import psutil
 import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
+
 from perdure.chassis.mongo import connect_blocking
 from perdure.local.errors import LocalError, PortInUseError, ServerFailedError, TooLittleSpaceError
 from perdure.local.probes import probe_mongodb

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
+
 from perdure.checkpoint import blocks, values
 from perdure.checkpoint.codec import Codec
 from perdure.checkpoint.errors import NotSerialisable, UnsafeSerializer

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 from langgraph.checkpoint.base import id as ids
+
 from perdure.checkpoint import clock
 
 

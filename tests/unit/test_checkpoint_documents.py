@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from langgraph.checkpoint.base import WRITES_IDX_MAP, Checkpoint
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
 from perdure.checkpoint import documents, errors, keys
 from perdure.checkpoint.codec import Codec
 from perdure.checkpoint.documents import Place

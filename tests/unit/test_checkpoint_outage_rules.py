@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from perdure.chassis.outage import Availability, is_outage, outlast
 from pymongo.errors import (
     AutoReconnect,
     BulkWriteError,
@@ -17,6 +16,8 @@ from pymongo.errors import (
     ServerSelectionTimeoutError,
     WriteConcernError,
 )
+
+from perdure.chassis.outage import Availability, is_outage, outlast
 
 
 def bulk(**details: Any) -> BulkWriteError:

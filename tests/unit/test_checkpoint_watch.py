@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
+
 from perdure.checkpoint.watch import unchanged, watch
 
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from perdure.local.display import Advance, SilentDisplay
 from perdure.local.errors import ChecksumError, FetchError, TooLittleSpaceError
 from perdure.local.fetch import STAMP, fetch_archive, fetch_jars, is_verified

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from perdure.local.account import unprivileged_account
 from perdure.local.errors import PortInUseError, ServerFailedError, TooLittleSpaceError
 from perdure.local.process import Identity, Launch, send, spawn, stop, wait_ready

@@ -13,12 +13,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import uuid_utils
+from pymongo import UpdateOne
+
 from perdure.chassis import payload
 from perdure.chassis.group_commit import DuplicateKey, GroupCommit
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability, outlast
 from perdure.schemas.documents import PAYLOADS, RUNS, THREADS, RunDocument, RunStatus, ThreadDocument
-from pymongo import UpdateOne
 
 
 @dataclass(frozen=True, slots=True)

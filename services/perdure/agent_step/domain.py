@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from langgraph.errors import NodeTimeoutError
+
 from perdure.chassis import json
 from perdure.schemas.documents import RunStatus
 from perdure.schemas.events import ErrorInfo, InterruptInfo

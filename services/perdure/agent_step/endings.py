@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from pymongo import UpdateOne
+
 from perdure.agent_step.domain import Outcome
 from perdure.chassis.group_commit import DuplicateKey, GroupCommit
 from perdure.schemas.documents import RunDocument, RunStatus, ThreadStatus
-from pymongo import UpdateOne
 
 THREAD_STATUS = {
     RunStatus.INTERRUPTED: ThreadStatus.INTERRUPTED,

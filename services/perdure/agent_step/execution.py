@@ -19,6 +19,7 @@ from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 from langgraph.types import Command, Send
+
 from perdure.agent_step.claims import Claimed
 from perdure.agent_step.domain import (
     START,

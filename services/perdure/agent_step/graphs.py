@@ -27,6 +27,7 @@ from dotenv import dotenv_values
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import StateGraph
 from langgraph.pregel import Pregel
+
 from perdure.chassis import json
 from perdure.chassis.errors import ConfigurationError
 from perdure.chassis.telemetry import logger

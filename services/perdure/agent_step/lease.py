@@ -16,10 +16,11 @@ import threading
 from collections.abc import Callable, Sequence
 
 import uuid_utils
+from pymongo.errors import PyMongoError
+
 from perdure.chassis.mongo import connect_blocking, database_name, from_now
 from perdure.chassis.telemetry import logger
 from perdure.schemas.documents import RUNS, WORKERS
-from pymongo.errors import PyMongoError
 
 log = logger(__name__)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from perdure.chassis.settings import ServiceSettings
 from pydantic import Field
+
+from perdure.chassis.settings import ServiceSettings
 
 
 class AgentStepSettings(ServiceSettings):

@@ -13,8 +13,9 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from perdure.schemas.events import TEXT_LIMIT
 from pydantic import BaseModel
+
+from perdure.schemas.events import TEXT_LIMIT
 
 HIDDEN = ("__", "branch:to:", "join:")
 MAX_DEPTH = 12

@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from pymongo import UpdateOne
+
 from perdure.agent_step import metrics
 from perdure.agent_step.claims import Claimed, Claims
 from perdure.agent_step.domain import Outcome, UnknownGraphError, error_info
@@ -29,7 +31,6 @@ from perdure.schemas.commands import StartReason, StartRun
 from perdure.schemas.documents import RunDocument, RunStatus
 from perdure.schemas.envelope import encode
 from perdure.schemas.topics import COMMANDS
-from pymongo import UpdateOne
 
 log = logger(__name__)
 

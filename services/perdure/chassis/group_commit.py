@@ -30,11 +30,12 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import bson
+from pymongo import ReplaceOne, UpdateOne
+from pymongo.errors import BulkWriteError, PyMongoError
+
 from perdure.chassis.errors import RefusedError
 from perdure.chassis.mongo import Collection
 from perdure.chassis.outage import Availability, is_outage, outlast
-from pymongo import ReplaceOne, UpdateOne
-from pymongo.errors import BulkWriteError, PyMongoError
 
 log = logging.getLogger(__name__)
 
@@ -218,7 +219,7 @@ class GroupCommit:
         timer = loop.call_later(STALL_S, stall.begin)
         try:
             await self._attempt(batch)
-        except Exception as error:  # noqa: BLE001 - it belongs to the submitters, every one of them gets it
+        except Exception as error:
             await self._isolate(batch, error)
         finally:
             timer.cancel()
@@ -248,7 +249,7 @@ class GroupCommit:
                 continue
             try:
                 await self._attempt([submission])
-            except Exception as own:  # noqa: BLE001 - handed to its submitter
+            except Exception as own:
                 submission.fail(own)
 
     async def _attempt(self, batch: list[_Submission]) -> None:

@@ -63,7 +63,7 @@ class GroupRead(Generic[K, V]):
         keys = list(asked)
         try:
             found = await outlast(lambda: self._fetch_many(keys), self.availability)
-        except Exception as error:  # noqa: BLE001 - it belongs to those who asked
+        except Exception as error:
             if len(asked) == 1:
                 _fail(next(iter(asked.values())), error)
                 return

@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
-from perdure.schemas import documents
 from pymongo import ASCENDING, IndexModel, MongoClient
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
+
+from perdure.schemas import documents
 
 Document = dict[str, Any]
 Client = AsyncIOMotorClient[Document]

@@ -18,6 +18,7 @@ from opensearchpy import AsyncOpenSearch, OpenSearchException
 from opensearchpy.exceptions import ConnectionError as NoConnection
 from opensearchpy.exceptions import SerializationError, TransportError
 from opensearchpy.serializer import Serializer
+
 from perdure.chassis.errors import ConfigurationError, RefusedError, UnavailableError
 
 UNAVAILABLE_STATUS: Final = frozenset({429, 502, 503, 504})

@@ -18,9 +18,7 @@ from perdure.chassis.telemetry import configure_logging, logger
 S = TypeVar("S", bound=ServiceSettings)
 
 
-def run_service(
-    name: str, settings_type: type[S], main: Callable[[S, asyncio.Event], Awaitable[None]]
-) -> None:
+def run_service(name: str, settings_type: type[S], main: Callable[[S, asyncio.Event], Awaitable[None]]) -> None:
     """Parse the settings, run ``main(settings, stopping)`` until it returns, and exit.
 
     ``stopping`` is set by SIGTERM or SIGINT; ``main`` then ends in its own order. Exit status: 0 after an orderly end, 2 for

@@ -8,6 +8,7 @@ from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
+
 from perdure.chassis.settings import ServiceSettings
 
 Logger = structlog.stdlib.BoundLogger

@@ -24,6 +24,7 @@ import zstandard
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
 from perdure.checkpoint.errors import UnsafeSerializer
 
 DIGEST_BYTES: Final = 16

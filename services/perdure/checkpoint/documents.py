@@ -19,6 +19,7 @@ from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata, writes_sort_key
+
 from perdure.checkpoint import keys
 from perdure.checkpoint.codec import Codec, decompress, pack_body, unpack_body
 from perdure.checkpoint.errors import UnknownFormat

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple
+
 from perdure.checkpoint import documents, keys
 from perdure.checkpoint.codec import Codec
 from perdure.checkpoint.documents import Document

@@ -20,6 +20,8 @@ from langgraph.checkpoint.base import (
     get_checkpoint_metadata,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
+from pymongo import ReplaceOne, UpdateOne
+
 from perdure.chassis.group_commit import DuplicateKey, GroupCommit, WriteRefused
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability
@@ -31,7 +33,6 @@ from perdure.checkpoint.pages import Page, Pages, ThreadPages
 from perdure.checkpoint.scope import RunScope, scope_of
 from perdure.checkpoint.sealing import Bundle, encode_value, finish
 from perdure.checkpoint.store import Found, Store
-from pymongo import ReplaceOne, UpdateOne
 
 HEAD_EVERY: Final = 32
 """Steps between two refreshes of a head hint."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from langgraph.checkpoint.base import ChannelVersions
+
 from perdure.checkpoint.scope import IN_FLIGHT_LIMIT, RunScope
 from perdure.checkpoint.values import Encoded, digests_of
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import zstandard
+from pymongo import ASCENDING, DESCENDING, IndexModel, WriteConcern
+
 from perdure.chassis.group_read import GroupRead
 from perdure.chassis.mongo import Collection, Database
 from perdure.chassis.outage import Availability, outlast
@@ -18,7 +20,6 @@ from perdure.checkpoint import keys
 from perdure.checkpoint.codec import Codec, decompress, digest
 from perdure.checkpoint.documents import Document, Place
 from perdure.checkpoint.errors import SegmentCorrupt, SegmentMissing
-from pymongo import ASCENDING, DESCENDING, IndexModel, WriteConcern
 
 COLLECTION: Final = "notebook"
 DURABLE: Final = WriteConcern(w="majority", j=True)

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
+
 from perdure.checkpoint import blocks
 from perdure.checkpoint.codec import DIGEST_BYTES, Codec, mark
 from perdure.checkpoint.watch import Watched, unchanged, watch

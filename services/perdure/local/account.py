@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from filelock import FileLock
+
 from perdure.local.errors import LocalError
 
 _NOBODY: Final = 65534

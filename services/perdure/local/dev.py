@@ -13,12 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from watchfiles import Change, DefaultFilter, watch
+
 from perdure.local.display import Display, SilentDisplay
 from perdure.local.errors import LocalError
 from perdure.local.logs import follow_log
 from perdure.local.services import Services
 from perdure.local.stack import Stack
-from watchfiles import Change, DefaultFilter, watch
 
 CONFIG_VARIABLE: Final = "PERDURE_LANGGRAPH_CONFIG"
 """Tells agent-step and the gateway where the project's ``langgraph.json`` is."""

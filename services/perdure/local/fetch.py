@@ -21,6 +21,7 @@ from typing import Final
 
 import requests
 from filelock import FileLock
+
 from perdure.local.display import Advance, Display
 from perdure.local.errors import ChecksumError, FetchError
 from perdure.local.pins import Pin, PinSet, sha256_of

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 import psutil
+
 from perdure.local.account import Account
 from perdure.local.errors import LocalError, ServerFailedError
 

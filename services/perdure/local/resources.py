@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import psutil
+
 from perdure.local.errors import PortInUseError, TooLittleSpaceError
 
 HOST: Final = "127.0.0.1"

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from filelock import FileLock
+
 from perdure.local.display import Display
 from perdure.local.errors import FetchError, LocalError
 from perdure.local.process import last_lines

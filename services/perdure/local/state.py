@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Final, Literal
 
 from filelock import FileLock
-from perdure.local.process import Identity
 from pydantic import BaseModel, ConfigDict
+
+from perdure.local.process import Identity
 
 FILE: Final = "stack.json"
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 import psutil
+from pydantic import BaseModel, ConfigDict
+
 from perdure.local.probes import probe_external, probe_http
 from perdure.local.servers import probe
 from perdure.local.state import Record
-from pydantic import BaseModel, ConfigDict
 
 
 class ProcessStatus(BaseModel):

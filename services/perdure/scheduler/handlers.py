@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 
+from prometheus_client import Counter, Gauge
+from pymongo.errors import PyMongoError
+
 from perdure.chassis.telemetry import logger
 from perdure.scheduler.leader import Leadership
 from perdure.scheduler.settings import SchedulerSettings
 from perdure.scheduler.sweeps import Sweeper
-from prometheus_client import Counter, Gauge
-from pymongo.errors import PyMongoError
 
 log = logger(__name__)
 

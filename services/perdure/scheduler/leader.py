@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pymongo.errors import DuplicateKeyError
+
 from perdure.chassis.mongo import Database, from_now
 from perdure.schemas.documents import LEADERS
-from pymongo.errors import DuplicateKeyError
 
 
 class Leadership:

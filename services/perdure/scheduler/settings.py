@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from perdure.chassis.settings import ServiceSettings
 from pydantic import Field
+
+from perdure.chassis.settings import ServiceSettings
 
 
 class SchedulerSettings(ServiceSettings):

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pymongo import UpdateOne
+
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.mongo import Database
 from perdure.chassis.telemetry import logger
@@ -20,7 +22,6 @@ from perdure.schemas.documents import NOTEBOOK, RUNS, WORKERS
 from perdure.schemas.envelope import encode
 from perdure.schemas.outbox import event_of
 from perdure.schemas.topics import COMMANDS, EVENTS
-from pymongo import UpdateOne
 
 log = logger(__name__)
 
