@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,12 +33,32 @@ builder.add_edge("greet", END)
 graph = builder.compile()
 """
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+
+class Project:
+    """A project's folder, and ``perdure`` in it."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder = folder
+        self.environment = environment
+
+    def command(self, *arguments: str) -> list[str]:
+        return [str(Path(sys.executable).with_name("perdure")), *arguments]
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*arguments),
+            env=self.environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+            check=False,
+        )
 
 
 @pytest.fixture
-def perdure(stack: Stack, tmp_path: Path) -> Iterator[Run]:
-    """``perdure`` in a project's folder; stopped at the end."""
+def project(stack: Stack, tmp_path: Path) -> Iterator[Project]:
+    """A project with one graph, on the session's servers; stopped at the end."""
     (tmp_path / "agent.py").write_text(AGENT)
     (tmp_path / "langgraph.json").write_text('{"dependencies": ["."], "graphs": {"greeter": "./agent.py:graph"}}')
     environment = {
@@ -45,18 +68,17 @@ def perdure(stack: Stack, tmp_path: Path) -> Iterator[Run]:
         "PERDURE_DATA_DIR": str(tmp_path / "data"),
     }
     environment["PERDURE_MONGODB_URI"] = environment["PERDURE_MONGODB_URI"].rpartition("/")[0] + f"/{tmp_path.name}"
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [str(Path(sys.executable).with_name("perdure")), *arguments]
-        return subprocess.run(
-            command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE_S, check=False
-        )
-
-    yield run
-    assert run("down").returncode == 0
+    found = Project(tmp_path, environment)
+    yield found
+    assert found("down").returncode == 0
 
 
-def test_up_status_logs_down(perdure: Run) -> None:
+@pytest.fixture
+def perdure(project: Project) -> Project:
+    return project
+
+
+def test_up_status_logs_down(perdure: Project) -> None:
     started = perdure("up", "--json")
     assert started.returncode == 0, started.stderr
     urls = json.loads(started.stdout)
@@ -93,7 +115,7 @@ def test_up_status_logs_down(perdure: Run) -> None:
     assert "start it with `perdure up`" in away.stderr
 
 
-def test_topics(perdure: Run) -> None:
+def test_topics(perdure: Project) -> None:
     assert perdure("topics", "apply", "--json").returncode == 0
     second = perdure("topics", "apply", "--json")
     assert json.loads(second.stdout) == {"dry_run": False, "changes": []}
@@ -104,15 +126,37 @@ def test_topics(perdure: Run) -> None:
     assert listed["perdure.commands.dead"]["partitions"] == 1
 
 
-def test_index_rebuild(perdure: Run) -> None:
+def test_index_rebuild(perdure: Project) -> None:
     done = perdure("index", "rebuild", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"rebuilt": True}
 
 
-def test_a_broken_project_is_explained(perdure: Run, tmp_path: Path) -> None:
+def test_a_broken_project_is_explained(perdure: Project, tmp_path: Path) -> None:
     (tmp_path / "agent.py").write_text("import no_such_module_anywhere\n")
     failed = perdure("up", "--json")
     assert failed.returncode == 1
     assert failed.stdout == ""
     assert "no_such_module_anywhere" in failed.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_dev_runs_until_it_is_stopped(project: Project, number: signal.Signals) -> None:
+    log = project.folder / "dev.txt"
+    with log.open("wb") as output:
+        dev = subprocess.Popen(project.command("dev"), env=project.environment, cwd=project.folder, stderr=output)
+    try:
+        deadline = time.monotonic() + DEADLINE_S
+        while "Ctrl-C stops everything" not in log.read_text():
+            assert dev.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        url = f"http://127.0.0.1:{project.environment['PERDURE_GATEWAY_PORT']}"
+        ran = project("runs", "start", "greeter", "--wait", "--json", "--url", url)
+        assert json.loads(ran.stdout)["status"] == "success", ran.stderr
+    finally:
+        dev.send_signal(number)
+        assert dev.wait(60) in (0, 130)
+    assert re.search(r"^gateway +\| ", log.read_text(), re.MULTILINE)
+    assert "Traceback" not in log.read_text()
+    assert {one["kind"] for one in json.loads(project("status", "--json").stdout)} == {"server"}

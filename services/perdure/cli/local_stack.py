@@ -43,6 +43,8 @@ def up(
 ) -> None:
     """Start the servers and all services, and print where they are."""
     output = Output(as_json)
+    if ephemeral:
+        _stop_on_sigterm()
     if config is not None and not config.is_file():
         raise typer.BadParameter(f"{config} does not exist", param_hint="--config")
     found = config or (Path(CONFIG_NAME) if Path(CONFIG_NAME).is_file() else None)
@@ -62,7 +64,9 @@ def up(
         return
     output.note("Ctrl-C stops it and removes its data.")
     try:
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        output.note("stopping")
     finally:
         stack.stop()
 
@@ -110,6 +114,7 @@ def dev(
     as_json: AsJson = False,
 ) -> None:
     """Start everything for your project and start agent-step anew when its code changes; Ctrl-C stops it."""
+    _stop_on_sigterm()
     with Output(as_json).display() as display:
         run_dev(config, display=display, prepare=provision)
 
@@ -119,6 +124,12 @@ def demo() -> None:
     from perdure.cli.demo import demo as run
 
     run()
+
+
+def _stop_on_sigterm() -> None:
+    """Make SIGTERM do what Ctrl-C does, also where a shell started us with SIGINT ignored."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
 
 
 def _start(stack: Stack, config: Path | None, display: Display) -> dict[str, str]:

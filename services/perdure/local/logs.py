@@ -12,6 +12,7 @@ _POLL_S = 0.2
 
 def follow_log(log: Path, is_running: Callable[[], bool]) -> Iterator[str]:
     """The lines written to ``log`` from now on, until the process has ended and all is read."""
+    log.parent.mkdir(parents=True, exist_ok=True)
     log.touch(exist_ok=True)
     with log.open("rb") as file:
         file.seek(0, os.SEEK_END)
