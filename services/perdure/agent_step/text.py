@@ -70,7 +70,10 @@ class ChangedText:
 
 
 def leaves(path: str, value: Any, depth: int = 0) -> Iterator[tuple[str, str]]:
-    """The leaves of a value with their paths; objects by their public fields."""
+    """The leaves of a value with their paths; objects by their fields.
+
+    What is too deep or unknown is named by its type alone: its text would escape redaction by path.
+    """
     if value is None or value == "":
         return
     if isinstance(value, str):
@@ -80,7 +83,7 @@ def leaves(path: str, value: Any, depth: int = 0) -> Iterator[tuple[str, str]]:
     elif isinstance(value, bytes | bytearray | memoryview):
         yield path, f"<{len(value)} bytes>"
     elif depth >= MAX_DEPTH:
-        yield path, repr(value)[:200]
+        yield path, f"<{type(value).__name__}>"
     elif isinstance(value, Mapping):
         for key, item in value.items():
             yield from leaves(f"{path}.{key}", item, depth + 1)
@@ -92,4 +95,4 @@ def leaves(path: str, value: Any, depth: int = 0) -> Iterator[tuple[str, str]]:
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         yield from leaves(path, {f.name: getattr(value, f.name, None) for f in dataclasses.fields(value)}, depth + 1)
     else:
-        yield path, repr(value)[:200]
+        yield path, f"<{type(value).__name__}>"

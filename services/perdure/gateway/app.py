@@ -80,7 +80,7 @@ async def _open(settings: GatewaySettings) -> AsyncIterator[Context]:
         registry=Registry(store.graphs, settings.gateway_registry_refresh_s),
         watch=RunWatch(store.ended),
         producer=Producer(settings.kafka_bootstrap_servers, f"perdure-gateway-{settings.instance}"),
-        opensearch=OpenSearch(settings.opensearch_url),
+        opensearch=OpenSearch(settings.opensearch_url, ca_file=settings.opensearch_ca_file, retries=1),
         conditions=Conditions(availability),
     )
     admin = TopicAdmin(settings.kafka_bootstrap_servers)
