@@ -126,10 +126,11 @@ def _run(command: list[str], log: Path, env: dict[str, str]) -> None:
 
 def _rustup_home() -> dict[str, str]:
     """Where rustup keeps its toolchains when HOME is not the account's own folder: its cargo refuses to run without."""
-    toolchains = Path(pwd.getpwuid(os.getuid()).pw_dir) / ".rustup"
-    if "RUSTUP_HOME" in os.environ or (Path.home() / ".rustup").is_dir() or not toolchains.is_dir():
+    rustup = Path(pwd.getpwuid(os.getuid()).pw_dir) / ".rustup"
+    own = Path.home() / ".rustup" / "toolchains"
+    if "RUSTUP_HOME" in os.environ or own.is_dir() or not (rustup / "toolchains").is_dir():
         return {}
-    return {"RUSTUP_HOME": str(toolchains)}
+    return {"RUSTUP_HOME": str(rustup)}
 
 
 def _rust_root(cache: Path) -> Path:
