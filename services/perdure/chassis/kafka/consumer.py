@@ -122,14 +122,17 @@ class Consumer:
         try:
             while not self._stopped.is_set():
                 batch = await self._loop.run_in_executor(self._thread, self._take)
-                if batch:
+                if batch and not self._stopped.is_set():
                     await self._handle(batch)
         finally:
             await self._loop.run_in_executor(self._thread, self._consumer.close)
             self._thread.shutdown(wait=False)
 
     def stop(self) -> None:
-        """End :meth:`run` after the batch in hand, or with it unstored where its handler has to be tried again."""
+        """End :meth:`run` after the batch that is being handled, or with it unstored where its handler must try again.
+
+        What arrives later is left, unstored, to the next owner of the partition.
+        """
         self._stopped.set()
 
     def _on_assign(self, _: object, partitions: list[TopicPartition]) -> None:
