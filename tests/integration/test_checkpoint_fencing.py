@@ -151,5 +151,5 @@ async def test_a_repeated_put_of_the_same_owner_is_no_fence(savers: tuple[Perdur
     seen: list[Any] = []
     scope.on_durable = seen.append
     await graph(old, "old", gate, hold=-1).ainvoke({"log": []}, config(scope), durability="sync")
-    await old.notebook.commit.write(inserts=[dict(seen[-1])])
+    await old.notebook.commit.write("t", inserts=[dict(seen[-1])])
     assert len(await entries(old)) == len(seen)

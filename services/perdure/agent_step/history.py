@@ -89,7 +89,7 @@ async def append(
         "ev": ev,
     }
     try:
-        await saver.notebook.commit.write(inserts=[entry])
+        await saver.notebook.commit.write(run["thread_id"], inserts=[entry])
     except DuplicateKey as error:
         raise Fenced(run["thread_id"], run["_id"], run["epoch"], seq) from error
     return entry

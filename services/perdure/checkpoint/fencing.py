@@ -26,7 +26,7 @@ async def fence(notebook: Notebook, thread_id: str, run_id: str, epoch: int, fro
         highest = max(occupied - placed, default=from_seq - 1)
         end = highest + IN_FLIGHT_LIMIT + 1
         free = [seq for seq in range(from_seq, end) if seq not in occupied]
-        fences = (notebook.commit.write(inserts=[fence_document(thread, run_id, epoch, seq)]) for seq in free)
+        fences = (notebook.commit.write(thread, inserts=[fence_document(thread, run_id, epoch, seq)]) for seq in free)
         outcomes = await asyncio.gather(*fences, return_exceptions=True)
         placed.update(seq for seq, outcome in zip(free, outcomes, strict=True) if outcome is None)
         refused = [outcome for outcome in outcomes if outcome is not None]

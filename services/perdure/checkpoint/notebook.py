@@ -22,7 +22,7 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from pymongo import ReplaceOne, UpdateOne
 
-from perdure.chassis.group_commit import DuplicateKey, GroupCommit, WriteRefused
+from perdure.chassis.group_commit import DuplicateKey, LanedCommit, WriteRefused
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability
 from perdure.checkpoint import clock, documents, keys, values
@@ -42,9 +42,9 @@ _SEQUENCE_INDEX: Final = {"thread", "seq"}
 class Notebook:
     """Checkpoints and pending writes of one collection."""
 
-    def __init__(self, database: Database, *, availability: Availability, commit: GroupCommit | None = None) -> None:
+    def __init__(self, database: Database, *, availability: Availability) -> None:
         self.store = Store(database, availability)
-        self.commit = commit or GroupCommit(self.store.collection, availability=availability)
+        self.commit = LanedCommit(self.store.collection, availability=availability)
         self.pages = Pages()
         self._codecs: dict[int, Codec] = {}
 
@@ -120,6 +120,7 @@ class Notebook:
         )
         try:
             await self.commit.write(
+                place.thread,
                 content=bundle.submit(),
                 inserts=[document],
                 nbytes=bundle.nbytes + len(document["body"]) + 256,
@@ -213,13 +214,14 @@ class Notebook:
         """Ordinary use: a checkpoint that is there already is replaced."""
         nbytes = bundle.nbytes + len(document["body"]) + 512
         hint = _head_update(document)
+        thread = document["thread"]
         try:
-            await self.commit.write(content=bundle.submit(), inserts=[document], updates=hint, nbytes=nbytes)
+            await self.commit.write(thread, content=bundle.submit(), inserts=[document], updates=hint, nbytes=nbytes)
         except DuplicateKey:
             replace = ReplaceOne({"_id": document["_id"]}, document, upsert=True)
-            await self.commit.write(content=bundle.submit(), updates=[replace], nbytes=nbytes)
+            await self.commit.write(thread, content=bundle.submit(), updates=[replace], nbytes=nbytes)
         except WriteRefused as error:
-            raise StoreRefused(document["thread"], str(error)) from error
+            raise StoreRefused(thread, str(error)) from error
 
     async def _store_owned(
         self,
@@ -237,7 +239,11 @@ class Notebook:
             nbytes = bundle.nbytes + len(document["body"]) + 2048
             try:
                 await self.commit.write(
-                    content=bundle.submit(), inserts=[document], updates=_head_update(document), nbytes=nbytes
+                    document["thread"],
+                    content=bundle.submit(),
+                    inserts=[document],
+                    updates=_head_update(document),
+                    nbytes=nbytes,
                 )
             except DuplicateKey as error:
                 scope.fenced = True

@@ -32,7 +32,6 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from motor.motor_asyncio import AsyncIOMotorClient
 
 from perdure.chassis import mongo
-from perdure.chassis.group_commit import GroupCommit
 from perdure.chassis.mongo import Client, Database
 from perdure.chassis.outage import Availability
 from perdure.checkpoint import fencing, history, listing, upkeep
@@ -51,8 +50,6 @@ class PerdureSaver(BaseCheckpointSaver[int]):
         client_or_database: A Motor client (its default database, or ``perdure``) or database.
         serde: LangGraph serializer; must not unpickle. An ``EncryptedSerializer`` encrypts every stored value.
         availability: Shared with others that must know of an outage.
-        commit: The group commit to use; by default the saver has its own. It must write to the collection ``notebook``
-            with ``perdure.checkpoint.store.DURABLE``.
 
     """
 
@@ -62,7 +59,6 @@ class PerdureSaver(BaseCheckpointSaver[int]):
         *,
         serde: SerializerProtocol | None = None,
         availability: Availability | None = None,
-        commit: GroupCommit | None = None,
     ) -> None:
         super().__init__(serde=serde)
         if isinstance(client_or_database, AsyncIOMotorClient):
@@ -70,11 +66,10 @@ class PerdureSaver(BaseCheckpointSaver[int]):
         else:
             database = client_or_database
         self.availability = availability or Availability()
-        self.notebook = Notebook(database, availability=self.availability, commit=commit)
+        self.notebook = Notebook(database, availability=self.availability)
         self._codec: Codec = self.notebook.codec(self.serde)
         self._bridge = Bridge()
         self._client: Client | None = None
-        self._commit_is_ours = commit is None
 
     @classmethod
     def from_conn_string(cls, uri: str, *, serde: SerializerProtocol | None = None, **options: Any) -> Self:
@@ -111,16 +106,14 @@ class PerdureSaver(BaseCheckpointSaver[int]):
 
     def close(self) -> None:
         """Wait for what was submitted, then close what the saver opened itself."""
-        if self._commit_is_ours:
-            self._bridge.call("close", self.notebook.commit.close())
+        self._bridge.call("close", self.notebook.commit.close())
         self._bridge.close()
         if self._client is not None:
             self._client.close()
 
     async def aclose(self) -> None:
         """:meth:`close` for ``async``."""
-        if self._commit_is_ours:
-            await self._bridge.run(self.notebook.commit.close())
+        await self._bridge.run(self.notebook.commit.close())
         self._bridge.close()
         if self._client is not None:
             self._client.close()

@@ -71,7 +71,7 @@ async def copy_thread(notebook: Notebook, source_id: str, target_id: str) -> Non
             copies = [_copied(document, target) for document in page]
             nbytes = sum(len(copy.get("d", b"")) + len(copy.get("body", b"")) + 512 for copy in copies)
             try:
-                await notebook.commit.write(inserts=copies, nbytes=nbytes)
+                await notebook.commit.write(target, inserts=copies, nbytes=nbytes)
             except WriteRefused as error:
                 raise StoreRefused(target, str(error)) from error
 
