@@ -1,1 +1,1 @@
-"""Tells people: webhooks, e-mail, Slack, on completion, failure, approval wanted, stuck. Its contract comes first."""
+"""Tells people: webhooks, e-mail, Slack, on completion, failure, approval wanted, stuck. Not built yet."""

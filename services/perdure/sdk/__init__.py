@@ -1,1 +1,1 @@
-"""What agent authors may import beside the saver. Reserved for waits and guarded effects; LangGraph itself is the API today."""
+"""What agent authors may import beside the saver: waits and guarded effects. Not built yet; LangGraph itself is the API today."""
