@@ -6,6 +6,7 @@ Scope: connection settings that every service must share (durability, time-outs,
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
@@ -102,3 +103,10 @@ async def ensure_indexes(db: Database) -> None:
 def from_now(seconds: float) -> dict[str, Any]:
     """For a pipeline update: the database's clock and so many seconds (whole milliseconds)."""
     return {"$dateAdd": {"startDate": "$$NOW", "unit": "millisecond", "amount": int(seconds * 1000)}}
+
+
+async def server_time(db: Database) -> datetime:
+    """The database's clock. Comparing with a literal works on every server that speaks the protocol; ``$$NOW`` does not."""
+    answer: dict[str, Any] = await db.command("hello")
+    now: datetime = answer["localTime"]
+    return now.replace(tzinfo=UTC)

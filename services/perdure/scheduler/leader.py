@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pymongo.errors import DuplicateKeyError
 
-from perdure.chassis.mongo import Database, from_now
+from perdure.chassis.mongo import Database, from_now, server_time
 from perdure.schemas.documents import LEADERS
 
 
@@ -12,6 +12,7 @@ class Leadership:
     """The lease of one role."""
 
     def __init__(self, db: Database, role: str, instance: str, ttl_s: float) -> None:
+        self._db = db
         self._leaders = db[LEADERS]
         self._role = role
         self._instance = instance
@@ -20,9 +21,10 @@ class Leadership:
     async def acquire(self) -> bool:
         """Take or renew the lease; whether this instance leads now."""
         lease = {"holder": self._instance, "expires_at": from_now(self._ttl_s)}
+        now = await server_time(self._db)
         ours_or_free = {
             "_id": self._role,
-            "$or": [{"holder": self._instance}, {"$expr": {"$lt": ["$expires_at", "$$NOW"]}}],
+            "$or": [{"holder": self._instance}, {"expires_at": {"$lt": now}}],
         }
         try:
             # With upsert, "somebody else holds it" shows as a duplicate key.

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from pymongo import UpdateOne
 
 from perdure.chassis.kafka.producer import Producer
-from perdure.chassis.mongo import Database
+from perdure.chassis.mongo import Database, server_time
 from perdure.chassis.telemetry import logger
 from perdure.scheduler.domain import Action, decide
 from perdure.scheduler.settings import SchedulerSettings
@@ -62,9 +62,9 @@ class Sweeper:
 
         """
         swept = Swept()
-        now = await self._now()
+        now = await server_time(self._db)
         if declare_dead:
-            swept.workers_dead = await self._declare_dead()
+            swept.workers_dead = await self._declare_dead(now)
         # Runs before workers: a worker registers before it claims, so an owner of a run seen here is seen there too.
         unsettled = await self._db[RUNS].find({"settled": False}, RUN_FIELDS).to_list(None)
         alive = {w["_id"] async for w in self._db[WORKERS].find({"state": "alive"}, {"_id": 1})}
@@ -87,15 +87,9 @@ class Sweeper:
             swept.settled += 1
         return swept
 
-    async def _now(self) -> datetime:
-        """The database's clock."""
-        answer: dict[str, Any] = await self._db.command("hello")
-        now: datetime = answer["localTime"]
-        return now.replace(tzinfo=UTC)
-
-    async def _declare_dead(self) -> int:
+    async def _declare_dead(self, now: datetime) -> int:
         result = await self._db[WORKERS].update_many(
-            {"state": "alive", "$expr": {"$lt": ["$expires_at", "$$NOW"]}}, {"$set": {"state": "dead"}}
+            {"state": "alive", "expires_at": {"$lt": now}}, {"$set": {"state": "dead"}}
         )
         if result.modified_count:
             log.warning("workers.dead", count=result.modified_count)
