@@ -27,8 +27,8 @@ from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.payload import unpack
 from perdure.checkpoint import PerdureSaver
 from perdure.gateway.app import make_app
-from perdure.gateway.domain import assistant_id_of, new_id, now
 from perdure.gateway.settings import GatewaySettings
+from perdure.registry.runs import assistant_id_of, new_id, now
 from perdure.schemas import topics
 from perdure.schemas.commands import COMMANDS, CancelRun, StartRun
 from perdure.schemas.envelope import Decoded, decode

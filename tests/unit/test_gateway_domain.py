@@ -18,6 +18,7 @@ from perdure.chassis.payload import pack, unpack
 from perdure.gateway import domain
 from perdure.gateway.plain import plain_serializer
 from perdure.gateway.states import visible_values
+from perdure.registry import runs
 from perdure.schemas.http import RunCreate
 
 
@@ -35,11 +36,11 @@ def plain(value: object) -> object:
 
 
 def test_assistant_ids_are_those_of_the_agent_server() -> None:
-    assert domain.assistant_id_of("agent") == "fe096781-5601-53d2-b2f6-0d3403f7e9ca"
+    assert runs.assistant_id_of("agent") == "fe096781-5601-53d2-b2f6-0d3403f7e9ca"
 
 
 def test_ids_sort_by_time() -> None:
-    ids = [domain.new_id() for _ in range(100)]
+    ids = [runs.new_id() for _ in range(100)]
     assert ids == sorted(ids)
 
 

@@ -8,10 +8,16 @@ from perdure.schemas import topics
 from perdure.schemas.commands import COMMANDS
 from perdure.schemas.events import EVENTS
 from perdure.schemas.message import Message
+from perdure.schemas.validation import VALIDATIONS, VERDICTS
 
 Types = Mapping[tuple[str, int], type[Message]]
 
-CONTENTS: dict[str, Types] = {topics.COMMANDS.name: COMMANDS, topics.EVENTS.name: EVENTS}
+CONTENTS: dict[str, Types] = {
+    topics.COMMANDS.name: COMMANDS,
+    topics.EVENTS.name: EVENTS,
+    topics.VALIDATIONS.name: VALIDATIONS,
+    topics.VERDICTS.name: VERDICTS,
+}
 """By topic name; a topic that is not here carries nothing yet."""
 
 ALL: dict[tuple[str, int], type[Message]] = {key: cls for types in CONTENTS.values() for key, cls in types.items()}

@@ -25,6 +25,10 @@ class StartReason(StrEnum):
     """Its worker's lease expired, or its worker lost it to a fence."""
     SWEPT = "swept"
     """Its first command was never published."""
+    WOKEN = "woken"
+    """What its thread waited for has happened."""
+    RESUMED = "resumed"
+    """Somebody asked that a parked run goes on."""
 
 
 class StartRun(Message):

@@ -1,6 +1,7 @@
 """The documents of the store that more than one service reads: field names and meanings.
 
-Collections: ``threads``, ``runs``, ``workers``, ``leaders``, ``graphs``, ``payloads`` and ``notebook`` (ADR 3).
+Collections: ``threads``, ``runs``, ``workers``, ``leaders``, ``graphs``, ``payloads``, ``waits``, ``signals``, ``effects`` and
+``notebook`` (ADR 3).
 Contract: BSON documents as typed dictionaries. ``status`` values are those of the LangGraph Agent Server, and ``cancelled``.
 """
 
@@ -17,6 +18,9 @@ LEADERS = "leaders"
 GRAPHS = "graphs"
 PAYLOADS = "payloads"
 NOTEBOOK = "notebook"
+WAITS = "waits"
+SIGNALS = "signals"
+EFFECTS = "effects"
 
 
 class RunStatus(StrEnum):
@@ -101,6 +105,8 @@ class RunDocument(TypedDict, total=False):
     """False until every event up to its end is acknowledged by Kafka (ADR 2)."""
     swept_at: datetime
     cancel_requested_at: datetime
+    wait_id: str
+    """Of a run that wakes its thread: the wait that it ends."""
     started_at: datetime
     first_seq: int
     ended_seq: int
@@ -110,6 +116,73 @@ class RunDocument(TypedDict, total=False):
     interrupts: list[dict[str, Any]]
     error: dict[str, Any] | None
     steps: int
+
+
+class WaitStatus(StrEnum):
+    """A projection for queries: which outcome a wait had is decided by the run that wakes it (ADR 6)."""
+
+    OPEN = "open"
+    ANSWERED = "answered"
+    CLOSED = "closed"
+    """Its thread went on another way."""
+
+
+class WaitDocument(TypedDict, total=False):
+    """One wait of a thread; ``_id`` is ``perdure.schemas.waits.wait_id``."""
+
+    _id: str
+    tenant: str
+    thread_id: str
+    interrupt_id: str
+    run_id: str
+    """The run that ended at this wait."""
+    graph_id: str
+    graph_version: str | None
+    assistant_id: str
+    metadata: dict[str, Any]
+    traceparent: str | None
+    nodes: list[str]
+    """Where the thread stands."""
+    kind: str
+    status: str
+    opened_at: datetime
+    due_at: datetime
+    """When the clock ends the wait or the question goes to the next person; absent without one, and once it is over."""
+    events: list[str]
+    question: dict[str, Any] | None
+    """``perdure.schemas.waits.Question`` as JSON."""
+    assigned_to: str | None
+    escalations: int
+    """How many times the question went to the next person."""
+    validation: dict[str, Any] | None
+    """``perdure.schemas.waits.ValidationRequest`` as JSON."""
+    requested_at: datetime
+    """When the validation was last put to the validator."""
+    outcome: dict[str, Any]
+    """``perdure.schemas.waits.WaitOutcome`` as JSON, once it is over."""
+    woken_by: str
+    """The run that went on."""
+    ended_at: datetime
+
+
+class SignalDocument(TypedDict, total=False):
+    """One signal to a thread; ``_id`` is its id. Kept until a wait takes it."""
+
+    _id: str
+    tenant: str
+    thread_id: str
+    name: str
+    payload: bytes
+    """As JSON, packed by ``perdure.chassis.payload``; always inline."""
+    created_at: datetime
+    state: str
+    """``free`` or ``taken``."""
+    taken_by: str | None
+    """The wait that it ended or is about to end."""
+    offered: bool
+    """False until it was shown to the waits that were open when it came (ADR 6)."""
+    digest: str
+    """Of the request that sent it: the same key with another request is an error."""
 
 
 class WorkerDocument(TypedDict, total=False):

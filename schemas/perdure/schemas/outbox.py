@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from perdure.schemas.envelope import Record, encode
 from perdure.schemas.events import (
     CheckpointSaved,
     Event,
@@ -65,4 +66,17 @@ def event_of(run: Mapping[str, Any], entry: Mapping[str, Any]) -> Event | None:
             "parent_checkpoint_id": entry.get("parent"),
             "step": entry["step"],
         }
+    )
+
+
+def record_of(run: Mapping[str, Any], event: Event, source: str) -> Record:
+    """The Kafka record of a run's event; the same, but for ``source``, whoever publishes it."""
+    return encode(
+        event,
+        id=event.event_id,
+        source=source,
+        correlation_id=run["_id"],
+        causation_id=f"{run['_id']}:start",
+        traceparent=run.get("traceparent"),
+        time=event.occurred_at,
     )

@@ -12,7 +12,9 @@ from perdure.agent_step.claims import Claims
 from perdure.agent_step.endings import Endings
 from perdure.agent_step.graphs import ServedGraph, load_graphs
 from perdure.agent_step.handlers import handle
+from perdure.agent_step.hibernation import Hibernation
 from perdure.agent_step.lease import Lease
+from perdure.agent_step.publisher import SOURCE
 from perdure.agent_step.settings import AgentStepSettings
 from perdure.agent_step.worker import Ports, Worker
 from perdure.chassis import mongo
@@ -24,7 +26,10 @@ from perdure.chassis.outage import outlast
 from perdure.chassis.service import run_service
 from perdure.chassis.telemetry import logger
 from perdure.checkpoint import PerdureSaver
+from perdure.registry.signals import Signals
+from perdure.registry.waits import Waits
 from perdure.schemas import commands, documents, topics
+from perdure.sdk.context import SdkContext
 
 log = logger(__name__)
 
@@ -75,7 +80,11 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
         settings.mongodb_uri, settings.lease_ttl_s, sorted(graphs), lost, lambda ids: void(worker.cancel(ids))
     )
     claims = Claims(db, runs, saver.availability, lambda: lease.incarnation)
-    worker = Worker(settings, Ports(saver, runs, claims, Endings(runs, threads), events, producer, graphs))
+    waits = Waits(db, runs, producer, saver.availability, SOURCE)
+    signals = Signals(db, waits, saver.availability)
+    endings = Endings(runs, threads, Hibernation(waits, signals, producer, SOURCE))
+    sdk = SdkContext(db, saver.availability, waits, loop)
+    worker = Worker(settings, Ports(saver, runs, claims, endings, events, producer, graphs, sdk))
     saver.availability.on_outage(
         lambda down: log.warning("database.lost") if down else log.warning("database.regained")
     )

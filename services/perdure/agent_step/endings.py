@@ -9,7 +9,9 @@ from typing import Any
 
 from pymongo import UpdateOne
 
+from perdure.agent_step.claims import Claimed
 from perdure.agent_step.domain import Outcome
+from perdure.agent_step.hibernation import Hibernation
 from perdure.chassis.group_commit import DuplicateKey, GroupCommit
 from perdure.schemas.documents import RunDocument, RunStatus, ThreadStatus
 
@@ -23,12 +25,14 @@ THREAD_STATUS = {
 class Endings:
     """Brings the documents of ended runs and their threads up to date."""
 
-    def __init__(self, runs: GroupCommit, threads: GroupCommit) -> None:
+    def __init__(self, runs: GroupCommit, threads: GroupCommit, hibernation: Hibernation) -> None:
         self._runs = runs
         self._threads = threads
+        self._hibernation = hibernation
 
-    async def project(self, run: RunDocument, outcome: Outcome, *, first_seq: int, seq: int, settled: bool) -> None:
-        """Bring run and thread up to date with the end that the history records at ``seq``. Idempotent."""
+    async def project(self, claimed: Claimed, outcome: Outcome, *, first_seq: int, seq: int, settled: bool) -> None:
+        """Bring run, thread and waits up to date with the end that the history records at ``seq``. Idempotent."""
+        run = claimed.run
         now = datetime.now(UTC)
         shared: dict[str, Any] = {
             "head": outcome.head,
@@ -47,7 +51,15 @@ class Endings:
             "settled": settled,
         }
         close_run = UpdateOne({"_id": run["_id"], "epoch": run["epoch"], "status": "running"}, {"$set": ended})
-        await asyncio.gather(self._runs.write(updates=[close_run]), self._close_thread(run, outcome, shared, seq))
+        if not self._hibernation.concerns(claimed, outcome):
+            await asyncio.gather(self._runs.write(updates=[close_run]), self._close_thread(run, outcome, shared, seq))
+            return
+        # The run is closed last: until then it is recovered if we die, and nobody can wake a thread whose document does not
+        # show yet what it waits for.
+        await asyncio.gather(
+            self._hibernation.project(claimed, outcome, now), self._close_thread(run, outcome, shared, seq)
+        )
+        await self._runs.write(updates=[close_run])
 
     async def _close_thread(self, run: RunDocument, outcome: Outcome, shared: Mapping[str, Any], seq: int) -> None:
         status = THREAD_STATUS.get(outcome.status, ThreadStatus.IDLE)

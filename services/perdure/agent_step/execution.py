@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -41,6 +41,8 @@ from perdure.agent_step.text import ChangedText, is_internal
 from perdure.checkpoint import SCOPE_KEY, RunScope
 from perdure.schemas.documents import RunStatus
 from perdure.schemas.events import InterruptInfo
+from perdure.schemas.waits import wait_id, wait_of
+from perdure.sdk.context import SdkContext
 
 INTERRUPT = "__interrupt__"
 
@@ -71,6 +73,7 @@ class Execution:
         beginning: Beginning,
         publish: Callable[[Mapping[str, Any]], None],
         recursion_limit: int,
+        sdk: SdkContext,
     ) -> None:
         run = claimed.run
         self._claimed = claimed
@@ -94,6 +97,7 @@ class Execution:
             head=beginning.head,
             describe=self._describe,
             on_durable=self._on_durable,
+            sdk=sdk,
         )
 
     def drain(self) -> None:
@@ -118,6 +122,8 @@ class Execution:
         self._task = asyncio.current_task()
         if self._stop is not None or self._claimed.run.get("cancel_requested_at"):
             return self._stopped()
+        if self._wait_is_over():
+            return self._outcome(RunStatus.CANCELLED)
         try:
             await self._stream()
         except asyncio.CancelledError:
@@ -137,6 +143,17 @@ class Execution:
             return self._outcome(RunStatus.INTERRUPTED)
         return self._outcome(RunStatus.SUCCESS)
 
+    def _wait_is_over(self) -> bool:
+        """Whether this run wakes its thread from a wait that the thread has left meanwhile."""
+        wait = self._claimed.run.get("wait_id")
+        if wait is None or self._beginning.progressed:
+            return False
+        return wait not in {wait_id(self.scope.thread_id, one["id"]) for one in self._waiting()}
+
+    def _waiting(self) -> Sequence[Mapping[str, Any]]:
+        """The interrupts that the thread was left at."""
+        return (self._claimed.thread or {}).get("interrupts") or ()
+
     def _stopped(self) -> Outcome:
         if self._stop is StopReason.LOST or self.scope.fenced:
             raise Lost
@@ -149,8 +166,7 @@ class Execution:
         interrupts = tuple(progress.interrupts.values())
         if status is RunStatus.CANCELLED and progress.head == self._beginning.head:
             # Nothing happened: the thread waits for what it waited for.
-            waiting = (self._claimed.thread or {}).get("interrupts") or ()
-            interrupts = tuple(InterruptInfo.model_validate(one) for one in waiting)
+            interrupts = tuple(InterruptInfo.model_validate(one) for one in self._waiting())
         return Outcome(
             status=status,
             error=error_info(error) if error is not None else None,
@@ -175,7 +191,15 @@ class Execution:
             if isinstance(update, dict) and INTERRUPT in update:
                 self.progress.interrupted = True
                 for interrupt in update[INTERRUPT]:
-                    self.progress.interrupts[interrupt.id] = interrupt_info(interrupt)
+                    self.progress.interrupts[interrupt.id] = self._interrupt(interrupt)
+
+    def _interrupt(self, interrupt: Any) -> InterruptInfo:
+        """As data. A wait that the thread was at before keeps its first deadline (ADR 6)."""
+        info = interrupt_info(interrupt)
+        if wait_of(info.value) is None:
+            return info
+        before = next((one for one in self._waiting() if one["id"] == info.id), None)
+        return InterruptInfo.model_validate(before) if before is not None else info
 
     def _config(self) -> RunnableConfig:
         run, given = self._claimed.run, self._claimed.payload
@@ -213,7 +237,7 @@ class Execution:
             return given.get("input")
         resume = command.get("resume")
         if resume is not None:
-            waiting = [i["id"] for i in (self._claimed.thread or {}).get("interrupts") or ()]
+            waiting = [one["id"] for one in self._waiting()]
             resume = resume_map(resume, waiting)
             if self.scope.epoch > 1:
                 state = await self._served.graph.aget_state(config)

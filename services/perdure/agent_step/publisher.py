@@ -15,8 +15,7 @@ from typing import Any
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.telemetry import logger
 from perdure.schemas.documents import RunDocument
-from perdure.schemas.envelope import encode
-from perdure.schemas.outbox import event_of
+from perdure.schemas.outbox import event_of, record_of
 from perdure.schemas.topics import EVENTS
 
 log = logger(__name__)
@@ -45,15 +44,7 @@ class RunEvents:
             event = event_of(self._run, entry)
             if event is None:
                 return
-            record = encode(
-                event,
-                id=event.event_id,
-                source=SOURCE,
-                correlation_id=self._run["_id"],
-                causation_id=f"{self._run['_id']}:start",
-                traceparent=self._run.get("traceparent"),
-                time=event.occurred_at,
-            )
+            record = record_of(self._run, event, SOURCE)
             self._open += 1
             self._producer.produce(EVENTS.name, record, self._delivered, self._failed)
         except BufferError:

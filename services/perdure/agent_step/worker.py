@@ -27,10 +27,10 @@ from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.telemetry import logger
 from perdure.checkpoint import PerdureSaver
 from perdure.checkpoint.errors import Fenced
-from perdure.schemas.commands import StartReason, StartRun
+from perdure.registry.runs import publish_start
+from perdure.schemas.commands import StartReason
 from perdure.schemas.documents import RunDocument, RunStatus
-from perdure.schemas.envelope import encode
-from perdure.schemas.topics import COMMANDS
+from perdure.sdk.context import SdkContext
 
 log = logger(__name__)
 
@@ -46,6 +46,7 @@ class Ports:
     events: Producer
     commands: Producer
     graphs: Mapping[str, ServedGraph]
+    sdk: SdkContext
 
 
 class Worker:
@@ -60,7 +61,9 @@ class Worker:
         self._draining = False
         self._leased = asyncio.Event()
         self._leased.set()
-        self._next_pending: GroupRead[str, str] = GroupRead(self._oldest_pending, availability=ports.saver.availability)
+        self._next_pending: GroupRead[str, str] = GroupRead(
+            ports.claims.oldest_pending, availability=ports.saver.availability
+        )
 
     def room(self) -> int:
         """How many more runs may be claimed now; 0 while the database or the lease is away, or the worker is ending."""
@@ -156,7 +159,7 @@ class Worker:
             events.publish(await append(self._ports.saver, run, seq, outcome.status.value, outcome.event_fields()))
             metrics.ENDED.labels(status=outcome.status.value).inc()
         settled = await events.end()
-        await self._ports.endings.project(run, outcome, first_seq=beginning.first_seq, seq=seq, settled=settled)
+        await self._ports.endings.project(claimed, outcome, first_seq=beginning.first_seq, seq=seq, settled=settled)
         if not settled:
             events.settle_later()
         if (enqueued := await self._next_pending.get(run["thread_id"])) is not None:
@@ -172,7 +175,9 @@ class Worker:
             return beginning.next_seq, Outcome(
                 RunStatus.ERROR, error_info(error), next=beginning.waiting_at, head=beginning.head
             )
-        execution = Execution(claimed, served, beginning, events.publish, self._settings.recursion_limit)
+        execution = Execution(
+            claimed, served, beginning, events.publish, self._settings.recursion_limit, self._ports.sdk
+        )
         self._open[run["_id"]] = execution
         if self._draining:
             execution.drain()
@@ -193,19 +198,7 @@ class Worker:
         self._publish_start(run, reason, run["_id"])
 
     def _publish_start(self, run: RunDocument, reason: StartReason, run_id: str) -> None:
-        command = StartRun(tenant=run["tenant"], thread_id=run["thread_id"], run_id=run_id, reason=reason)
-        record = encode(
-            command,
-            id=f"{run_id}:start:{run['_id']}:{run['epoch']}",
-            source=SOURCE,
-            correlation_id=run_id,
-            causation_id=f"{run['_id']}:start",
-            traceparent=run.get("traceparent"),
-        )
-        try:
-            self._ports.commands.produce(COMMANDS.name, record)
-        except BufferError:
-            log.warning("command.no_room", run_id=run_id)  # the sweep publishes it
+        publish_start(self._ports.commands, run, reason, SOURCE, run_id=run_id, causation_id=f"{run['_id']}:start")
 
     def _settle(self, run: RunDocument) -> None:
         task = asyncio.create_task(self._mark_settled(run), name=f"settle {run['_id']}")
@@ -215,6 +208,3 @@ class Worker:
     async def _mark_settled(self, run: RunDocument) -> None:
         update = UpdateOne({"_id": run["_id"], "epoch": run["epoch"], "owner": None}, {"$set": {"settled": True}})
         await self._ports.runs.write(updates=[update])
-
-    async def _oldest_pending(self, thread_ids: Sequence[str]) -> Mapping[str, str]:
-        return await self._ports.claims.oldest_pending(thread_ids)

@@ -90,6 +90,19 @@ INDEXES: dict[str, list[IndexModel]] = {
             partialFilterExpression={"settled": False},
         ),
     ],
+    documents.WAITS: [
+        IndexModel([("due_at", ASCENDING)], name="due", partialFilterExpression={"due_at": {"$exists": True}}),
+        IndexModel([("thread_id", ASCENDING)], name="by_thread"),
+        IndexModel(
+            [("tenant", ASCENDING), ("kind", ASCENDING), ("opened_at", ASCENDING)],
+            name="open_by_kind",
+            partialFilterExpression={"status": "open"},
+        ),
+    ],
+    documents.SIGNALS: [
+        IndexModel([("thread_id", ASCENDING)], name="free", partialFilterExpression={"state": "free"}),
+        IndexModel([("created_at", ASCENDING)], name="unoffered", partialFilterExpression={"offered": False}),
+    ],
 }
 """Indexes of the shared collections; the notebook declares its own."""
 

@@ -50,6 +50,8 @@ class RunScope:
     on_durable: OnDurable | None = None
     """Called on the event loop with each checkpoint's document once it is durable, in order of completion; must not
     raise."""
+    sdk: object = None
+    """What ``perdure.sdk`` works with (``perdure.sdk.context.SdkContext``); the saver does not look at it."""
     fenced: bool = False
     """Set by the saver when another owner was met; every later write raises at once."""
     _closers: list[Callable[[], None]] = field(default_factory=list, repr=False)

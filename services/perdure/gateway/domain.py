@@ -1,31 +1,25 @@
 """What the gateway decides, as pure functions: ids, documents, digests and views.
 
-Contract: no I/O and no clock of its own except :func:`now`. Documents are those of ``perdure.schemas.documents``; views
+Contract: no I/O. Documents are those of ``perdure.schemas.documents``; views
 have the shapes of ``perdure.schemas.http``.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from functools import lru_cache
+from datetime import datetime
 from typing import Any
-from uuid import UUID, uuid5
 
 import orjson
-import uuid_utils
 
-from perdure.chassis.payload import Packed
-from perdure.schemas.documents import RunDocument, RunStatus, ThreadDocument, ThreadStatus
+from perdure.registry.runs import assistant_id_of, new_traceparent
+from perdure.schemas.documents import RunStatus, ThreadDocument, ThreadStatus
 from perdure.schemas.http import THREAD_ID_PATTERN, RunCreate
 
 Document = dict[str, Any]
 
-ASSISTANT_NAMESPACE = UUID("6ba7b821-9dad-11d1-80b4-00c04fd430c8")
-"""The Agent Server's: the assistant id of a graph is the same there and here."""
 METADATA_LIMIT = 64 * 1024
 METADATA_DEPTH = 32
 ACTIVE = [RunStatus.PENDING.value, RunStatus.RUNNING.value]
@@ -50,23 +44,6 @@ _TRACEPARENT = re.compile(r"^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9
 _INT64 = range(-(2**63), 2**63)
 
 
-def now() -> datetime:
-    """The time, in UTC, to the millisecond as the database keeps it."""
-    moment = datetime.now(UTC)
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
-
-
-def new_id() -> str:
-    """A UUIDv7: sorts by time."""
-    return str(uuid_utils.uuid7())
-
-
-@lru_cache(maxsize=4096)
-def assistant_id_of(graph_id: str) -> str:
-    """The assistant id of a graph."""
-    return str(uuid5(ASSISTANT_NAMESPACE, graph_id))
-
-
 def is_thread_id(text: str) -> bool:
     """Whether ``text`` may name a thread."""
     return _THREAD_ID.fullmatch(text) is not None
@@ -76,8 +53,7 @@ def traceparent_of(header: str | None) -> str:
     """The caller's W3C ``traceparent`` if it is valid, else a new one (sampled)."""
     if header is not None and _TRACEPARENT.fullmatch(header):
         return header
-    random = os.urandom(24).hex()
-    return f"00-{random[:32]}-{random[32:]}-01"
+    return new_traceparent()
 
 
 def request_digest(path: str, body: Any) -> str:
@@ -132,44 +108,6 @@ def thread_document(
         "interrupts": [],
         "error": None,
     }
-
-
-def run_document(
-    run_id: str,
-    thread_id: str,
-    tenant: str,
-    request: RunCreate,
-    *,
-    graph_id: str,
-    graph_version: str | None,
-    packed: Packed,
-    metadata: Mapping[str, Any],
-    traceparent: str,
-    new_thread: bool,
-    moment: datetime,
-) -> RunDocument:
-    """A new run, pending."""
-    document: RunDocument = {
-        "_id": run_id,
-        "tenant": tenant,
-        "thread_id": thread_id,
-        "assistant_id": assistant_id_of(graph_id),
-        "graph_id": graph_id,
-        "graph_version": graph_version,
-        "metadata": dict(metadata),
-        "multitask_strategy": request.multitask_strategy or "enqueue",
-        "traceparent": traceparent,
-        "payload": packed.inline,
-        "payload_chunks": len(packed.chunks),
-        "new_thread": new_thread,
-        "created_at": moment,
-        "updated_at": moment,
-        "status": RunStatus.PENDING.value,
-        "owner": None,
-        "epoch": 0,
-        "settled": False,
-    }
-    return document
 
 
 def run_view(run: Mapping[str, Any], kwargs: Any) -> Document:

@@ -1,7 +1,7 @@
-"""Publishing commands, fire and forget.
+"""Publishing cancellations, fire and forget.
 
-Contract: never raises and never waits. A command that does not reach Kafka is published again by the scheduler's
-sweep (a run that is pending and unsettled) or seen by the executor in the run's document (``cancel_requested_at``).
+Contract: never raises and never waits. A command that does not reach Kafka is seen by the executor in the run's document
+(``cancel_requested_at``). Starts are in ``perdure.registry.runs``.
 """
 
 from __future__ import annotations
@@ -14,28 +14,13 @@ from prometheus_client import Counter
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.telemetry import logger
 from perdure.schemas import topics
-from perdure.schemas.commands import CancelRun, StartReason, StartRun
+from perdure.schemas.commands import CancelRun
 from perdure.schemas.envelope import Record, encode
 
 log = logger(__name__)
 
 SOURCE = "perdure/gateway"
 LEFT_TO_SWEEP = Counter("perdure_gateway_commands_left_to_sweep_total", "Commands that the producer could not take.")
-
-
-def start_record(run: Mapping[str, Any]) -> Record:
-    """``StartRun`` of a run that was just registered; its id is ``<run_id>:start``."""
-    message = StartRun(
-        tenant=run["tenant"], thread_id=run["thread_id"], run_id=run["_id"], reason=StartReason.REGISTERED
-    )
-    return encode(
-        message,
-        id=f"{run['_id']}:start",
-        source=SOURCE,
-        correlation_id=run["_id"],
-        traceparent=run["traceparent"],
-        time=run["created_at"],
-    )
 
 
 def cancel_record(run: Mapping[str, Any], traceparent: str) -> Record:

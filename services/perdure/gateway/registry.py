@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from perdure.chassis.telemetry import logger
-from perdure.gateway.domain import assistant_id_of
 from perdure.gateway.problems import RequestProblem
+from perdure.registry.runs import assistant_id_of
 from perdure.schemas.documents import GraphDocument
 
 log = logger(__name__)

@@ -15,12 +15,12 @@ from pymongo import UpdateOne
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.mongo import Database, server_time
 from perdure.chassis.telemetry import logger
+from perdure.registry.runs import start_record
 from perdure.scheduler.domain import Action, decide
 from perdure.scheduler.settings import SchedulerSettings
-from perdure.schemas.commands import StartReason, StartRun
+from perdure.schemas.commands import StartReason
 from perdure.schemas.documents import NOTEBOOK, RUNS, WORKERS
-from perdure.schemas.envelope import encode
-from perdure.schemas.outbox import event_of
+from perdure.schemas.outbox import event_of, record_of
 from perdure.schemas.topics import COMMANDS, EVENTS
 
 log = logger(__name__)
@@ -120,15 +120,7 @@ class Sweeper:
         return len(runs)
 
     async def _start(self, run: Mapping[str, Any], reason: StartReason) -> None:
-        command = StartRun(tenant=run["tenant"], thread_id=run["thread_id"], run_id=run["_id"], reason=reason)
-        record = encode(
-            command,
-            id=f"{run['_id']}:start:{reason}:{run['epoch']}",
-            source=SOURCE,
-            correlation_id=run["_id"],
-            traceparent=run.get("traceparent"),
-        )
-        await self._producer.send(COMMANDS.name, record)
+        await self._producer.send(COMMANDS.name, start_record(run, reason, SOURCE))
 
     async def _publish_events(self, run: Mapping[str, Any]) -> None:
         """Publish every event of an ended run again, then settle it."""
@@ -142,15 +134,7 @@ class Sweeper:
         )
         async for entry in entries:
             if (event := event_of(run, entry)) is not None:
-                record = encode(
-                    event,
-                    id=event.event_id,
-                    source=SOURCE,
-                    correlation_id=run["_id"],
-                    traceparent=run.get("traceparent"),
-                    time=event.occurred_at,
-                )
-                await self._producer.send(EVENTS.name, record)
+                await self._producer.send(EVENTS.name, record_of(run, event, SOURCE))
         await self._db[RUNS].update_one(
             {"_id": run["_id"], "ended_seq": run["ended_seq"], "owner": None}, {"$set": {"settled": True}}
         )

@@ -18,7 +18,7 @@ from perdure.gateway.context import CONTEXT, Context, json_response
 from perdure.gateway.handlers.threads import require_thread
 from perdure.gateway.middleware import tenant_of
 from perdure.gateway.problems import RequestProblem, invalid, not_supported, unknown_run, unknown_thread
-from perdure.gateway.publish import cancel_record, publish, start_record
+from perdure.gateway.publish import SOURCE, cancel_record, publish
 from perdure.gateway.requests import (
     idempotency_key,
     query_bool,
@@ -29,6 +29,8 @@ from perdure.gateway.requests import (
     require_metadata,
 )
 from perdure.gateway.store import IdempotencyTaken
+from perdure.registry.runs import new_id, now, publish_start, run_document
+from perdure.schemas.commands import StartReason
 from perdure.schemas.documents import RunDocument, RunStatus, ThreadDocument
 from perdure.schemas.http import RunCreate
 
@@ -90,7 +92,7 @@ async def cancel(request: web.Request) -> web.Response:
     if query_choice(request, "action", ["interrupt", "rollback"]) == "rollback":
         raise not_supported("query:action", "action=rollback is not supported yet; use action=interrupt.")
     thread_id, run_id = request.match_info["thread_id"], request.match_info["run_id"]
-    asked = await context.store.request_cancel(run_id, thread_id, tenant, domain.now())
+    asked = await context.store.request_cancel(run_id, thread_id, tenant, now())
     run = await _require_run(request)
     if not asked:
         raise RequestProblem("run-ended", f"Run {run_id!r} has ended ({run['status']}); there is nothing to cancel.")
@@ -120,21 +122,21 @@ async def _start(request: web.Request, thread_id: str | None) -> web.Response:
     payload = domain.payload_of(body, wanted)
     large = (request.content_length or 0) > PACK_ASIDE_BYTES
     packed = await asyncio.to_thread(pack, payload) if large else pack(payload)
-    run = domain.run_document(
-        domain.new_id(),
-        thread["_id"],
-        tenant,
-        wanted,
+    run = run_document(
+        tenant=tenant,
+        thread_id=thread["_id"],
         graph_id=graph["_id"],
         graph_version=graph.get("version"),
         packed=packed,
         metadata={**thread.get("metadata", {}), **(wanted.metadata or {})},
         traceparent=domain.traceparent_of(request.headers.get("traceparent")),
+        moment=now(),
         new_thread=new_thread,
-        moment=domain.now(),
+        multitask_strategy=wanted.multitask_strategy or "enqueue",
+        idempotency_key=key,
     )
-    if key is not None and digest is not None:
-        run["idempotency_key"], run["idempotency_digest"] = key, digest
+    if digest is not None:
+        run["idempotency_digest"] = digest
     return await _register(context, run, packed, thread if new_thread else None, payload)
 
 
@@ -151,7 +153,7 @@ async def _register(
         if earlier is None:
             raise
         return await _replayed(context, earlier, run["idempotency_digest"])
-    publish(context.producer, start_record(run))
+    publish_start(context.producer, run, StartReason.REGISTERED, SOURCE)
     view = domain.run_view(run, None if packed.chunks else payload)
     return json_response(view, status=202, headers=_locations(run))
 
@@ -161,7 +163,7 @@ async def _thread_for(
 ) -> tuple[ThreadDocument, bool]:
     """The thread of a new run, and whether it is yet to be written, together with the run."""
     if thread_id is None:
-        return domain.thread_document(domain.new_id(), tenant, wanted.metadata, domain.now()), True
+        return domain.thread_document(new_id(), tenant, wanted.metadata, now()), True
     found: Any = await context.store.thread(thread_id, tenant)
     if found is not None:
         return found, False
@@ -169,7 +171,7 @@ async def _thread_for(
         raise unknown_thread(thread_id)
     if not domain.is_thread_id(thread_id):
         raise invalid("path:thread_id", "must be 1 to 128 of A-Z a-z 0-9 . _ : -")
-    made = domain.thread_document(thread_id, tenant, wanted.metadata, domain.now())
+    made = domain.thread_document(thread_id, tenant, wanted.metadata, now())
     # Written before the run: another request may make the same thread, and only one of us may say that it is new.
     if not await context.store.create_thread(made):
         found = await context.store.thread(thread_id, tenant)

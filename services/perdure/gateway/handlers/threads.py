@@ -11,6 +11,7 @@ from perdure.gateway.context import CONTEXT, Context, json_response
 from perdure.gateway.middleware import tenant_of
 from perdure.gateway.problems import RequestProblem, not_supported, unknown_thread
 from perdure.gateway.requests import read_body, require_metadata
+from perdure.registry.runs import new_id, now
 from perdure.schemas.http import ThreadCreate
 
 
@@ -24,8 +25,8 @@ async def create(request: web.Request) -> web.Response:
         raise not_supported("/supersteps", "A thread cannot be made with states yet; start it with a run.")
     if wanted.ttl is not None:
         raise not_supported("/ttl", "A time to live for one thread is not supported yet; retention archives threads.")
-    thread_id = wanted.thread_id or domain.new_id()
-    thread = domain.thread_document(thread_id, tenant, wanted.metadata, domain.now())
+    thread_id = wanted.thread_id or new_id()
+    thread = domain.thread_document(thread_id, tenant, wanted.metadata, now())
     if await context.store.create_thread(thread):
         return json_response(domain.thread_view(thread, busy=False, state=None), headers=_location(thread_id))
     existing = await context.store.thread(thread_id, tenant)

@@ -1,0 +1,68 @@
+"""From the end of a run to the waits of its thread: opened, closed, offered the signals that came before, put to the validator.
+
+Contract: :meth:`Hibernation.project` is called when the end of the run is in the history and before the run's document says so, so
+that a crash in between is recovered and all of it happens again; everything is idempotent (ADR 6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from perdure.agent_step.claims import Claimed
+from perdure.agent_step.domain import Outcome
+from perdure.chassis.kafka.producer import Producer
+from perdure.registry.signals import Signals
+from perdure.registry.validations import publish_request
+from perdure.registry.waits import Waits, wait_documents
+from perdure.schemas.documents import WaitDocument
+from perdure.schemas.waits import WAIT_MARK, outcome_of
+
+
+class Hibernation:
+    """The waits of the runs that end here."""
+
+    def __init__(self, waits: Waits, signals: Signals, producer: Producer, source: str) -> None:
+        self._waits = waits
+        self._signals = signals
+        self._producer = producer
+        self._source = source
+
+    def concerns(self, claimed: Claimed, outcome: Outcome) -> bool:
+        """Whether the run began or ended at a wait."""
+        before = (claimed.thread or {}).get("interrupts") or ()
+        return (
+            "wait_id" in claimed.run
+            or any(_is_wait(one["value"]) for one in before)
+            or any(_is_wait(one.value) for one in outcome.interrupts)
+        )
+
+    async def project(self, claimed: Claimed, outcome: Outcome, moment: datetime) -> None:
+        """Bring the thread's waits up to date with the end of a run."""
+        run = claimed.run
+        waits = wait_documents(run, outcome.interrupts, outcome.next, moment)
+        await self._waits.open(waits)
+        await self._mark_ended(claimed)
+        await self._waits.close_left(run["thread_id"], [wait["_id"] for wait in waits], moment)
+        if any(wait["events"] for wait in waits):
+            await self._signals.offer(run["thread_id"])
+        self._request_validations(waits)
+
+    async def _mark_ended(self, claimed: Claimed) -> None:
+        """The wait that this run woke the thread from, if any: whoever registered the run may have died before it said so."""
+        wait = claimed.run.get("wait_id")
+        if wait is None:
+            return
+        for value in (claimed.payload.get("command") or {}).get("resume", {}).values():
+            if (ended := outcome_of(value)) is not None:
+                await self._waits.mark(wait, ended, claimed.run["_id"])
+
+    def _request_validations(self, waits: Sequence[WaitDocument]) -> None:
+        for wait in waits:
+            if wait.get("validation"):
+                publish_request(self._producer, wait, self._source)
+
+
+def _is_wait(value: Any) -> bool:
+    return isinstance(value, Mapping) and WAIT_MARK in value

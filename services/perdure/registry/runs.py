@@ -1,0 +1,131 @@
+"""Registering a run: its document and its start command, the same whoever asks for it.
+
+Contract: a run is registered by one insert; its payload's chunks, if any, are written before. Publishing the command is not waited
+for: one that is lost is published again by the scheduler's sweep.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+from uuid import UUID, uuid5
+
+import uuid_utils
+
+from perdure.chassis.kafka.producer import Producer
+from perdure.chassis.payload import Packed
+from perdure.chassis.telemetry import logger
+from perdure.schemas.commands import StartReason, StartRun
+from perdure.schemas.documents import RunDocument, RunStatus
+from perdure.schemas.envelope import Record, encode
+from perdure.schemas.topics import COMMANDS
+
+log = logger(__name__)
+
+ASSISTANT_NAMESPACE = UUID("6ba7b821-9dad-11d1-80b4-00c04fd430c8")
+"""The Agent Server's: the assistant id of a graph is the same there and here."""
+
+
+def now() -> datetime:
+    """The time, in UTC, to the millisecond as the database keeps it."""
+    moment = datetime.now(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def new_id() -> str:
+    """A UUIDv7: sorts by time."""
+    return str(uuid_utils.uuid7())
+
+
+@lru_cache(maxsize=4096)
+def assistant_id_of(graph_id: str) -> str:
+    """The assistant id of a graph."""
+    return str(uuid5(ASSISTANT_NAMESPACE, graph_id))
+
+
+def new_traceparent() -> str:
+    """A new W3C ``traceparent`` (sampled)."""
+    random = os.urandom(24).hex()
+    return f"00-{random[:32]}-{random[32:]}-01"
+
+
+def run_document(
+    *,
+    tenant: str,
+    thread_id: str,
+    graph_id: str,
+    graph_version: str | None,
+    packed: Packed,
+    metadata: Mapping[str, Any],
+    traceparent: str,
+    moment: datetime,
+    run_id: str | None = None,
+    new_thread: bool = False,
+    multitask_strategy: str = "enqueue",
+    idempotency_key: str | None = None,
+) -> RunDocument:
+    """A new run, pending."""
+    document: RunDocument = {
+        "_id": run_id or new_id(),
+        "tenant": tenant,
+        "thread_id": thread_id,
+        "assistant_id": assistant_id_of(graph_id),
+        "graph_id": graph_id,
+        "graph_version": graph_version,
+        "metadata": dict(metadata),
+        "multitask_strategy": multitask_strategy,
+        "traceparent": traceparent,
+        "payload": packed.inline,
+        "payload_chunks": len(packed.chunks),
+        "new_thread": new_thread,
+        "created_at": moment,
+        "updated_at": moment,
+        "status": RunStatus.PENDING.value,
+        "owner": None,
+        "epoch": 0,
+        "settled": False,
+    }
+    if idempotency_key is not None:
+        document["idempotency_key"] = idempotency_key
+    return document
+
+
+def start_record(
+    run: Mapping[str, Any],
+    reason: StartReason,
+    source: str,
+    *,
+    run_id: str | None = None,
+    causation_id: str | None = None,
+) -> Record:
+    """``StartRun`` of a run, or of another run of its thread.
+
+    Args:
+        run: Its document; of it: tenant, thread, epoch and trace.
+        reason: Why.
+        source: The service that asks.
+        run_id: The run to start; ``run`` itself by default.
+        causation_id: The message that led to this one.
+
+    """
+    started = run_id or run["_id"]
+    command = StartRun(tenant=run["tenant"], thread_id=run["thread_id"], run_id=started, reason=reason)
+    return encode(
+        command,
+        id=f"{started}:start:{reason}:{run['_id']}:{run['epoch']}",
+        source=source,
+        correlation_id=started,
+        causation_id=causation_id,
+        traceparent=run.get("traceparent"),
+    )
+
+
+def publish_start(producer: Producer, run: Mapping[str, Any], reason: StartReason, source: str, **more: Any) -> None:
+    """Queue the start of a run; never waits, never raises. ``more`` as for :func:`start_record`."""
+    try:
+        producer.produce(COMMANDS.name, start_record(run, reason, source, **more))
+    except BufferError:
+        log.warning("command.left_to_sweep", run_id=more.get("run_id") or run["_id"])
