@@ -8,25 +8,25 @@ from perdure.chassis import mongo
 from perdure.chassis.health import HealthServer
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.service import run_service
-from perdure.scheduler.handlers import Turns
+from perdure.scheduler.handlers import Lead, Loop, run_loops, sweeping
 from perdure.scheduler.leader import Leadership
 from perdure.scheduler.settings import SchedulerSettings
 from perdure.scheduler.sweeps import Sweeper
 
 
 async def main(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
-    """Sweep until ``stopping``."""
+    """Run every loop until ``stopping``."""
     client = mongo.connect(settings.mongodb_uri)
     db = mongo.database(client, settings.mongodb_uri)
     producer = Producer(settings.kafka_bootstrap_servers, settings.instance)
-    turns = Turns(
-        settings,
-        Leadership(db, "sweeps", settings.instance, settings.leader_ttl_s),
-        Sweeper(db, producer, settings),
+    lead = Lead(Leadership(db, "sweeps", settings.instance, settings.leader_ttl_s), settings)
+    loops = (
+        Loop("lead", settings.sweep_interval_s, lead.renew),
+        Loop("sweeps", settings.sweep_interval_s, sweeping(Sweeper(db, producer, settings), lead)),
     )
-    health = HealthServer(settings, {"mongodb": lambda: turns.answering})
+    health = HealthServer(settings, {"mongodb": lambda: lead.answering})
     await health.start()
-    await turns.run(stopping)
+    await run_loops(loops, lead, stopping)
     await producer.close()
     await health.close()
     client.close()
