@@ -12,10 +12,10 @@ SHORT := awk '/^(Collecting|Downloading|Installing|Successfully)/ { print substr
 LOCK := $(BIN)/uv pip compile pyproject.toml --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-annotate --no-header --python-version 3.11 --quiet
 
-.PHONY: help setup demo up down test check fix conformance bench-smoke lock
+.PHONY: help setup demo up down test check fix conformance bench-smoke bench-hibernate lock
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Create .venv and install everything pinned (again only when the lock file changes)
 
@@ -64,6 +64,9 @@ conformance: setup ## Run langgraph-checkpoint-conformance against the notebook
 
 bench-smoke: setup ## Run the smoke benchmark; prints one JSON line for each run
 	$(BIN)/python benchmarks/smoke.py
+
+bench-hibernate: setup ## Put 10,000 agents to sleep and wake them; prints one JSON line
+	$(BIN)/python benchmarks/hibernate.py
 
 lock: setup ## Resolve the dependencies again and write the lock files
 	$(LOCK) -o requirements.lock

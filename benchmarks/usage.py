@@ -177,3 +177,14 @@ def _package(file: str) -> str:
     if parts[:1] == ("perdure",):
         return ".".join(parts[:2]).removesuffix(".py")
     return parts[0] if len(parts) > 1 and "site-packages" in file else "python"
+
+
+def memory_mib(stack: Stack) -> dict[str, float]:
+    """MiB of each server and service that are its own (unique set size, with all children), by name."""
+    found: dict[str, float] = {}
+    for name, record in stack.state.read().records.items():
+        process = record.identity.process()
+        if process is not None:
+            tree = [process, *process.children(recursive=True)]
+            found[name] = round(sum(one.memory_full_info().uss for one in tree) / 2**20, 1)
+    return found
