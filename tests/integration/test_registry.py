@@ -187,6 +187,9 @@ async def test_a_wait_that_ended_ends_again_with_the_same_outcome_when_a_later_r
     await side.signals.store(signal("t1", "reply", "once"))
     await side.signals.offer("t1")
     later: Any = {**asked, "run_id": new_id()}
+    await side.waits.open([later])
+    assert await side.db.runs.count_documents({}) == 1, "the run that wakes the thread has not even begun"
+    await side.db.runs.update_one({}, {"$set": {"status": "error"}})
     for _ in range(2):  # a repeat after a crash changes nothing
         await side.waits.open([later])
     runs = await side.db.runs.find({}).sort("_id", 1).to_list(None)

@@ -24,6 +24,7 @@ def request_record(wait: WaitDocument, source: str) -> Record:
         premises=asked.premises,
         action_digest=asked.action_digest,
         verdict_expires_s=asked.verdict_expires_s,
+        due_at=wait.get("due_at"),
     )
     return encode(
         message,

@@ -23,7 +23,7 @@ from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.payload import pack, unpack
 from perdure.registry.runs import new_traceparent, now, publish_start, run_document
 from perdure.schemas.commands import StartReason
-from perdure.schemas.documents import PAYLOADS, RUNS, WAITS, RunDocument, WaitDocument, WaitStatus
+from perdure.schemas.documents import PAYLOADS, RUNS, WAITS, RunDocument, RunStatus, WaitDocument, WaitStatus
 from perdure.schemas.events import InterruptInfo
 from perdure.schemas.waits import WaitOutcome, outcome_of, wait_id, wait_of, wake_key
 
@@ -137,7 +137,7 @@ class Waits:
         if ended is None:
             reopened = ReplaceOne({"_id": wait["_id"], "status": WaitStatus.CLOSED.value}, wait)
             await self._waits.write(updates=[reopened])
-        elif ended.run["_id"] != wait["run_id"]:
+        elif ended.run["_id"] != wait["run_id"] and not RunStatus(ended.run["status"]).active:
             # The run that was woken failed before its checkpoint, and a later one stands here again: the outcome stands too.
             await self._register(wait, ended.outcome, f"{wake_key(wait['_id'])}:{wait['run_id']}")
 
