@@ -22,8 +22,8 @@ _KAFKA_METADATA_VERSION: Final = 4
 _OP_MSG: Final = 2013
 
 
-def probe_kafka(host: str, port: int) -> str | None:
-    """Ready when the broker lists at least one broker, and a controller, in its metadata."""
+def probe_kafka(host: str, port: int, brokers: int = 1) -> str | None:
+    """Ready when the broker lists so many brokers at least, and a controller, in its metadata."""
     client = b"perdure"
     header = struct.pack(">hhih", _KAFKA_METADATA, _KAFKA_METADATA_VERSION, 1, len(client)) + client
     try:
@@ -34,8 +34,8 @@ def probe_kafka(host: str, port: int) -> str | None:
             answer = _receive(connection, size)
     except OSError as error:
         return f"no answer: {error}"
-    brokers: int = struct.unpack(">i", answer[8:12])[0]
-    return None if brokers > 0 else "no broker is registered yet"
+    listed: int = struct.unpack(">i", answer[8:12])[0]
+    return None if listed >= brokers else f"{listed or 'no'} broker is registered yet"
 
 
 def probe_mongodb(host: str, port: int) -> str | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -44,6 +44,9 @@ class Place:
     ports: dict[str, int]
     short_lived: bool = False
     """Start cheaply, whatever it costs later."""
+    controller_ports: Mapping[int, int] = field(default_factory=dict)
+    """Of all brokers of a cluster, by node id; empty for a single one."""
+    node: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +62,14 @@ def variable(field: str) -> str:
     return f"PERDURE_{field.upper()}"
 
 
+def kind_of(name: str) -> str:
+    """Which of :data:`SERVERS` a process is: the brokers of a cluster are ``kafka-1``, ``kafka-2``, ``kafka-3``."""
+    return name.partition("-")[0]
+
+
 def external_address(name: str, settings: LocalSettings) -> str | None:
     """The address that replaces a local server, if one is set."""
-    address: str | None = getattr(settings, ADDRESS_FIELDS[name])
+    address: str | None = getattr(settings, ADDRESS_FIELDS[kind_of(name)])
     return address
 
 
@@ -71,7 +79,7 @@ def local_address(name: str, port: int) -> str:
         kafka.NAME: f"{HOST}:{port}",
         mongodb.NAME: f"mongodb://{HOST}:{port}/perdure",
         opensearch.NAME: f"http://{HOST}:{port}",
-    }[name]
+    }[kind_of(name)]
 
 
 def memory_mb(name: str, settings: LocalSettings) -> int:
@@ -80,7 +88,7 @@ def memory_mb(name: str, settings: LocalSettings) -> int:
         kafka.NAME: settings.local_kafka_heap_mb + 200,
         mongodb.NAME: settings.local_mongodb_cache_mb // 2 + 100,
         opensearch.NAME: settings.local_opensearch_heap_mb + 350,
-    }[name]
+    }[kind_of(name)]
 
 
 def fetch_all(settings: LocalSettings, display: Display) -> None:
@@ -99,7 +107,7 @@ def fetch_all(settings: LocalSettings, display: Display) -> None:
 
 def prepare(name: str, place: Place, settings: LocalSettings, display: Display) -> Prepared:
     """Fetch what is missing and write the configuration."""
-    return _PREPARE[name](place, settings, display)
+    return _PREPARE[kind_of(name)](place, settings, display)
 
 
 def _prepare_kafka(place: Place, settings: LocalSettings, display: Display) -> Prepared:
@@ -110,7 +118,8 @@ def _prepare_kafka(place: Place, settings: LocalSettings, display: Display) -> P
         jars=fetch_jars(load_pins()[kafka.NAME], settings.cache_dir.absolute(), display),
         java_home=home,
         port=place.ports["port"],
-        controller_port=place.ports["controller"],
+        controller_ports=place.controller_ports or {place.node: place.ports["controller"]},
+        node=place.node,
         heap_mb=settings.local_kafka_heap_mb,
         flags=jvm_flags(short_lived=place.short_lived),
     )
@@ -146,9 +155,10 @@ def _prepare_opensearch(place: Place, settings: LocalSettings, display: Display)
 
 def probe(name: str, port: int) -> str | None:
     """None when the local server is ready, else what is missing."""
-    if name == opensearch.NAME:
+    kind = kind_of(name)
+    if kind == opensearch.NAME:
         return probe_opensearch(local_address(name, port))
-    return {kafka.NAME: probe_kafka, mongodb.NAME: probe_mongodb}[name](HOST, port)
+    return {kafka.NAME: probe_kafka, mongodb.NAME: probe_mongodb}[kind](HOST, port)
 
 
 _PREPARE: Final[dict[str, Callable[[Place, LocalSettings, Display], Prepared]]] = {

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self
 
@@ -21,10 +22,10 @@ from perdure.local.display import Display, SilentDisplay
 from perdure.local.errors import LocalError, ServerFailedError
 from perdure.local.java import java_home
 from perdure.local.logs import follow_log
-from perdure.local.probes import probe_external
+from perdure.local.probes import probe_external, probe_kafka
 from perdure.local.process import last_lines, send, spawn, stop, wait_ready
 from perdure.local.reaper import end_reaper, remove, start_reaper
-from perdure.local.resources import free_port, require_disk, require_memory, require_port
+from perdure.local.resources import HOST, free_port, require_disk, require_memory, require_port
 from perdure.local.servers import (
     ADDRESS_FIELDS,
     PORT_FIELDS,
@@ -32,6 +33,7 @@ from perdure.local.servers import (
     Place,
     Prepared,
     external_address,
+    kind_of,
     local_address,
     memory_mb,
     prepare,
@@ -54,10 +56,17 @@ class Stack:
     :param settings: folders, ports, sizes; read from the environment when not given.
     :param ephemeral: free ports and a temporary data folder; all goes away at :meth:`stop`, or when this process ends.
     :param display: where progress is shown; nothing is shown by default.
+    :param brokers: of Kafka. More than one form a cluster (replication 3, two in sync at least) of the servers ``kafka-1``,
+        ``kafka-2``, ...; ``kafka`` names all of them.
     """
 
     def __init__(
-        self, settings: LocalSettings | None = None, *, ephemeral: bool = False, display: Display | None = None
+        self,
+        settings: LocalSettings | None = None,
+        *,
+        ephemeral: bool = False,
+        display: Display | None = None,
+        brokers: int = 1,
     ) -> None:
         settings = settings or LocalSettings()
         self.ephemeral = ephemeral
@@ -72,6 +81,7 @@ class Stack:
             folder = settings.data_dir
         self.folder: Final = folder.absolute()
         self.state: Final = StateFile(self.folder)
+        self._cluster = self._choose_ports(brokers) if brokers > 1 else {}
 
     def __enter__(self) -> Self:
         try:
@@ -90,6 +100,7 @@ class Stack:
         :raises LocalError: one of its kinds; the servers that this call started are stopped again.
         """
         with self.state.lock("start"):
+            servers = self._named(servers)
             for name in servers:
                 if address := external_address(name, self.settings):
                     self._check_external(name, address)
@@ -106,6 +117,7 @@ class Stack:
                     [records[name].identity for name in missing if name in records], self.settings.local_stop_timeout_s
                 )
                 raise failures[0]
+            self._await_cluster([name for name in missing if name in self._cluster])
 
     def stop(self) -> None:
         """Stop everything that runs in this data folder, Perdure's services included."""
@@ -127,7 +139,8 @@ class Stack:
 
     def stop_server(self, name: str, *, kill: bool = False) -> None:
         """Stop one server and keep its data and its port; ``kill`` sends SIGKILL at once."""
-        stop([self._record(name).identity], self.settings.local_stop_timeout_s, kill=kill)
+        identities = [self._record(one).identity for one in self._named([name])]
+        stop(identities, self.settings.local_stop_timeout_s, kill=kill)
 
     def pause(self, name: str) -> None:
         """Freeze a server (SIGSTOP): it keeps its connections and answers nothing."""
@@ -142,8 +155,8 @@ class Stack:
         records = self.state.read().records
         found: dict[str, str] = {}
         for name, field in ADDRESS_FIELDS.items():
-            address = external_address(name, self.settings) or (records[name].address if name in records else None)
-            if address:
+            local = [records[one].address for one in self._named([name]) if one in records]
+            if address := external_address(name, self.settings) or ",".join(local):
                 found[variable(field)] = address
         return found
 
@@ -162,6 +175,29 @@ class Stack:
         yield from last_lines(record.log, lines)
         if follow:
             yield from follow_log(record.log, lambda: self._record(name).running)
+
+    def _named(self, names: Sequence[str]) -> list[str]:
+        """The same names, with the brokers of a cluster for ``kafka``."""
+        return [one for name in names for one in (self._cluster if name == "kafka" and self._cluster else [name])]
+
+    def _choose_ports(self, brokers: int) -> dict[str, dict[str, int]]:
+        """The brokers of a cluster must know each other's ports before any of them starts."""
+        records = self.state.read().records
+        names = [f"kafka-{node}" for node in range(1, brokers + 1)]
+        return {
+            name: records[name].ports if name in records else {"port": free_port(), "controller": free_port()}
+            for name in names
+        }
+
+    def _await_cluster(self, names: Sequence[str]) -> None:
+        """Wait until each of these brokers knows all of them."""
+        deadline = time.monotonic() + self.settings.local_start_timeout_s
+        for name in names:
+            while problem := probe_kafka(HOST, self._cluster[name]["port"], len(names)):
+                if time.monotonic() > deadline:
+                    log = self.folder / "logs" / f"{name}.log"
+                    raise ServerFailedError(name, f"does not find the others: {problem}", log, last_lines(log))
+                time.sleep(_POLL_S)
 
     def _not_running(self, names: list[str]) -> list[str]:
         records = self.state.read().records
@@ -184,17 +220,19 @@ class Stack:
         configured = self.settings.local_min_free_memory_mb
         needed = sum(memory_mb(name, self.settings) for name in names) if configured is None else configured
         require_memory(needed)
-        if {"kafka", "opensearch"} & set(names):
+        if {"kafka", "opensearch"} & set(map(kind_of, names)):
             java_home(self.settings)
         records = self.state.read().records
         for name in names:
             patience = _OLD_PORT_PATIENCE_S if name in records else 0.0
             for part, port in self._ports(name).items():
                 if port:
-                    require_port(name, port, variable(PORT_FIELDS[name][part]), patience_s=patience)
+                    require_port(name, port, variable(PORT_FIELDS[kind_of(name)][part]), patience_s=patience)
 
     def _ports(self, name: str) -> dict[str, int]:
         """Ports by use; 0 where a free one is to be taken."""
+        if name in self._cluster:
+            return self._cluster[name]
         record = self.state.read().records.get(name)
         configured = {part: int(getattr(self.settings, field)) for part, field in PORT_FIELDS[name].items()}
         if record is None:
@@ -206,7 +244,11 @@ class Stack:
         log = self.folder / "logs" / f"{name}.log"
         for attempt in range(_PORT_ATTEMPTS):
             ports = {part: port or free_port() for part, port in wanted.items()}
-            prepared = prepare(name, Place(self.folder / name, log, ports, self.ephemeral), self.settings, self.display)
+            place = Place(self.folder / name, log, ports, self.ephemeral)
+            if name in self._cluster:
+                controllers = {node: its["controller"] for node, its in enumerate(self._cluster.values(), 1)}
+                place = replace(place, controller_ports=controllers, node=list(self._cluster).index(name) + 1)
+            prepared = prepare(name, place, self.settings, self.display)
             try:
                 self._launch(name, prepared, ports)
             except ServerFailedError:
