@@ -23,6 +23,7 @@ from typing import Any, TypeAlias
 from langgraph.types import interrupt
 
 from perdure.chassis import json
+from perdure.registry.answers import require_schema
 from perdure.schemas.waits import (
     WAIT_LIMIT,
     OutcomeKind,
@@ -200,6 +201,8 @@ def wait_any(*parts: Timer | Event | Ask, timeout: timedelta | None = None) -> W
 
 def _question(ask: Ask, expires: timedelta | None, escalate_to: tuple[str, ...]) -> Question:
     try:
+        if ask.schema is not None:
+            require_schema(ask.schema)
         return Question(
             question=ask.question,
             answer_schema=ask.schema,

@@ -1,0 +1,92 @@
+"""What an answer to a question must fit: JSON Schema 2020-12, the same where a question is asked and where it is answered.
+
+Contract: no I/O. A reference (``$ref``) leads into the schema itself or to the standard's own meta-schemas; nothing is fetched.
+``format`` is an annotation, as the standard has it: use ``pattern`` or ``enum`` for what must hold.
+
+::
+
+    ValueError
+    └── BrokenSchema        no answer can be judged by this schema: a mistake in the question
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError, ValidationError
+from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
+from referencing import Resource
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import DRAFT202012
+
+REASONS_LIMIT: Final = 100
+REASON_LENGTH: Final = 500
+
+
+class BrokenSchema(ValueError):
+    """No answer can be judged by this schema."""
+
+
+def require_schema(schema: Mapping[str, Any]) -> None:
+    """Refuse a schema that is none, or that refers to something outside itself.
+
+    Raises:
+        BrokenSchema: with the first reason, for the author of the question.
+
+    """
+    try:
+        Draft202012Validator.check_schema(schema)
+        resource = Resource.from_contents(schema, default_specification=DRAFT202012)
+        resolver = REGISTRY.with_resource(resource.id() or "", resource).resolver_with_root(resource)
+        for found, within in _references(resource, resolver):
+            Draft202012Validator.check_schema(within.lookup(found).contents)
+    except SchemaError as error:
+        raise BrokenSchema(
+            f"at {_pointer(error.absolute_path) or 'its root'}: {error.message}"[:REASON_LENGTH]
+        ) from error
+    except Unresolvable as error:
+        raise BrokenSchema(f"the reference {error.ref!r} leads nowhere in the schema; nothing is fetched") from error
+    except Exception as error:  # a reference into the middle of nothing makes the library stumble in many ways
+        raise BrokenSchema(f"it cannot be read: {error!r}"[:REASON_LENGTH]) from error
+
+
+def reasons(schema: Mapping[str, Any], answer: Any) -> list[tuple[str, str]]:
+    """Everything that keeps an answer from fitting: JSON Pointer into the answer and sentence; at most ``REASONS_LIMIT``.
+
+    Raises:
+        BrokenSchema: the schema is none.
+
+    """
+    require_schema(schema)
+    validator = Draft202012Validator(schema, registry=REGISTRY)
+    found: dict[tuple[str, str], None] = {}
+    try:
+        for error in validator.iter_errors(answer):
+            found[_pointer(error.absolute_path), _sentence(error)] = None
+            if len(found) == REASONS_LIMIT:
+                break
+    except Exception as error:  # a schema that refers to itself without end, among others
+        raise BrokenSchema(f"an answer cannot be judged by it: {error!r}"[:REASON_LENGTH]) from error
+    return list(found)
+
+
+def _references(resource: Resource[Any], resolver: Any) -> Iterator[tuple[str, Any]]:
+    """Every ``$ref`` of a schema and of those within it, with what it is resolved against."""
+    if isinstance(resource.contents, Mapping):
+        for keyword in ("$ref", "$dynamicRef"):
+            if isinstance(resource.contents.get(keyword), str):
+                yield resource.contents[keyword], resolver
+    for inner in resource.subresources():
+        yield from _references(inner, resolver.in_subresource(inner))
+
+
+def _sentence(error: ValidationError) -> str:
+    """A reason; where several alternatives were tried, with what each of them lacks."""
+    tried = "; ".join(_sentence(inner) for inner in error.context or ())
+    return f"{error.message[:REASON_LENGTH]}{f' ({tried})' if tried else ''}"[: 4 * REASON_LENGTH]
+
+
+def _pointer(path: Any) -> str:
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
