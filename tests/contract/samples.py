@@ -14,6 +14,7 @@ from perdure.schemas.catalogue import file_stem
 from perdure.schemas.commands import CancelRun, StartReason, StartRun
 from perdure.schemas.envelope import encode
 from perdure.schemas.events import (
+    ApprovalEscalated,
     CheckpointSaved,
     ErrorInfo,
     InterruptInfo,
@@ -23,6 +24,9 @@ from perdure.schemas.events import (
     RunStarted,
     RunSucceeded,
     RunTimedOut,
+    StuckCode,
+    ThreadRecovered,
+    ThreadStuck,
 )
 from perdure.schemas.message import Message
 
@@ -73,6 +77,40 @@ SAMPLES: dict[str, Message] = {
     "perdure.run.failed.v1.minimal": RunFailed(**MINIMAL, error=ErrorInfo(type="perdure.GraphUnknown", message="x")),
     "perdure.run.timed_out.v1": RunTimedOut(**FULL, checkpoint_id=CHECKPOINT, next=("fetch",), error=ERROR),
     "perdure.run.cancelled.v1": RunCancelled(**FULL, checkpoint_id=CHECKPOINT, next=("fetch",)),
+    "perdure.run.started.v1.expected": RunStarted(**FULL, worker_id="host-1-42", expected_by=WHEN),
+    "perdure.checkpoint.saved.v1.expected": CheckpointSaved(
+        **MINIMAL, checkpoint_id=CHECKPOINT, step=0, source="loop", next=("Login",), expected_by=WHEN
+    ),
+    "perdure.run.interrupted.v1.expected": RunInterrupted(**FULL, checkpoint_id=CHECKPOINT, expected_by=WHEN),
+    "perdure.thread.stuck.v1": ThreadStuck(
+        **FULL,
+        note=1,
+        code=StuckCode.OVERDUE,
+        reason="node Login has run for 12 min; 1 min was expected",
+        next=("Login",),
+        since=WHEN,
+        expected_by=WHEN,
+    ),
+    "perdure.thread.stuck.v1.minimal": ThreadStuck(
+        **MINIMAL, note=2, code=StuckCode.UNCLAIMED, reason="no worker claims it", since=WHEN
+    ),
+    "perdure.thread.recovered.v1": ThreadRecovered(
+        **FULL, note=2, code=StuckCode.OVERDUE, stuck_since=WHEN, status="running", next=("Cart",)
+    ),
+    "perdure.approval.escalated.v1": ApprovalEscalated(
+        **FULL,
+        note=3,
+        wait_id=f"{THREAD}:i-1",
+        question="Go on?",
+        asked="ann",
+        assigned_to="ben",
+        escalations=1,
+        next=("approve",),
+        expected_by=WHEN,
+    ),
+    "perdure.approval.escalated.v1.minimal": ApprovalEscalated(
+        **MINIMAL, note=1, wait_id=f"{THREAD}:i-1", question="Go on?", escalations=1
+    ),
 }
 
 

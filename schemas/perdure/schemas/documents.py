@@ -1,7 +1,7 @@
 """The documents of the store that more than one service reads: field names and meanings.
 
-Collections: ``threads``, ``runs``, ``workers``, ``leaders``, ``graphs``, ``payloads``, ``waits``, ``signals``, ``effects`` and
-``notebook`` (ADR 3).
+Collections: ``threads``, ``runs``, ``workers``, ``leaders``, ``graphs``, ``payloads``, ``waits``, ``signals``, ``effects``,
+``dead_letters`` (ADR 11) and ``notebook`` (ADR 3).
 Contract: BSON documents as typed dictionaries. ``status`` values are those of the LangGraph Agent Server, and ``cancelled``.
 """
 
@@ -21,6 +21,8 @@ NOTEBOOK = "notebook"
 WAITS = "waits"
 SIGNALS = "signals"
 EFFECTS = "effects"
+NODE_TIMINGS = "node_timings"
+DEAD_LETTERS = "dead_letters"
 
 
 class RunStatus(StrEnum):
@@ -69,6 +71,37 @@ class ThreadDocument(TypedDict, total=False):
     graph_id: str
     assistant_id: str
     last_run_id: str
+    stuck: StuckMark
+    """There while the thread is stuck."""
+
+
+class StuckMark(TypedDict):
+    """Why a thread counts as stuck (ADR 10)."""
+
+    cause: str
+    """What tells one cause from another; marked once for each."""
+    code: str
+    """``perdure.schemas.events.StuckCode``."""
+    reason: str
+    node: str | None
+    since: datetime
+    """The last sign of progress."""
+    expected_by: datetime | None
+    run_id: str
+    after: int
+    """The newest sequence number that was known."""
+    wait_id: str | None
+    noticed_at: datetime
+
+
+class CrashRecord(TypedDict, total=False):
+    """One worker that a run lost."""
+
+    at: datetime
+    worker: str | None
+    """The incarnation that owned it."""
+    error: str
+    """Why its handling failed; absent when the worker died."""
 
 
 class RunDocument(TypedDict, total=False):
@@ -107,6 +140,20 @@ class RunDocument(TypedDict, total=False):
     cancel_requested_at: datetime
     wait_id: str
     """Of a run that wakes its thread: the wait that it ends."""
+    resumes: str
+    """Of a run that somebody started in place of a failed one: that run."""
+    crashes: int
+    """How many workers it lost since it last made progress (ADR 10)."""
+    crash_head: str
+    """The newest checkpoint when these were counted; empty: none."""
+    crash_log: list[CrashRecord]
+    """The last of them, oldest first."""
+    not_before: datetime
+    """It is not claimed earlier: the back-off after a crash."""
+    parked: bool
+    """It ended because it crashed its workers again and again, or cannot be read."""
+    parked_noted: bool
+    """False until the scheduler has marked the thread of a parked run."""
     started_at: datetime
     first_seq: int
     ended_seq: int
@@ -210,3 +257,57 @@ class GraphDocument(TypedDict, total=False):
     output_schema: dict[str, Any]
     config: dict[str, Any]
     updated_at: datetime
+
+
+class DeadLetterDocument(TypedDict, total=False):
+    """One dead record; ``_id`` is ``perdure.schemas.deadletter.letter_id`` of where it was."""
+
+    _id: str
+    tenant: str
+    """Of its envelope; the installation's default where that cannot be read."""
+    topic: str
+    """The topic that it was read from."""
+    partition: int
+    offset: int
+    key: bytes
+    value: bytes
+    headers: list[list[Any]]
+    """The original ones, as pairs of name and bytes, in their order."""
+    size: int
+    """Of the value, in bytes."""
+    digest: str
+    """Of key and value: another record at the same place (of a topic that was made anew) is another letter."""
+    reason: str
+    """``perdure.schemas.deadletter.Reason``."""
+    detail: str
+    consumer: str
+    died_at: datetime
+    type: str | None
+    thread_id: str | None
+    redriven_from: str | None
+    """The letter that it was before it was redriven."""
+    earlier_redrives: int
+    """How often it had been redriven when it died here."""
+    state: str
+    """``perdure.schemas.deadletter.LetterState``."""
+    redrives: int
+    """How often this letter was redriven."""
+    redriven_at: datetime
+    redriven_by: str | None
+    dropped_at: datetime
+    dropped_by: str | None
+    claim: str
+    """Of whoever redrives it now; it counts until ``claim_until``."""
+    claim_until: datetime
+    expires_at: datetime
+    """When it is removed."""
+
+
+class NodeTimingDocument(TypedDict, total=False):
+    """How long a node takes: statistics, not truth; ``_id`` is graph and node (ADR 10)."""
+
+    _id: str
+    graph: str
+    node: str
+    buckets: dict[str, int]
+    """Supersteps by the smallest n for which they took at most 2^n milliseconds."""

@@ -1,7 +1,8 @@
 """Events: past tense, on ``perdure.events``, one for every state transition of a thread.
 
 Contract: ``seq`` grows by one within a thread (a gap is a fence left by a recovery, see ADR 1); the event id is
-``<thread_id>:<seq>``, so a repeat has the same id. Every event is a pure function of stored documents
+``<thread_id>:<seq>``, so a repeat has the same id. A :class:`Note` has no number of its own: its id is
+``<thread_id>:<seq>n<note>``. Every event is a pure function of stored documents
 (``perdure.schemas.outbox``) and can be produced again from them.
 
 Outside: payloads larger than the bounds below. The full state is in the checkpoint that ``checkpoint_id`` names.
@@ -10,6 +11,7 @@ Outside: payloads larger than the bounds below. The full state is in the checkpo
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,6 +20,10 @@ from perdure.schemas.message import Message
 
 TEXT_LIMIT = 16_384
 """Characters of changed state text that an event carries at most."""
+NOTES_PER_SEQ = 1024
+"""Notes after one sequence number, at most: ``seq * NOTES_PER_SEQ + note`` orders a thread's events. Stored; never change it."""
+POISON = "perdure.poison"
+"""``ErrorInfo.type`` of a run that was parked: it crashed its workers again and again, or cannot be read."""
 
 
 class ErrorInfo(BaseModel):
@@ -73,6 +79,8 @@ class RunStarted(Event):
     VERSION: ClassVar[int] = 1
 
     worker_id: str
+    expected_by: datetime | None = None
+    """When the first superstep should have ended; ``None`` from a worker that did not say."""
 
 
 class CheckpointSaved(Event):
@@ -98,6 +106,8 @@ class CheckpointSaved(Event):
     text_truncated: bool = False
     duration_ms: float | None = Field(default=None, ge=0)
     """Since the checkpoint before it in this execution."""
+    expected_by: datetime | None = None
+    """When the next checkpoint should be there at the latest; past it, the thread is stuck (ADR 10)."""
 
 
 class RunInterrupted(Event):
@@ -109,6 +119,8 @@ class RunInterrupted(Event):
     checkpoint_id: str | None = None
     next: tuple[str, ...] = ()
     interrupts: tuple[InterruptInfo, ...] = ()
+    expected_by: datetime | None = None
+    """The earliest time at which the clock ends one of its waits; ``None``: it may wait for ever."""
 
 
 class RunSucceeded(Event):
@@ -153,7 +165,94 @@ class RunCancelled(Event):
     next: tuple[str, ...] = ()
 
 
+class Note(Event):
+    """What happened to a thread outside its owner's history: nobody's sequence number is used.
+
+    ``seq`` is the newest that was known, ``note`` counts the notes after it. A note sorts after its ``seq`` and before the next.
+    """
+
+    note: int = Field(ge=1, lt=NOTES_PER_SEQ)
+
+    @property
+    def event_id(self) -> str:
+        """``<thread_id>:<seq>n<note>``. This format is stored; never change it."""
+        return f"{self.thread_id}:{self.seq}n{self.note}"
+
+
+class StuckCode(StrEnum):
+    """Why a thread counts as stuck (ADR 10)."""
+
+    OVERDUE = "overdue"
+    """It runs, and its next checkpoint should have been there by ``expected_by``."""
+    UNCLAIMED = "unclaimed"
+    """Its run is pending and no worker takes it."""
+    WAIT_OVERDUE = "wait_overdue"
+    """The clock should have ended its wait."""
+    POISON = "poison"
+    """Its run crashed its workers again and again and was parked."""
+
+
+class ThreadStuck(Note):
+    """The thread should have gone on and has not."""
+
+    TYPE: ClassVar[str] = "perdure.thread.stuck"
+    VERSION: ClassVar[int] = 1
+
+    code: StuckCode
+    reason: str
+    """For people: which node, how long, what was expected, what to do. At most 4,000 characters."""
+    next: tuple[str, ...] = ()
+    """The nodes where it stands."""
+    since: datetime
+    """The last sign of progress."""
+    expected_by: datetime | None = None
+
+
+class ThreadRecovered(Note):
+    """A thread that was stuck went on."""
+
+    TYPE: ClassVar[str] = "perdure.thread.recovered"
+    VERSION: ClassVar[int] = 1
+
+    code: StuckCode
+    """Why it had been stuck."""
+    stuck_since: datetime
+    status: str
+    """The status that it has now: ``running``, or how its last run ended."""
+    next: tuple[str, ...] = ()
+
+
+class ApprovalEscalated(Note):
+    """A question expired without an answer and went to the next person."""
+
+    TYPE: ClassVar[str] = "perdure.approval.escalated"
+    VERSION: ClassVar[int] = 1
+
+    wait_id: str
+    question: str
+    asked: str | None = None
+    """Who had been asked."""
+    assigned_to: str | None = None
+    """Who is asked now."""
+    escalations: int = Field(ge=1)
+    """How many times it has gone to the next person."""
+    next: tuple[str, ...] = ()
+    expected_by: datetime | None = None
+    """When this person's time is over; ``None``: never."""
+
+
 EVENTS: dict[tuple[str, int], type[Message]] = {
     (e.TYPE, e.VERSION): e
-    for e in (RunStarted, CheckpointSaved, RunInterrupted, RunSucceeded, RunFailed, RunTimedOut, RunCancelled)
+    for e in (
+        RunStarted,
+        CheckpointSaved,
+        RunInterrupted,
+        RunSucceeded,
+        RunFailed,
+        RunTimedOut,
+        RunCancelled,
+        ThreadStuck,
+        ThreadRecovered,
+        ApprovalEscalated,
+    )
 }

@@ -55,6 +55,15 @@ class IndexedWait(TypedDict, total=False):
     """The questions, as text."""
 
 
+class IndexedStuck(TypedDict, total=False):
+    """Why a thread is stuck."""
+
+    code: Annotated[str, KEYWORD]
+    reason: Annotated[str, TEXT]
+    since: Annotated[datetime, DATE]
+    """The last sign of progress."""
+
+
 class IndexDocument(TypedDict, total=False):
     """One state change of a thread (and, in the threads index, its newest). A field that is not known is absent."""
 
@@ -65,6 +74,8 @@ class IndexDocument(TypedDict, total=False):
     graph_version: Annotated[str, KEYWORD]
     assistant: Annotated[str, KEYWORD]
     seq: Annotated[int, LONG]
+    note: Annotated[int, LONG]
+    """Of an event outside the owner's history: which one after ``seq``."""
     epoch: Annotated[int, LONG]
     event: Annotated[str, KEYWORD]
     """The event's type, e.g. ``perdure.checkpoint.saved``."""
@@ -76,8 +87,9 @@ class IndexDocument(TypedDict, total=False):
     """The nodes that run next, or where the thread stands."""
     step: Annotated[int, LONG]
     status: Annotated[str, KEYWORD]
-    """``running``, ``interrupted``, ``success``, ``error``, ``timeout`` or ``cancelled``."""
+    """``running``, ``interrupted``, ``success``, ``error``, ``timeout``, ``cancelled`` or ``stuck``."""
     wait: IndexedWait
+    stuck: IndexedStuck
     error: IndexedError
     occurred_at: Annotated[datetime, DATE]
     duration_ms: Annotated[float, FLOAT]

@@ -2,7 +2,8 @@
 
 A history entry is a document of the notebook with a ``seq``: a checkpoint (kind ``c``) or a transition of a run
 (kind ``e``, ``event`` names which). :func:`event_of` turns an entry and its run's document into the event; the executor,
-the sweep and the index rebuild all use it, so they cannot differ. Fences (kind ``f``) are no events.
+the sweep and the index rebuild all use it, so they cannot differ. Fences (kind ``f``) are no events. Notes (kind ``n``, with
+``after`` and ``note`` in place of ``seq``) are events outside the owner's history (ADR 10).
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ from typing import Any
 
 from perdure.schemas.envelope import Record, encode
 from perdure.schemas.events import (
+    ApprovalEscalated,
     CheckpointSaved,
     Event,
+    Note,
     RunCancelled,
     RunFailed,
     RunInterrupted,
     RunStarted,
     RunSucceeded,
     RunTimedOut,
+    ThreadRecovered,
+    ThreadStuck,
 )
 
 TRANSITIONS: dict[str, type[Event]] = {
@@ -32,13 +37,20 @@ TRANSITIONS: dict[str, type[Event]] = {
 }
 """By the entry's ``event``: ``started`` or the run status that it ends in."""
 
+NOTES: dict[str, type[Note]] = {
+    "stuck": ThreadStuck,
+    "recovered": ThreadRecovered,
+    "escalated": ApprovalEscalated,
+}
+"""By the note's ``event``."""
+
 
 def event_of(run: Mapping[str, Any], entry: Mapping[str, Any]) -> Event | None:
     """The event of one history entry; ``None`` for a fence.
 
     Args:
         run: The run's document (only what never changes after registration is read).
-        entry: The notebook document, with ``kind``, ``seq``, ``epoch``, ``at`` and ``ev``.
+        entry: The notebook document, with ``kind``, ``seq`` (or ``after``), ``epoch``, ``at`` and ``ev``.
 
     """
     if entry["kind"] == "f":
@@ -51,11 +63,13 @@ def event_of(run: Mapping[str, Any], entry: Mapping[str, Any]) -> Event | None:
         "assistant_id": run["assistant_id"],
         "graph_version": run.get("graph_version"),
         "metadata": run.get("metadata") or {},
-        "seq": entry["seq"],
+        "seq": entry["after"] if entry["kind"] == "n" else entry["seq"],
         "epoch": entry["epoch"],
         "occurred_at": entry["at"],
         **entry["ev"],
     }
+    if entry["kind"] == "n":
+        return NOTES[entry["event"]].model_validate(fields | {"note": entry["note"]})
     if entry["kind"] == "e":
         return TRANSITIONS[entry["event"]].model_validate(fields)
     return CheckpointSaved.model_validate(
