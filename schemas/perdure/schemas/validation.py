@@ -9,38 +9,47 @@ Outside: reading sources (``perdure.validator``) and using a verdict up (the eff
 
 from __future__ import annotations
 
-from datetime import datetime
+import json
+import re
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from perdure.schemas.message import Message
 
+PREMISES_LIMIT: Final = 100
+"""Premises of one validation."""
+EXPIRY_LIMIT_S: Final = 86_400.0
+"""The longest that a verdict may be used, in seconds."""
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+
 
 class Part(BaseModel):
-    """Base of the parts: frozen, and nothing misspelled is accepted."""
+    """Base of the parts: frozen, no NaN and no infinity, and nothing misspelled is accepted."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class HttpSource(Part):
-    """A JSON document over HTTP (GET)."""
+    """A JSON document over HTTP (GET, answered 2xx; a redirect is not followed)."""
 
     kind: Literal["http"] = "http"
     url: str = Field(pattern=r"^https?://")
     headers: dict[str, str] = Field(default_factory=dict)
-    """Sent as they are; ``${NAME}`` is replaced by the validator's environment variable of that name, so no secret is stored."""
+    """Sent as they are, except that ``${PERDURE_SOURCE_X}`` is the validator's environment variable of that name: no secret is
+    stored, and none but those meant for sources can be sent."""
 
 
 class MongoSource(Part):
-    """The first document of a MongoDB query."""
+    """The first document of a MongoDB query, read from the primary; ``null`` when none fits."""
 
     kind: Literal["mongodb"] = "mongodb"
     connection: str
     """Name of a connection in the validator's settings."""
     collection: str
     filter: dict[str, Any]
+    """As MongoDB writes it; what JSON cannot say as Extended JSON: ``{"$date": ...}``, ``{"$oid": ...}``."""
     sort: dict[str, int] = Field(default_factory=dict)
 
 
@@ -54,7 +63,7 @@ class OpenSearchSource(Part):
 
 
 class FetcherSource(Part):
-    """What a registered Python function returns."""
+    """What a registered Python function returns: ``perdure.fetchers`` in the project's ``langgraph.json``."""
 
     kind: Literal["fetcher"] = "fetcher"
     name: str
@@ -65,20 +74,20 @@ Source = Annotated[HttpSource | MongoSource | OpenSearchSource | FetcherSource, 
 
 
 class Equal(Part):
-    """The fresh value equals the believed one."""
+    """The fresh value equals the believed one as JSON: 1 equals 1.0, and neither equals ``true``."""
 
     rule: Literal["equal"] = "equal"
 
 
 class Absolute(Part):
-    """``abs(fresh - believed) <= tolerance``."""
+    """``abs(fresh - believed) <= tolerance``, computed exactly on the numbers as JSON writes them."""
 
     rule: Literal["absolute"] = "absolute"
     tolerance: float = Field(ge=0)
 
 
 class Relative(Part):
-    """``abs(fresh - believed) <= tolerance * abs(believed)``; 0.05 is five per cent."""
+    """``abs(fresh - believed) <= tolerance * abs(believed)``, computed exactly; 0.05 is five per cent."""
 
     rule: Literal["relative"] = "relative"
     tolerance: float = Field(ge=0)
@@ -91,13 +100,30 @@ class Range(Part):
     low: float | None = None
     high: float | None = None
 
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if self.low is None and self.high is None:
+            raise ValueError("a range without low and high holds always: name at least one")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"a range from {self.low:g} to {self.high:g} holds never")
+        return self
+
 
 class NewerThan(Part):
-    """The fresh value, an ISO 8601 time (or Unix seconds), is at most ``max_age_s`` seconds old, or not before ``than``."""
+    """The fresh value, an ISO 8601 time with zone (or Unix seconds), is at most ``max_age_s`` seconds old and not before ``than``.
+
+    A bound that is absent does not bind. A time more than a minute ahead of the validator's clock is not new but wrong.
+    """
 
     rule: Literal["newer_than"] = "newer_than"
     max_age_s: float | None = Field(default=None, gt=0)
     than: AwareDatetime | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if self.max_age_s is None and self.than is None:
+            raise ValueError("newer than what? Name max_age_s or than")
+        return self
 
 
 class UnchangedHash(Part):
@@ -114,7 +140,7 @@ class Premise(Part):
 
     name: str = Field(min_length=1, max_length=128)
     source: Source
-    pointer: str = Field(default="", pattern=r"^(/.*)?$")
+    pointer: str = Field(default="", pattern=r"^(/([^/~]|~[01])*)*$")
     """JSON Pointer (RFC 6901) into what the source gives; empty: all of it."""
     believed: Any = None
     rule: Rule = Equal()
@@ -125,6 +151,25 @@ class Premise(Part):
     """Whether drift makes the verdict ``stale``, or asks a person."""
     on_unknown: Literal["refuse", "ask"] = "refuse"
     """Whether a source that cannot be read makes the verdict ``unknown``, or asks a person."""
+
+    @field_validator("believed")
+    @classmethod
+    def _json(cls, believed: Any) -> Any:
+        try:
+            json.dumps(believed, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"what is believed must be JSON without NaN and infinity: {error}") from error
+        return believed
+
+    @model_validator(mode="after")
+    def _checkable(self) -> Self:
+        number = isinstance(self.believed, int | float) and not isinstance(self.believed, bool)
+        if isinstance(self.rule, Absolute | Relative) and not number:
+            raise ValueError(f"{self.name}: a tolerance needs a believed number, not {self.believed!r:.100}")
+        digest = isinstance(self.believed, str) and _DIGEST.fullmatch(self.believed)
+        if isinstance(self.rule, UnchangedHash) and not digest:
+            raise ValueError(f"{self.name}: unchanged_hash needs the believed digest (64 hex digits)")
+        return self
 
 
 class VerdictOutcome(StrEnum):
@@ -146,11 +191,13 @@ class Finding(BaseModel):
     """``None``: unknown."""
     believed: Any = None
     fresh: Any = None
+    """What was read; a value over 4 KiB of JSON is replaced by ``{"omitted": <bytes>, "digest": <its digest>}``."""
     drift: float | None = None
     """``fresh - believed`` where both are numbers."""
     reason: str
     """One sentence for people: what was expected, what was found, or why it could not be read."""
-    read_at: datetime
+    read_at: AwareDatetime
+    """When the read began: the value is not older. Of an unknown one: when the last attempt began."""
     attempts: int = 1
     outcome: VerdictOutcome
 
@@ -163,9 +210,9 @@ class Verdict(BaseModel):
     outcome: VerdictOutcome
     findings: tuple[Finding, ...]
     action_digest: str
-    read_at: datetime
+    read_at: AwareDatetime
     """When the oldest of the fresh values was read."""
-    expires_at: datetime
+    expires_at: AwareDatetime
 
 
 class ValidatePremises(Message):
@@ -176,9 +223,11 @@ class ValidatePremises(Message):
 
     wait_id: str
     run_id: str
-    premises: tuple[Premise, ...]
+    premises: tuple[Premise, ...] = Field(min_length=1, max_length=PREMISES_LIMIT)
     action_digest: str
-    verdict_expires_s: float
+    verdict_expires_s: float = Field(gt=0, le=EXPIRY_LIMIT_S)
+    due_at: AwareDatetime | None = None
+    """When the wait ends without a verdict: nobody reads one that comes later."""
 
 
 class PremisesValidated(Message):

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from perdure.schemas.validation import Premise
+from perdure.schemas.validation import EXPIRY_LIMIT_S, PREMISES_LIMIT, Premise
 
 WAIT_MARK: Final = "perdure_wait"
 OUTCOME_MARK: Final = "perdure_outcome"
@@ -63,10 +63,10 @@ class ValidationRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    premises: tuple[Premise, ...] = Field(min_length=1, max_length=100)
-    action: Any
+    premises: tuple[Premise, ...] = Field(min_length=1, max_length=PREMISES_LIMIT)
+    action: Any = None
     action_digest: str
-    verdict_expires_s: float = Field(default=60.0, gt=0)
+    verdict_expires_s: float = Field(default=60.0, gt=0, le=EXPIRY_LIMIT_S)
     """Seconds that a verdict may be used after the premises were read."""
 
 
@@ -86,7 +86,7 @@ class Wait(BaseModel):
 
     def value(self) -> dict[str, Any]:
         """As the JSON value of an interrupt."""
-        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True) | {WAIT_MARK: 1}
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True) | {WAIT_MARK: 1}
 
 
 class OutcomeKind(StrEnum):
