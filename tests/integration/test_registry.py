@@ -202,7 +202,7 @@ async def test_waits_that_a_thread_left_are_closed_and_opened_again_when_it_come
     kept, left = wait("t1", due_in_s=50, number=1), wait("t1", due_in_s=50, number=2)
     other = wait("t2", due_in_s=50)
     await side.waits.open([kept, left, other])
-    await side.waits.close_left("t1", [kept["_id"]], now())
+    await side.waits.close(await side.waits.open_on("t1") - {kept["_id"]}, now())
     status = {one["_id"]: one["status"] for one in await side.db.waits.find({}).to_list(None)}
     assert status == {kept["_id"]: "open", left["_id"]: "closed", other["_id"]: "open"}
     await side.waits.open([{**left, "run_id": new_id()}])  # type: ignore[typeddict-item]

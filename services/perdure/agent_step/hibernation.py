@@ -6,6 +6,7 @@ that a crash in between is recovered and all of it happens again; everything is 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -17,7 +18,7 @@ from perdure.registry.signals import Signals
 from perdure.registry.validations import publish_request
 from perdure.registry.waits import Waits, wait_documents
 from perdure.schemas.documents import WaitDocument
-from perdure.schemas.waits import WAIT_MARK, outcome_of
+from perdure.schemas.waits import WAIT_MARK, outcome_of, wait_id
 
 
 class Hibernation:
@@ -42,12 +43,21 @@ class Hibernation:
         """Bring the thread's waits up to date with the end of a run."""
         run = claimed.run
         waits = wait_documents(run, outcome.interrupts, outcome.next, moment)
-        await self._waits.open(waits)
-        await self._mark_ended(claimed)
-        await self._waits.close_left(run["thread_id"], [wait["_id"] for wait in waits], moment)
+        left = await self._left(claimed, {wait["_id"] for wait in waits})
+        await asyncio.gather(self._waits.open(waits), self._mark_ended(claimed), self._waits.close(left, moment))
         if any(wait["events"] for wait in waits):
             await self._signals.offer(run["thread_id"])
         self._request_validations(waits)
+
+    async def _left(self, claimed: Claimed, kept: set[str]) -> set[str]:
+        """The waits that the thread had and went on without."""
+        run = claimed.run
+        if run["epoch"] > 1:  # whoever had the run before may have brought the thread's document up to date already
+            before = await self._waits.open_on(run["thread_id"])
+        else:
+            interrupts = (claimed.thread or {}).get("interrupts") or ()
+            before = {wait_id(run["thread_id"], one["id"]) for one in interrupts if _is_wait(one["value"])}
+        return before - kept - {run.get("wait_id", "")}
 
     async def _mark_ended(self, claimed: Claimed) -> None:
         """The wait that this run woke the thread from, if any: whoever registered the run may have died before it said so."""

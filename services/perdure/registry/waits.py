@@ -105,11 +105,18 @@ class Waits:
 
         await asyncio.gather(*map(insert, waits))
 
-    async def close_left(self, thread_id: str, keep: Iterable[str], moment: datetime) -> None:
-        """Close the open waits of a thread except ``keep``: the thread went on without them."""
-        left = {"thread_id": thread_id, "status": WaitStatus.OPEN.value, "_id": {"$nin": list(keep)}}
+    async def close(self, waits: Iterable[str], moment: datetime) -> None:
+        """Close those of these waits that are open: their thread went on without them."""
         change = {"$set": {"status": WaitStatus.CLOSED.value, "ended_at": moment}, "$unset": {"due_at": ""}}
-        await outlast(lambda: self._db[WAITS].update_many(left, change), self._availability)
+        await self._waits.write(
+            updates=[UpdateOne({"_id": wait, "status": WaitStatus.OPEN.value}, change) for wait in waits]
+        )
+
+    async def open_on(self, thread_id: str) -> set[str]:
+        """The ids of a thread's open waits."""
+        query = {"thread_id": thread_id, "status": WaitStatus.OPEN.value}
+        found = await outlast(lambda: self._db[WAITS].find(query, {"_id": 1}).to_list(None), self._availability)
+        return {wait["_id"] for wait in found}
 
     async def find(self, wait: str) -> WaitDocument | None:
         """The wait with this id."""
@@ -192,7 +199,8 @@ class Waits:
         if len(outcome.model_dump_json()) > OUTCOME_SHOWN_BYTES:
             shown.pop("payload", None)
         change = {"status": WaitStatus.ANSWERED.value, "outcome": shown, "woken_by": run_id, "ended_at": outcome.at}
-        await self._waits.write(updates=[UpdateOne({"_id": wait}, {"$set": change, "$unset": {"due_at": ""}})])
+        unmarked = {"_id": wait, "status": {"$ne": WaitStatus.ANSWERED.value}}
+        await self._waits.write(updates=[UpdateOne(unmarked, {"$set": change, "$unset": {"due_at": ""}})])
 
     async def aclose(self) -> None:
         """Wait for what was submitted."""
