@@ -1,10 +1,13 @@
 """Dead letters: a record that could not be handled, kept with its original key, bytes and headers.
 
-The dead-letter topic of ``t`` is ``t.dead``. The original headers are kept as they were; the headers named here are added.
+The dead-letter topic of ``t`` is ``t.dead``. The original headers are kept as they were; the headers named here are added at the
+end. The scheduler keeps every dead record as a document of ``dead_letters``, where an operator may look at it, redrive it or drop
+it (ADR 11). A redriven record has its original key, bytes and headers, and the two headers of :func:`redriven_headers`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 
@@ -33,6 +36,24 @@ PARTITION = "perdure_dead_partition"
 OFFSET = "perdure_dead_offset"
 TIME = "perdure_dead_time"
 CONSUMER = "perdure_dead_consumer"
+ADDED = (REASON, DETAIL, TOPIC, PARTITION, OFFSET, CONSUMER, TIME)
+"""In the order in which they are added."""
+
+REDRIVES = "perdure_redrives"
+"""How often this record has been redriven, a number from 1."""
+REDRIVEN_FROM = "perdure_redriven_from"
+"""The id of the dead letter that it was."""
+
+
+class LetterState(StrEnum):
+    """What became of a dead letter."""
+
+    OPEN = "open"
+    """Nobody has decided yet."""
+    REDRIVEN = "redriven"
+    """Sent to its topic again. Where that fails, too, it is a new letter."""
+    DROPPED = "dropped"
+    """Given up."""
 
 
 def dead_headers(
@@ -50,10 +71,46 @@ def dead_headers(
     return [
         *original,
         (REASON, reason.value.encode()),
-        (DETAIL, detail[:2000].encode()),
+        (DETAIL, detail[:2000].encode(errors="replace")),
         (TOPIC, topic.encode()),
         (PARTITION, b"%d" % partition),
         (OFFSET, b"%d" % offset),
         (CONSUMER, consumer.encode()),
         (TIME, time.isoformat().encode()),
     ]
+
+
+def letter_id(topic: str, partition: int, offset: int) -> str:
+    """The id of a dead letter: where the record was. Stored and part of addresses; never change it."""
+    return f"{topic}:{partition}:{offset}"
+
+
+def split_headers(headers: Sequence[Header]) -> tuple[list[Header], dict[str, str]]:
+    """The headers of a dead record as the original ones and what was added to them (as text; what is no UTF-8 is replaced).
+
+    A record that nobody buried properly has no added ones: whatever it has is original.
+    """
+    start = len(headers) - len(ADDED)
+    if start < 0 or tuple(name for name, _ in headers[start:]) != ADDED:
+        return [*headers], {}
+    return [*headers[:start]], {name: value.decode(errors="replace") for name, value in headers[start:]}
+
+
+def redriven_headers(original: Sequence[Header], letter: str, redrives: int) -> list[Header]:
+    """The headers of a redriven record.
+
+    Args:
+        original: The headers that it had.
+        letter: The id of its dead letter.
+        redrives: How often that letter was redriven before.
+
+    """
+    kept = [(name, value) for name, value in original if name not in (REDRIVES, REDRIVEN_FROM)]
+    count = redrives_of(original) + redrives + 1
+    return [*kept, (REDRIVES, b"%d" % count), (REDRIVEN_FROM, letter.encode())]
+
+
+def redrives_of(headers: Sequence[Header]) -> int:
+    """How often a record with these headers has been redriven."""
+    found = dict(headers).get(REDRIVES, b"")
+    return int(found) if found.isdigit() and len(found) < 10 else 0

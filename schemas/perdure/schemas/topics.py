@@ -19,7 +19,8 @@ class Topic:
         name: The topic's name.
         partitions: How many partitions at least; never lowered.
         config: Kafka topic settings, as Kafka writes them.
-        consumed: Whether one of our services reads it; then it has a dead-letter topic.
+        consumed: Whether one of our services decodes it; then it has a dead-letter topic. (The scheduler reads the dead-letter
+            topics as they are: there is nothing in them that could not be read, so they have none of their own.)
         summary: What it carries.
 
     """

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
-from pymongo import ASCENDING, IndexModel, MongoClient
+from pymongo import ASCENDING, DESCENDING, IndexModel, MongoClient
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
@@ -102,6 +102,11 @@ INDEXES: dict[str, list[IndexModel]] = {
     documents.SIGNALS: [
         IndexModel([("thread_id", ASCENDING)], name="free", partialFilterExpression={"state": "free"}),
         IndexModel([("created_at", ASCENDING)], name="unoffered", partialFilterExpression={"offered": False}),
+    ],
+    documents.DEAD_LETTERS: [
+        IndexModel([("tenant", ASCENDING), ("died_at", DESCENDING), ("_id", DESCENDING)], name="newest"),
+        IndexModel([("topic", ASCENDING)], name="open", partialFilterExpression={"state": "open"}),
+        IndexModel([("expires_at", ASCENDING)], name="expiry", expireAfterSeconds=0),
     ],
 }
 """Indexes of the shared collections; the notebook declares its own."""

@@ -1,0 +1,200 @@
+"""The consuming loop: records as they are, offsets stored only after they are safe, nothing decoded.
+
+Contract: records of one or more topics arrive in batches, whatever they hold; the handler returns when the batch is durable; only
+then are its offsets stored (committed in the background). A handler that raises a retryable error gets the same batch again,
+after a pause that grows; one that raises anything else ends the consumer (the service ends and is restarted; nothing is lost,
+since nothing was stored).
+
+``room()`` says how many records may be taken now; while it is 0 the partitions are paused and the group membership is kept.
+
+Outside: what the records mean (``consumer`` decodes envelopes and buries what it cannot).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from confluent_kafka import Consumer as RdConsumer
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Message as RdMessage
+from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
+
+from perdure.chassis.kafka.deadletter import Origin
+from perdure.chassis.kafka.producer import _RdLog, describe
+from perdure.chassis.telemetry import logger
+
+log = logger(__name__)
+
+WAIT_S = 0.2
+
+RawHandler = Callable[[Sequence[Origin]], Awaitable[None]]
+
+
+def _retryable(error: BaseException) -> bool:
+    return bool(getattr(error, "retryable", False))
+
+
+def origin_of(message: RdMessage) -> Origin:
+    """A record as it was consumed."""
+    found = message.headers() or []
+    return Origin(
+        message.topic() or "",
+        message.partition() or 0,
+        message.offset() or 0,
+        message.key(),
+        message.value(),
+        [*(found.items() if isinstance(found, dict) else found)],
+    )
+
+
+class ConsumerLoop(ABC):
+    """One librdkafka consumer, polled from a thread of its own, handled on the loop."""
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        client_id: str,
+        topics: Sequence[str],
+        group: str,
+        *,
+        batch: int,
+        room: Callable[[], int] = lambda: sys.maxsize,
+    ) -> None:
+        self._topics = [*topics]
+        self._batch = batch
+        self._room = room
+        self._client_id = client_id
+        self._paused = False
+        self._stopped = asyncio.Event()
+        self._assigned = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"kafka-{group}")
+        self._consumer = RdConsumer(
+            {
+                "bootstrap.servers": bootstrap_servers,
+                "client.id": client_id,
+                "group.id": group,
+                "group.protocol": "consumer",
+                "auto.offset.reset": "earliest",
+                "enable.auto.commit": True,
+                "auto.commit.interval.ms": 500,
+                "enable.auto.offset.store": False,
+                "max.poll.interval.ms": 900_000,
+                "fetch.wait.max.ms": 100,
+                "fetch.message.max.bytes": 4_194_304,
+                "queued.max.messages.kbytes": 65_536,
+            },
+            logger=_RdLog(),
+        )
+
+    @property
+    def ready(self) -> bool:
+        """Whether partitions have been assigned (or a rebalance gave us none)."""
+        return self._assigned.is_set()
+
+    async def run(self) -> None:
+        """Consume until :meth:`stop`; then commit what is stored and leave the group.
+
+        Raises:
+            KafkaException: librdkafka reports a fatal error.
+
+        """
+        self._consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=lambda _, __: None)
+        try:
+            while not self._stopped.is_set():
+                batch = await self._loop.run_in_executor(self._thread, self._take)
+                if batch and not self._stopped.is_set() and await self._safe([origin_of(m) for m in batch]):
+                    self._store(batch)
+        finally:
+            await self._loop.run_in_executor(self._thread, self._consumer.close)
+            self._thread.shutdown(wait=False)
+
+    def stop(self) -> None:
+        """End :meth:`run` after the batch that is being handled, or with it unstored where its handler must try again.
+
+        What arrives later is left, unstored, to the next owner of the partition.
+        """
+        self._stopped.set()
+
+    def _on_assign(self, _: object, partitions: list[TopicPartition]) -> None:
+        log.info("kafka.assigned", partitions=[f"{p.topic}:{p.partition}" for p in partitions])
+        self._loop.call_soon_threadsafe(self._assigned.set)
+
+    def _take(self) -> list[RdMessage]:
+        """On the consumer's thread: what is there now, waiting at most ``WAIT_S`` for the first record."""
+        room = min(self._room(), self._batch)
+        open_ = room > 0
+        if open_ is self._paused:
+            partitions = self._consumer.assignment()
+            (self._consumer.resume if open_ else self._consumer.pause)(partitions)
+            self._paused = not open_
+        first = self._consumer.poll(WAIT_S)
+        if first is None:
+            return []
+        rest = self._consumer.consume(room - 1, 0) if room > 1 else []
+        return [m for m in (first, *rest) if not self._is_error(m)]
+
+    def _is_error(self, message: RdMessage) -> bool:
+        error = message.error()
+        if error is None:
+            return False
+        if error.fatal() or error.code() in (
+            KafkaError.TOPIC_AUTHORIZATION_FAILED,
+            KafkaError.GROUP_AUTHORIZATION_FAILED,
+        ):
+            raise KafkaException(error)
+        log.warning("kafka.consume", topic=message.topic(), error=describe(error))
+        return True
+
+    @abstractmethod
+    async def _safe(self, batch: list[Origin]) -> bool:
+        """Make a batch durable; false when we are stopped before: the next consumer reads it again."""
+
+    async def _persist(self, hand_over: Callable[[], Awaitable[None]]) -> bool:
+        """Call until it returns; false when we are stopped before."""
+        pauses = wait_random_exponential(0.1, max=10)
+        retry = retry_if_exception(_retryable)
+        async for attempt in AsyncRetrying(retry=retry, wait=pauses, sleep=self._pause):
+            if self._stopped.is_set() and attempt.retry_state.attempt_number > 1:
+                return False
+            with attempt:
+                await hand_over()
+        return True
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopped.wait(), seconds)
+
+    def _store(self, batch: list[RdMessage]) -> None:
+        last = {(m.topic(), m.partition()): m for m in batch}
+        for message in last.values():
+            try:
+                self._consumer.store_offsets(message)
+            except KafkaException as error:
+                # The partition was taken from us meanwhile: its next owner reads the records again, and claims are idempotent.
+                log.info("kafka.offset_not_ours", partition=message.partition(), error=describe(error))
+
+
+class RawConsumer(ConsumerLoop):
+    """Hands records over as they are."""
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        client_id: str,
+        topics: Sequence[str],
+        group: str,
+        handler: RawHandler,
+        *,
+        batch: int = 500,
+    ) -> None:
+        super().__init__(bootstrap_servers, client_id, topics, group, batch=batch)
+        self._handler = handler
+
+    async def _safe(self, batch: list[Origin]) -> bool:
+        return await self._persist(lambda: self._handler(batch))
