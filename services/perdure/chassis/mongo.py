@@ -89,7 +89,16 @@ INDEXES: dict[str, list[IndexModel]] = {
             name="unsettled",
             partialFilterExpression={"settled": False},
         ),
+        IndexModel([("parked_noted", ASCENDING)], name="parked", partialFilterExpression={"parked_noted": False}),
     ],
+    documents.THREADS: [
+        IndexModel(
+            [("stuck.noticed_at", ASCENDING)],
+            name="stuck",
+            partialFilterExpression={"stuck.noticed_at": {"$exists": True}},
+        ),
+    ],
+    documents.NODE_TIMINGS: [IndexModel([("graph", ASCENDING)], name="by_graph")],
     documents.WAITS: [
         IndexModel([("due_at", ASCENDING)], name="due", partialFilterExpression={"due_at": {"$exists": True}}),
         IndexModel([("thread_id", ASCENDING)], name="by_thread"),
@@ -98,6 +107,15 @@ INDEXES: dict[str, list[IndexModel]] = {
             name="open_by_kind",
             partialFilterExpression={"status": "open"},
         ),
+        IndexModel(
+            [("requested_at", ASCENDING)],
+            name="validations",
+            partialFilterExpression={"status": "open", "kind": "validation"},
+        ),
+    ],
+    documents.SCHEDULES: [
+        IndexModel([("next_at", ASCENDING)], name="due", partialFilterExpression={"next_at": {"$exists": True}}),
+        IndexModel([("tenant", ASCENDING), ("_id", ASCENDING)], name="by_tenant"),
     ],
     documents.SIGNALS: [
         IndexModel([("thread_id", ASCENDING)], name="free", partialFilterExpression={"state": "free"}),

@@ -14,7 +14,7 @@ SEPARATOR = "\x1f"
 AFTER = "\x20"
 """Sorts right after everything that continues with the separator."""
 
-CHECKPOINT, WRITES, SEGMENT, HEAD, FENCE, ENTRY = "c", "w", "s", "h", "f", "e"
+CHECKPOINT, WRITES, SEGMENT, HEAD, FENCE, ENTRY, NOTE = "c", "w", "s", "h", "f", "e", "n"
 
 Range: TypeAlias = tuple[str, str]
 
@@ -60,6 +60,17 @@ def fence(thread: str, seq: int) -> str:
 def entry(thread: str, seq: int) -> str:
     """Key of a run's transition in the history."""
     return f"{thread}\x1fe\x1f{seq}"
+
+
+def note(thread: str, after: int, number: int) -> str:
+    """Key of a note: an event outside the owner's history, after a sequence number."""
+    return f"{thread}\x1fn\x1f{after:012d}\x1f{number:04d}"
+
+
+def notes_after(thread: str, after: int) -> Range:
+    """All notes of a thread after one sequence number, in their order."""
+    prefix = f"{thread}\x1fn\x1f{after:012d}"
+    return f"{prefix}\x1f", f"{prefix}{AFTER}"
 
 
 def everything(thread: str) -> Range:

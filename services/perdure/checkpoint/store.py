@@ -35,7 +35,9 @@ INDEXES: Final = [
         name=SEQUENCE_INDEX,
         unique=True,
         partialFilterExpression={"seq": {"$exists": True}},
-    )
+    ),
+    IndexModel([("run", ASCENDING), ("at", ASCENDING)], name="notes", partialFilterExpression={"kind": "n"}),
+    IndexModel([("at", ASCENDING)], name="unpublished_notes", partialFilterExpression={"published": False}),
 ]
 
 
