@@ -15,6 +15,8 @@ THREADS = "threads"
 RUNS = "runs"
 WORKERS = "workers"
 LEADERS = "leaders"
+SCHEDULERS = "schedulers"
+SCHEDULES = "schedules"
 GRAPHS = "graphs"
 PAYLOADS = "payloads"
 NOTEBOOK = "notebook"
@@ -232,6 +234,69 @@ class SignalDocument(TypedDict, total=False):
     """Of the request that sent it: the same key with another request is an error."""
 
 
+class EffectState(StrEnum):
+    """What is known of an effect."""
+
+    INTENT = "intent"
+    """An attempt was begun; without a receipt it is under way, or unknown."""
+    NOT_DONE = "not_done"
+    """It certainly has not happened; it may be tried again."""
+    DONE = "done"
+
+
+class AttemptDocument(TypedDict, total=False):
+    """One attempt at an effect."""
+
+    number: int
+    """1, 2, ..."""
+    token: str
+    run_id: str
+    epoch: int
+    """Of the run, when it was begun."""
+    place: dict[str, Any] | None
+    """The process (``perdure.sdk.place``)."""
+    started_at: datetime
+    deadline: datetime
+    """By the database's clock: it does not begin to act later, and nobody follows it earlier."""
+    ended_at: datetime
+    """When its owner said that it is over; absent while it runs, and when its owner died."""
+    outcome: str
+    """``done``, ``not_done`` or ``unknown``."""
+    error: str
+    told_by: str
+    """Of ``not_done``: who knew."""
+
+
+class EffectDocument(TypedDict, total=False):
+    """One guarded or plain effect of a thread (ADR 9); ``_id`` is its idempotency key, ``<thread id>:<key>``."""
+
+    _id: str
+    tenant: str
+    thread_id: str
+    key: str
+    action_digest: str | None
+    guards: list[str]
+    """The verdicts and approvals (ids of waits) that it has used up; absent without any. Unique over all effects."""
+    state: str
+    version: int
+    """Raised by every change: each is a compare-and-set."""
+    attempts: list[AttemptDocument]
+    """The last 50, oldest first."""
+    asked: list[dict[str, Any]]
+    """``ns``, ``attempt``: about which attempts a person was asked, from which task of the graph."""
+    receipt: bytes
+    receipt_type: str
+    """As LangGraph's serializer names it; ``unstorable``: ``receipt`` says why there is none."""
+    receipt_token: str | None
+    """Of the attempt that returned it; null when somebody else knew."""
+    receipt_by: str
+    done_at: datetime
+    more_receipts: list[dict[str, Any]]
+    """Receipts after the first: ``token``, ``type``, ``receipt``, ``at``, ``same``. One that is not the same: it happened twice."""
+    created_at: datetime
+    updated_at: datetime
+
+
 class WorkerDocument(TypedDict, total=False):
     """One incarnation of an agent-step process; ``_id`` is the incarnation id."""
 
@@ -311,3 +376,61 @@ class NodeTimingDocument(TypedDict, total=False):
     node: str
     buckets: dict[str, int]
     """Supersteps by the smallest n for which they took at most 2^n milliseconds."""
+
+
+class SchedulerDocument(TypedDict, total=False):
+    """One scheduler instance; ``_id`` names it (ADR 7)."""
+
+    _id: str
+    expires_at: datetime
+    """By the database's clock."""
+
+
+class FiringMark(TypedDict):
+    """What was decided about one fire time, before it is done."""
+
+    at: datetime
+    start: bool
+    """False: it is skipped, the one before is not finished."""
+    run_id: str
+    thread_id: str
+    new_thread: bool
+
+
+class ScheduleDocument(TypedDict, total=False):
+    """One schedule; ``_id`` is its id (ADR 7)."""
+
+    _id: str
+    tenant: str
+    graph_id: str
+    assistant_id: str
+    thread_id: str | None
+    """``None``: each run gets a new thread."""
+    cron: str
+    timezone: str
+    """IANA name."""
+    payload: bytes
+    """Input, config, ... of the runs, as JSON, packed by ``perdure.chassis.payload``; always inline."""
+    metadata: dict[str, Any]
+    overlap: str
+    """``perdure.registry.cron.Overlap``."""
+    catch_up_s: float
+    """A fire time that was missed by more seconds is not made up."""
+    paused: bool
+    end_at: datetime | None
+    next_at: datetime
+    """The next fire time; absent while paused and after the end."""
+    firing: FiringMark
+    """There while ``next_at`` is being fired."""
+    revision: int
+    """Of its definition: a fire time decided under another one is decided again."""
+    created_at: datetime
+    updated_at: datetime
+    last_fired_at: datetime
+    last_run_id: str
+    last_thread_id: str
+    fired: int
+    skipped: int
+    """Fire times at which the run before was not finished."""
+    missed: int
+    """Fire times that were missed by more than ``catch_up_s``."""

@@ -108,6 +108,11 @@ INDEXES: dict[str, list[IndexModel]] = {
             partialFilterExpression={"status": "open"},
         ),
         IndexModel(
+            [("tenant", ASCENDING), ("status", ASCENDING), ("opened_at", ASCENDING), ("_id", ASCENDING)],
+            name="questions",
+            partialFilterExpression={"question.question": {"$exists": True}},
+        ),
+        IndexModel(
             [("requested_at", ASCENDING)],
             name="validations",
             partialFilterExpression={"status": "open", "kind": "validation"},
@@ -120,6 +125,13 @@ INDEXES: dict[str, list[IndexModel]] = {
     documents.SIGNALS: [
         IndexModel([("thread_id", ASCENDING)], name="free", partialFilterExpression={"state": "free"}),
         IndexModel([("created_at", ASCENDING)], name="unoffered", partialFilterExpression={"offered": False}),
+        IndexModel([("thread_id", ASCENDING), ("created_at", ASCENDING), ("_id", ASCENDING)], name="by_thread"),
+    ],
+    documents.EFFECTS: [
+        IndexModel(
+            [("guards", ASCENDING)], name="guard_once", unique=True, partialFilterExpression={"guards": {"$exists": True}}
+        ),
+        IndexModel([("thread_id", ASCENDING)], name="by_thread"),
     ],
     documents.DEAD_LETTERS: [
         IndexModel([("tenant", ASCENDING), ("died_at", DESCENDING), ("_id", DESCENDING)], name="newest"),

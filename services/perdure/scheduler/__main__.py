@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Coroutine
 from functools import partial
+from typing import Any
 
 from perdure.chassis import mongo
+from perdure.chassis.group_commit import GroupCommit
 from perdure.chassis.health import HealthServer
 from perdure.chassis.kafka.producer import Producer
+from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.service import run_service
+from perdure.chassis.telemetry import logger
+from perdure.registry.signals import Signals
+from perdure.registry.waits import Waits
+from perdure.scheduler.clock import DatabaseClock
 from perdure.scheduler.deadletters import DeadLetters
 from perdure.scheduler.handlers import Lead, Loop, run_loops, sweeping
 from perdure.scheduler.leader import Leadership
 from perdure.scheduler.settings import SchedulerSettings
-from perdure.scheduler.sweeps import Sweeper
+from perdure.scheduler.shares import RENEW_S, Members, Shares
+from perdure.scheduler.sweeps import SOURCE, Sweeper
+from perdure.scheduler.timers import Timers
+from perdure.scheduler.unfinished import Unfinished
+from perdure.schemas.documents import RUNS
+
+log = logger(__name__)
+
+LAST_WRITES_S = 5.0
+"""How long writes on their way may take to arrive, once the scheduler is told to stop."""
 
 
 async def main(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
@@ -21,20 +38,54 @@ async def main(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
     client = mongo.connect(settings.mongodb_uri)
     db = mongo.database(client, settings.mongodb_uri)
     producer = Producer(settings.kafka_bootstrap_servers, settings.instance)
+    availability = Availability()
     lead = Lead(Leadership(db, "sweeps", settings.instance, settings.leader_ttl_s), settings)
+    clock, members = DatabaseClock(db), Members(db, settings.instance)
+    runs = GroupCommit(db[RUNS], availability=availability)
+    waits = Waits(db, runs, producer, availability, SOURCE)
+    signals = Signals(db, waits, availability)
+    timers = Timers(db, waits, clock, Shares(members))
+    unfinished = Unfinished(db, producer, signals, clock)
     dead_letters = DeadLetters(db, settings)
     loops = (
+        Loop("members", RENEW_S, members.renew),
+        Loop("timers", settings.timer_interval_s, timers.turn),
         Loop("lead", settings.sweep_interval_s, lead.renew),
+        Loop("signals", settings.sweep_interval_s, lead.only(unfinished.offer_signals)),
+        Loop("validations", settings.sweep_interval_s, lead.only(unfinished.ask_validator)),
         Loop("dead-letters", 5.0, partial(dead_letters.consume, stopping)),
         Loop("dead-letters-count", 15.0, dead_letters.count),
         Loop("sweeps", settings.sweep_interval_s, sweeping(Sweeper(db, producer, settings), lead)),
     )
     health = HealthServer(settings, {"mongodb": lambda: lead.answering})
     await health.start()
+    await _before_stop(outlast(lambda: mongo.ensure_indexes(db), availability), stopping)
     await run_loops(loops, lead, stopping)
+    await members.leave()
+    await timers.aclose()
+    await _within(asyncio.gather(signals.aclose(), waits.aclose(), runs.close()))
     await producer.close()
     await health.close()
     client.close()
+
+
+async def _before_stop(work: Coroutine[Any, Any, None], stopping: asyncio.Event) -> None:
+    """Await work that may take as long as an outage of the database, unless the service is told to stop."""
+    tasks = asyncio.create_task(work), asyncio.create_task(stopping.wait())
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    if not stopping.is_set():
+        await tasks[0]
+
+
+async def _within(work: Awaitable[Any]) -> None:
+    """Await what is on its way to the database; what does not arrive is done by another instance."""
+    try:
+        async with asyncio.timeout(LAST_WRITES_S):
+            await work
+    except TimeoutError:
+        log.warning("scheduler.writes_left")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""Pure decisions of the scheduler: what a sweep does with an unsettled run (ADR 2)."""
+"""Pure decisions of the scheduler: what a sweep does with an unsettled run (ADR 2), whose work it is, who is asked next (ADR 7)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from hashlib import blake2b
 from typing import Any
 
 
@@ -48,3 +50,44 @@ def decide(
         due = run["thread_id"] not in busy_threads and now - touched >= publish_grace
         return Action.PUBLISH_START if due else Action.NOTHING
     return Action.PUBLISH_EVENTS if now - touched >= settle_grace else Action.NOTHING
+
+
+def rank(key: str, instance: str, others: Iterable[str]) -> int:
+    """How many of ``others`` come before ``instance`` for ``key``, by rendezvous hashing: 0 means that it is its own.
+
+    When an instance comes or goes, only what it gains or loses changes hands.
+    """
+    own = _weight(key, instance)
+    return sum(_weight(key, other) > own for other in others)
+
+
+def _weight(key: str, instance: str) -> bytes:
+    return blake2b(f"{instance}\0{key}".encode(), digest_size=8).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Escalation:
+    """A question goes to the next person."""
+
+    assigned_to: str
+    escalations: int
+    due_at: datetime
+
+
+def escalation_of(wait: Mapping[str, Any], now: datetime) -> Escalation | None:
+    """Who is asked next when a wait's time is over; ``None`` when the clock ends it.
+
+    The next person's time counts from the end of the one before; after an outage in which that is over as well, from now.
+
+    Args:
+        wait: Its document.
+        now: By the database's clock.
+
+    """
+    question = wait.get("question") or {}
+    people, done, expires_s = question.get("escalate_to") or (), wait.get("escalations", 0), question.get("expires_s")
+    if done >= len(people) or not expires_s:
+        return None
+    allowed = timedelta(seconds=expires_s)
+    due_at = wait["due_at"] + allowed
+    return Escalation(people[done], done + 1, due_at if due_at > now else now + allowed)

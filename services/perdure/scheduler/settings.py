@@ -12,6 +12,8 @@ class SchedulerSettings(ServiceSettings):
 
     sweep_interval_s: float = Field(default=1.0, gt=0)
     """Between two sweeps of the leader."""
+    timer_interval_s: float = Field(default=0.1, gt=0, le=1)
+    """Between two looks at the waits and schedules that are due."""
     leader_ttl_s: float = Field(default=10.0, ge=1)
     """A leader that does not renew for so long is followed by another instance."""
     lease_ttl_s: float = Field(default=10.0, ge=1)
