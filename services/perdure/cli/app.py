@@ -6,7 +6,7 @@ from importlib.metadata import version as installed_version
 
 import typer
 
-from perdure.cli import index, local_stack, runs, settings, states, threads, topics
+from perdure.cli import dlq, index, local_stack, runs, settings, states, threads, topics
 from perdure.cli.options import AsJson
 from perdure.cli.output import Output
 
@@ -33,7 +33,7 @@ COMMANDS = {
 }
 GROUPS = {
     "Agents": {"threads": threads.app, "runs": runs.app},
-    "Operation": {"topics": topics.app, "index": index.app},
+    "Operation": {"topics": topics.app, "index": index.app, "dlq": dlq.app},
 }
 
 

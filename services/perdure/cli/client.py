@@ -43,9 +43,15 @@ class Gateway:
         """GET; parameters that are None are left out."""
         return self._call("GET", path, params=params)
 
-    def post(self, *path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
+    def post(
+        self,
+        *path: str,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> Any:
         """POST a JSON body."""
-        return self._call("POST", path, body=body, headers=headers)
+        return self._call("POST", path, params=params, body=body, headers=headers)
 
     def wait_run(self, thread_id: str, run_id: str, timeout_s: float | None) -> dict[str, Any]:
         """Poll a run until it waits or has ended; the pause between two looks grows to two seconds.
