@@ -5,7 +5,7 @@
     SdkError
     ├── WaitError           a wait that cannot be waited for: a mistake in the node
     ├── OutsidePerdure      the node does not run under agent-step
-    └── EffectError         see perdure.sdk.effects
+    └── EffectError         see perdure.sdk.effect_errors
 """
 
 from __future__ import annotations
