@@ -138,6 +138,24 @@ class AssistantSearch(Body):
     offset: int = Field(default=0, ge=0)
 
 
+class SignalCreate(Body):
+    """Send a signal."""
+
+    payload: Any = Field(default=None, description="Any JSON, at most 512 KiB.")
+
+
+class ApprovalAnswer(Body):
+    """Answer a question."""
+
+    answer: Any = Field(description="Any JSON that fits the question's `answer_schema`, at most 512 KiB.")
+    by: str = Field(
+        min_length=1, max_length=256, pattern=r"^[^\x00-\x1f]+$", description="Who answers, as you know them."
+    )
+    action_digest: str | None = Field(
+        default=None, description="The `action_digest` that the person saw: refused if the question has another one."
+    )
+
+
 class Interrupt(BaseModel):
     """What a node passed to ``interrupt()``."""
 
@@ -213,6 +231,70 @@ class ThreadState(BaseModel):
     created_at: str | None
     parent_checkpoint: Checkpoint | None
     interrupts: list[Interrupt]
+
+
+class Signal(BaseModel):
+    """A signal to a thread."""
+
+    signal_id: str
+    thread_id: str
+    name: str
+    state: Literal["free", "taken"] = Field(description="`free`: kept until a wait of its name comes.")
+    delivered: bool = Field(description="Whether it ended a wait.")
+    wait_id: str | None = Field(default=None, description="The wait that it ended or is about to end.")
+    created_at: datetime
+    payload: Any = Field(default=None, description="In lists only; null when larger than 64 KiB.")
+
+
+class SignalPage(BaseModel):
+    """Signals of a thread, oldest first."""
+
+    items: list[Signal]
+    cursor: str | None = Field(description="`after` of the next page; null at the end.")
+
+
+class ApprovalOutcome(BaseModel):
+    """How a question ended."""
+
+    kind: Literal["answer", "due", "signal", "verdict"]
+    at: datetime
+    by: str | None = None
+    answer: Any = Field(default=None, description="Null also when larger than 64 KiB: the waking run has it.")
+    signal: str | None = Field(default=None, description="The signal that came first.")
+
+
+class Approval(BaseModel):
+    """A question to a person."""
+
+    approval_id: str
+    thread_id: str
+    run_id: str = Field(description="The run that asked.")
+    graph_id: str
+    assistant_id: str
+    nodes: list[str]
+    question: str
+    details: dict[str, Any]
+    action: Any = Field(default=None, description="The exact act that a yes allows.")
+    action_digest: str | None
+    answer_schema: dict[str, Any] | None
+    events: list[str] = Field(description="Names of signals that end the wait as well.")
+    assigned_to: str | None
+    escalate_to: list[str]
+    escalations: int = Field(description="How many times it went to the next person.")
+    opened_at: datetime
+    expires_at: datetime | None = Field(description="When it goes to the next person or expires.")
+    status: Literal["open", "answered", "expired", "closed"]
+    outcome: ApprovalOutcome | None
+    ended_at: datetime | None
+    waking_run_id: str | None = Field(description="The run that went on with the outcome.")
+    metadata: Metadata
+
+
+class ApprovalPage(BaseModel):
+    """Questions, oldest first."""
+
+    items: list[Approval]
+    cursor: str | None = Field(description="`after` of the next page; null at the end.")
 
 
 class Graph(BaseModel):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, Field
 
 MEDIA_TYPE = "application/problem+json"
@@ -28,3 +30,5 @@ class Problem(BaseModel):
     detail: str
     instance: str | None = None
     errors: tuple[InvalidField, ...] = ()
+    outcome: dict[str, Any] | None = None
+    """Of a wait that is over: how it ended (``perdure.schemas.http.ApprovalOutcome``)."""

@@ -15,15 +15,20 @@ from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.telemetry import logger
 from perdure.gateway.conditions import Conditions
 from perdure.gateway.context import CONTEXT, Context
+from perdure.gateway.deadletters import DeadLetters
 from perdure.gateway.handlers.system import installed_version
+from perdure.gateway.inbox import Inbox
 from perdure.gateway.middleware import problems
 from perdure.gateway.openapi import SPECIFICATION, describe
+from perdure.gateway.publish import SOURCE
 from perdure.gateway.registry import Registry
 from perdure.gateway.routes import PAGES, ROUTES
 from perdure.gateway.settings import GatewaySettings
 from perdure.gateway.states import States
 from perdure.gateway.store import Store
 from perdure.gateway.watch import RunWatch
+from perdure.registry.signals import Signals
+from perdure.registry.waits import Waits
 
 log = logger(__name__)
 
@@ -67,20 +72,36 @@ async def _tirelessly(name: str, watch: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(RESTART_S)
 
 
+async def _finish_waits(context: Context) -> None:
+    """Wait for the writes about waits and signals, at most the store's time-out."""
+    try:
+        async with asyncio.timeout(context.store.timeout_s):
+            await context.signals.aclose()
+            await context.waits.aclose()
+    except TimeoutError:
+        return  # whoever submitted was told 503, or the scheduler's sweep finishes it
+
+
 async def _open(settings: GatewaySettings) -> AsyncIterator[Context]:
     """Open the adapters, and close them in the opposite order."""
     availability = Availability()
     client = mongo.connect(settings.mongodb_uri, serverSelectionTimeoutMS=SELECTION_TIMEOUT_MS)
     database = mongo.database(client, settings.mongodb_uri)
     store = Store(database, availability, settings.gateway_store_timeout_s)
+    producer = Producer(settings.kafka_bootstrap_servers, f"perdure-gateway-{settings.instance}")
+    waits = Waits(database, store.run_commit, producer, availability, SOURCE)
     context = Context(
         settings=settings,
         store=store,
         states=States(database, availability),
         registry=Registry(store.graphs, settings.gateway_registry_refresh_s),
         watch=RunWatch(store.ended),
-        producer=Producer(settings.kafka_bootstrap_servers, f"perdure-gateway-{settings.instance}"),
+        producer=producer,
         opensearch=OpenSearch(settings.opensearch_url, ca_file=settings.opensearch_ca_file, retries=1),
+        waits=waits,
+        signals=Signals(database, waits, availability),
+        inbox=Inbox(database, store),
+        dead_letters=DeadLetters(database, store, producer),
         conditions=Conditions(availability),
     )
     admin = TopicAdmin(settings.kafka_bootstrap_servers)
@@ -102,6 +123,8 @@ async def _open(settings: GatewaySettings) -> AsyncIterator[Context]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await _finish_waits(context)
+        await context.dead_letters.close()
         await store.close()
         await context.producer.close(FLUSH_S)
         await context.opensearch.close()

@@ -11,11 +11,15 @@ from aiohttp import web
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.opensearch import OpenSearch
 from perdure.gateway.conditions import Conditions
+from perdure.gateway.deadletters import DeadLetters
+from perdure.gateway.inbox import Inbox
 from perdure.gateway.registry import Registry
 from perdure.gateway.settings import GatewaySettings
 from perdure.gateway.states import States
 from perdure.gateway.store import Store
 from perdure.gateway.watch import RunWatch
+from perdure.registry.signals import Signals
+from perdure.registry.waits import Waits
 
 TENANT_HEADER = "Perdure-Tenant"
 
@@ -31,6 +35,10 @@ class Context:
     watch: RunWatch
     producer: Producer
     opensearch: OpenSearch
+    waits: Waits
+    signals: Signals
+    inbox: Inbox
+    dead_letters: DeadLetters
     conditions: Conditions
 
 

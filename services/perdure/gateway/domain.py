@@ -22,6 +22,9 @@ Document = dict[str, Any]
 
 METADATA_LIMIT = 64 * 1024
 METADATA_DEPTH = 32
+PAYLOAD_LIMIT = 512 * 1024
+"""Bytes of JSON of a signal's payload, or of an answer."""
+PAYLOAD_DEPTH = 64
 ACTIVE = [RunStatus.PENDING.value, RunStatus.RUNNING.value]
 PAYLOAD_FIELDS = (
     "input",
@@ -69,15 +72,20 @@ def metadata_problem(metadata: Mapping[str, Any]) -> str | None:
     return _value_problem(metadata, METADATA_DEPTH)
 
 
-def _value_problem(value: Any, depth: int) -> str | None:
-    if depth == 0:
-        return f"nested deeper than {METADATA_DEPTH} levels"
+def payload_problem(payload: Any) -> str | None:
+    """Why this payload or answer cannot be stored, whatever its size; ``None`` if it can."""
+    return _value_problem(payload, PAYLOAD_DEPTH)
+
+
+def _value_problem(value: Any, limit: int, depth: int = 0) -> str | None:
+    if depth == limit:
+        return f"nested deeper than {limit} levels"
     if isinstance(value, dict):
         if any("\0" in key for key in value):
             return "a key holds a NUL character"
-        return next((found for item in value.values() if (found := _value_problem(item, depth - 1))), None)
+        return next((found for item in value.values() if (found := _value_problem(item, limit, depth + 1))), None)
     if isinstance(value, list):
-        return next((found for item in value if (found := _value_problem(item, depth - 1))), None)
+        return next((found for item in value if (found := _value_problem(item, limit, depth + 1))), None)
     if type(value) is int and value not in _INT64:
         return f"{value} does not fit into 64 bits; write it as a string"
     return None

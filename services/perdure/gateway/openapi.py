@@ -98,7 +98,7 @@ def _answer(status: int, answer: type[BaseModel] | tuple[type[BaseModel]] | str)
         "content": {"application/json": {"schema": schema}},
     }
     if status == 202:
-        described["headers"] = {"Location": {"schema": {"type": "string"}, "description": "The run, to poll."}}
+        described["headers"] = {"Location": {"schema": {"type": "string"}, "description": "What to poll."}}
     return described
 
 

@@ -11,6 +11,7 @@ Contract: ``type`` is ``urn:perdure:problem:<name>`` and stable; ``detail`` name
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from perdure.chassis.errors import PerdureError
 from perdure.schemas.problem import InvalidField, Problem
@@ -23,11 +24,21 @@ TITLES: dict[str, tuple[int, str]] = {
     "unknown-thread": (404, "There is no such thread"),
     "unknown-run": (404, "There is no such run"),
     "unknown-graph": (404, "There is no such graph"),
+    "unknown-dead-letter": (404, "There is no such dead letter"),
     "unknown-checkpoint": (404, "There is no such checkpoint"),
+    "unknown-approval": (404, "There is no such question"),
     "method-not-allowed": (405, "This path does not take this method"),
     "thread-exists": (409, "The thread id is taken"),
     "thread-busy": (409, "A run of this thread is active"),
     "run-ended": (409, "The run has ended"),
+    "dead-letter-decided": (409, "Somebody decided about the dead letter already"),
+    "redrive-refused": (409, "The dead letter cannot be redriven"),
+    "signal-conflict": (409, "The idempotency key was used for another signal"),
+    "already-answered": (409, "Somebody answered first"),
+    "approval-expired": (409, "The question has expired"),
+    "approval-closed": (409, "The agent went on without an answer"),
+    "action-mismatch": (409, "The question is about another action"),
+    "broken-question": (409, "The question cannot be answered"),
     "body-too-large": (413, "The body is too large"),
     "unsupported-media-type": (415, "The body must be JSON"),
     "invalid-request": (422, "The request is not valid"),
@@ -37,6 +48,7 @@ TITLES: dict[str, tuple[int, str]] = {
     "internal-error": (500, "The gateway failed"),
     "damaged-state": (500, "The stored state cannot be read"),
     "store-unavailable": (503, "The database does not answer"),
+    "kafka-unavailable": (503, "Kafka does not answer"),
     "search-unavailable": (503, "The search index does not answer"),
     "not-ready": (503, "Not ready yet"),
 }
@@ -54,12 +66,15 @@ class RequestProblem(PerdureError):
         *,
         status: int | None = None,
         headers: Mapping[str, str] | None = None,
+        outcome: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(detail)
         own_status, title = TITLES[name]
         self.status = status or own_status
         self.headers = dict(headers or {})
-        self.problem = Problem(type=URN + name, title=title, status=self.status, detail=detail, errors=tuple(errors))
+        self.problem = Problem(
+            type=URN + name, title=title, status=self.status, detail=detail, errors=tuple(errors), outcome=outcome
+        )
         self.retryable = self.status == 503
 
 
@@ -80,6 +95,11 @@ def unknown_run(thread_id: str, run_id: str) -> RequestProblem:
 def unknown_checkpoint(thread_id: str, checkpoint_id: str) -> RequestProblem:
     """No such checkpoint of this thread."""
     return RequestProblem("unknown-checkpoint", f"Thread {thread_id!r} has no checkpoint {checkpoint_id!r}.")
+
+
+def unknown_approval(approval_id: str) -> RequestProblem:
+    """No such question in the caller's tenant."""
+    return RequestProblem("unknown-approval", f"There is no question {approval_id!r}; GET /approvals lists them.")
 
 
 def invalid(pointer: str, detail: str) -> RequestProblem:

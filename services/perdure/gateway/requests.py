@@ -12,14 +12,17 @@ import orjson
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from perdure.gateway.domain import metadata_problem
+from perdure.gateway.domain import PAYLOAD_LIMIT, metadata_problem, payload_problem
 from perdure.gateway.problems import RequestProblem, invalid, invalid_fields
+from perdure.gateway.waiting import Cursor, read_cursor
 from perdure.schemas.problem import InvalidField
 
 M = TypeVar("M", bound=BaseModel)
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
 IDEMPOTENCY_KEY_LIMIT = 255
+OWN_KEYS = ("wake:", "schedule:")
+"""Runs that Perdure starts itself have keys with these beginnings: the insert of a waking run decides a wait (ADR 6)."""
 _JSON_TYPES = {
     list: "an array",
     str: "a string",
@@ -91,6 +94,34 @@ def require_metadata(metadata: dict[str, Any] | None) -> None:
         raise invalid("/metadata", problem)
 
 
+def require_payload(pointer: str, payload: Any) -> None:
+    """Refuse a signal's payload or an answer that cannot be stored.
+
+    Raises:
+        RequestProblem: ``body-too-large`` or ``invalid-request``.
+
+    """
+    size = len(orjson.dumps(payload))
+    if size > PAYLOAD_LIMIT:
+        raise RequestProblem(
+            "body-too-large",
+            f"{pointer} has {size} bytes as JSON; the limit is {PAYLOAD_LIMIT}. Store large values elsewhere and pass a "
+            "reference.",
+            (InvalidField(pointer=pointer, detail=f"larger than {PAYLOAD_LIMIT} bytes as JSON"),),
+        )
+    if problem := payload_problem(payload):
+        raise invalid(pointer, problem)
+
+
+def run_key(request: web.Request) -> str | None:
+    """The ``Idempotency-Key`` of a run, or ``None``; those that Perdure gives its own runs are refused."""
+    key = idempotency_key(request)
+    if key is not None and key.startswith(OWN_KEYS):
+        detail = f"must not begin with {' or '.join(OWN_KEYS)}: runs that Perdure starts itself have such keys"
+        raise invalid(f"header:{IDEMPOTENCY_KEY}", detail)
+    return key
+
+
 def idempotency_key(request: web.Request) -> str | None:
     """The ``Idempotency-Key`` header, or ``None``."""
     key = request.headers.get(IDEMPOTENCY_KEY)
@@ -136,6 +167,17 @@ def query_bool(request: web.Request, name: str) -> bool:
     if text not in TRUE | FALSE:
         raise invalid(f"query:{name}", f"{text!r} is neither true nor false")
     return text in TRUE
+
+
+def query_cursor(request: web.Request, name: str) -> Cursor | None:
+    """A query parameter that continues a list, or absent."""
+    text = request.query.get(name)
+    if text is None:
+        return None
+    cursor = read_cursor(text)
+    if cursor is None:
+        raise invalid(f"query:{name}", "is no cursor of an earlier page")
+    return cursor
 
 
 def query_choice(request: web.Request, name: str, choices: Sequence[str]) -> str | None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from aiohttp import web
 from pydantic import BaseModel
 
-from perdure.gateway.handlers import graphs, runs, search, states, system, threads
-from perdure.schemas import http
+from perdure.gateway.handlers import approvals, deadletters, graphs, runs, search, signals, states, system, threads
+from perdure.schemas import deadletter_http, http
 
 Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -46,6 +46,11 @@ class Route:
     problems: tuple[str, ...] = field(default=())
 
 
+def page_of(default: int, highest: int) -> Parameter:
+    """How many entries of a list."""
+    return Parameter("limit", {"type": "integer", "minimum": 1, "maximum": highest, "default": default})
+
+
 TEXT, FLAG = {"type": "string"}, {"type": "boolean"}
 LIMIT = Parameter("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 10})
 OFFSET = Parameter("offset", {"type": "integer", "minimum": 0, "default": 0})
@@ -57,11 +62,15 @@ KEY = Parameter(
     "The same key with the same request answers the run that it started, with `Idempotent-Replayed: true`.",
     "header",
 )
+SIGNAL_KEY = Parameter(
+    "Idempotency-Key", KEY.schema, "The same key with the same request answers the signal that it sent.", "header"
+)
 TRACE = Parameter("traceparent", TEXT, "W3C trace context; made when absent.", "header")
 STATUS = Parameter(
     "status", {"enum": ["pending", "running", "interrupted", "success", "error", "timeout", "cancelled"]}
 )
 BODY = ("malformed-json", "body-too-large", "unsupported-media-type")
+AFTER = Parameter("after", TEXT, "The `cursor` of the page before.")
 START = (*BODY, "unknown-graph", "idempotency-conflict", "not-supported", "not-ready")
 
 # fmt: off
@@ -137,6 +146,70 @@ ROUTES: tuple[Route, ...] = (
             Parameter("action", {"enum": ["interrupt", "rollback"]}, "rollback is not supported yet."),
         ),
         problems=("unknown-run", "run-ended", "not-supported"),
+    ),
+    Route(
+        "POST", "/threads/{thread_id}/signals/{name}", signals.send, "sendSignal",
+        "Send a signal; it is kept until a wait of its name takes it", "Waits", {202: http.Signal}, http.SignalCreate,
+        (SIGNAL_KEY,), (*BODY, "unknown-thread", "signal-conflict"),
+    ),
+    Route(
+        "GET", "/threads/{thread_id}/signals", signals.list_signals, "listSignals", "Signals of a thread, oldest first",
+        "Waits", {200: http.SignalPage},
+        parameters=(page_of(20, 100), AFTER, Parameter("state", {"enum": ["free", "taken"]})),
+        problems=("unknown-thread",),
+    ),
+    Route(
+        "GET", "/approvals", approvals.list_approvals, "listApprovals", "Questions to people, oldest first", "Waits",
+        {200: http.ApprovalPage},
+        parameters=(
+            page_of(20, 200), AFTER,
+            Parameter("status", {"enum": ["open", "answered", "expired", "closed", "all"], "default": "open"}),
+            Parameter("assigned_to", TEXT, "Only those that this person or group is asked now."),
+            Parameter("thread_id", TEXT, "Only those of this thread."),
+            Parameter("graph", TEXT, "Only those of this graph: a graph id or an assistant id."),
+        ),
+    ),
+    Route(
+        "GET", "/approvals/{approval_id}", approvals.get, "getApproval", "A question", "Waits", {200: http.Approval},
+        problems=("unknown-approval",),
+    ),
+    Route(
+        "POST", "/approvals/{approval_id}", approvals.answer, "answerApproval",
+        "Answer a question and wake its agent; 200 for a repeat of the answer that did", "Waits",
+        {200: http.Approval, 202: http.Approval}, http.ApprovalAnswer,
+        problems=(
+            *BODY, "unknown-approval", "already-answered", "approval-expired", "approval-closed", "action-mismatch",
+            "broken-question",
+        ),
+    ),
+    Route(
+        "GET", "/dead-letters", deadletters.list_letters, "listDeadLetters", "Dead letters, newest first",
+        "Dead letters", {200: deadletter_http.DeadLetterPage},
+        parameters=(
+            page_of(50, 1000), Parameter("cursor", TEXT, "The `cursor` of the page before."),
+            Parameter("state", {"enum": ["open", "redriven", "dropped"]}),
+            *(Parameter(name, TEXT) for name in ("topic", "reason", "type", "thread_id")),
+        ),
+    ),
+    Route(
+        "GET", "/dead-letters/{letter_id}", deadletters.get, "getDeadLetter", "A dead letter and its record",
+        "Dead letters", {200: deadletter_http.DeadLetterContent}, problems=("unknown-dead-letter",),
+    ),
+    Route(
+        "POST", "/dead-letters/{letter_id}/redrive", deadletters.redrive, "redriveDeadLetter",
+        "Send the record to its topic again, as it was", "Dead letters", {200: deadletter_http.DeadLetter},
+        deadletter_http.Decision, (Parameter("force", FLAG, "Also when it was redriven or dropped."),),
+        (*BODY, "unknown-dead-letter", "dead-letter-decided", "redrive-refused", "kafka-unavailable"),
+    ),
+    Route(
+        "POST", "/dead-letters/redrive", deadletters.redrive_many, "redriveDeadLetters",
+        "Redrive open dead letters, the oldest first", "Dead letters", {200: deadletter_http.RedrivenMany},
+        deadletter_http.RedriveMany, problems=(*BODY, "kafka-unavailable"),
+    ),
+    Route(
+        "POST", "/dead-letters/{letter_id}/drop", deadletters.drop, "dropDeadLetter", "Give a dead letter up",
+        "Dead letters", {200: deadletter_http.DeadLetter}, deadletter_http.Decision,
+        problems=(*BODY, "unknown-dead-letter", "dead-letter-decided"),
     ),
     Route(
         "GET", "/search", search.search, "search", "Full-text and structured search over past states", "Search",

@@ -39,23 +39,24 @@ class Store:
 
     def __init__(self, database: Database, availability: Availability, timeout_s: float) -> None:
         self.availability = availability
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._database = database
         self._threads = database[THREADS]
         self._runs = database[RUNS]
         self._payloads = database[PAYLOADS]
         self._graphs = database[GRAPHS]
         self._thread_commit = GroupCommit(self._threads, availability=availability)
-        self._run_commit = GroupCommit(self._runs, availability=availability)
+        self.run_commit = GroupCommit(self._runs, availability=availability)
+        """Shared with the waits, whose waking runs go the same way."""
         self._payload_commit = GroupCommit(self._payloads, availability=availability)
         self._thread_reads: GroupRead[str, Document] = GroupRead(self._by_id(self._threads), availability=availability)
         self._run_reads: GroupRead[str, Document] = GroupRead(self._by_id(self._runs), availability=availability)
 
     async def close(self) -> None:
         """Refuse new writes and wait for those that were submitted, at most the store's time-out."""
-        commits = (self._thread_commit, self._run_commit, self._payload_commit)
+        commits = (self._thread_commit, self.run_commit, self._payload_commit)
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self.timeout_s):
                 await asyncio.gather(*(commit.close() for commit in commits))
         except TimeoutError:
             return  # whoever submitted was told 503
@@ -68,7 +69,7 @@ class Store:
 
         """
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self.timeout_s):
                 return await work
         except TimeoutError:
             raise store_unavailable() from None
@@ -83,13 +84,23 @@ class Store:
         task = asyncio.ensure_future(work)
         try:
             for _ in range(PATIENCE):
-                done, _ = await asyncio.wait({task}, timeout=self._timeout_s)
+                done, _ = await asyncio.wait({task}, timeout=self.timeout_s)
                 if done:
                     return task.result()
                 self.require_available()
             raise store_unavailable()
         finally:
             task.cancel()
+
+    async def read(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """One operation on the database, repeated through an outage for as long as the time-out lasts.
+
+        Raises:
+            RequestProblem: ``store-unavailable``.
+
+        """
+        self.require_available()
+        return await self.within(outlast(operation, self.availability))
 
     def require_available(self) -> None:
         """Raise ``store-unavailable`` while an outage is known."""
@@ -138,31 +149,31 @@ class Store:
 
     async def run_of_key(self, tenant: str, key: str) -> Document | None:
         """The run that was registered with this idempotency key."""
-        return await self._read(lambda: self._runs.find_one({"tenant": tenant, "idempotency_key": key}))
+        return await self.read(lambda: self._runs.find_one({"tenant": tenant, "idempotency_key": key}))
 
     async def is_busy(self, thread_id: str) -> bool:
         """Whether a run of the thread is pending or running."""
         query = {"thread_id": thread_id, "status": {"$in": ACTIVE}}
-        return await self._read(lambda: self._runs.find_one(query, {"_id": 1})) is not None
+        return await self.read(lambda: self._runs.find_one(query, {"_id": 1})) is not None
 
     async def runs(self, thread_id: str, tenant: str, *, status: str | None, limit: int, offset: int) -> list[Document]:
         """Runs of a thread, newest first."""
         query: Document = {"thread_id": thread_id, "tenant": tenant}
         if status is not None:
             query["status"] = status
-        return await self._read(lambda: self._runs.find(query).sort("_id", -1).skip(offset).limit(limit).to_list(None))
+        return await self.read(lambda: self._runs.find(query).sort("_id", -1).skip(offset).limit(limit).to_list(None))
 
     async def ended(self, run_ids: Sequence[str]) -> set[str]:
         """Those of the runs that are not active any more (or do not exist)."""
         query = {"_id": {"$in": list(run_ids)}, "status": {"$in": ACTIVE}}
-        active = await self._read(lambda: self._runs.find(query, {"_id": 1}).to_list(None))
+        active = await self.read(lambda: self._runs.find(query, {"_id": 1}).to_list(None))
         return set(run_ids) - {found["_id"] for found in active}
 
     async def request_cancel(self, run_id: str, thread_id: str, tenant: str, moment: datetime) -> bool:
         """Ask for the end of an active run; false when it is not active. The first request's time is kept."""
         query = {"_id": run_id, "thread_id": thread_id, "tenant": tenant, "status": {"$in": ACTIVE}}
         change = {"$min": {"cancel_requested_at": moment}}
-        result = await self._read(lambda: self._runs.update_one(query, change))
+        result = await self.read(lambda: self._runs.update_one(query, change))
         return bool(result.matched_count)
 
     async def kwargs(self, run: Mapping[str, Any]) -> Any:
@@ -178,7 +189,7 @@ class Store:
 
     async def graphs(self) -> list[GraphDocument]:
         """All registered graphs."""
-        found = await self._read(lambda: self._graphs.find({}).to_list(None))
+        found = await self.read(lambda: self._graphs.find({}).to_list(None))
         return cast("list[GraphDocument]", found)
 
     async def _insert_thread(self, thread: ThreadDocument) -> bool:
@@ -206,7 +217,7 @@ class Store:
 
     async def _insert_run(self, run: RunDocument) -> None:
         try:
-            await self._run_commit.write(inserts=[run], nbytes=1024 + len(run["payload"]))
+            await self.run_commit.write(inserts=[run], nbytes=1024 + len(run["payload"]))
         except DuplicateKey as error:
             if "idempotency_key" in error.index:
                 raise IdempotencyTaken from error
@@ -216,10 +227,6 @@ class Store:
         self.require_available()
         found = await self.within(reads.get(key))
         return found if found is not None and found["tenant"] == tenant else None
-
-    async def _read(self, operation: Callable[[], Awaitable[T]]) -> T:
-        self.require_available()
-        return await self.within(outlast(operation, self.availability))
 
     @staticmethod
     def _by_id(collection: Any) -> Callable[[Sequence[str]], Awaitable[Mapping[str, Document]]]:

@@ -20,13 +20,13 @@ from perdure.gateway.middleware import tenant_of
 from perdure.gateway.problems import RequestProblem, invalid, not_supported, unknown_run, unknown_thread
 from perdure.gateway.publish import SOURCE, cancel_record, publish
 from perdure.gateway.requests import (
-    idempotency_key,
     query_bool,
     query_choice,
     query_float,
     query_int,
     read_body,
     require_metadata,
+    run_key,
 )
 from perdure.gateway.store import IdempotencyTaken
 from perdure.registry.runs import new_id, now, publish_start, run_document
@@ -107,7 +107,7 @@ async def _start(request: web.Request, thread_id: str | None) -> web.Response:
     tenant = tenant_of(request)
     wanted, body = await read_body(request, RunCreate)
     _require_supported(wanted)
-    key = idempotency_key(request)
+    key = run_key(request)
     digest = domain.request_digest(request.path, body) if key is not None else None
     graph = await context.registry.resolve(wanted.assistant_id)
     thread, new_thread = await _thread_for(context, thread_id, tenant, wanted)

@@ -1,0 +1,208 @@
+"""Signals and questions as the gateway stores, filters and shows them: pure functions.
+
+Contract: no I/O. Documents are those of ``perdure.schemas.documents``; views have the shapes of ``perdure.schemas.http``.
+A question is a wait that holds one; its status tells an answer from what else may have ended it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID, uuid5
+
+from perdure.chassis.payload import pack, unpack
+from perdure.registry.runs import new_id
+from perdure.registry.signals import FREE, TAKEN
+from perdure.registry.waits import Woken
+from perdure.schemas.documents import SignalDocument, WaitStatus
+from perdure.schemas.waits import SIGNAL_NAME_PATTERN, OutcomeKind, digest
+
+Document = dict[str, Any]
+Cursor = tuple[datetime, str]
+
+OPEN, ANSWERED, EXPIRED, CLOSED, ALL = "open", "answered", "expired", "closed", "all"
+STATUSES: Final = (OPEN, ANSWERED, EXPIRED, CLOSED, ALL)
+SIGNAL_STATES: Final = (FREE, TAKEN)
+SIGNALS_OF_KEYS: Final = UUID("f1b4b9a2-6a0c-5c0e-9d0a-3e2d0c7b8a51")
+"""Namespace of the ids of signals that were sent with a key. Stored in ids: never change it."""
+LISTED_PAYLOAD_BYTES: Final = 64 * 1024
+
+_NAME = re.compile(SIGNAL_NAME_PATTERN.removesuffix("$"))
+_ELSE = [OutcomeKind.SIGNAL.value, OutcomeKind.VERDICT.value]
+
+
+def is_signal_name(text: str) -> bool:
+    """Whether ``text`` may name a signal."""
+    return _NAME.fullmatch(text) is not None
+
+
+def signal_id(tenant: str, thread_id: str, key: str | None) -> str:
+    """The id of a new signal: derived from its key, so that the same key is the same document. Never change this format."""
+    return new_id() if key is None else str(uuid5(SIGNALS_OF_KEYS, f"{tenant}\0{thread_id}\0{key}"))
+
+
+def signal_document(
+    *, tenant: str, thread_id: str, name: str, payload: Any, key: str | None, request: str, moment: datetime
+) -> SignalDocument:
+    """A new signal; ``request`` is the digest of what was asked for."""
+    return {
+        "_id": signal_id(tenant, thread_id, key),
+        "tenant": tenant,
+        "thread_id": thread_id,
+        "name": name,
+        "payload": pack(payload).inline,
+        "created_at": moment,
+        "state": FREE,
+        "taken_by": None,
+        "offered": False,
+        "digest": request,
+    }
+
+
+def signal_view(signal: Mapping[str, Any]) -> Document:
+    """A signal as clients see it, without its payload."""
+    return {
+        "signal_id": signal["_id"],
+        "thread_id": signal["thread_id"],
+        "name": signal["name"],
+        "state": signal["state"],
+        "delivered": signal["state"] == TAKEN and bool(signal["offered"]),
+        "wait_id": signal.get("taken_by"),
+        "created_at": signal["created_at"],
+    }
+
+
+def listed_signal(signal: Mapping[str, Any]) -> Document:
+    """A signal in a list: with its payload, unless that is large."""
+    small = len(signal["payload"]) <= LISTED_PAYLOAD_BYTES
+    return {**signal_view(signal), "payload": unpack(signal["payload"]) if small else None}
+
+
+def approvals_query(
+    tenant: str,
+    *,
+    status: str,
+    thread_id: str | None = None,
+    graph: str | None = None,
+    assigned_to: str | None = None,
+    after: Cursor | None = None,
+) -> Document:
+    """The filter for questions; ``graph`` is a graph id or an assistant id."""
+    query: Document = {"tenant": tenant, "question.question": {"$exists": True}}
+    query |= {
+        name: value for name, value in (("thread_id", thread_id), ("assigned_to", assigned_to)) if value is not None
+    }
+    parts: list[Document] = [_STATUS[status]] if _STATUS[status] else []
+    if graph is not None:
+        parts.append({"$or": [{"graph_id": graph}, {"assistant_id": graph}]})
+    if after is not None:
+        parts.append(later_than("opened_at", after))
+    return {**query, "$and": parts} if parts else query
+
+
+_STATUS: Final[Mapping[str, Document]] = {
+    OPEN: {"status": WaitStatus.OPEN.value},
+    ANSWERED: {"status": WaitStatus.ANSWERED.value, "outcome.kind": OutcomeKind.ANSWER.value},
+    EXPIRED: {"status": WaitStatus.ANSWERED.value, "outcome.kind": OutcomeKind.DUE.value},
+    CLOSED: {
+        "$or": [
+            {"status": WaitStatus.CLOSED.value},
+            {"status": WaitStatus.ANSWERED.value, "outcome.kind": {"$in": _ELSE}},
+        ]
+    },
+    ALL: {},
+}
+
+
+def approval_status(wait: Mapping[str, Any]) -> str:
+    """What became of a question."""
+    if wait["status"] != WaitStatus.ANSWERED.value:
+        return OPEN if wait["status"] == WaitStatus.OPEN.value else CLOSED
+    kind = (wait.get("outcome") or {}).get("kind")
+    return {OutcomeKind.ANSWER.value: ANSWERED, OutcomeKind.DUE.value: EXPIRED}.get(str(kind), CLOSED)
+
+
+def approval_view(wait: Mapping[str, Any]) -> Document:
+    """A question as clients see it."""
+    question = wait["question"]
+    return {
+        "approval_id": wait["_id"],
+        "thread_id": wait["thread_id"],
+        "run_id": wait["run_id"],
+        "graph_id": wait["graph_id"],
+        "assistant_id": wait["assistant_id"],
+        "nodes": wait.get("nodes") or [],
+        "question": question["question"],
+        "details": question.get("details") or {},
+        "action": question.get("action"),
+        "action_digest": question.get("action_digest"),
+        "answer_schema": question.get("answer_schema"),
+        "events": wait.get("events") or [],
+        "assigned_to": wait.get("assigned_to"),
+        "escalate_to": list(question.get("escalate_to") or ()),
+        "escalations": wait.get("escalations", 0),
+        "opened_at": wait["opened_at"],
+        "expires_at": wait.get("due_at"),
+        "status": approval_status(wait),
+        "outcome": outcome_view(wait["outcome"]) if wait.get("outcome") else None,
+        "ended_at": wait.get("ended_at"),
+        "waking_run_id": wait.get("woken_by"),
+        "metadata": wait.get("metadata") or {},
+    }
+
+
+def outcome_view(outcome: Mapping[str, Any]) -> Document:
+    """How a question ended."""
+    answered = outcome["kind"] == OutcomeKind.ANSWER.value
+    return {
+        "kind": outcome["kind"],
+        "at": outcome["at"],
+        "by": outcome.get("by"),
+        "answer": outcome.get("payload") if answered else None,
+        "signal": outcome.get("name"),
+    }
+
+
+def as_woken(wait: Mapping[str, Any], woken: Woken) -> Document:
+    """A wait's document as its waking run decided it, whatever the projection says yet."""
+    ended = {
+        "status": WaitStatus.ANSWERED.value,
+        "outcome": woken.outcome.value(),
+        "woken_by": woken.run["_id"],
+        "ended_at": woken.outcome.at,
+    }
+    return {**{name: value for name, value in wait.items() if name != "due_at"}, **ended}
+
+
+def is_repeat(woken: Woken, by: str, answer: Any) -> bool:
+    """Whether this answer is the very one that ended the wait, sent once more."""
+    outcome = woken.outcome
+    return outcome.kind is OutcomeKind.ANSWER and outcome.by == by and digest(outcome.payload) == digest(answer)
+
+
+def later_than(field: str, cursor: Cursor) -> Document:
+    """The filter for what comes after a cursor in the order of ``field`` and id."""
+    moment, identity = cursor
+    return {"$or": [{field: {"$gt": moment}}, {field: moment, "_id": {"$gt": identity}}]}
+
+
+def cursor_of(found: Sequence[Mapping[str, Any]], field: str, limit: int) -> str | None:
+    """The cursor behind the first ``limit`` documents; ``None`` when there are no more."""
+    if len(found) <= limit:
+        return None
+    last = found[limit - 1]
+    return base64.urlsafe_b64encode(f"{last[field].isoformat()} {last['_id']}".encode()).decode()
+
+
+def read_cursor(text: str) -> Cursor | None:
+    """What :func:`cursor_of` wrote; ``None`` for anything else."""
+    try:
+        moment, found, identity = base64.b64decode(text, altchars=b"-_", validate=True).decode().partition(" ")
+        cursor = datetime.fromisoformat(moment), identity
+    except (binascii.Error, ValueError):
+        return None
+    return cursor if found and cursor[0].tzinfo is not None else None

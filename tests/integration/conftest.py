@@ -1,0 +1,116 @@
+"""A gateway with threads that wait, without the services that would wake them: ``waiting``."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import httpx
+import pytest
+from aiohttp import web
+
+from perdure.chassis import mongo
+from perdure.chassis.kafka.admin import TopicAdmin
+from perdure.gateway.app import make_app
+from perdure.gateway.settings import GatewaySettings
+from perdure.registry.runs import assistant_id_of, new_id, now
+from perdure.registry.waits import wait_documents
+from perdure.schemas import topics
+from perdure.schemas.events import InterruptInfo
+from perdure.schemas.problem import Problem
+from perdure.schemas.waits import Question, Wait, WaitKind, digest
+
+READY_S = 20.0
+
+
+@dataclass
+class Waiting:
+    """A gateway on a free port, with a database of its own."""
+
+    url: str
+    database: mongo.Database
+    http: httpx.AsyncClient
+
+    async def thread(self, tenant: str = "default") -> str:
+        made = await self.http.post("/threads", json={}, headers={"Perdure-Tenant": tenant})
+        assert made.status_code == 200, made.text
+        return str(made.json()["thread_id"])
+
+    async def wait(self, wait: Wait, *, tenant: str = "default", graph: str = "agent", **fields: Any) -> dict[str, Any]:
+        """What agent-step stores when a run ends at a wait; ``fields`` are set in its document."""
+        run = {
+            "_id": new_id(),
+            "tenant": tenant,
+            "thread_id": fields.pop("thread_id", None) or await self.thread(tenant),
+            "graph_id": graph,
+            "graph_version": "v1",
+            "assistant_id": assistant_id_of(graph),
+            "metadata": {"team": "red"},
+        }
+        interrupt = InterruptInfo(id=uuid.uuid4().hex, value=wait.value())
+        (document,) = wait_documents(run, [interrupt], ["asks"], now())
+        stored: dict[str, Any] = {**document, **fields}
+        await self.database.waits.insert_one(stored)
+        return stored
+
+    async def question(
+        self,
+        schema: dict[str, Any] | None = None,
+        *,
+        action: Any = None,
+        events: tuple[str, ...] = (),
+        due_at: datetime | None = None,
+        **fields: Any,
+    ) -> dict[str, Any]:
+        asked = Question(
+            question="May I?",
+            answer_schema=schema,
+            details={"why": "because"},
+            action=action,
+            action_digest=digest(action) if action is not None else None,
+        )
+        wait = Wait(kind=WaitKind.APPROVAL, question=asked, events=events, due_at=due_at)
+        return await self.wait(wait, **fields)
+
+    async def answer(self, wait: dict[str, Any], answer: Any, by: str = "ann", **more: Any) -> httpx.Response:
+        return await self.http.post(f"/approvals/{wait['_id']}", json={"answer": answer, "by": by} | more)
+
+
+def problem_of(response: httpx.Response, status: int, name: str) -> Problem:
+    assert response.status_code == status, response.text
+    problem = Problem.model_validate_json(response.content)
+    assert problem.type == f"urn:perdure:problem:{name}"
+    return problem
+
+
+@pytest.fixture(name="problem_of")
+def _problem_of() -> Any:
+    return problem_of
+
+
+@pytest.fixture(scope="module")
+async def waiting(mongodb_uri: str, kafka_bootstrap: str) -> AsyncIterator[Waiting]:
+    await TopicAdmin(kafka_bootstrap).apply(topics.ALL)
+    uri = mongodb_uri.rsplit("/", 1)[0] + f"/waiting_{uuid.uuid4().hex}"
+    client = mongo.connect(uri)
+    settings = GatewaySettings(
+        mongodb_uri=uri, kafka_bootstrap_servers=kafka_bootstrap, opensearch_url="http://127.0.0.1:9"
+    )
+    runner = web.AppRunner(make_app(settings), access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with httpx.AsyncClient(base_url=url, timeout=30) as http:
+        deadline = time.monotonic() + READY_S
+        while (await http.get("/ready")).status_code != 200:
+            assert time.monotonic() < deadline, "the gateway is not ready"
+            await asyncio.sleep(0.05)
+        yield Waiting(url, mongo.database(client, uri), http)
+    await runner.cleanup()
+    await client.drop_database(mongo.database_name(uri))
+    client.close()
