@@ -29,6 +29,23 @@ from perdure.schemas.events import (
     ThreadStuck,
 )
 from perdure.schemas.message import Message
+from perdure.schemas.validation import (
+    Absolute,
+    FetcherSource,
+    Finding,
+    HttpSource,
+    MongoSource,
+    NewerThan,
+    OpenSearchSource,
+    Premise,
+    PremisesValidated,
+    Range,
+    Relative,
+    UnchangedHash,
+    ValidatePremises,
+    Verdict,
+    VerdictOutcome,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / golden.FOLDER
@@ -42,6 +59,54 @@ MINIMAL = ADDRESSED | {"graph_id": "audit", "assistant_id": "audit", "seq": 0, "
 FULL = MINIMAL | {"graph_version": "b2:5f3a", "seq": 7, "epoch": 2, "metadata": {"käufer": "Zoë", "tags": [1, None]}}
 ERROR = ErrorInfo(
     type="httpx.ReadTimeout", message='no answer from "shop"\nwithin 30 s', node="fetch", traceback="Traceback ..."
+)
+
+WAIT = f"{THREAD}:4b1c9a7e5d2f8063"
+ASKED = ADDRESSED | {"wait_id": WAIT}
+DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+PREMISES = (
+    Premise(
+        name="price",
+        source=HttpSource(url="https://quotes.example.com/ACME", headers={"Authorization": "${PERDURE_SOURCE_QUOTES}"}),
+        pointer="/price",
+        believed=10,
+        rule=Relative(tolerance=0.01),
+        timeout_s=2.5,
+        attempts=5,
+        on_violation="ask",
+        on_unknown="ask",
+    ),
+    Premise(
+        name="order",
+        source=MongoSource(
+            connection="crm", collection="orders", filter={"_id": {"$oid": "6531e2a0c1d2e3f405162738"}}, sort={"at": -1}
+        ),
+        pointer="/status",
+        believed="öpen",
+    ),
+    Premise(
+        name="seen",
+        source=OpenSearchSource(connection="shop", index="orders", body={"query": {"match_all": {}}}),
+        pointer="/hits/hits/0/_source/at",
+        rule=NewerThan(max_age_s=60.0, than=WHEN),
+    ),
+    Premise(name="stock", source=FetcherSource(name="stock", arguments={"sku": 7}), rule=Range(low=1.0, high=9.5)),
+    Premise(name="text", source=FetcherSource(name="text"), believed=DIGEST, rule=UnchangedHash()),
+    Premise(name="weight", source=FetcherSource(name="weight"), believed=1.5, rule=Absolute(tolerance=0.1)),
+)
+FINDINGS = (
+    Finding(
+        name="price",
+        holds=False,
+        believed=10,
+        fresh=12,
+        drift=2.0,
+        reason="believed 10, found 12: more than 1 % away",
+        read_at=WHEN,
+        attempts=2,
+        outcome=VerdictOutcome.STALE,
+    ),
+    Finding(name="order", holds=None, reason="no answer", read_at=WHEN, outcome=VerdictOutcome.UNKNOWN),
 )
 
 SAMPLES: dict[str, Message] = {
@@ -77,6 +142,18 @@ SAMPLES: dict[str, Message] = {
     "perdure.run.failed.v1.minimal": RunFailed(**MINIMAL, error=ErrorInfo(type="perdure.GraphUnknown", message="x")),
     "perdure.run.timed_out.v1": RunTimedOut(**FULL, checkpoint_id=CHECKPOINT, next=("fetch",), error=ERROR),
     "perdure.run.cancelled.v1": RunCancelled(**FULL, checkpoint_id=CHECKPOINT, next=("fetch",)),
+    "perdure.validation.requested.v1": ValidatePremises(
+        **ASKED, premises=PREMISES, action_digest=DIGEST, verdict_expires_s=60.0, due_at=WHEN
+    ),
+    "perdure.validation.requested.v1.minimal": ValidatePremises(
+        **ASKED, premises=PREMISES[4:5], action_digest=DIGEST, verdict_expires_s=1.5
+    ),
+    "perdure.validation.done.v1": PremisesValidated(
+        **ASKED,
+        verdict=Verdict(
+            outcome=VerdictOutcome.STALE, findings=FINDINGS, action_digest=DIGEST, read_at=WHEN, expires_at=WHEN
+        ),
+    ),
     "perdure.run.started.v1.expected": RunStarted(**FULL, worker_id="host-1-42", expected_by=WHEN),
     "perdure.checkpoint.saved.v1.expected": CheckpointSaved(
         **MINIMAL, checkpoint_id=CHECKPOINT, step=0, source="loop", next=("Login",), expected_by=WHEN

@@ -162,5 +162,17 @@ def _payloads() -> Json:
     _, found = models_json_schema(
         [(m, "validation") for m in ALL.values()], ref_template="#/components/schemas/{model}"
     )
-    schemas: Json = found["$defs"]
+    schemas: Json = _named_discriminators(found["$defs"])
     return schemas
+
+
+def _named_discriminators(schema: Any) -> Any:
+    """A schema with AsyncAPI's discriminator, which is only the name of the property (OpenAPI's is an object)."""
+    if isinstance(schema, list):
+        return [_named_discriminators(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: _named_discriminators(value) for key, value in schema.items()}
+    if isinstance(found.get("discriminator"), dict) and "propertyName" in found["discriminator"]:
+        found["discriminator"] = found["discriminator"]["propertyName"]
+    return found
