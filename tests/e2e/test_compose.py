@@ -120,7 +120,7 @@ class Place:
             "mongodb://mongo:27017/perdure?replicaSet=rs0": addresses["PERDURE_MONGODB_URI"],
             "http://opensearch:9200": addresses["PERDURE_OPENSEARCH_URL"],
         }
-        self._ports = {port: str(free_port()) for port in ("8123", "8124", "8125", "8126")}
+        self._ports = {port: str(free_port()) for port in ("8123", "8124", "8125", "8126", "8127")}
 
     def environment(self, service: Mapping[str, Any]) -> dict[str, str]:
         mounted = {

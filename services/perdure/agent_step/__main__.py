@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 
-from perdure.agent_step import metrics
+from perdure.agent_step import metrics, verdicts
 from perdure.agent_step.claims import Claims
 from perdure.agent_step.endings import Endings
 from perdure.agent_step.graphs import ServedGraph, load_graphs
@@ -28,12 +28,13 @@ from perdure.chassis.telemetry import logger
 from perdure.checkpoint import PerdureSaver
 from perdure.registry.signals import Signals
 from perdure.registry.waits import Waits
-from perdure.schemas import commands, documents, topics
+from perdure.schemas import commands, documents, topics, validation
 from perdure.sdk.context import SdkContext
 
 log = logger(__name__)
 
 GROUP = "perdure.agent-step"
+VERDICTS_GROUP = "perdure.agent-step.verdicts"
 
 EVENTS_LINGER_MS = 10
 """Events are collected so long before they are sent: fewer, larger requests. Commands go at once."""
@@ -88,30 +89,48 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
     saver.availability.on_outage(
         lambda down: log.warning("database.lost") if down else log.warning("database.regained")
     )
-    consumer = Consumer(
-        settings.kafka_bootstrap_servers,
-        settings.instance,
-        Subscription(topics.COMMANDS, GROUP, commands.COMMANDS, batch=settings.max_open_runs),
-        partial(handle, worker),
-        producer,
-        room=worker.room,
+    consumers = (
+        Consumer(
+            settings.kafka_bootstrap_servers,
+            settings.instance,
+            Subscription(topics.COMMANDS, GROUP, commands.COMMANDS, batch=settings.max_open_runs),
+            partial(handle, worker),
+            producer,
+            room=worker.room,
+        ),
+        Consumer(
+            settings.kafka_bootstrap_servers,
+            settings.instance,
+            Subscription(topics.VERDICTS, VERDICTS_GROUP, validation.VERDICTS),
+            partial(verdicts.handle, waits),
+            producer,
+        ),
     )
-    health = HealthServer(settings, {"kafka": lambda: consumer.ready, "mongodb": lambda: saver.availability.available})
+    health = HealthServer(
+        settings,
+        {
+            "kafka": lambda: all(consumer.ready for consumer in consumers),
+            "mongodb": lambda: saver.availability.available,
+        },
+    )
     await lease.start()
     await health.start()
     log.info("agent_step.serving", graphs={g: s.version for g, s in graphs.items()})
-    consuming = asyncio.create_task(consumer.run())
+    consuming = {asyncio.create_task(consumer.run()) for consumer in consumers}
     waiting = asyncio.create_task(stopping.wait())
-    await asyncio.wait({consuming, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({*consuming, waiting}, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
-    consumer.stop()
-    await worker.drain(settings.shutdown_grace_s)
+    for consumer in consumers:
+        consumer.stop()
+    await asyncio.gather(
+        worker.drain(settings.shutdown_grace_s), asyncio.wait(consuming, timeout=settings.shutdown_grace_s)
+    )
     await asyncio.gather(events.close(), producer.close())
     await lease.close()
     await saver.aclose()
     await health.close()
     client.close()
-    await consuming
+    await asyncio.gather(*consuming)
 
 
 def void(_: object) -> None:

@@ -1,5 +1,6 @@
 """What agent authors may import: waits, final validation and guarded effects. Everything else of a graph is plain LangGraph."""
 
+from perdure.schemas.validation import Finding, Premise, VerdictOutcome
 from perdure.sdk.effect_errors import (
     EffectMisused,
     EffectNotDone,
@@ -16,6 +17,22 @@ from perdure.sdk.effect_errors import (
 )
 from perdure.sdk.effects import Done, NotDone, Reconciled, Unknown, effect, effect_blocking
 from perdure.sdk.errors import EffectError, OutsidePerdure, SdkError, WaitError
+from perdure.sdk.validation import (
+    Verdict,
+    absolute,
+    between,
+    equal,
+    fetcher,
+    final_validation,
+    fingerprint,
+    http,
+    mongodb,
+    newer_than,
+    opensearch,
+    premise,
+    relative,
+    unchanged,
+)
 from perdure.sdk.waits import (
     Answered,
     Ask,
@@ -43,6 +60,7 @@ __all__ = [
     "EffectTimeout",
     "Event",
     "Expired",
+    "Finding",
     "GuardError",
     "GuardExpired",
     "GuardMismatch",
@@ -52,6 +70,7 @@ __all__ = [
     "KeyReused",
     "NotDone",
     "OutsidePerdure",
+    "Premise",
     "ReceiptUnstorable",
     "Received",
     "Reconciled",
@@ -61,13 +80,28 @@ __all__ = [
     "TimedOut",
     "Timer",
     "Unknown",
+    "Verdict",
+    "VerdictOutcome",
     "WaitError",
     "WaitResult",
+    "absolute",
     "ask_human",
+    "between",
     "effect",
     "effect_blocking",
+    "equal",
+    "fetcher",
+    "final_validation",
+    "fingerprint",
+    "http",
+    "mongodb",
+    "newer_than",
+    "opensearch",
+    "premise",
+    "relative",
     "sleep_for",
     "sleep_until",
+    "unchanged",
     "wait_any",
     "wait_for_event",
 ]

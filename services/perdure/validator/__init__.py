@@ -1,1 +1,1 @@
-"""Re-fetches the environment right before a destructive act and says whether the premises still hold. Not built yet."""
+"""Reads the world again right before a destructive act and says whether what the agent believed still holds (ADR 8)."""

@@ -1,0 +1,129 @@
+"""What the validator does with each request: a task of its own, a verdict, and only then it is done.
+
+Contract: :meth:`Validator.handle` returns when the verdicts of its batch are acknowledged by Kafka, or after
+``validator_patience_s``. So a slow source holds up nobody else's verdict. What is still open then would be lost with this process:
+the wait's document stays open, the scheduler asks again, and a verdict may be repeated (the first one wakes the thread; ADR 8).
+A request that is repeated while it is being checked is not checked twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from perdure.chassis.kafka.producer import KafkaRefusedError, Producer
+from perdure.chassis.telemetry import logger
+from perdure.schemas.envelope import Decoded, encode
+from perdure.schemas.topics import VERDICTS
+from perdure.schemas.validation import Premise, PremisesValidated, ValidatePremises, Verdict
+from perdure.validator import metrics
+from perdure.validator.domain import Reading, conclude, find
+from perdure.validator.reading import Reader
+from perdure.validator.settings import ValidatorSettings
+
+log = logger(__name__)
+
+SOURCE: Final = "perdure/validator"
+
+
+class Validator:
+    """Checks premises. Belongs to one event loop."""
+
+    def __init__(self, settings: ValidatorSettings, reader: Reader, producer: Producer) -> None:
+        self._settings = settings
+        self._reader = reader
+        self._producer = producer
+        self._open: dict[str, asyncio.Task[None]] = {}
+
+    def room(self) -> int:
+        """How many more validations may be open."""
+        return max(0, self._settings.validator_max_open - len(self._open))
+
+    async def handle(self, batch: Sequence[Decoded]) -> None:
+        """Start a batch; returns when it is done, or after our patience."""
+        tasks = {self._started(one, one.message) for one in batch if isinstance(one.message, ValidatePremises)}
+        if tasks:
+            await asyncio.wait(tasks, timeout=self._settings.validator_patience_s)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Let open validations end for at most ``timeout_s`` seconds; the scheduler asks others about the rest."""
+        if self._open:
+            await asyncio.wait(self._open.values(), timeout=timeout_s)
+        left = list(self._open.values())
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    def _started(self, request: Decoded, message: ValidatePremises) -> asyncio.Task[None]:
+        found = self._open.get(message.wait_id)
+        if found is None:
+            found = self._open[message.wait_id] = asyncio.create_task(self._answer(request, message))
+            found.add_done_callback(lambda _: self._ended(message.wait_id))
+            metrics.OPEN.set(len(self._open))
+        return found
+
+    def _ended(self, wait_id: str) -> None:
+        del self._open[wait_id]
+        metrics.OPEN.set(len(self._open))
+
+    async def _answer(self, request: Decoded, message: ValidatePremises) -> None:
+        now = datetime.now(UTC)
+        if message.due_at is not None and message.due_at <= now:
+            log.info("validation.too_late", thread_id=message.thread_id, wait_id=message.wait_id)
+            return
+        limit_s = self._settings.validator_deadline_s
+        if message.due_at is not None:
+            limit_s = min(limit_s, (message.due_at - now).total_seconds())
+        verdict = await self.check(message, limit_s)
+        record = encode(
+            PremisesValidated(
+                tenant=message.tenant,
+                thread_id=message.thread_id,
+                wait_id=message.wait_id,
+                run_id=message.run_id,
+                verdict=verdict,
+            ),
+            id=f"{message.wait_id}:verdict",
+            source=SOURCE,
+            correlation_id=request.envelope.correlation_id,
+            causation_id=request.envelope.id,
+            traceparent=request.envelope.traceparent,
+        )
+        try:
+            await self._producer.send(VERDICTS.name, record)
+        except KafkaRefusedError as error:
+            # The thread is not stuck: its wait ends by the clock, as unknown.
+            metrics.REFUSED.inc()
+            log.error("verdict.refused", thread_id=message.thread_id, wait_id=message.wait_id, error=str(error))
+            return
+        metrics.VERDICTS.labels(verdict.outcome.value).inc()
+        log.info("verdict.given", thread_id=message.thread_id, wait_id=message.wait_id, outcome=verdict.outcome.value)
+
+    async def check(self, message: ValidatePremises, limit_s: float) -> Verdict:
+        """Read the sources of all premises at once and judge; what is not read after ``limit_s`` seconds is unknown.
+
+        Premises that name the same source share one read: they are judged on one state of the world.
+        """
+        began = datetime.now(UTC)
+        reads = {_source_key(premise): premise for premise in sorted(message.premises, key=_patience)}
+        tasks = {key: asyncio.create_task(self._reader.read(premise)) for key, premise in reads.items()}
+        try:
+            await asyncio.wait(tasks.values(), timeout=limit_s)
+            late = Reading(began, 1, problem=f"not read within the {limit_s:g} s that the whole validation has")
+            readings = {key: task.result() if task.done() else late for key, task in tasks.items()}
+        finally:
+            for task in tasks.values():
+                task.cancel()
+        findings = [find(premise, readings[_source_key(premise)]) for premise in message.premises]
+        return conclude(findings, message.action_digest, message.verdict_expires_s)
+
+
+def _source_key(premise: Premise) -> str:
+    return premise.source.model_dump_json()
+
+
+def _patience(premise: Premise) -> tuple[int, float]:
+    """The one of several premises that tries most is the one that reads for all."""
+    return premise.attempts, premise.timeout_s

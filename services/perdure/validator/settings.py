@@ -1,0 +1,32 @@
+"""Settings of the validator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+
+from perdure.chassis.settings import ServiceSettings
+
+
+class ValidatorSettings(ServiceSettings):
+    """What an operator may set beside the shared settings."""
+
+    langgraph_config: Path = Path("langgraph.json")
+    """The project's ``langgraph.json``: its ``perdure.fetchers`` are served. None are when there is no such file."""
+    validator_connections: dict[str, SecretStr] = Field(default_factory=dict)
+    """JSON: names that premises use, and what they mean: ``{"crm": "mongodb://host/crm", "shop": "https://host:9200"}``."""
+    validator_source_hosts: tuple[str, ...] | None = None
+    """JSON: the hosts that HTTP premises may read, ``["api.example.com", "*.internal", "10.0.0.1:8080"]``; any without."""
+    validator_reads_per_source: int = Field(default=8, ge=1)
+    """Reads of one host, connection or fetcher at once; more wait for their turn."""
+    validator_max_reads: int = Field(default=64, ge=1)
+    """Reads of all sources at once."""
+    validator_max_open: int = Field(default=1000, ge=1)
+    """Validations at once; beyond it, requests wait in Kafka."""
+    validator_deadline_s: float = Field(default=120.0, gt=0)
+    """A premise that has not been read after so long (seconds, retries and waiting included) is unknown."""
+    validator_patience_s: float = Field(default=1.0, ge=0)
+    """How long (seconds) a batch's offsets wait for its slowest validation; the scheduler asks again for what is lost after it."""
+    validator_response_limit: int = Field(default=1024 * 1024, ge=1024)
+    """Bytes of an answer; a source that gives more is unknown."""
