@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,12 +21,14 @@ from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.outage import Availability
 from perdure.chassis.payload import pack, unpack
 from perdure.local.stack import Stack
+from perdure.registry.schedules import Schedules, fire_key
 from perdure.registry.signals import Signals
+from perdure.registry.threads import thread_document
 from perdure.registry.waits import Waits
 from perdure.scheduler.clock import DatabaseClock
 from perdure.scheduler.shares import Members, Shares
 from perdure.scheduler.timers import Timers
-from perdure.schemas.documents import WaitDocument
+from perdure.schemas.documents import ScheduleDocument, WaitDocument
 from perdure.schemas.waits import wait_id
 
 DEADLINE_S = 30.0
@@ -76,11 +78,30 @@ async def base(own_mongodb: Stack) -> AsyncIterator[Base]:
     client.close()
 
 
+@dataclass
+class Clockwork:
+    """What one instance is made of, without its loops."""
+
+    waits: Waits
+    signals: Signals
+    schedules: Schedules
+    timers: Timers
+
+
 @pytest.fixture
-def producer() -> Iterator[Producer]:
-    made = Producer(NO_KAFKA, "test")
-    yield made
-    made.abandon() if hasattr(made, "abandon") else None
+async def clockwork(base: Base) -> AsyncIterator[Clockwork]:
+    availability = Availability()
+    producer = Producer(NO_KAFKA, "test")
+    runs = GroupCommit(base.db.runs, availability=availability)
+    waits = Waits(base.db, runs, producer, availability, "test")
+    yield Clockwork(
+        waits,
+        Signals(base.db, waits, availability),
+        Schedules(base.db, runs, producer, availability, "test"),
+        Timers(base.db, waits, DatabaseClock(base.db), Shares(Members(base.db, "test"))),
+    )
+    await waits.aclose()
+    await producer.close(0)
 
 
 async def eventually(holds: Callable[[], Awaitable[bool]], within_s: float = DEADLINE_S) -> None:
@@ -171,3 +192,187 @@ async def test_the_death_of_one_of_three_instances_delays_nothing_and_doubles_no
     late = await lateness(base.db, {wait["_id"]: wait["due_at"] for wait in waits})
     print(f"lateness of {len(late)}: p50 {late[len(late) // 2]:.3f} s, p99 {p99(late):.3f} s, max {late[-1]:.3f} s")
     assert p99(late) < 1
+
+
+async def test_a_signal_and_the_clock_race_and_one_of_them_wins(base: Base, clockwork: Clockwork) -> None:
+    due_at = await mongo.server_time(base.db)
+    waits = [sleeper(n, due_at, kind="event", events=["reply"]) for n in range(200)]
+    await insert(base.db, waits)
+    signals = [
+        {
+            "_id": f"signal-{n}",
+            "tenant": "default",
+            "thread_id": f"thread-{n}",
+            "name": "reply",
+            "payload": pack("yes").inline,
+            "created_at": due_at,
+            "state": "free",
+            "taken_by": None,
+            "offered": False,
+        }
+        for n in range(200)
+    ]
+    await base.db.signals.insert_many(signals)
+
+    async def offer() -> None:
+        for n in range(200):
+            await clockwork.signals.offer(f"thread-{n}")
+
+    await asyncio.gather(offer(), clockwork.timers.turn())
+    await eventually(lambda: all_woken(base.db, 200))
+    runs = await base.db.runs.find({}).to_list(None)
+    assert sorted(run["wait_id"] for run in runs) == sorted(wait["_id"] for wait in waits)
+    outcomes = {run["wait_id"]: unpack(run["payload"])["command"]["resume"]["i"]["kind"] for run in runs}
+    assert set(outcomes.values()) <= {"signal", "due"}
+    for n in range(200):
+        stored = await base.db.waits.find_one({"_id": waits[n]["_id"]})
+        sent = await base.db.signals.find_one({"_id": f"signal-{n}"})
+        assert stored is not None
+        assert sent is not None
+        assert stored["outcome"]["kind"] == outcomes[waits[n]["_id"]]
+        assert sent["state"] == ("taken" if outcomes[waits[n]["_id"]] == "signal" else "free")
+
+
+async def test_an_expired_question_goes_from_one_person_to_the_next_and_then_ends(base: Base) -> None:
+    await base.start_schedulers(2)
+    due_at = await mongo.server_time(base.db)
+    asked = {"question": "Buy?", "assigned_to": "clerk", "escalate_to": ["boss", "owner"], "expires_s": 1.0}
+    wait = sleeper(1, due_at, kind="approval", question=asked, assigned_to="clerk")
+    await base.db.waits.insert_one(wait)
+
+    async def assigned_to(person: str) -> bool:
+        return await base.db.waits.count_documents({"assigned_to": person}) == 1
+
+    await eventually(lambda: assigned_to("boss"))
+    await eventually(lambda: assigned_to("owner"))
+    await eventually(lambda: all_woken(base.db, 1))
+    ended = await base.db.waits.find_one({"_id": wait["_id"]})
+    assert ended is not None
+    assert ended["escalations"] == 2
+    assert ended["outcome"]["kind"] == "due"
+    assert datetime.fromisoformat(ended["outcome"]["due_at"]) == due_at + timedelta(seconds=2)
+    assert await base.db.runs.count_documents({}) == 1
+
+
+def schedule(identity: str, next_at: datetime, **fields: Any) -> ScheduleDocument:
+    document: ScheduleDocument = {
+        "_id": identity,
+        "tenant": "default",
+        "graph_id": "g",
+        "assistant_id": "g",
+        "thread_id": None,
+        "cron": "* * * * * *",
+        "timezone": "UTC",
+        "payload": pack({"input": {"topic": "whales"}}).inline,
+        "metadata": {"team": "sea"},
+        "overlap": "allow",
+        "catch_up_s": 3600.0,
+        "paused": False,
+        "end_at": None,
+        "next_at": next_at,
+        "revision": 1,
+        "created_at": next_at,
+        "updated_at": next_at,
+        "fired": 0,
+        "skipped": 0,
+        "missed": 0,
+    }
+    return {**document, **fields}  # type: ignore[typeddict-item]
+
+
+async def test_each_second_is_fired_once_by_two_instances_of_which_one_dies(base: Base) -> None:
+    victim, _ = await base.start_schedulers(2)
+    start = (await mongo.server_time(base.db)).replace(microsecond=0) - timedelta(seconds=60)
+    await base.db.schedules.insert_many(
+        [schedule(f"s{n}", start, end_at=start + timedelta(seconds=67)) for n in range(4)]
+    )
+
+    async def fired(count: int) -> bool:
+        return await base.db.runs.count_documents({}) >= count
+
+    await eventually(lambda: fired(100))
+    victim.send_signal(signal.SIGKILL)
+
+    async def over() -> bool:
+        return await base.db.schedules.count_documents({"next_at": {"$exists": True}}) == 0
+
+    await eventually(over)
+    for n in range(4):
+        expected = {fire_key(f"s{n}", start + timedelta(seconds=s)) for s in range(68)}
+        runs = await base.db.runs.find({"metadata.schedule_id": f"s{n}"}).to_list(None)
+        assert {run["idempotency_key"] for run in runs} == expected
+        assert len(runs) == len(expected)
+        assert await base.db.threads.count_documents({"_id": {"$in": [run["thread_id"] for run in runs]}}) == len(runs)
+        ended = await base.db.schedules.find_one({"_id": f"s{n}"})
+        assert ended is not None
+        assert (ended["fired"], ended["missed"], ended.get("firing")) == (68, 0, None)
+    assert runs[0]["metadata"]["team"] == "sea"
+    assert unpack(runs[0]["payload"]) == {"input": {"topic": "whales"}}
+
+
+async def fire_all(base: Base, schedules: Schedules, identity: str) -> dict[str, Any]:
+    """Do all that is due for one schedule."""
+    now = await mongo.server_time(base.db)
+    while True:
+        found: Any = await base.db.schedules.find_one({"_id": identity})
+        if not found.get("firing") and not ("next_at" in found and found["next_at"] <= now):
+            return found  # type: ignore[no-any-return]
+        await schedules.fire_next(found, now)
+
+
+async def test_overlap_policies_and_what_was_missed(base: Base, clockwork: Clockwork) -> None:
+    now = (await mongo.server_time(base.db)).replace(microsecond=0)
+    thread = thread_document("t", "default", {}, now)
+    await base.db.threads.insert_one(thread)
+    past = now - timedelta(seconds=5)
+    over = {"end_at": now - timedelta(seconds=1)}
+    await base.db.schedules.insert_many(
+        [
+            schedule("skip", past, overlap="skip", **over),
+            schedule("queue", past, overlap="queue", thread_id="t", **over),
+            schedule("cancel", past, overlap="cancel_other", **over),
+            schedule("late", past, catch_up_s=2.5, **over),
+        ]
+    )
+    ended = {name: await fire_all(base, clockwork.schedules, name) for name in ("skip", "queue", "cancel", "late")}
+    counts = {name: (one["fired"], one["skipped"], one["missed"]) for name, one in ended.items()}
+    assert counts["skip"] == (1, 4, 0), "the first run is not finished"
+    assert counts["queue"] == (5, 0, 0)
+    assert counts["cancel"] == (5, 0, 0)
+    assert sum(counts["late"]) == 5
+    assert counts["late"][2] in (2, 3, 4)
+    assert await base.db.runs.count_documents({"thread_id": "t", "status": "pending"}) == 5
+    cancelled = {"metadata.schedule_id": "cancel", "cancel_requested_at": {"$exists": True}}
+    assert await base.db.runs.count_documents(cancelled) == 4, "all but the last"
+
+
+async def test_two_decide_at_once_and_a_decision_that_was_left_is_done(base: Base, clockwork: Clockwork) -> None:
+    now = await mongo.server_time(base.db)
+    past = now.replace(microsecond=0) - timedelta(seconds=1)
+    document = schedule("s", past, end_at=past)
+    await base.db.schedules.insert_one(document)
+    read: Any = await base.db.schedules.find_one({"_id": "s"})
+    await asyncio.gather(*(clockwork.schedules.fire_next(read, now) for _ in range(5)))
+    assert await base.db.runs.count_documents({}) == 1
+    # A decision whose maker died: whoever finds it does it, and a repeat of an old one starts nothing.
+    mark = {"key": "k", "cause": "trigger", "at": now, "start": True, "cancel": False, "run_id": "r", "thread_id": "n"}
+    await base.db.schedules.update_one({"_id": "s"}, {"$set": {"firing": mark}, "$inc": {"revision": 1}})
+    left: Any = await base.db.schedules.find_one({"_id": "s"})
+    await clockwork.schedules.fire_next(left, now)
+    await clockwork.schedules.fire_next(left, now)
+    ended: Any = await base.db.schedules.find_one({"_id": "s"})
+    assert (ended["fired"], ended["last_run_id"], ended.get("firing")) == (2, "r", None)
+    assert await base.db.runs.count_documents({}) == 2
+
+
+async def test_after_an_outage_everything_overdue_is_woken_once(base: Base, own_mongodb: Stack) -> None:
+    await base.start_schedulers(2)
+    start = await mongo.server_time(base.db) + timedelta(seconds=2)
+    waits = spread(start, 0, 1_000, 4)
+    await insert(base.db, waits)
+    await eventually(lambda: all_woken(base.db, 100))
+    await asyncio.to_thread(own_mongodb.stop_server, "mongodb", kill=True)
+    await asyncio.sleep(5)  # the outage, during which the rest falls due
+    await asyncio.to_thread(own_mongodb.start_server, "mongodb")
+    await eventually(lambda: all_woken(base.db, 1_000))
+    await lateness(base.db, {wait["_id"]: wait["due_at"] for wait in waits})

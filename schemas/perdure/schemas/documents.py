@@ -387,14 +387,20 @@ class SchedulerDocument(TypedDict, total=False):
 
 
 class FiringMark(TypedDict):
-    """What was decided about one fire time, before it is done."""
+    """What was decided about one firing, before it is done (ADR 7)."""
 
+    key: str
+    """The idempotency key of its run."""
+    cause: str
+    """``perdure.registry.schedules.Cause``."""
     at: datetime
+    """The fire time."""
     start: bool
-    """False: it is skipped, the one before is not finished."""
+    """False: it is skipped, the run before is not finished."""
+    cancel: bool
+    """Whether the run before is cancelled first."""
     run_id: str
     thread_id: str
-    new_thread: bool
 
 
 class ScheduleDocument(TypedDict, total=False):
@@ -421,9 +427,9 @@ class ScheduleDocument(TypedDict, total=False):
     next_at: datetime
     """The next fire time; absent while paused and after the end."""
     firing: FiringMark
-    """There while ``next_at`` is being fired."""
+    """There between the decision about a fire time and what comes of it."""
     revision: int
-    """Of its definition: a fire time decided under another one is decided again."""
+    """Grows by one with every change, so that a change meets what it was decided on."""
     created_at: datetime
     updated_at: datetime
     last_fired_at: datetime

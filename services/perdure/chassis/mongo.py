@@ -120,6 +120,7 @@ INDEXES: dict[str, list[IndexModel]] = {
     ],
     documents.SCHEDULES: [
         IndexModel([("next_at", ASCENDING)], name="due", partialFilterExpression={"next_at": {"$exists": True}}),
+        IndexModel([("firing.at", ASCENDING)], name="decided", partialFilterExpression={"firing.at": {"$exists": True}}),
         IndexModel([("tenant", ASCENDING), ("_id", ASCENDING)], name="by_tenant"),
     ],
     documents.SIGNALS: [

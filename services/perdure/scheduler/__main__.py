@@ -14,10 +14,12 @@ from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.service import run_service
 from perdure.chassis.telemetry import logger
+from perdure.registry.schedules import Schedules
 from perdure.registry.signals import Signals
 from perdure.registry.waits import Waits
 from perdure.scheduler.clock import DatabaseClock
 from perdure.scheduler.deadletters import DeadLetters
+from perdure.scheduler.firing import Firings
 from perdure.scheduler.handlers import Lead, Loop, run_loops, sweeping
 from perdure.scheduler.leader import Leadership
 from perdure.scheduler.settings import SchedulerSettings
@@ -45,11 +47,14 @@ async def main(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
     waits = Waits(db, runs, producer, availability, SOURCE)
     signals = Signals(db, waits, availability)
     timers = Timers(db, waits, clock, Shares(members))
+    firings = Firings(db, Schedules(db, runs, producer, availability, SOURCE), clock, Shares(members))
     unfinished = Unfinished(db, producer, signals, clock)
     dead_letters = DeadLetters(db, settings)
     loops = (
         Loop("members", RENEW_S, members.renew),
         Loop("timers", settings.timer_interval_s, timers.turn),
+        Loop("schedules", settings.timer_interval_s, firings.turn),
+        Loop("decided-schedules", 5.0, lead.only(firings.finish)),
         Loop("lead", settings.sweep_interval_s, lead.renew),
         Loop("signals", settings.sweep_interval_s, lead.only(unfinished.offer_signals)),
         Loop("validations", settings.sweep_interval_s, lead.only(unfinished.ask_validator)),
@@ -62,7 +67,7 @@ async def main(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
     await _before_stop(outlast(lambda: mongo.ensure_indexes(db), availability), stopping)
     await run_loops(loops, lead, stopping)
     await members.leave()
-    await timers.aclose()
+    await asyncio.gather(timers.aclose(), firings.aclose())
     await _within(asyncio.gather(signals.aclose(), waits.aclose(), runs.close()))
     await producer.close()
     await health.close()

@@ -1,0 +1,369 @@
+"""Durable schedules: their documents, and firing them exactly once (ADR 7).
+
+Contract: a firing is first decided by a compare-and-set of ``firing`` (which run, on which thread, or skipped), then done, then
+taken off by another compare-and-set. Whoever finds a decision does it: its run has an idempotency key and an id of its own, so
+doing it twice is doing it once, and a crash at any point loses nothing. Every method waits for a database that is away.
+
+Outside: when a schedule fires (``perdure.registry.cron``), and who looks for what is due (the scheduler).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from pymongo import ReturnDocument
+
+from perdure.chassis.group_commit import DuplicateKey, GroupCommit
+from perdure.chassis.kafka.producer import Producer
+from perdure.chassis.mongo import Database
+from perdure.chassis.outage import Availability, outlast
+from perdure.chassis.payload import Packed
+from perdure.chassis.telemetry import logger
+from perdure.registry import cron
+from perdure.registry.cron import Overlap
+from perdure.registry.runs import new_id, new_traceparent, now, publish_start, run_document
+from perdure.registry.threads import thread_document
+from perdure.schemas.commands import CancelRun, StartReason
+from perdure.schemas.documents import (
+    GRAPHS,
+    RUNS,
+    SCHEDULES,
+    THREADS,
+    FiringMark,
+    RunStatus,
+    ScheduleDocument,
+    ThreadStatus,
+)
+from perdure.schemas.envelope import encode
+from perdure.schemas.topics import COMMANDS
+
+log = logger(__name__)
+
+ACTIVE = [RunStatus.PENDING.value, RunStatus.RUNNING.value]
+TRIES = 20
+"""How often a change is decided anew because somebody else changed the schedule meanwhile."""
+
+
+class Cause(StrEnum):
+    """Why a schedule fires."""
+
+    TIME = "time"
+    BACKFILL = "backfill"
+    TRIGGER = "trigger"
+
+
+@dataclass(frozen=True, slots=True)
+class Firing:
+    """What came of one firing."""
+
+    at: datetime
+    run_id: str | None
+    """``None``: skipped, the run before is not finished."""
+    thread_id: str | None
+    new: bool
+    """False: it had been fired before."""
+
+
+class ScheduleBusy(Exception):
+    """Others changed the schedule again and again; nothing was done. Try again."""
+
+
+def fire_key(schedule_id: str, at: datetime) -> str:
+    """The idempotency key of the run of one fire time. Stored; never change it."""
+    return f"schedule:{schedule_id}:{at.astimezone(UTC).isoformat(timespec='seconds')}"
+
+
+def next_of(schedule: Mapping[str, Any], after: datetime) -> datetime | None:
+    """When a schedule fires after ``after``, if it is not paused."""
+    if schedule["paused"]:
+        return None
+    return cron.next_after(schedule["cron"], schedule["timezone"], after, schedule.get("end_at"))
+
+
+class Schedules:
+    """The schedules of all tenants. Belongs to one event loop."""
+
+    def __init__(
+        self, db: Database, runs: GroupCommit, commands: Producer, availability: Availability, source: str
+    ) -> None:
+        self._db = db
+        self._schedules = db[SCHEDULES]
+        self._runs = runs
+        self._commands = commands
+        self._availability = availability
+        self._source = source
+
+    async def create(self, schedule: ScheduleDocument) -> None:
+        """Store a new schedule; a repeat is a success."""
+        wanted = {"_id": schedule["_id"]}
+        await outlast(
+            lambda: self._schedules.update_one(wanted, {"$setOnInsert": schedule}, upsert=True), self._availability
+        )
+
+    async def find(self, schedule_id: str, tenant: str) -> dict[str, Any] | None:
+        """The schedule with this id."""
+        query = {"_id": schedule_id, "tenant": tenant}
+        return await outlast(lambda: self._schedules.find_one(query), self._availability)
+
+    async def list(self, query: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The schedules that a query finds, oldest first; those of a tenant are few."""
+        found = await outlast(lambda: self._schedules.find(query).to_list(None), self._availability)
+        return sorted(found, key=lambda one: one["_id"])
+
+    async def delete(self, schedule_id: str, tenant: str) -> bool:
+        """Remove a schedule; whether it was there. Runs that it started go on."""
+        query = {"_id": schedule_id, "tenant": tenant}
+        result = await outlast(lambda: self._schedules.delete_one(query), self._availability)
+        return bool(result.deleted_count)
+
+    async def change(
+        self, schedule_id: str, tenant: str, fields: Mapping[str, Any], at: datetime
+    ) -> dict[str, Any] | None:
+        """Change fields of a schedule and work out its next fire time from ``at`` on; ``None`` when it does not exist.
+
+        Raises:
+            BadSchedule: the expression or the time zone that it would have cannot be followed.
+            ScheduleBusy: others changed it all the time.
+
+        """
+        for _ in range(TRIES):
+            schedule = await self._undecided(schedule_id, tenant)
+            if schedule is None:
+                return None
+            changed = {**schedule, **fields}
+            if any(name in fields for name in ("cron", "timezone")):
+                cron.check(changed["cron"], changed["timezone"], at)
+            kept = schedule.get("next_at") if not fields.keys() & {"cron", "timezone", "paused", "end_at"} else None
+            next_at = kept or next_of(changed, at)
+            found = await self._swap(schedule, {**fields, "updated_at": now()}, next_at)
+            if found is not None:
+                return found
+        raise ScheduleBusy(schedule_id)
+
+    async def fire_next(self, schedule: Mapping[str, Any], at: datetime) -> Firing | None:
+        """Do what is next for a schedule that is due: finish a firing, decide one, or leave out what was missed for too long.
+
+        Args:
+            schedule: As it was read a moment ago.
+            at: The time now, by the database's clock.
+
+        Returns:
+            What was fired; ``None`` when nothing was, or somebody else was first.
+
+        """
+        if schedule.get("firing"):
+            return await self._do(schedule)
+        next_at: datetime = schedule["next_at"]
+        due = cron.due(
+            schedule["cron"],
+            schedule["timezone"],
+            next_at,
+            now=at,
+            catch_up=timedelta(seconds=schedule["catch_up_s"]),
+            end_at=schedule.get("end_at"),
+        )
+        if due.missed:
+            log.warning("schedule.missed", schedule_id=schedule["_id"], count=due.missed, since=next_at.isoformat())
+            await self._swap(schedule, {}, due.at, {"missed": due.missed})
+            return None
+        decided = await self._decide(schedule, next_at, Cause.TIME, fire_key(schedule["_id"], next_at))
+        return await self._do(decided) if decided is not None else None
+
+    async def fire(
+        self, schedule_id: str, tenant: str, at: datetime, cause: Cause, key: str, overlap: Overlap | None = None
+    ) -> Firing | None:
+        """Fire a schedule out of turn; ``None`` when it does not exist.
+
+        Raises:
+            ScheduleBusy: others changed it all the time.
+
+        """
+        for _ in range(TRIES):
+            schedule = await self._undecided(schedule_id, tenant)
+            if schedule is None:
+                return None
+            earlier = await self._run_of(tenant, key)
+            if earlier is not None:
+                return Firing(at, earlier["_id"], earlier["thread_id"], new=False)
+            decided = await self._decide(schedule, at, cause, key, overlap)
+            if decided is not None:
+                return await self._do(decided)
+        raise ScheduleBusy(schedule_id)
+
+    async def _undecided(self, schedule_id: str, tenant: str) -> dict[str, Any] | None:
+        """The schedule, with what was decided before done."""
+        schedule = await self.find(schedule_id, tenant)
+        while schedule is not None and schedule.get("firing"):
+            await self._do(schedule)
+            schedule = await self.find(schedule_id, tenant)
+        return schedule
+
+    async def _decide(
+        self, schedule: Mapping[str, Any], at: datetime, cause: Cause, key: str, overlap: Overlap | None = None
+    ) -> dict[str, Any] | None:
+        """Store what will be done about one fire time; ``None`` when the schedule is not as it was any more."""
+        policy = overlap or Overlap(schedule["overlap"])
+        start = policy is not Overlap.SKIP or not await self._is_going(schedule)
+        mark: FiringMark = {
+            "key": key,
+            "cause": cause.value,
+            "at": at,
+            "start": start,
+            "cancel": policy is Overlap.CANCEL_OTHER,
+            "run_id": new_id(),
+            "thread_id": schedule["thread_id"] or new_id(),
+        }
+        return await self._set(schedule, {"$set": {"firing": mark}, "$inc": {"revision": 1}})
+
+    async def _do(self, schedule: Mapping[str, Any]) -> Firing:
+        """Do what was decided, and take the decision off."""
+        mark: FiringMark = schedule["firing"]
+        if mark["cancel"]:
+            await self._cancel(schedule, mark)
+        started = await self._start(schedule, mark) if mark["start"] else None
+        new = started is not None and started["_id"] == mark["run_id"]
+        fields: dict[str, Any] = {}
+        if new:
+            fields = {
+                "last_fired_at": mark["at"],
+                "last_run_id": mark["run_id"],
+                "last_thread_id": mark["thread_id"],
+            }
+        next_at = schedule.get("next_at")
+        if mark["cause"] == Cause.TIME.value:
+            next_at = next_of(schedule, mark["at"])
+        counted = {"fired": int(new), "skipped": int(not mark["start"])}
+        if await self._swap(schedule, fields, next_at, counted) is not None:
+            log.info(
+                "schedule.fired" if mark["start"] else "schedule.skipped",
+                schedule_id=schedule["_id"],
+                run_id=started["_id"] if started else None,
+                at=mark["at"].isoformat(),
+                cause=mark["cause"],
+            )
+        if started is None:
+            return Firing(mark["at"], None, None, new=True)
+        return Firing(mark["at"], started["_id"], started["thread_id"], new=new)
+
+    async def _start(self, schedule: Mapping[str, Any], mark: FiringMark) -> Mapping[str, Any]:
+        """Register the run that was decided on; the run of its key if there is one."""
+        new_thread = schedule["thread_id"] is None
+        graph, thread = await self._graph(schedule["graph_id"]), await self._thread(mark["thread_id"])
+        run = run_document(
+            tenant=schedule["tenant"],
+            thread_id=mark["thread_id"],
+            graph_id=schedule["graph_id"],
+            graph_version=(graph or {}).get("version"),
+            packed=Packed(schedule["payload"]),
+            metadata={
+                **((thread or {}).get("metadata") or {}),
+                **schedule["metadata"],
+                "schedule_id": schedule["_id"],
+                "scheduled_at": mark["at"].isoformat(),
+            },
+            traceparent=new_traceparent(),
+            moment=now(),
+            run_id=mark["run_id"],
+            new_thread=new_thread,
+            idempotency_key=mark["key"],
+        )
+        try:
+            await self._runs.write(inserts=[run], nbytes=1024 + len(schedule["payload"]))
+        except DuplicateKey:
+            earlier = await self._run_of(schedule["tenant"], mark["key"])
+            if earlier is None:
+                raise
+            run = earlier  # type: ignore[assignment]
+        if run["_id"] == mark["run_id"]:
+            if new_thread:
+                await self._make_thread(schedule, mark)
+            publish_start(self._commands, run, StartReason.REGISTERED, self._source)
+        return run
+
+    async def _make_thread(self, schedule: Mapping[str, Any], mark: FiringMark) -> None:
+        thread = thread_document(mark["thread_id"], schedule["tenant"], schedule["metadata"], now())
+        thread["graph_id"], thread["assistant_id"] = schedule["graph_id"], schedule["assistant_id"]
+        thread["last_run_id"] = mark["run_id"]
+        wanted, made = {"_id": thread["_id"]}, {"$setOnInsert": thread}
+        await outlast(lambda: self._db[THREADS].update_one(wanted, made, upsert=True), self._availability)
+
+    async def _is_going(self, schedule: Mapping[str, Any]) -> bool:
+        """Whether the thread of the run before is not finished: a run of it is active, or it is asleep at a wait."""
+        thread_id = schedule["thread_id"] or schedule.get("last_thread_id")
+        if thread_id is None:
+            return False
+        thread = await self._thread(thread_id)
+        if thread is not None and thread.get("status") == ThreadStatus.INTERRUPTED.value:
+            return True
+        return bool(await self._active(thread_id))
+
+    async def _cancel(self, schedule: Mapping[str, Any], mark: FiringMark) -> None:
+        """Ask for the end of the active runs of the thread of the run before; not of those that came later."""
+        thread_id = schedule["thread_id"] or schedule.get("last_thread_id")
+        for run in await self._active(thread_id) if thread_id else ():
+            if run["_id"] >= mark["run_id"]:
+                continue
+            query, change = {"_id": run["_id"], "status": {"$in": ACTIVE}}, {"$min": {"cancel_requested_at": now()}}
+            await self._update(self._db[RUNS], query, change)
+            command = CancelRun(tenant=run["tenant"], thread_id=run["thread_id"], run_id=run["_id"])
+            record = encode(command, id=f"{run['_id']}:cancel", source=self._source, correlation_id=run["_id"])
+            try:
+                self._commands.produce(COMMANDS.name, record)
+            except BufferError:
+                log.warning("command.left_to_poll", run_id=run["_id"])
+
+    async def _active(self, thread_id: str) -> Sequence[Mapping[str, Any]]:
+        query = {"thread_id": thread_id, "status": {"$in": ACTIVE}}
+        return await outlast(
+            lambda: self._db[RUNS].find(query, {"tenant": 1, "thread_id": 1}).to_list(None), self._availability
+        )
+
+    async def _graph(self, graph_id: str) -> dict[str, Any] | None:
+        return await outlast(lambda: self._db[GRAPHS].find_one({"_id": graph_id}, {"version": 1}), self._availability)
+
+    async def _thread(self, thread_id: str) -> dict[str, Any] | None:
+        wanted = {"status": 1, "metadata": 1}
+        return await outlast(lambda: self._db[THREADS].find_one({"_id": thread_id}, wanted), self._availability)
+
+    async def _run_of(self, tenant: str, key: str) -> dict[str, Any] | None:
+        query = {"tenant": tenant, "idempotency_key": key}
+        return await outlast(lambda: self._db[RUNS].find_one(query), self._availability)
+
+    async def _swap(
+        self,
+        schedule: Mapping[str, Any],
+        fields: Mapping[str, Any],
+        next_at: datetime | None,
+        counted: Mapping[str, int] | None = None,
+    ) -> dict[str, Any] | None:
+        """Write fields and the next fire time, take off what was decided; ``None`` when it is not as it was any more."""
+        change: dict[str, Any] = {
+            "$set": dict(fields),
+            "$unset": {"firing": ""},
+            "$inc": {"revision": 1, **(counted or {})},
+        }
+        if next_at is not None:
+            change["$set"]["next_at"] = next_at
+        else:
+            change["$unset"]["next_at"] = ""
+        if not change["$set"]:
+            del change["$set"]
+        return await self._set(schedule, change)
+
+    async def _set(self, schedule: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The one way to change a schedule: its revision must be the one that was read.
+
+        A change whose answer is lost meets a higher revision when it is sent again, which reads as somebody else's.
+        """
+        query = {"_id": schedule["_id"], "revision": schedule["revision"]}
+        return await outlast(
+            lambda: self._schedules.find_one_and_update(query, change, return_document=ReturnDocument.AFTER),
+            self._availability,
+        )
+
+    async def _update(self, collection: Any, query: Mapping[str, Any], change: Mapping[str, Any]) -> None:
+        await outlast(lambda: collection.update_one(query, change), self._availability)
