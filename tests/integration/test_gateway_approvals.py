@@ -35,8 +35,8 @@ DECISION = {
 async def inbox(waiting: Any, **params: Any) -> list[dict[str, Any]]:
     answer = await waiting.http.get("/approvals", params=params)
     assert answer.status_code == 200, answer.text
-    items: list[dict[str, Any]] = answer.json()["items"]
-    return items
+    found: list[dict[str, Any]] = answer.json()["approvals"]
+    return found
 
 
 async def waking_run(waiting: Any, wait: dict[str, Any]) -> dict[str, Any] | None:
@@ -288,7 +288,7 @@ async def test_the_inbox_is_filtered_and_paged(waiting: Any, problem_of: Refused
     params: dict[str, Any] = {"assigned_to": team, "limit": 4}
     for _ in range(2):
         page = (await waiting.http.get("/approvals", params=params)).json()
-        found += [one["approval_id"] for one in page["items"]]
+        found += [one["approval_id"] for one in page["approvals"]]
         params["after"] = page["cursor"]
     assert (found, page["cursor"]) == (expected, None)
     for graph in ("g1", assistant_id_of("g1")):

@@ -38,7 +38,7 @@ async def test_a_signal_before_its_wait_is_kept(waiting: Any) -> None:
     stored = await waiting.database.signals.find_one({"_id": signal["signal_id"]})
     assert unpack(stored["payload"]) == {"text": "yes", "$odd.key": [1, None]}
     assert (stored["offered"], stored["tenant"]) == (True, "default")
-    (listed,) = (await waiting.http.get(answer.headers["Location"])).json()["items"]
+    (listed,) = (await waiting.http.get(answer.headers["Location"])).json()["signals"]
     assert listed["payload"] == {"text": "yes", "$odd.key": [1, None]}
 
 
@@ -55,7 +55,7 @@ async def test_a_signal_wakes_the_wait_of_its_name(waiting: Any) -> None:
     assert outcome["signal_id"] == signal["signal_id"]
     ended = await waiting.database.waits.find_one({"_id": wait["_id"]})
     assert (ended["status"], ended["woken_by"]) == ("answered", run["_id"])
-    free = (await waiting.http.get(f"/threads/{thread}/signals", params={"state": "free"})).json()["items"]
+    free = (await waiting.http.get(f"/threads/{thread}/signals", params={"state": "free"})).json()["signals"]
     assert [one["signal_id"] for one in free] == [other["signal_id"]]
 
 
@@ -83,7 +83,7 @@ async def test_signals_of_a_thread_come_in_pages(waiting: Any, problem_of: Refus
     params: dict[str, Any] = {"limit": 2}
     for _ in range(3):
         page = (await waiting.http.get(f"/threads/{thread}/signals", params=params)).json()
-        found += [signal["signal_id"] for signal in page["items"]]
+        found += [signal["signal_id"] for signal in page["signals"]]
         params["after"] = page["cursor"]
     assert (found, page["cursor"]) == (sent, None)
     problem_of(await waiting.http.get(f"/threads/{thread}/signals", params={"after": "x"}), 422, "invalid-request")

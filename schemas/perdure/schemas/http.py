@@ -249,7 +249,7 @@ class Signal(BaseModel):
 class SignalPage(BaseModel):
     """Signals of a thread, oldest first."""
 
-    items: list[Signal]
+    signals: list[Signal]
     cursor: str | None = Field(description="`after` of the next page; null at the end.")
 
 
@@ -293,7 +293,7 @@ class Approval(BaseModel):
 class ApprovalPage(BaseModel):
     """Questions, oldest first."""
 
-    items: list[Approval]
+    approvals: list[Approval]
     cursor: str | None = Field(description="`after` of the next page; null at the end.")
 
 

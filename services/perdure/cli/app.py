@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import version as installed_version
 
 import typer
 
-from perdure.cli import dlq, index, local_stack, runs, settings, states, threads, topics
+from perdure.cli import approvals, dlq, index, local_stack, runs, settings, signals, states, threads, topics
 from perdure.cli.options import AsJson
 from perdure.cli.output import Output
 
@@ -19,7 +20,7 @@ def version(as_json: AsJson = False) -> None:
     Output(as_json).result(found, "\n".join(f"{name} {number}" for name, number in found.items()))
 
 
-COMMANDS = {
+COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "On this machine": (
         local_stack.up,
         local_stack.down,
@@ -28,11 +29,11 @@ COMMANDS = {
         local_stack.dev,
         local_stack.demo,
     ),
-    "Agents": (states.state, states.history, states.search, runs.resume, runs.cancel),
+    "Agents": (states.state, states.history, states.search, runs.resume, runs.cancel, signals.signal),
     "Other": (settings.settings, version),
 }
 GROUPS = {
-    "Agents": {"threads": threads.app, "runs": runs.app},
+    "Agents": {"threads": threads.app, "runs": runs.app, "approvals": approvals.app},
     "Operation": {"topics": topics.app, "index": index.app, "dlq": dlq.app},
 }
 

@@ -38,8 +38,8 @@ async def list_approvals(request: web.Request) -> web.Response:
         after=query_cursor(request, "after"),
     )
     found = await request.app[CONTEXT].inbox.questions(query, limit)
-    items = [waiting.approval_view(wait) for wait in found[:limit]]
-    return json_response({"items": items, "cursor": waiting.cursor_of(found, "opened_at", limit)})
+    shown = [waiting.approval_view(wait) for wait in found[:limit]]
+    return json_response({"approvals": shown, "cursor": waiting.cursor_of(found, "opened_at", limit)})
 
 
 async def get(request: web.Request) -> web.Response:

@@ -73,8 +73,8 @@ async def list_signals(request: web.Request) -> web.Response:
     after = query_cursor(request, "after")
     thread_id = str((await require_thread(request))["_id"])
     found = await request.app[CONTEXT].inbox.signals(thread_id, state=state, after=after, limit=limit)
-    items = [waiting.listed_signal(signal) for signal in found[:limit]]
-    return json_response({"items": items, "cursor": waiting.cursor_of(found, "created_at", limit)})
+    shown = [waiting.listed_signal(signal) for signal in found[:limit]]
+    return json_response({"signals": shown, "cursor": waiting.cursor_of(found, "created_at", limit)})
 
 
 async def _offer(context: Context, signal: Mapping[str, Any]) -> Mapping[str, Any]:
