@@ -57,6 +57,20 @@ def opensearch_url(stack: Stack) -> str:
     return stack.environment()["PERDURE_OPENSEARCH_URL"]
 
 
+@pytest.fixture(scope="module")
+def database_uri() -> Iterator[str]:
+    """As ``mongodb_uri``, for the tests of a module that need no other server: ready in a second."""
+    servers = Stack(ephemeral=True)
+    try:
+        try:
+            servers.start(("mongodb",))
+        except LocalError as error:
+            _missing("mongodb", error)
+        yield servers.environment()["PERDURE_MONGODB_URI"]
+    finally:
+        servers.stop()
+
+
 @pytest.fixture
 def own_stack() -> Iterator[Callable[..., Stack]]:
     """Start servers of the test's own, to stop or kill: ``own_stack("mongodb")``. Ignores addresses that are set."""

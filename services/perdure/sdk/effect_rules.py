@@ -49,13 +49,13 @@ def effect_id(thread_id: str, key: str) -> str:
 
 
 def require_same_action(document: EffectDocument, digest: str | None) -> None:
-    """Refuse to take one act for another.
+    """Refuse to take one act for another. A key whose act certainly did not happen may stand for another one.
 
     Raises:
         KeyReused: the key stands for another action.
 
     """
-    if document.get("action_digest") != digest:
+    if document.get("action_digest") != digest and document["state"] != EffectState.NOT_DONE.value:
         raise KeyReused(describe(document["thread_id"], document["key"]), document.get("action_digest"), digest)
 
 
@@ -90,14 +90,18 @@ def last_number(document: EffectDocument | None) -> int:
     return document["attempts"][-1]["number"] if document is not None else 0
 
 
-def begun(document: EffectDocument, attempt: AttemptDocument, guards: list[str]) -> EffectDocument | None:
+def begun(
+    document: EffectDocument, attempt: AttemptDocument, digest: str | None, guards: list[str]
+) -> EffectDocument | None:
     """Another attempt. The caller has seen that its predecessor is over (``attempt["number"]`` says which that was)."""
     last = document["attempts"][-1]
     if last["token"] == attempt["token"] or last["number"] != attempt["number"] - 1:
         return None
     if document["state"] == EffectState.DONE.value:
         return None
-    new = _next(document, attempt["started_at"], state=EffectState.INTENT.value)
+    if document.get("action_digest") != digest and document["state"] != EffectState.NOT_DONE.value:
+        return None
+    new = _next(document, attempt["started_at"], state=EffectState.INTENT.value, action_digest=digest)
     new["attempts"] = [*document["attempts"], attempt][-ATTEMPTS_KEPT:]
     if guards:
         new["guards"] = list(dict.fromkeys([*document.get("guards", []), *guards]))

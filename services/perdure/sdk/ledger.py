@@ -89,7 +89,9 @@ class Ledger:
         try:
             if found is None:
                 return await self._insert(fresh, attempt)
-            stored = await self._change(fresh["_id"], lambda old: rules.begun(old, attempt, list(guards)))
+            stored = await self._change(
+                fresh["_id"], lambda old: rules.begun(old, attempt, fresh["action_digest"], list(guards))
+            )
         except DuplicateKeyError as error:
             raise await self._used(fresh, guards) from error
         return stored if stored["attempts"][-1]["token"] == attempt["token"] else None
