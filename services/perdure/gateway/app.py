@@ -23,10 +23,12 @@ from perdure.gateway.openapi import SPECIFICATION, describe
 from perdure.gateway.publish import SOURCE
 from perdure.gateway.registry import Registry
 from perdure.gateway.routes import PAGES, ROUTES
+from perdure.gateway.schedules import Scheduling
 from perdure.gateway.settings import GatewaySettings
 from perdure.gateway.states import States
 from perdure.gateway.store import Store
 from perdure.gateway.watch import RunWatch
+from perdure.registry.schedules import Schedules
 from perdure.registry.signals import Signals
 from perdure.registry.waits import Waits
 
@@ -102,6 +104,9 @@ async def _open(settings: GatewaySettings) -> AsyncIterator[Context]:
         signals=Signals(database, waits, availability),
         inbox=Inbox(database, store),
         dead_letters=DeadLetters(database, store, producer),
+        schedules=Scheduling(
+            database, store, Schedules(database, store.run_commit, producer, availability, SOURCE)
+        ),
         conditions=Conditions(availability),
     )
     admin = TopicAdmin(settings.kafka_bootstrap_servers)

@@ -14,6 +14,7 @@ from perdure.gateway.conditions import Conditions
 from perdure.gateway.deadletters import DeadLetters
 from perdure.gateway.inbox import Inbox
 from perdure.gateway.registry import Registry
+from perdure.gateway.schedules import Scheduling
 from perdure.gateway.settings import GatewaySettings
 from perdure.gateway.states import States
 from perdure.gateway.store import Store
@@ -39,6 +40,7 @@ class Context:
     signals: Signals
     inbox: Inbox
     dead_letters: DeadLetters
+    schedules: Scheduling
     conditions: Conditions
 
 

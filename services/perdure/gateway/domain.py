@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 import orjson
 
 from perdure.registry.runs import assistant_id_of, new_traceparent
-from perdure.schemas.documents import RunStatus, ThreadDocument, ThreadStatus
+from perdure.schemas.documents import RunStatus, ThreadStatus
 from perdure.schemas.http import THREAD_ID_PATTERN, RunCreate
 
 Document = dict[str, Any]
@@ -97,25 +96,6 @@ def payload_of(body: Mapping[str, Any], request: RunCreate) -> Document:
     if request.checkpoint is not None and request.checkpoint.checkpoint_id is not None:
         payload.setdefault("checkpoint_id", request.checkpoint.checkpoint_id)
     return payload
-
-
-def thread_document(
-    thread_id: str, tenant: str, metadata: Mapping[str, Any] | None, moment: datetime
-) -> ThreadDocument:
-    """A new thread."""
-    return {
-        "_id": thread_id,
-        "tenant": tenant,
-        "created_at": moment,
-        "updated_at": moment,
-        "metadata": dict(metadata or {}),
-        "status": ThreadStatus.IDLE.value,
-        "seq": 0,
-        "head": None,
-        "next": [],
-        "interrupts": [],
-        "error": None,
-    }
 
 
 def run_view(run: Mapping[str, Any], kwargs: Any) -> Document:

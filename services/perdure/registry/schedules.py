@@ -109,7 +109,7 @@ class Schedules:
         query = {"_id": schedule_id, "tenant": tenant}
         return await outlast(lambda: self._schedules.find_one(query), self._availability)
 
-    async def list(self, query: Mapping[str, Any]) -> list[dict[str, Any]]:
+    async def search(self, query: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The schedules that a query finds, oldest first; those of a tenant are few."""
         found = await outlast(lambda: self._schedules.find(query).to_list(None), self._availability)
         return sorted(found, key=lambda one: one["_id"])

@@ -30,6 +30,7 @@ from perdure.gateway.requests import (
 )
 from perdure.gateway.store import IdempotencyTaken
 from perdure.registry.runs import new_id, now, publish_start, run_document
+from perdure.registry.threads import thread_document
 from perdure.schemas.commands import StartReason
 from perdure.schemas.documents import RunDocument, RunStatus, ThreadDocument
 from perdure.schemas.http import RunCreate
@@ -163,7 +164,7 @@ async def _thread_for(
 ) -> tuple[ThreadDocument, bool]:
     """The thread of a new run, and whether it is yet to be written, together with the run."""
     if thread_id is None:
-        return domain.thread_document(new_id(), tenant, wanted.metadata, now()), True
+        return thread_document(new_id(), tenant, wanted.metadata, now()), True
     found: Any = await context.store.thread(thread_id, tenant)
     if found is not None:
         return found, False
@@ -171,7 +172,7 @@ async def _thread_for(
         raise unknown_thread(thread_id)
     if not domain.is_thread_id(thread_id):
         raise invalid("path:thread_id", "must be 1 to 128 of A-Z a-z 0-9 . _ : -")
-    made = domain.thread_document(thread_id, tenant, wanted.metadata, now())
+    made = thread_document(thread_id, tenant, wanted.metadata, now())
     # Written before the run: another request may make the same thread, and only one of us may say that it is new.
     if not await context.store.create_thread(made):
         found = await context.store.thread(thread_id, tenant)

@@ -58,7 +58,7 @@ async def ready(request: web.Request) -> web.Response:
 
 async def info(_: web.Request) -> web.Response:
     """``GET /info``."""
-    return json_response({"version": installed_version(), "flags": {"assistants": True, "crons": False}})
+    return json_response({"version": installed_version(), "flags": {"assistants": True, "crons": True}})
 
 
 async def openapi(request: web.Request) -> web.Response:

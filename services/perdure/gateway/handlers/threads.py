@@ -12,6 +12,7 @@ from perdure.gateway.middleware import tenant_of
 from perdure.gateway.problems import RequestProblem, not_supported, unknown_thread
 from perdure.gateway.requests import read_body, require_metadata
 from perdure.registry.runs import new_id, now
+from perdure.registry.threads import thread_document
 from perdure.schemas.http import ThreadCreate
 
 
@@ -26,7 +27,7 @@ async def create(request: web.Request) -> web.Response:
     if wanted.ttl is not None:
         raise not_supported("/ttl", "A time to live for one thread is not supported yet; retention archives threads.")
     thread_id = wanted.thread_id or new_id()
-    thread = domain.thread_document(thread_id, tenant, wanted.metadata, now())
+    thread = thread_document(thread_id, tenant, wanted.metadata, now())
     if await context.store.create_thread(thread):
         return json_response(domain.thread_view(thread, busy=False, state=None), headers=_location(thread_id))
     existing = await context.store.thread(thread_id, tenant)

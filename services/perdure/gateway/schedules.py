@@ -1,0 +1,279 @@
+"""Schedules as the gateway makes and shows them, each access within the store's time-out (ADR 7).
+
+Contract: raises :class:`perdure.gateway.problems.RequestProblem` for what a request asks and cannot have. What is read from a
+request is turned into the document's fields here, for our own paths and for the Agent Server's crons alike.
+
+Outside: firing (``perdure.registry.schedules``) and when it is time (``perdure.registry.cron``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from datetime import datetime
+from itertools import islice
+from typing import Any, TypeVar
+
+from perdure.chassis.mongo import Database, server_time
+from perdure.chassis.outage import outlast
+from perdure.chassis.payload import pack, unpack
+from perdure.gateway.problems import RequestProblem, invalid
+from perdure.gateway.requests import require_metadata
+from perdure.gateway.store import Store
+from perdure.registry import cron
+from perdure.registry.cron import BadSchedule, Overlap
+from perdure.registry.runs import assistant_id_of, new_id, now
+from perdure.registry.schedules import Cause, Firing, ScheduleBusy, Schedules, fire_key, next_of
+from perdure.schemas.documents import GraphDocument, ScheduleDocument
+from perdure.schemas.schedule_http import RunFields
+
+T = TypeVar("T")
+Document = dict[str, Any]
+
+BACKFILL_LIMIT = 500
+"""Fire times of one backfill."""
+FOLLOWING = 4
+CATCH_UP_S = 3600.0
+RUN_FIELDS = tuple(RunFields.model_fields)
+
+
+class Scheduling:
+    """The schedules of all tenants."""
+
+    def __init__(self, database: Database, store: Store, schedules: Schedules) -> None:
+        self._database = database
+        self._store = store
+        self._schedules = schedules
+
+    async def create(
+        self, tenant: str, graph: GraphDocument, thread_id: str | None, fields: Document, *, paused: bool
+    ) -> ScheduleDocument:
+        """Make a schedule of fields as :func:`fields_of` gives them.
+
+        Raises:
+            BadSchedule: the expression or the time zone cannot be followed.
+
+        """
+        at, moment = await self._time(), now()
+        schedule: ScheduleDocument = {
+            "_id": new_id(),
+            "tenant": tenant,
+            "graph_id": graph["_id"],
+            "assistant_id": assistant_id_of(graph["_id"]),
+            "thread_id": thread_id,
+            "timezone": "UTC",
+            "payload": packed({}),
+            "metadata": {},
+            "overlap": Overlap.SKIP.value,
+            "catch_up_s": CATCH_UP_S,
+            "end_at": None,
+            **fields,  # type: ignore[typeddict-item]
+            "paused": paused,
+            "revision": 1,
+            "created_at": moment,
+            "updated_at": moment,
+            "fired": 0,
+            "skipped": 0,
+            "missed": 0,
+        }
+        require_overlap(schedule["overlap"], thread_id)
+        cron.check(schedule["cron"], schedule["timezone"], at)
+        if (next_at := next_of(schedule, at)) is not None:
+            schedule["next_at"] = next_at
+        await self._within(self._schedules.create(schedule))
+        return schedule
+
+    async def require(self, schedule_id: str, tenant: str) -> Document:
+        """The schedule with this id.
+
+        Raises:
+            RequestProblem: ``unknown-schedule``.
+
+        """
+        return _known(schedule_id, await self._within(self._schedules.find(schedule_id, tenant)))
+
+    async def find(self, query: Mapping[str, Any]) -> list[Document]:
+        """The schedules that a query finds, oldest first."""
+        return await self._within(self._schedules.search(query))
+
+    async def change(self, schedule_id: str, tenant: str, fields: Document) -> Document:
+        """Change fields of a schedule; ``payload`` holds what changes of it.
+
+        Raises:
+            BadSchedule: the expression or the time zone cannot be followed.
+            RequestProblem: ``unknown-schedule``, ``schedule-busy``.
+
+        """
+        known = await self.require(schedule_id, tenant)
+        if "overlap" in fields:
+            require_overlap(fields["overlap"], known["thread_id"])
+        if (changes := fields.pop("payload", None)) is not None:
+            merged = {**unpack(known["payload"]), **changes}
+            fields["payload"] = packed({name: value for name, value in merged.items() if value is not None})
+        at = await self._time()
+        changed = await self._decided(schedule_id, self._schedules.change(schedule_id, tenant, fields, at))
+        return _known(schedule_id, changed)
+
+    async def delete(self, schedule_id: str, tenant: str) -> None:
+        """Remove a schedule.
+
+        Raises:
+            RequestProblem: ``unknown-schedule``.
+
+        """
+        if not await self._within(self._schedules.delete(schedule_id, tenant)):
+            _known(schedule_id, None)
+
+    async def trigger(self, schedule_id: str, tenant: str, key: str | None) -> Firing:
+        """Fire now; with the same key, once.
+
+        Raises:
+            RequestProblem: ``unknown-schedule``, ``schedule-busy``.
+
+        """
+        name = f"schedule:{schedule_id}:trigger:{key or new_id()}"
+        fired = self._schedules.fire(schedule_id, tenant, await self._time(), Cause.TRIGGER, name)
+        return _known(schedule_id, await self._decided(schedule_id, fired))
+
+    async def backfill(
+        self, schedule_id: str, tenant: str, start: datetime, end: datetime, overlap: Overlap | None
+    ) -> list[Firing]:
+        """Fire each time from ``start`` to ``end`` that was not fired.
+
+        Raises:
+            RequestProblem: ``unknown-schedule``, ``schedule-busy``; ``invalid-request`` when that is in the future or too much.
+
+        """
+        known = await self.require(schedule_id, tenant)
+        require_overlap(overlap or known["overlap"], known["thread_id"])
+        if end < start:
+            raise invalid("/end", "is before start")
+        if end > await self._time():
+            raise invalid("/end", "is in the future; a backfill fires past times only")
+        past = cron.between(known["cron"], known["timezone"], start, end, BACKFILL_LIMIT)
+        if len(past) > BACKFILL_LIMIT:
+            raise invalid(
+                "/end", f"the period holds more than {BACKFILL_LIMIT} fire times; split it into several backfills"
+            )
+        fired = []
+        for at in past:
+            key = fire_key(schedule_id, at)
+            one = self._schedules.fire(schedule_id, tenant, at, Cause.BACKFILL, key, overlap)
+            fired.append(_known(schedule_id, await self._decided(schedule_id, one)))
+        return fired
+
+    async def _time(self) -> datetime:
+        return await self._within(outlast(lambda: server_time(self._database), self._store.availability))
+
+    async def _decided(self, schedule_id: str, work: Awaitable[T]) -> T:
+        try:
+            return await self._within(work)
+        except ScheduleBusy as error:
+            raise RequestProblem(
+                "schedule-busy", f"Schedule {schedule_id!r} is being changed by others all the time. Try again."
+            ) from error
+
+    async def _within(self, work: Awaitable[T]) -> T:
+        self._store.require_available()
+        return await self._store.within(work)
+
+
+def _known(schedule_id: str, found: T | None) -> T:
+    if found is None:
+        raise RequestProblem(
+            "unknown-schedule", f"Schedule {schedule_id!r} does not exist; GET /schedules lists those that do."
+        )
+    return found
+
+
+def require_overlap(overlap: str, thread_id: str | None) -> None:
+    """Refuse a policy that has no meaning."""
+    if overlap == Overlap.QUEUE and thread_id is None:
+        raise invalid(
+            "/overlap", "queue needs a thread_id: runs on new threads have nothing to queue behind; use allow or skip"
+        )
+    if overlap == Overlap.ALLOW and thread_id is not None:
+        raise invalid(
+            "/overlap", "allow needs a new thread for each run (thread_id null): a thread runs one at a time; use queue"
+        )
+
+
+def refused(problem: BadSchedule, pointers: Mapping[str, str]) -> RequestProblem:
+    """The problem of an expression or a time zone, at its place in the request."""
+    return invalid(pointers[problem.field], str(problem))
+
+
+def packed(payload: Mapping[str, Any]) -> bytes:
+    """A payload as the document keeps it."""
+    made = pack(dict(payload))
+    if made.chunks:
+        raise invalid("/input", "larger than 1 MiB packed; store large values elsewhere and pass a reference")
+    return made.inline
+
+
+def run_payload(body: Mapping[str, Any]) -> Document:
+    """What a request says about the runs, as given; null where it says null."""
+    return {name: body[name] for name in RUN_FIELDS if name in body}
+
+
+def checked_metadata(metadata: Document | None) -> Document:
+    """Metadata that can be stored."""
+    require_metadata(metadata)
+    return metadata or {}
+
+
+def schedule_view(schedule: Mapping[str, Any]) -> Document:
+    """A schedule as clients see it."""
+    next_at = schedule.get("next_at")
+    shown = {
+        name: schedule[name]
+        for name in (
+            "assistant_id", "graph_id", "thread_id", "cron", "timezone", "metadata", "overlap", "catch_up_s", "end_at",
+            "created_at", "updated_at", "fired", "skipped", "missed",
+        )
+    }  # fmt: skip
+    return {
+        "schedule_id": schedule["_id"],
+        **shown,
+        "payload": unpack(schedule["payload"]),
+        "state": "paused" if schedule["paused"] else "active" if next_at else "ended",
+        "next_at": next_at,
+        "following": _following(schedule, next_at) if next_at else [],
+        **{name: schedule.get(name) for name in ("last_fired_at", "last_run_id", "last_thread_id")},
+    }
+
+
+def _following(schedule: Mapping[str, Any], next_at: datetime) -> list[datetime]:
+    found = islice(cron.times(schedule["cron"], schedule["timezone"], next_at), FOLLOWING)
+    end_at = schedule["end_at"]
+    return [at for at in found if end_at is None or at <= end_at]
+
+
+def cron_view(schedule: Mapping[str, Any]) -> Document:
+    """A schedule in the Agent Server's shape of a cron."""
+    return {
+        "cron_id": schedule["_id"],
+        "assistant_id": schedule["assistant_id"],
+        "thread_id": schedule["thread_id"],
+        "on_run_completed": None if schedule["thread_id"] else "keep",
+        "end_time": schedule["end_at"],
+        "schedule": schedule["cron"],
+        "timezone": schedule["timezone"],
+        "created_at": schedule["created_at"],
+        "updated_at": schedule["updated_at"],
+        "payload": {**unpack(schedule["payload"]), "assistant_id": schedule["assistant_id"]},
+        "user_id": None,
+        "next_run_date": schedule.get("next_at"),
+        "metadata": schedule["metadata"],
+        "enabled": not schedule["paused"],
+    }
+
+
+def firing_view(firing: Firing) -> Document:
+    """What came of one fire time, as clients see it."""
+    started = "fired" if firing.new else "fired_before"
+    return {
+        "at": firing.at,
+        "result": started if firing.run_id else "skipped",
+        "run_id": firing.run_id,
+        "thread_id": firing.thread_id,
+    }
