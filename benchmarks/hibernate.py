@@ -88,7 +88,7 @@ class Sleepers:
             elif isinstance(event, RunFailed):
                 self.failed.append(f"{event.thread_id}: {event.error.message}")
             elif isinstance(event, CheckpointSaved) and event.channels == ("late_s",):
-                self.late_s.append(float(event.text.rpartition(" ")[2]))
+                self.late_s.append(float(event.text.split()[-1]))
 
 
 async def measure(options: argparse.Namespace, stack: Stack, services: Services, display: ConsoleDisplay) -> Any:
