@@ -26,6 +26,8 @@ from perdure.validator.settings import ValidatorSettings
 log = logger(__name__)
 
 SOURCE: Final = "perdure/validator"
+DELIVERY_S: Final = 2.0
+"""How long before its wait ends by the clock a verdict is given at the latest, in seconds."""
 
 
 class Validator:
@@ -75,7 +77,9 @@ class Validator:
             return
         limit_s = self._settings.validator_deadline_s
         if message.due_at is not None:
-            limit_s = min(limit_s, (message.due_at - now).total_seconds())
+            left_s = (message.due_at - now).total_seconds()
+            # A verdict that says what could not be read is worth more than the clock's: leave it time to arrive.
+            limit_s = min(limit_s, max(left_s / 2, left_s - DELIVERY_S))
         verdict = await self.check(message, limit_s)
         record = encode(
             PremisesValidated(
@@ -111,7 +115,7 @@ class Validator:
         tasks = {key: asyncio.create_task(self._reader.read(premise)) for key, premise in reads.items()}
         try:
             await asyncio.wait(tasks.values(), timeout=limit_s)
-            late = Reading(began, 1, problem=f"not read within the {limit_s:g} s that the whole validation has")
+            late = Reading(began, 1, problem=f"not read within the {limit_s:.3g} s that the whole validation has")
             readings = {key: task.result() if task.done() else late for key, task in tasks.items()}
         finally:
             for task in tasks.values():

@@ -16,7 +16,7 @@ from perdure.schemas.validation import MongoSource
 from perdure.validator.sources.errors import SourceError
 from perdure.validator.sources.plain import plain
 
-SELECTION_MS = 5_000
+SELECTION_MS = 2_000
 """How long the driver looks for a primary before an attempt fails."""
 READ_ONLY: Mapping[str, Any] = {"serverSelectionTimeoutMS": SELECTION_MS, "retryReads": False, "maxPoolSize": None}
 """Attempts are ours to count, and so is how many read at once."""

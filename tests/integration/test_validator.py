@@ -1,0 +1,515 @@
+"""The validator on real servers: HTTP that misbehaves, MongoDB, OpenSearch, fetchers. Unknown never passes."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from aiohttp import web
+from bson import Decimal128, ObjectId
+
+from perdure.chassis import mongo
+from perdure.chassis.errors import ConfigurationError
+from perdure.chassis.kafka.admin import TopicAdmin
+from perdure.chassis.kafka.consumer import Consumer, Subscription
+from perdure.chassis.kafka.producer import Producer
+from perdure.local.stack import Stack
+from perdure.schemas import topics
+from perdure.schemas.envelope import Decoded, decode, encode
+from perdure.schemas.validation import (
+    VALIDATIONS,
+    VERDICTS,
+    Equal,
+    FetcherSource,
+    Finding,
+    HttpSource,
+    MongoSource,
+    NewerThan,
+    OpenSearchSource,
+    Premise,
+    PremisesValidated,
+    Range,
+    Relative,
+    ValidatePremises,
+    Verdict,
+    VerdictOutcome,
+)
+from perdure.validator.__main__ import connections, readers
+from perdure.validator.fetchers import load_fetchers
+from perdure.validator.handlers import Validator
+from perdure.validator.reading import Reader
+from perdure.validator.settings import ValidatorSettings
+from perdure.validator.sources.errors import SourceReader
+from perdure.validator.sources.fetcher import FetcherReader
+from perdure.validator.sources.http import HttpReader
+from perdure.validator.sources.mongodb import MongoReader
+from perdure.validator.sources.opensearch import OpenSearchReader
+
+P, S, U, A = VerdictOutcome.PROCEED, VerdictOutcome.STALE, VerdictOutcome.UNKNOWN, VerdictOutcome.ASK
+LIMIT = 64 * 1024
+
+
+class World:
+    """An HTTP server whose answers a test chooses, and what was asked of it."""
+
+    def __init__(self) -> None:
+        self.seen: list[web.Request] = []
+        self.now = 0
+        self.most = 0
+        self.release = asyncio.Event()
+        self.url = ""
+
+    async def price(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response({"price": 10, "at": datetime.now(UTC).isoformat()})
+
+    async def echo(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response({"key": request.headers.get("X-Key")})
+
+    async def fails(self, _: web.Request) -> web.StreamResponse:
+        raise web.HTTPInternalServerError
+
+    async def flaky(self, _: web.Request) -> web.StreamResponse:
+        if sum(one.path == "/flaky" for one in self.seen) < 3:
+            raise web.HTTPServiceUnavailable
+        return web.json_response({"price": 10})
+
+    async def absent(self, _: web.Request) -> web.StreamResponse:
+        raise web.HTTPNotFound
+
+    async def moved(self, _: web.Request) -> web.StreamResponse:
+        raise web.HTTPFound("/price")
+
+    async def text(self, _: web.Request) -> web.StreamResponse:
+        return web.Response(text="<html>10</html>")
+
+    async def nan(self, _: web.Request) -> web.StreamResponse:
+        return web.Response(text='{"price": NaN}', content_type="application/json")
+
+    async def empty(self, _: web.Request) -> web.StreamResponse:
+        return web.Response(status=204)
+
+    async def huge(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response({"price": 10, "pad": "x" * LIMIT})
+
+    async def bomb(self, _: web.Request) -> web.StreamResponse:
+        packed = gzip.compress(b'{"price": 10, "pad": "' + b"x" * (8 * LIMIT) + b'"}')
+        return web.Response(body=packed, headers={"Content-Encoding": "gzip", "Content-Type": "application/json"})
+
+    async def endless(self, request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        while not self.release.is_set():
+            await answer.write(b" " * 4096)
+        return answer
+
+    async def liar(self, request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse(headers={"Content-Length": "1000"})
+        await answer.prepare(request)
+        await answer.write(b'{"price": 10}')
+        assert request.transport is not None
+        request.transport.close()
+        return answer
+
+    async def held(self, _: web.Request) -> web.StreamResponse:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            await self.release.wait()
+        finally:
+            self.now -= 1
+        return web.json_response({"price": 10})
+
+    @web.middleware
+    async def note(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        self.seen.append(request)
+        return await handler(request)
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    world = World()
+    app = web.Application(middlewares=[world.note])
+    names = "price echo fails flaky absent moved text nan empty huge bomb endless liar held"
+    app.add_routes([web.get(f"/{name}", getattr(world, name)) for name in names.split()])
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    world.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield world
+    world.release.set()
+    await runner.cleanup()
+
+
+Checks = Callable[..., Awaitable[Finding]]
+
+
+@pytest.fixture
+async def opened() -> AsyncIterator[Callable[..., Reader]]:
+    """``opened(http=HttpReader(...), per_source=8)``: a reader that is closed at the end."""
+    found: list[Reader] = []
+
+    def start(per_source: int = 8, overall: int = 64, **by_kind: SourceReader) -> Reader:
+        found.append(Reader(by_kind, per_source, overall))
+        return found[-1]
+
+    yield start
+    for one in found:
+        await one.close()
+
+
+async def verdict(reader: Reader, *premises: Premise, limit_s: float = 20) -> Verdict:
+    settings = ValidatorSettings()
+    message = ValidatePremises(
+        tenant="t",
+        thread_id="thread",
+        run_id="run",
+        wait_id=f"thread:{uuid.uuid4().hex}",
+        premises=premises,
+        action_digest="d",
+        verdict_expires_s=60,
+    )
+    return await Validator(settings, reader, None).check(message, limit_s)  # type: ignore[arg-type]
+
+
+async def finding(reader: Reader, source: Any, limit_s: float = 20, **fields: Any) -> Finding:
+    given = await verdict(reader, Premise(name="p", source=source, **fields), limit_s=limit_s)
+    (found,) = given.findings
+    assert given.outcome is found.outcome
+    return found
+
+
+async def test_a_fresh_price_proceeds_and_another_is_stale(world: World, opened: Callable[..., Reader]) -> None:
+    reader = opened(http=HttpReader(None, LIMIT))
+    source = HttpSource(url=f"{world.url}/price")
+    assert (await finding(reader, source, pointer="/price", believed=10)).outcome is P
+    stale = await finding(reader, source, pointer="/price", believed=12, rule=Relative(tolerance=0.01))
+    assert (stale.outcome, stale.fresh, stale.drift) == (S, 10, -2.0)
+    assert (await finding(reader, source, pointer="/at", rule=NewerThan(max_age_s=5))).outcome is P
+
+
+@pytest.mark.parametrize(
+    ("path", "reason", "tries"),
+    [
+        ("fails", "answered 500", 2),
+        ("absent", "answered 404", 1),
+        ("moved", "redirects are not followed", 1),
+        ("text", "not JSON", 2),
+        ("nan", "not JSON", 2),
+        ("empty", "not JSON", 2),
+        ("huge", "longer than", 1),
+        ("bomb", "longer than", 1),
+        ("endless", "longer than", 1),
+        ("liar", "ended before it was complete", 2),
+        ("held", "no answer within 0.2 s", 2),
+    ],
+)
+async def test_a_server_that_misbehaves_is_unknown(
+    world: World, opened: Callable[..., Reader], path: str, reason: str, tries: int
+) -> None:
+    reader = opened(http=HttpReader(None, LIMIT))
+    found = await finding(
+        reader, HttpSource(url=f"{world.url}/{path}"), pointer="/price", believed=10, attempts=2, timeout_s=0.2
+    )
+    assert (found.holds, found.outcome, found.fresh) == (None, U, None)
+    assert reason in found.reason
+    assert found.attempts == tries == len(world.seen)
+    rule = Range(low=0)
+    asks = await finding(
+        reader, HttpSource(url=f"{world.url}/{path}"), rule=rule, attempts=1, timeout_s=0.2, on_unknown="ask"
+    )
+    assert asks.outcome is A
+
+
+async def test_nobody_there_is_unknown(opened: Callable[..., Reader]) -> None:
+    reader = opened(http=HttpReader(None, LIMIT))
+    found = await finding(reader, HttpSource(url="http://127.0.0.1:1/"), attempts=2)
+    assert found.outcome is U
+    assert "no connection" in found.reason
+    assert "tried 2 times" in found.reason
+
+
+async def test_a_server_that_recovers_is_read(world: World, opened: Callable[..., Reader]) -> None:
+    reader = opened(http=HttpReader(None, LIMIT))
+    found = await finding(reader, HttpSource(url=f"{world.url}/flaky"), pointer="/price", believed=10, attempts=5)
+    assert (found.outcome, found.attempts) == (P, 3)
+
+
+async def test_secrets_of_headers(world: World, opened: Callable[..., Reader]) -> None:
+    environment = {"PERDURE_SOURCE_KEY": "s3cret", "PERDURE_MONGODB_URI": "hidden", "PERDURE_SOURCE_BAD": "a\r\nb: c"}
+    reader = opened(http=HttpReader(None, LIMIT, environment))
+
+    async def sent(header: str) -> Finding:
+        return await finding(
+            reader,
+            HttpSource(url=f"{world.url}/echo", headers={"X-Key": header}),
+            pointer="/key",
+            believed="Key s3cret!",
+        )
+
+    assert (await sent("Key ${PERDURE_SOURCE_KEY}!")).outcome is P
+    for header in ("${PERDURE_MONGODB_URI}", "${PERDURE_SOURCE_NONE}", "${HOME}", "${PERDURE_SOURCE_BAD}", "${}"):
+        refused = await sent(header)
+        assert refused.outcome is U
+        assert "hidden" not in refused.reason
+        assert "b: c" not in refused.reason
+    assert len(world.seen) == 1
+
+
+async def test_only_listed_hosts_are_read(world: World, opened: Callable[..., Reader]) -> None:
+    host = world.url.removeprefix("http://")
+    for hosts, outcome in ([host], P), (["127.0.0.*"], P), (["example.com"], U), ([], U):
+        reader = opened(http=HttpReader(hosts, LIMIT))
+        found = await finding(reader, HttpSource(url=f"{world.url}/price"), pointer="/price", believed=10)
+        assert found.outcome is outcome
+    assert len(world.seen) == 2
+
+
+async def test_premises_on_one_source_are_judged_on_one_reading(world: World, opened: Callable[..., Reader]) -> None:
+    reader = opened(http=HttpReader(None, LIMIT))
+    source = HttpSource(url=f"{world.url}/price")
+    given = await verdict(
+        reader,
+        Premise(name="price", source=source, pointer="/price", believed=10),
+        Premise(name="at", source=source, pointer="/at", rule=NewerThan(max_age_s=5)),
+        Premise(name="gone", source=HttpSource(url=f"{world.url}/absent"), believed=1),
+    )
+    assert [one.outcome for one in given.findings] == [P, P, U]
+    assert given.outcome is U
+    assert len(world.seen) == 2
+
+
+async def test_reads_of_one_source_are_capped_and_do_not_hold_up_another(
+    world: World, opened: Callable[..., Reader]
+) -> None:
+    reader = opened(per_source=3, http=HttpReader(None, LIMIT), fetcher=FetcherReader({"quick": lambda: 1}, 1))
+    slow = [
+        asyncio.create_task(finding(reader, HttpSource(url=f"{world.url}/held?{n}"), pointer="/price", believed=10))
+        for n in range(12)
+    ]
+    while world.now < 3:
+        await asyncio.sleep(0.01)
+    began = time.monotonic()
+    assert (await finding(reader, FetcherSource(name="quick"), believed=1)).outcome is P
+    assert time.monotonic() - began < 1
+    late = await finding(reader, HttpSource(url=f"{world.url}/held?late"), believed=1, timeout_s=0.1, attempts=1)
+    assert "no turn to read within 0.1 s" in late.reason
+    world.release.set()
+    assert Counter(one.outcome for one in await asyncio.gather(*slow)) == {P: 12}
+    assert world.most == 3
+
+
+async def test_the_whole_validation_has_a_deadline(world: World, opened: Callable[..., Reader]) -> None:
+    reader = opened(http=HttpReader(None, LIMIT))
+    found = await finding(reader, HttpSource(url=f"{world.url}/held"), limit_s=0.2, believed=1)
+    assert found.outcome is U
+    assert "0.2 s that the whole validation has" in found.reason
+
+
+async def test_fetchers(tmp_path: Path, opened: Callable[..., Reader]) -> None:
+    (tmp_path / "fetchers_of_test.py").write_text(
+        "import asyncio, decimal, datetime, threading, time\n"
+        "def quote(symbol): return {'price': decimal.Decimal('10.5'), 'symbol': symbol,\n"
+        "                           'at': datetime.datetime.now(datetime.timezone.utc)}\n"
+        "async def stock(sku): await asyncio.sleep(0); return sku\n"
+        "def broken(): raise RuntimeError('no world')\n"
+        "def nan(): return float('nan')\n"
+        "def strange(): return object()\n"
+        "def naive(): return datetime.datetime(2026, 1, 1)\n"
+        "held = threading.Event()\n"
+        "def hangs(): held.wait(20)\n"
+    )
+    names = ("quote", "stock", "broken", "nan", "strange", "naive", "hangs")
+    fetchers = ", ".join(f'"{name}": "./fetchers_of_test.py:{name}"' for name in names)
+    (tmp_path / "langgraph.json").write_text(f'{{"perdure": {{"fetchers": {{{fetchers}}}}}}}')
+    loaded = load_fetchers(tmp_path / "langgraph.json")
+    reader = opened(fetcher=FetcherReader(loaded, 2))
+    quote = FetcherSource(name="quote", arguments={"symbol": "ACME"})
+    assert (await finding(reader, quote, pointer="/price", believed=10.5)).outcome is P
+    assert (await finding(reader, quote, pointer="/symbol", believed="ACME")).outcome is P
+    assert (await finding(reader, quote, pointer="/at", rule=NewerThan(max_age_s=5))).outcome is P
+    assert (await finding(reader, FetcherSource(name="stock", arguments={"sku": 3}), believed=3)).outcome is P
+    for name, reason in {
+        "broken": "RuntimeError: no world",
+        "nan": "not JSON",
+        "strange": "object is not JSON",
+        "naive": "no time zone",
+        "none": "no fetcher 'none'",
+        "hangs": "no answer within 0.2 s",
+        "quote": "TypeError",
+    }.items():
+        found = await finding(reader, FetcherSource(name=name), rule=Range(low=0), attempts=1, timeout_s=0.2)
+        assert (found.holds, found.outcome) == (None, U), name
+        assert reason in found.reason
+    loaded["hangs"].__globals__["held"].set()
+
+
+def test_mistakes_in_the_project_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "langgraph.json"
+    assert load_fetchers(file) == {}
+    (tmp_path / "f.py").write_text("number = 7\n")
+    for text, reason in {
+        "[": "is not JSON",
+        '{"perdure": []}': '"perdure" must be like',
+        '{"perdure": {"fetchers": {"q": "f.py"}}}': "must have the form",
+        '{"perdure": {"fetchers": {"q": "./f.py:nothing"}}}': "has no variable 'nothing'",
+        '{"perdure": {"fetchers": {"q": "./f.py:number"}}}': "is a int, not a function",
+    }.items():
+        file.write_text(text)
+        with pytest.raises(ConfigurationError, match=reason):
+            load_fetchers(file)
+    file.write_text('{"graphs": {"g": "./none.py:g"}}')
+    assert load_fetchers(file) == {}
+
+
+def test_connections_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "PERDURE_VALIDATOR_CONNECTIONS", '{"crm": "mongodb://u:pw@h/crm", "shop": "https://h:9200", "x": "redis://pw"}'
+    )
+    settings = ValidatorSettings()
+    assert "pw" not in repr(settings)
+    with pytest.raises(ConfigurationError, match="x must begin with") as caught:
+        readers(settings)
+    assert "pw" not in str(caught.value)
+    named = {name: secret for name, secret in settings.validator_connections.items() if name != "x"}
+    assert connections(named) == ({"crm": "mongodb://u:pw@h/crm"}, {"shop": "https://h:9200"})
+
+
+async def test_mongodb(own_mongodb: Stack, opened: Callable[..., Reader]) -> None:
+    uri = own_mongodb.environment()["PERDURE_MONGODB_URI"]
+    client = mongo.connect(uri)
+    orders = mongo.database(client, uri)["orders"]
+    one, at = ObjectId(), datetime.now(UTC) - timedelta(seconds=30)
+    await orders.insert_many(
+        [
+            {"_id": one, "status": "open", "at": at, "price": Decimal128(Decimal("9.99")), "raw": b"x"},
+            {"_id": ObjectId(), "status": "done", "at": at - timedelta(days=1), "pad": "x" * LIMIT},
+        ]
+    )
+    reader = opened(mongodb=MongoReader({"crm": uri}, LIMIT))
+
+    async def found(filter: dict[str, Any], pointer: str = "", connection: str = "crm", **fields: Any) -> Finding:
+        source = MongoSource(connection=connection, collection="orders", filter=filter, sort={"at": -1})
+        return await finding(reader, source, pointer=pointer, **fields)
+
+    by_id = {"_id": {"$oid": str(one)}}
+    assert (await found(by_id, "/status", believed="open")).outcome is P
+    assert (await found(by_id, "/_id", believed=str(one))).outcome is P
+    assert (await found(by_id, "/price", believed=9.99)).outcome is P
+    assert (await found(by_id, "/at", rule=NewerThan(max_age_s=60))).outcome is P
+    assert (await found(by_id, "/at", rule=NewerThan(max_age_s=10))).outcome is S
+    since = {"at": {"$gte": {"$date": (at - timedelta(seconds=1)).isoformat()}}}
+    assert (await found(since, "/status", believed="open")).outcome is P
+    assert (await found({}, "/status", believed="open")).outcome is P, "sorted: the newest"
+    assert (await found({"status": "lost"}, believed=None)).outcome is P, "there is still none"
+    assert (await found({"status": "lost"}, "/status", believed=None)).outcome is U
+    assert (await found({"status": "done"}, "/status", believed="done")).outcome is U, "over the limit"
+    assert "no MongoDB connection 'erp'" in (await found({}, connection="erp")).reason
+    own_mongodb.stop_server("mongodb", kill=True)
+    began = time.monotonic()
+    gone = await found(by_id, "/status", believed="open", timeout_s=0.5, attempts=1)
+    assert time.monotonic() - began < 3
+    assert (gone.holds, gone.outcome) == (None, U)
+    client.close()
+
+
+async def test_opensearch(opensearch_url: str, opened: Callable[..., Reader]) -> None:
+    index = f"test-validator-{uuid.uuid4().hex[:8]}"
+    async with httpx.AsyncClient(base_url=opensearch_url, timeout=30) as http:
+        await http.put(f"/{index}")
+        await http.put(f"/{index}/_doc/1?refresh=true", json={"sku": 7, "stock": 3})
+        reader = opened(opensearch=OpenSearchReader({"shop": opensearch_url, "gone": "http://127.0.0.1:1"}, LIMIT))
+
+        async def found(pointer: str, connection: str = "shop", where: str = index, **fields: Any) -> Finding:
+            query = {"query": {"term": {"sku": 7}}}
+            return await finding(
+                reader, OpenSearchSource(connection=connection, index=where, body=query), pointer=pointer, **fields
+            )
+
+        assert (await found("/hits/hits/0/_source/stock", rule=Range(low=1))).outcome is P
+        assert (await found("/hits/total/value", believed=1)).outcome is P
+        await http.put(f"/{index}/_doc/1?refresh=true", json={"sku": 7, "stock": 0})
+        assert (await found("/hits/hits/0/_source/stock", rule=Range(low=1))).outcome is S
+        for unknown in (
+            await found("/hits/hits/1", believed=1),
+            await found("", where="no-such-index", believed=1),
+            await found("", where="../_cat", believed=1),
+            await found("", connection="none", believed=1),
+            await found("", connection="gone", believed=1, attempts=1, timeout_s=2),
+        ):
+            assert (unknown.holds, unknown.outcome) == (None, U)
+        await http.delete(f"/{index}")
+
+
+def request(premise: Premise, wait_id: str, due_at: datetime | None = None) -> Decoded:
+    message = ValidatePremises(
+        tenant="t",
+        thread_id=wait_id,
+        run_id="run",
+        wait_id=wait_id,
+        premises=(premise,),
+        action_digest="d",
+        verdict_expires_s=60,
+        due_at=due_at,
+    )
+    record = encode(message, id=f"{wait_id}:validate", source="test", correlation_id="run")
+    return decode(record.headers, record.value, VALIDATIONS)
+
+
+async def test_a_slow_source_holds_up_nobody(stack: Stack, world: World, opened: Callable[..., Reader]) -> None:
+    """Through Kafka: verdicts come while others are still read; a repeat is not read twice; one too late is not read."""
+    bootstrap = stack.environment()["PERDURE_KAFKA_BOOTSTRAP_SERVERS"]
+    await TopicAdmin(bootstrap).apply([topics.VERDICTS, topics.Topic(topics.VERDICTS.dead, 1)])
+    run = uuid.uuid4().hex
+    got: dict[str, PremisesValidated] = {}
+    kept: list[Decoded] = []
+
+    async def keep(batch: Any) -> None:
+        kept.extend(batch)
+        got.update({one.message.wait_id: one.message for one in batch if one.message.wait_id.startswith(run)})
+
+    producer = Producer(bootstrap, "test")
+    subscription = Subscription(topics.VERDICTS, f"test.{run}", VERDICTS)
+    consumer = Consumer(bootstrap, "test", subscription, keep, producer)
+    consuming = asyncio.create_task(consumer.run())
+    settings = ValidatorSettings(validator_patience_s=0.2, validator_max_open=5)
+    reader = opened(http=HttpReader(None, LIMIT))
+    validator = Validator(settings, reader, producer)
+    slow = Premise(name="p", source=HttpSource(url=f"{world.url}/held"), pointer="/price", believed=10)
+    quick = Premise(name="p", source=HttpSource(url=f"{world.url}/price"), pointer="/price", believed=11, rule=Equal())
+
+    began = time.monotonic()
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    await validator.handle([request(slow, f"{run}-slow"), request(quick, f"{run}-quick"), request(quick, "late", past)])
+    assert 0.15 < time.monotonic() - began < 2
+    await validator.handle([request(slow, f"{run}-slow")])
+    deadline = time.monotonic() + 20
+    while f"{run}-quick" not in got or validator.room() != 4:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+    assert got[f"{run}-quick"].verdict.outcome is S
+    assert Counter(one.path for one in world.seen) == {"/held": 1, "/price": 1}
+    world.release.set()
+    await validator.drain(10)
+    assert validator.room() == 5
+    while f"{run}-slow" not in got:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+    assert got[f"{run}-slow"].verdict.outcome is P
+    (envelope,) = (one.envelope for one in kept if one.message.thread_id == f"{run}-slow")
+    assert envelope.causation_id == f"{run}-slow:validate"
+    consumer.stop()
+    await consuming
+    await producer.close()
