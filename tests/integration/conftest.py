@@ -6,6 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -93,24 +94,41 @@ def _problem_of() -> Any:
     return problem_of
 
 
+@asynccontextmanager
+async def open_waiting(uri: str, kafka_bootstrap: str) -> AsyncIterator[Waiting]:
+    client = mongo.connect(uri)
+    settings = GatewaySettings(
+        mongodb_uri=uri,
+        kafka_bootstrap_servers=kafka_bootstrap,
+        opensearch_url="http://127.0.0.1:9",
+        gateway_store_timeout_s=2.0,
+    )
+    runner = web.AppRunner(make_app(settings), access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        async with httpx.AsyncClient(base_url=url, timeout=30) as http:
+            deadline = time.monotonic() + READY_S
+            while (await http.get("/ready")).status_code != 200:
+                assert time.monotonic() < deadline, "the gateway is not ready"
+                await asyncio.sleep(0.05)
+            yield Waiting(url, mongo.database(client, uri), http)
+    finally:
+        await runner.cleanup()
+        client.close()
+
+
+@pytest.fixture(name="open_waiting")
+def _open_waiting() -> Any:
+    """Like ``waiting``, on servers of the test's own: ``async with open_waiting(uri, kafka)``."""
+    return open_waiting
+
+
 @pytest.fixture(scope="module")
 async def waiting(mongodb_uri: str, kafka_bootstrap: str) -> AsyncIterator[Waiting]:
     await TopicAdmin(kafka_bootstrap).apply(topics.ALL)
     uri = mongodb_uri.rsplit("/", 1)[0] + f"/waiting_{uuid.uuid4().hex}"
-    client = mongo.connect(uri)
-    settings = GatewaySettings(
-        mongodb_uri=uri, kafka_bootstrap_servers=kafka_bootstrap, opensearch_url="http://127.0.0.1:9"
-    )
-    runner = web.AppRunner(make_app(settings), access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    async with httpx.AsyncClient(base_url=url, timeout=30) as http:
-        deadline = time.monotonic() + READY_S
-        while (await http.get("/ready")).status_code != 200:
-            assert time.monotonic() < deadline, "the gateway is not ready"
-            await asyncio.sleep(0.05)
-        yield Waiting(url, mongo.database(client, uri), http)
-    await runner.cleanup()
-    await client.drop_database(mongo.database_name(uri))
-    client.close()
+    async with open_waiting(uri, kafka_bootstrap) as opened:
+        yield opened
+        await opened.database.client.drop_database(opened.database.name)
