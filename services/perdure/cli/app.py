@@ -7,7 +7,7 @@ from importlib.metadata import version as installed_version
 
 import typer
 
-from perdure.cli import approvals, dlq, index, local_stack, runs, settings, signals, states, threads, topics
+from perdure.cli import approvals, dlq, index, local_stack, runs, schedules, settings, signals, states, threads, topics
 from perdure.cli.options import AsJson
 from perdure.cli.output import Output
 
@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Other": (settings.settings, version),
 }
 GROUPS = {
-    "Agents": {"threads": threads.app, "runs": runs.app, "approvals": approvals.app},
+    "Agents": {"threads": threads.app, "runs": runs.app, "schedules": schedules.app, "approvals": approvals.app},
     "Operation": {"topics": topics.app, "index": index.app, "dlq": dlq.app},
 }
 

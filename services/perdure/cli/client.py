@@ -53,6 +53,10 @@ class Gateway:
         """POST a JSON body."""
         return self._call("POST", path, params=params, body=body, headers=headers)
 
+    def delete(self, *path: str) -> Any:
+        """DELETE."""
+        return self._call("DELETE", path)
+
     def wait_run(self, thread_id: str, run_id: str, timeout_s: float | None) -> dict[str, Any]:
         """Poll a run until it waits or has ended; the pause between two looks grows to two seconds.
 
