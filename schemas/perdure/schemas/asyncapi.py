@@ -108,6 +108,7 @@ def _operations() -> Json:
         **{f"send.{t.name}": _operation("send", t) for t in carried},
         **{f"receive.{t.name}": _operation("receive", t) for t in carried if t.consumed},
         **{f"send.{t.dead}": _operation("send", t, t.dead) for t in carried if t.consumed},
+        **{f"receive.{t.dead}": _operation("receive", t, t.dead) for t in carried if t.consumed},
     }
 
 

@@ -34,6 +34,7 @@ T = TypeVar("T")
 Document = dict[str, Any]
 
 CLAIM: Final = timedelta(seconds=30)
+RENEW_S: Final = 10.0
 DECIDED_KEPT: Final = timedelta(days=30)
 KAFKA_TIMEOUT_S: Final = 10.0
 CHUNK_LETTERS: Final = 100
@@ -143,14 +144,25 @@ class DeadLetters:
         ours = {"_id": {"$in": [*ids]}, "claim": token}
         letters = await self._outlast(lambda: self._letters.find(ours).sort(ORDER).to_list(None))
         result = Redriven()
-        # The tasks of gather begin in their order, and each queues its record before it waits: a thread's order is kept.
-        for letter, why in zip(letters, await asyncio.gather(*map(self._send, letters)), strict=True):
+        for letter, why in zip(letters, await self._send_all(letters, ours), strict=True):
             if why is None:
                 result.sent.append(letter["_id"])
             else:
                 result.refused[letter["_id"]] = why
         await self._settle(token, result, by)
         return result
+
+    async def _send_all(self, letters: Sequence[Mapping[str, Any]], ours: Document) -> list[str | None]:
+        """Send in this order; the claim is kept while Kafka does not answer."""
+        # The tasks of gather begin in their order, and each queues its record before it waits: a thread's order is kept.
+        sending = asyncio.gather(*map(self._send, letters))
+        try:
+            while not (await asyncio.wait({sending}, timeout=RENEW_S))[0]:
+                renewed = {"$set": {"claim_until": await self._outlast(self._server_time) + CLAIM}}
+                await self._outlast(lambda change=renewed: self._letters.update_many(ours, change))  # type: ignore[misc]
+            return sending.result()
+        finally:
+            sending.cancel()
 
     async def _send(self, letter: Mapping[str, Any]) -> str | None:
         """Send the record as it was; why that cannot be."""
@@ -191,7 +203,10 @@ class DeadLetters:
             log.error("dead_letter.redrive_failed", error=repr(error))
 
     async def _now(self) -> datetime:
-        return await self._within(lambda: server_time(self._database))
+        return await self._within(self._server_time)
+
+    async def _server_time(self) -> datetime:
+        return await server_time(self._database)
 
     async def _outlast(self, operation: Callable[[], Awaitable[T]]) -> T:
         return await outlast(operation, self._store.availability)
