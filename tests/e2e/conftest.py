@@ -162,6 +162,18 @@ def system(stack: Stack) -> Iterator[System]:
         _stop(opened)
 
 
+@pytest.fixture(scope="module")
+def start_module_system(stack: Stack) -> Iterator[StartSystem]:
+    """As ``start_system``, for a system that serves a module's tests."""
+    opened: list[System] = []
+
+    def start(names: tuple[str, ...] | None = None, settings: dict[str, str] | None = None) -> System:
+        return _start(stack, names, settings or {}, opened)
+
+    yield start
+    _stop(opened)
+
+
 @pytest.fixture
 def start_system(stack: Stack) -> Iterator[StartSystem]:
     """``start_system(names=..., settings=..., servers=...)``: a system of the test's own."""

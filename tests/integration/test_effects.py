@@ -428,6 +428,45 @@ async def test_a_cancelled_node_leaves_an_attempt_that_is_over(stage: Stage) -> 
     assert time.monotonic() - began < 2, "waited for the deadline of an attempt that is known to be over"
 
 
+async def test_a_cancelled_node_does_not_lose_the_receipt_of_what_cannot_be_stopped(stage: Stage) -> None:
+    import threading
+
+    world, thread = World(), await stage.thread()
+    acting, going_on = threading.Event(), threading.Event()
+
+    def blocks(key: str) -> str:
+        world.acts.append(key)
+        acting.set()
+        assert going_on.wait(30)
+        return "after all"
+
+    task = asyncio.create_task(stage.play(thread, doing("order", blocks)))
+    assert await asyncio.to_thread(acting.wait, 30)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    successor = asyncio.create_task(stage.play(thread, doing("order", world.act)))
+    going_on.set()
+    assert await successor == "after all"
+    assert len(world.acts) == 1
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_what_takes_too_long_to_begin_is_not_begun(stage: Stage, guarded: bool) -> None:
+    """An attempt may act only while its time and its guard's last: one that stood still in between does not."""
+    world, thread = World(), await stage.thread()
+    instant = timedelta(microseconds=1)
+    more: dict[str, Any] = {"timeout": instant}
+    if guarded:
+        verdict = await stage.verdict(thread, ACTION, expires_in_s=0.02)
+        more |= {"action": ACTION, "verdict": verdict}
+    with pytest.raises((EffectTimeout, GuardExpired)):
+        await stage.play(thread, doing("order", world.act, **more))
+    assert world.acts == []
+    found = await stage.db.effects.find().to_list(None)
+    assert {one["state"] for one in found} <= {"not_done"}
+
+
 Victim = Callable[[str, Path, float], "subprocess.Popen[str]"]
 
 

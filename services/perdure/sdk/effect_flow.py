@@ -40,6 +40,7 @@ POLL_S: Final = 0.5
 """How often an attempt of another process is looked at."""
 CLEAN_UP_S: Final = 5.0
 """How long a cancelled node waits until the ledger knows."""
+TOO_LATE_LIMIT: Final = 3
 SHOWN_ACTION_BYTES: Final = 16 * 1024
 ANSWER_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
@@ -92,6 +93,10 @@ class Order:
 class _LookAgain(Exception):
     """Somebody else was faster, or the process stood still for so long that the attempt may not act any more."""
 
+    def __init__(self, reason: str, *, too_late: bool = False) -> None:
+        super().__init__(reason)
+        self.too_late = too_late
+
 
 _working: set[asyncio.Task[Any]] = set()
 """Attempts whose node was cancelled go on to their entry in the ledger."""
@@ -110,6 +115,7 @@ class Flow:
         self._place: str = get_config()["configurable"].get("checkpoint_ns", "")
         self._heard = 0
         self._answers: dict[int, Answered] = {}
+        self._too_late = 0
         self._cancelled = False
         self._stoppable = False
         self._in_hand = False
@@ -134,6 +140,12 @@ class Flow:
                 return await self._act(found)
             except _LookAgain as again:
                 log.info("effect.looked_at_again", effect=self._id, run_id=self._scope.run_id, reason=str(again))
+                self._too_late += again.too_late
+                if self._too_late >= TOO_LATE_LIMIT:
+                    raise EffectTimeout(
+                        f"{self._where} was not begun: {self._too_late} times in a row its time ({self._order.timeout}) was over "
+                        f"before its intent was stored; give it more"
+                    ) from again
 
     async def _phase(self, found: EffectDocument | None) -> Phase:
         running = found is not None and found["state"] == EffectState.INTENT.value
@@ -226,7 +238,7 @@ class Flow:
             await self._ledger.undone(
                 self._id, attempt["number"], "it was stopped, or stood still, before it could act"
             )
-            raise _LookAgain("the process stood still before it could act")
+            raise _LookAgain("the process stood still before it could act", too_late=True)
         try:
             receipt = await self._call(self._order.fn, attempt)
         except self._order.not_done as error:

@@ -1,0 +1,204 @@
+"""examples/trader under the real services: never at a price that is not true any more, and never twice."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from perdure.local.resources import free_port
+
+pytestmark = pytest.mark.timeout(240)
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "trader"
+YES = {"answer": {"approved": True}, "by": "ada"}
+
+
+class Market:
+    """The quote server and the broker, as processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.book = folder / "orders.jsonl"
+        quotes, broker = free_port(), free_port()
+        self.quotes_url, self.broker_url = f"http://127.0.0.1:{quotes}", f"http://127.0.0.1:{broker}"
+        self.processes = [
+            self._start(folder, "quotes.py", "--port", str(quotes), "--price", "10"),
+            self._start(folder, "broker.py", "--port", str(broker), "--file", str(self.book)),
+        ]
+
+    def _start(self, folder: Path, script: str, *arguments: str) -> subprocess.Popen[bytes]:
+        with (folder / f"{script}.log").open("wb") as log:
+            command = [sys.executable, str(EXAMPLE / script), *arguments]
+            return subprocess.Popen(command, stdout=log, stderr=log)
+
+    def stop(self) -> None:
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            process.wait(10)
+
+    def answers(self) -> bool:
+        try:
+            httpx.get(f"{self.quotes_url}/quotes/ACME")
+            httpx.get(f"{self.broker_url}/orders")
+        except httpx.TransportError:
+            return False
+        return True
+
+    def costs(self, price: float) -> None:
+        httpx.put(f"{self.quotes_url}/quotes/ACME", json={"price": price}).raise_for_status()
+
+    def hangs(self, hang: bool) -> None:
+        httpx.put(f"{self.broker_url}/behaviour", json={"hang": hang}).raise_for_status()
+
+    def orders(self) -> list[dict[str, Any]]:
+        """As the broker's file has them."""
+        return [json.loads(line) for line in self.book.read_text().splitlines()] if self.book.exists() else []
+
+
+@pytest.fixture(scope="module")
+def trading(stack: Any, start_module_system: Any, tmp_path_factory: Any) -> Iterator[tuple[Any, Market]]:
+    market = Market(tmp_path_factory.mktemp("market"))
+    try:
+        system = start_module_system(
+            names=("gateway", "agent_step", "validator", "scheduler"),
+            settings={
+                "PERDURE_LANGGRAPH_CONFIG": str(EXAMPLE / "langgraph.json"),
+                "TRADER_QUOTES_URL": market.quotes_url,
+                "TRADER_BROKER_URL": market.broker_url,
+            },
+        )
+        system.until(market.answers)
+        yield system, market
+    finally:
+        market.stop()
+
+
+@pytest.fixture
+def world(trading: tuple[Any, Market]) -> tuple[Any, Market]:
+    """The system, and a market where ACME costs 10 and nothing was ordered."""
+    system, market = trading
+    market.costs(10)
+    market.hangs(False)
+    return system, market
+
+
+def ordered(market: Market, run: Any) -> list[dict[str, Any]]:
+    return [one for one in market.orders() if one["client_order_id"].startswith(run["thread_id"])]
+
+
+def question(system: Any, run: Any) -> Any:
+    """The open question of a thread."""
+
+    def asked() -> Any:
+        found = system.http.get("/approvals", params={"thread_id": run["thread_id"]}).json()["approvals"]
+        return found[0] if found else None
+
+    return system.until(asked, 60)
+
+
+def answer(system: Any, asked: Any, given: Any) -> None:
+    response = system.http.post(f"/approvals/{asked['approval_id']}", json=given)
+    assert response.status_code == 202, response.text
+
+
+def finished(system: Any, run: Any, status: str = "success") -> Any:
+    """The last run of a thread once the thread has come to its end."""
+
+    def ended() -> Any:
+        last = max(system.db.runs.find({"thread_id": run["thread_id"]}), key=lambda one: one["created_at"])
+        return last if last["settled"] and last["status"] in {"success", "error"} else None
+
+    last = system.until(ended, 60)
+    assert last["status"] == status, last["error"]
+    return last
+
+
+def test_a_stale_price_is_never_bought(world: Any) -> None:
+    system, market = world
+    market.costs(12)
+    run = system.start("trader", {"symbol": "ACME", "budget": 1200, "believed": 10})
+    asked = question(system, run)
+    assert "10" in asked["question"]
+    assert "12" in asked["question"]
+    assert asked["details"]["outcome"] == "stale"
+    assert asked["action"]["limit"] == 12.12, "what is proposed is for the fresh price"
+    assert ordered(market, run) == []
+    answer(system, asked, {"answer": {"approved": False}, "by": "ada"})
+    finished(system, run)
+    assert system.values(run["thread_id"])["log"][-1] == "gave up"
+    assert ordered(market, run) == []
+
+
+def test_a_person_allows_the_fresh_price(world: Any) -> None:
+    system, market = world
+    market.costs(12)
+    run = system.start("trader", {"symbol": "ACME", "budget": 1200, "believed": 10})
+    answer(system, question(system, run), YES)
+    finished(system, run)
+    (bought,) = ordered(market, run)
+    assert (bought["quantity"], bought["limit"]) == (100, 12.12)
+
+
+def test_the_world_changes_while_the_agent_sleeps(world: Any) -> None:
+    system, market = world
+    run = system.start("trader", {"symbol": "ACME", "budget": 1200, "think_s": 1.5})
+    system.until_ended(run)
+    market.costs(12)
+    assert question(system, run)["details"] == {"believed": 10.0, "fresh": 12.0, "outcome": "stale"}
+    assert ordered(market, run) == []
+
+
+def test_a_fresh_price_is_bought_once_under_kill_9(world: Any) -> None:
+    """The broker accepts and does not answer; the worker is killed between the order and its receipt."""
+    system, market = world
+    market.hangs(True)
+    run = system.start("trader", {"symbol": "ACME", "budget": 1200, "believed": 10})
+    system.until(lambda: ordered(market, run), 60)
+    worker = system.services["agent_step"]
+    worker.kill()
+    market.hangs(False)
+    assert system.db.effects.find_one({"thread_id": run["thread_id"]})["state"] == "intent"
+    worker.start()
+    finished(system, run)
+    (bought,) = ordered(market, run)
+    assert (bought["quantity"], bought["limit"]) == (120, 10.1)
+    assert system.values(run["thread_id"])["receipt"] == bought
+    assert system.db.effects.find_one({"thread_id": run["thread_id"]})["receipt_by"] == "reconcile"
+    system.assert_linear([run["thread_id"]])
+
+
+def test_a_verdict_that_expired_is_fetched_again(world: Any) -> None:
+    """The worker dies before the order, and is away for longer than the verdict lasts: the price is looked at again."""
+    system, market = world
+    run = system.start("trader", {"symbol": "ACME", "budget": 1200, "believed": 10, "verdict_s": 0.001})
+    system.until(lambda: system.db.waits.count_documents({"thread_id": run["thread_id"], "kind": "validation"}) > 1, 60)
+    assert ordered(market, run) == []
+    market.costs(12)
+    asked = question(system, run)
+    assert asked["details"]["outcome"] == "stale"
+    answer(system, asked, {"answer": {"approved": False}, "by": "ada"})
+    finished(system, run)
+    assert ordered(market, run) == []
+
+
+def test_approve_82000_run_820000(world: Any) -> None:
+    system, market = world
+    budget = 82_000
+    run = system.start("trader", {"symbol": "ACME", "budget": budget, "believed": 10, "slip": 10})
+    asked = question(system, run)
+    assert asked["action"]["quantity"] == budget // 10
+    answer(system, asked, YES)
+    last = finished(system, run, "error")
+    assert last["error"]["type"].endswith("GuardMismatch")
+    assert ordered(market, run) == []
+    honest = system.start("trader", {"symbol": "ACME", "budget": budget, "believed": 10})
+    answer(system, question(system, honest), YES)
+    finished(system, honest)
+    assert [one["quantity"] for one in ordered(market, honest)] == [budget // 10]
