@@ -21,14 +21,18 @@ from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.outage import Availability
 from perdure.chassis.payload import pack, unpack
 from perdure.local.stack import Stack
+from perdure.registry.notes import Notes
 from perdure.registry.schedules import Schedules, fire_key
 from perdure.registry.signals import Signals
 from perdure.registry.threads import thread_document
 from perdure.registry.waits import Waits
 from perdure.scheduler.clock import DatabaseClock
+from perdure.scheduler.escalation import Escalations
 from perdure.scheduler.shares import Members, Shares
 from perdure.scheduler.timers import Timers
 from perdure.schemas.documents import ScheduleDocument, WaitDocument
+from perdure.schemas.events import ApprovalEscalated
+from perdure.schemas.outbox import event_of
 from perdure.schemas.waits import wait_id
 
 DEADLINE_S = 30.0
@@ -98,7 +102,13 @@ async def clockwork(base: Base) -> AsyncIterator[Clockwork]:
         waits,
         Signals(base.db, waits, availability),
         Schedules(base.db, runs, producer, availability, "test"),
-        Timers(base.db, waits, DatabaseClock(base.db), Shares(Members(base.db, "test"))),
+        Timers(
+            base.db,
+            waits,
+            DatabaseClock(base.db),
+            Shares(Members(base.db, "test")),
+            Escalations(base.db, Notes(base.db, producer, "test")),
+        ),
     )
     await waits.aclose()
     await producer.close(0)
@@ -238,6 +248,20 @@ async def test_an_expired_question_goes_from_one_person_to_the_next_and_then_end
     due_at = await mongo.server_time(base.db)
     asked = {"question": "Buy?", "assigned_to": "clerk", "escalate_to": ["boss", "owner"], "expires_s": 1.0}
     wait = sleeper(1, due_at, kind="approval", question=asked, assigned_to="clerk")
+    run = {
+        "_id": wait["run_id"],
+        "tenant": "default",
+        "thread_id": wait["thread_id"],
+        "graph_id": "g",
+        "assistant_id": "g",
+        "status": "interrupted",
+        "epoch": 1,
+        "first_seq": 1,
+        "ended_seq": 7,
+        "settled": True,
+        "updated_at": due_at,
+    }
+    await base.db.runs.insert_one(run)
     await base.db.waits.insert_one(wait)
 
     async def assigned_to(person: str) -> bool:
@@ -251,7 +275,15 @@ async def test_an_expired_question_goes_from_one_person_to_the_next_and_then_end
     assert ended["escalations"] == 2
     assert ended["outcome"]["kind"] == "due"
     assert datetime.fromisoformat(ended["outcome"]["due_at"]) == due_at + timedelta(seconds=2)
-    assert await base.db.runs.count_documents({}) == 1
+    assert await base.db.runs.count_documents({"wait_id": wait["_id"]}) == 1
+
+    async def noted() -> bool:
+        return await base.db.notebook.count_documents({"kind": "n", "event": "escalated", "after": 7}) == 2
+
+    await eventually(noted)
+    events = [event_of(run, note) async for note in base.db.notebook.find({"kind": "n"})]
+    people = {(event.asked, event.assigned_to) for event in events if isinstance(event, ApprovalEscalated)}
+    assert people == {("clerk", "boss"), ("boss", "owner")}
 
 
 def schedule(identity: str, next_at: datetime, **fields: Any) -> ScheduleDocument:

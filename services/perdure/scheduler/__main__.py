@@ -14,11 +14,13 @@ from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.service import run_service
 from perdure.chassis.telemetry import logger
+from perdure.registry.notes import Notes
 from perdure.registry.schedules import Schedules
 from perdure.registry.signals import Signals
 from perdure.registry.waits import Waits
 from perdure.scheduler.clock import DatabaseClock
 from perdure.scheduler.deadletters import DeadLetters
+from perdure.scheduler.escalation import Escalations
 from perdure.scheduler.firing import Firings
 from perdure.scheduler.handlers import Lead, Loop, run_loops, sweeping
 from perdure.scheduler.leader import Leadership
@@ -46,7 +48,8 @@ async def main(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
     runs = GroupCommit(db[RUNS], availability=availability)
     waits = Waits(db, runs, producer, availability, SOURCE)
     signals = Signals(db, waits, availability)
-    timers = Timers(db, waits, clock, Shares(members))
+    escalations = Escalations(db, Notes(db, producer, SOURCE))
+    timers = Timers(db, waits, clock, Shares(members), escalations)
     firings = Firings(db, Schedules(db, runs, producer, availability, SOURCE), clock, Shares(members))
     unfinished = Unfinished(db, producer, signals, clock)
     dead_letters = DeadLetters(db, settings)

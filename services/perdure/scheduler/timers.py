@@ -19,8 +19,9 @@ from prometheus_client import Counter, Histogram
 from perdure.chassis.mongo import Database
 from perdure.chassis.telemetry import logger
 from perdure.registry.waits import Waits
+from perdure.scheduler import escalation
 from perdure.scheduler.clock import DatabaseClock
-from perdure.scheduler.domain import escalation_of
+from perdure.scheduler.escalation import Escalations
 from perdure.scheduler.shares import Shares
 from perdure.schemas.documents import RUNS, WAITS, WaitStatus
 from perdure.schemas.waits import OutcomeKind, WaitOutcome, wake_key
@@ -50,7 +51,7 @@ LOOKED_AT = {"_id": 1, "thread_id": 1, "tenant": 1, "due_at": 1}
 NEEDED = dict.fromkeys(
     (
         "tenant", "thread_id", "interrupt_id", "graph_id", "graph_version", "metadata", "traceparent", "due_at", "status",
-        "escalations", "assigned_to", "question.escalate_to", "question.expires_s", "question.question",
+        *escalation.NEEDED,
     ),
     1,
 )  # fmt: skip
@@ -59,11 +60,14 @@ NEEDED = dict.fromkeys(
 class Timers:
     """Ends what is due. Belongs to one event loop."""
 
-    def __init__(self, db: Database, waits: Waits, clock: DatabaseClock, shares: Shares) -> None:
+    def __init__(
+        self, db: Database, waits: Waits, clock: DatabaseClock, shares: Shares, escalations: Escalations
+    ) -> None:
         self._db = db
         self._waits = waits
         self._clock = clock
         self._shares = shares
+        self._escalations = escalations
         self._ending: dict[str, asyncio.Task[None]] = {}
         self._ended: set[str] = set()
 
@@ -98,6 +102,7 @@ class Timers:
             _, left = await asyncio.wait(self._ending.values(), timeout=CLOSE_S)
             for task in left:
                 task.cancel()
+        await self._escalations.aclose(CLOSE_S)
 
     def _is_new(self, wait: str) -> bool:
         """Whether nothing was begun for it; what this turn read may be older than an end that is known."""
@@ -119,7 +124,9 @@ class Timers:
         try:
             if wait["status"] != WaitStatus.OPEN.value:
                 await self._settle(wait)
-            elif not await self._escalate(wait, now):
+            elif await self._escalations.escalate(wait, now):
+                WOKEN.labels(how="escalated").inc()
+            else:
                 await self._wake(wait, now)
         except Exception:
             log.exception("wait.not_ended", wait_id=wait["_id"], thread_id=wait["thread_id"], again_in_s=RETRY_S)
@@ -134,31 +141,6 @@ class Timers:
         WOKEN.labels(how="ended" if woken.won else "had_ended").inc()
         if woken.won:
             LATENESS.observe(max(0.0, (await self._clock.now() - wait["due_at"]).total_seconds()))
-
-    async def _escalate(self, wait: Any, now: datetime) -> bool:
-        """Ask the next person, if there is one; whether there was."""
-        step = escalation_of(wait, now)
-        if step is None:
-            return False
-        query = {
-            "_id": wait["_id"],
-            "status": WaitStatus.OPEN.value,
-            "due_at": wait["due_at"],
-            "escalations": wait["escalations"],
-        }
-        change = {"assigned_to": step.assigned_to, "escalations": step.escalations, "due_at": step.due_at}
-        result = await self._db[WAITS].update_one(query, {"$set": change})
-        if result.modified_count:
-            WOKEN.labels(how="escalated").inc()
-            log.info(
-                "approval.escalated",
-                wait_id=wait["_id"],
-                thread_id=wait["thread_id"],
-                asked=wait.get("assigned_to"),
-                assigned_to=step.assigned_to,
-                due_at=step.due_at.isoformat(),
-            )
-        return True
 
     async def _settle(self, wait: Any) -> None:
         """A wait that is over needs no due time."""
