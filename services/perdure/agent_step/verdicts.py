@@ -22,9 +22,10 @@ log = logger(__name__)
 
 async def handle(waits: Waits, batch: Sequence[Decoded]) -> None:
     """Handle a batch of verdicts."""
-    # One of several on the same wait is enough; all of them are true.
-    verdicts = {d.message.wait_id: d.message for d in batch if isinstance(d.message, PremisesValidated)}
-    await asyncio.gather(*(_deliver(waits, message) for message in verdicts.values()))
+    verdicts = [d.message for d in batch if isinstance(d.message, PremisesValidated)]
+    # Of several on one wait and action one is enough: all of them are true. One on another action must not hide it.
+    one_each = {(verdict.wait_id, verdict.verdict.action_digest): verdict for verdict in verdicts}
+    await asyncio.gather(*(_deliver(waits, message) for message in one_each.values()))
 
 
 async def _deliver(waits: Waits, message: PremisesValidated) -> None:
