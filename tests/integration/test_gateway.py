@@ -161,7 +161,7 @@ async def test_a_start_is_durable_and_accepted(gateway: Gateway, kafka_bootstrap
     assert (stored["graph_id"], stored["assistant_id"]) == (GRAPH, assistant_id_of(GRAPH))
     (command,) = await asyncio.to_thread(commands_of, kafka_bootstrap, run["run_id"], 1)
     assert isinstance(command.message, StartRun)
-    assert command.envelope.id == f"{run['run_id']}:start"
+    assert command.envelope.id == f"{run['run_id']}:start:registered:{run['run_id']}:0"
     assert command.envelope.traceparent == stored["traceparent"] == trace
     assert (await gateway.http.get(f"/threads/{thread_id}")).json()["status"] == "busy"
 

@@ -104,9 +104,7 @@ async def _open(settings: GatewaySettings) -> AsyncIterator[Context]:
         signals=Signals(database, waits, availability),
         inbox=Inbox(database, store),
         dead_letters=DeadLetters(database, store, producer),
-        schedules=Scheduling(
-            database, store, Schedules(database, store.run_commit, producer, availability, SOURCE)
-        ),
+        schedules=Scheduling(database, store, Schedules(database, store.run_commit, producer, availability, SOURCE)),
         conditions=Conditions(availability),
     )
     admin = TopicAdmin(settings.kafka_bootstrap_servers)
