@@ -14,10 +14,13 @@ from perdure.chassis.group_commit import DuplicateKey, GroupCommit
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.payload import unpack
+from perdure.chassis.telemetry import logger
 from perdure.registry.runs import now
 from perdure.registry.waits import Waits
 from perdure.schemas.documents import SIGNALS, WAITS, SignalDocument, WaitDocument, WaitStatus
 from perdure.schemas.waits import OutcomeKind, WaitOutcome
+
+log = logger(__name__)
 
 FREE, TAKEN = "free", "taken"
 
@@ -64,13 +67,17 @@ class Signals:
     async def sweep(self, before: datetime, limit: int = 1_000) -> int:
         """Finish what was begun before ``before`` and left half done; how many signals were looked at."""
         query = {"offered": False, "created_at": {"$lt": before}}
-        found = await outlast(lambda: self._signals.find(query).limit(limit).to_list(None), self._availability)
+        found = await outlast(
+            lambda: self._signals.find(query, {"payload": 0}).limit(limit).to_list(None), self._availability
+        )
         for signal in found:
-            wait = await self._waits.find(signal["taken_by"]) if signal["state"] == TAKEN else None
-            if wait is not None:
-                await self._deliver(wait, signal)
-        for thread_id in {signal["thread_id"] for signal in found}:
-            await self.offer(thread_id)
+            try:
+                wait = await self._waits.find(signal["taken_by"]) if signal["state"] == TAKEN else None
+                if wait is not None:
+                    await self._deliver(wait, signal)
+                await self.offer(signal["thread_id"])
+            except Exception:  # what is wrong with this one must not hold up the others; the next sweep tries again
+                log.exception("signal.not_offered", signal_id=signal["_id"], thread_id=signal["thread_id"])
         return len(found)
 
     async def aclose(self) -> None:
@@ -102,6 +109,9 @@ class Signals:
 
     async def _deliver(self, wait: WaitDocument, signal: Mapping[str, Any]) -> bool:
         """End a wait with the signal that was taken for it; false when it had ended otherwise and the signal is free again."""
+        stored: Any = await outlast(
+            lambda: self._signals.find_one({"_id": signal["_id"]}, {"payload": 1}), self._availability
+        )
         woken = await self._waits.wake(
             wait,
             WaitOutcome(
@@ -110,7 +120,7 @@ class Signals:
                 at=now(),
                 name=signal["name"],
                 signal_id=signal["_id"],
-                payload=unpack(signal["payload"]),
+                payload=unpack(stored["payload"]),
                 sent_at=signal["created_at"],
             ),
         )
@@ -121,5 +131,5 @@ class Signals:
         return ours
 
     async def _sorted(self, collection: Any, query: dict[str, Any], by: str) -> list[dict[str, Any]]:
-        found = await outlast(lambda: collection.find(query).to_list(None), self._availability)
+        found = await outlast(lambda: collection.find(query, {"payload": 0}).to_list(None), self._availability)
         return sorted(found, key=lambda one: (one[by], one["_id"]))
