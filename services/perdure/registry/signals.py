@@ -1,6 +1,6 @@
 """Signals: stored first, then offered to the waits of their name; one that comes before its wait is kept for it (ADR 6).
 
-Contract: a signal ends at most one wait, a wait is ended by at most one signal, in the order of arrival on both sides. Whoever stores
+Contract: a signal ends at most one wait, a wait is ended by at most one signal, in the order of arrival on both sides. Who stores
 a signal and whoever stores a wait call :meth:`Signals.offer`; what a crash leaves half done is finished by :meth:`Signals.sweep`.
 """
 
