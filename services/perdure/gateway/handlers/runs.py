@@ -201,6 +201,8 @@ def _require_supported(wanted: RunCreate) -> None:
             raise invalid("/command", "input and command cannot be given together; command resumes, input starts")
         if not command.model_fields_set:
             raise invalid("/command", "one of resume, update and goto must be given")
+        if command.resume is None and command.update is None and command.goto is None:
+            raise invalid("/command/resume", "null is no answer: an interrupt cannot be resumed with it")
     if wanted.multitask_strategy in {"interrupt", "rollback"}:
         raise not_supported(
             "/multitask_strategy",
