@@ -21,9 +21,9 @@ from perdure.schemas.documents import SCHEDULERS
 
 log = logger(__name__)
 
-LEASE_S = 5.0
+LEASE_S = 2.0
 """An instance that does not renew for so long is counted out."""
-RENEW_S = 1.0
+RENEW_S = 0.5
 TAKE_OVER_S = 0.3
 FORGET = timedelta(minutes=5)
 RESIGN_S = 2.0
