@@ -397,7 +397,7 @@ async def test_overlap_policies_and_what_was_missed(base: Base, clockwork: Clock
     assert counts["queue"] == (5, 0, 0)
     assert counts["cancel"] == (5, 0, 0)
     assert sum(counts["late"]) == 5
-    assert counts["late"][2] in (2, 3, 4)
+    assert counts["late"][2] >= 2
     assert await base.db.runs.count_documents({"thread_id": "t", "status": "pending"}) == 5
     cancelled = {"metadata.schedule_id": "cancel", "cancel_requested_at": {"$exists": True}}
     assert await base.db.runs.count_documents(cancelled) == 4, "all but the last"

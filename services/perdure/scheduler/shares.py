@@ -67,17 +67,18 @@ class Shares:
         self._members = members
         self._seen: dict[str, float] = {}
 
-    def choose(self, due: Iterable[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    def choose(self, due: Iterable[tuple[str, str]], *, everything: bool = True) -> tuple[list[str], list[str]]:
         """What is ours, and what we take over from somebody who leaves it too long.
 
         Args:
-            due: Everything that is due now, as (id, key of the share); what is missing here is forgotten.
+            due: What is due now, as (id, key of the share).
+            everything: Whether that is everything: what is missing then is forgotten.
 
         """
         now = time.monotonic()
         ours: list[str] = []
         taken: list[str] = []
-        seen: dict[str, float] = {}
+        seen: dict[str, float] = {} if everything else self._seen
         for one, key in due:
             since = seen[one] = self._seen.get(one, now)
             place = self._members.rank(key)

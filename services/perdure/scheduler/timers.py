@@ -10,6 +10,7 @@ Outside: what ending a wait means (``perdure.registry.waits``) and who does whic
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -28,6 +29,8 @@ from perdure.schemas.waits import OutcomeKind, WaitOutcome, wake_key
 
 log = logger(__name__)
 
+LOOK_AT_ALL_S = 0.3
+"""Most looks are at what fell due since the last one; so often, in seconds, at everything that is due."""
 LOOK_LIMIT = 5_000
 """Due waits that a turn looks at."""
 TURN_LIMIT = 2_000
@@ -70,6 +73,8 @@ class Timers:
         self._escalations = escalations
         self._ending: dict[str, asyncio.Task[None]] = {}
         self._ended: set[str] = set()
+        self._looked: datetime | None = None
+        self._looked_at_all = 0.0
 
     async def turn(self) -> None:
         """Begin to end what is due now.
@@ -83,15 +88,18 @@ class Timers:
         room = min(TURN_LIMIT, OPEN_LIMIT - len(self._ending))
         if room <= 0:
             return
-        cursor = self._db[WAITS].find({"due_at": {"$lte": now}}, LOOKED_AT).sort("due_at", 1).limit(LOOK_LIMIT)
+        since = self._since(now)
+        query: dict[str, Any] = {"due_at": {"$lte": now} if since is None else {"$lte": now, "$gt": since}}
+        cursor = self._db[WAITS].find(query, LOOKED_AT).sort("due_at", 1).limit(LOOK_LIMIT)
         due = {wait["_id"]: wait async for wait in cursor}
-        ours, taken = self._shares.choose((one, wait["thread_id"]) for one, wait in due.items() if self._is_new(one))
+        candidates = ((one, wait["thread_id"]) for one, wait in due.items() if self._is_new(one))
+        ours, taken = self._shares.choose(candidates, everything=since is None)
         if taken:
             ours += await self._left([due[one] for one in taken])
         if not ours:
             return
-        query = {"_id": {"$in": ours[:room]}, "due_at": {"$lte": now}}
-        for wait in await self._db[WAITS].find(query, NEEDED).to_list(None):
+        wanted = {"_id": {"$in": ours[:room]}, "due_at": {"$lte": now}}
+        for wait in await self._db[WAITS].find(wanted, NEEDED).to_list(None):
             if self._is_new(wait["_id"]):
                 task = asyncio.create_task(self._end(wait, now))
                 self._ending[wait["_id"]] = task
@@ -103,6 +111,14 @@ class Timers:
             for task in left:
                 task.cancel()
         await self._escalations.aclose(CLOSE_S)
+
+    def _since(self, now: datetime) -> datetime | None:
+        """Where this look begins: after the last one, or at the beginning (``None``) for what was left or stored late."""
+        since, self._looked = self._looked, now
+        if since is None or time.monotonic() - self._looked_at_all >= LOOK_AT_ALL_S:
+            self._looked_at_all = time.monotonic()
+            return None
+        return since
 
     def _is_new(self, wait: str) -> bool:
         """Whether nothing was begun for it; what this turn read may be older than an end that is known."""
