@@ -31,6 +31,7 @@ from perdure.scheduler.clock import DatabaseClock
 from perdure.scheduler.escalation import Escalations
 from perdure.scheduler.shares import Members, Shares
 from perdure.scheduler.timers import Timers
+from perdure.scheduler.unfinished import Unfinished
 from perdure.schemas.documents import ScheduleDocument, WaitDocument
 from perdure.schemas.events import ApprovalEscalated
 from perdure.schemas.outbox import event_of
@@ -89,6 +90,7 @@ class Clockwork:
 
     waits: Waits
     signals: Signals
+    unfinished: Unfinished
     schedules: Schedules
     timers: Timers
 
@@ -101,7 +103,8 @@ async def clockwork(base: Base) -> AsyncIterator[Clockwork]:
     waits = Waits(base.db, runs, producer, availability, "test")
     yield Clockwork(
         waits,
-        Signals(base.db, waits, availability),
+        signals := Signals(base.db, waits, availability),
+        Unfinished(base.db, producer, signals, DatabaseClock(base.db)),
         Schedules(base.db, runs, producer, availability, "test"),
         Timers(
             base.db,
@@ -251,6 +254,38 @@ async def test_a_signal_and_the_clock_race_and_one_of_them_wins(base: Base, cloc
         assert sent is not None
         assert stored["outcome"]["kind"] == outcomes[waits[n]["_id"]]
         assert sent["state"] == ("taken" if outcomes[waits[n]["_id"]] == "signal" else "free")
+
+
+async def test_what_was_left_half_done_beside_a_wait_is_taken_up(base: Base, clockwork: Clockwork) -> None:
+    at = await mongo.server_time(base.db)
+    request = {"premises": [{"name": "p", "source": {"kind": "fetcher", "name": "f"}}], "action_digest": "d"}
+    old, young = (
+        {**sleeper(n, at), "kind": "validation", "validation": request, "requested_at": at - timedelta(seconds=ago)}
+        for n, ago in enumerate((60, 1))
+    )
+    listener = {**sleeper(2, at), "kind": "event", "events": ["reply"]}
+    for wait in (old, young, listener):
+        del wait["due_at"]
+    await base.db.waits.insert_many([old, young, listener])
+    sent = {
+        "_id": "s",
+        "tenant": "default",
+        "thread_id": "thread-2",
+        "name": "reply",
+        "payload": pack("yes").inline,
+        "created_at": at - timedelta(seconds=10),
+        "state": "free",
+        "taken_by": None,
+        "offered": False,
+    }
+    await base.db.signals.insert_one(sent)
+    await clockwork.unfinished.ask_validator()
+    await clockwork.unfinished.offer_signals()
+    asked = {wait["_id"]: wait["requested_at"] async for wait in base.db.waits.find({"kind": "validation"})}
+    assert asked[old["_id"]] >= at, "asked again"
+    assert asked[young["_id"]] == young["requested_at"], "its answer may still come"
+    runs = await base.db.runs.find({}).to_list(None)
+    assert [run["wait_id"] for run in runs] == [listener["_id"]]
 
 
 async def test_an_instance_whose_clock_is_a_day_off_wakes_what_is_due_and_nothing_else(
