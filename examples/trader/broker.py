@@ -4,7 +4,7 @@
   ``client_order_id``: whoever sends an order twice has bought twice, and the file says so.
 * ``GET /orders``, ``GET /orders?client_order_id=...``: ``{"count", "orders"}``.
 * ``PUT /behaviour`` with ``{"hang": true}``: from now on it accepts orders and never answers, as in a network that breaks at the
-  worst moment; ``{"hang": false}`` ends that.
+  worst moment; ``{"hang": false}`` ends that. ``{"delay_s": 0.5}``: it answers so late.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class Book:
 
     file: Path
     hang: bool = False
+    delay_s: float = 0.0
     orders: list[dict[str, Any]] = field(default_factory=list)
 
     def load(self) -> None:
@@ -54,6 +55,7 @@ async def post_order(request: web.Request) -> web.Response:
     taken = book.accept(await request.json())
     if book.hang:
         await asyncio.Event().wait()
+    await asyncio.sleep(book.delay_s)
     return web.json_response(taken, status=201)
 
 
@@ -66,8 +68,10 @@ async def get_orders(request: web.Request) -> web.Response:
 
 async def put_behaviour(request: web.Request) -> web.Response:
     """Break, or heal."""
-    request.app[BOOK].hang = bool((await request.json())["hang"])
-    return web.json_response({"hang": request.app[BOOK].hang})
+    book, wanted = request.app[BOOK], await request.json()
+    book.hang = bool(wanted.get("hang", book.hang))
+    book.delay_s = float(wanted.get("delay_s", book.delay_s))
+    return web.json_response({"hang": book.hang, "delay_s": book.delay_s})
 
 
 def application(file: Path) -> web.Application:

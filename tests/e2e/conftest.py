@@ -51,9 +51,11 @@ class System:
         self.http.close()
         self.mongo.close()
 
-    def until(self, condition: Callable[[], T | None], timeout_s: float = 30) -> T:
+    def until(
+        self, condition: Callable[[], T | None], timeout_s: float = 30, explain: Callable[[], object] = lambda: ""
+    ) -> T:
         """See :func:`until`."""
-        return until(condition, timeout_s)
+        return until(condition, timeout_s, explain)
 
     def start(self, graph: str, run_input: Any = None, thread: str | None = None, **more: Any) -> Found:
         """Start a run; the 202's body."""

@@ -231,6 +231,16 @@ async def test_fifty_effects_with_one_verdict(stage: Stage) -> None:
     assert used.used_by == world.acts[0]
 
 
+async def test_without_the_unique_index_the_promise_breaks(stage: Stage) -> None:
+    """So that the test above is known to look at what it should."""
+    world, thread = World(), await stage.thread()
+    await stage.db.effects.drop_index("guard_once")
+    verdict = await stage.verdict(thread, ACTION)
+    for n in range(2):
+        await stage.play(thread, doing(f"pay-{n}", world.act, action=ACTION, verdict=verdict))
+    assert len(world.acts) == 2
+
+
 async def test_fifty_calls_of_one_effect(stage: Stage) -> None:
     world, thread = World(), await stage.thread()
     verdict = await stage.verdict(thread, ACTION)
