@@ -1,0 +1,282 @@
+"""``python -m tests.chaos.run --seed N --minutes M``: agents, faults, and then the checker's table. What ``make chaos`` runs.
+
+Contract: starts its own servers (three Kafka brokers) and services, and ends all of them however it ends. Exit code 0 only when no
+promise is broken. The report is ``report.json`` in the folder that it names; the logs of all processes are kept beside it when a
+promise is broken or the run fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.checker import Verdict, check
+from tests.chaos.driver import Driver
+from tests.chaos.evidence import database, entry_id, gather
+from tests.chaos.faults import Faults
+from tests.chaos.schedule import SERVICES, plan
+
+from perdure.chassis.kafka.admin import TopicAdmin
+from perdure.cli.provision import provision
+from perdure.local.probes import probe_http
+from perdure.local.process import Launch, spawn, wait_ready
+from perdure.local.resources import free_port
+from perdure.local.services import Services, available_services
+from perdure.local.settings import LocalSettings
+from perdure.local.stack import Stack
+from perdure.local.state import Record
+
+GRAPHS = Path(__file__).parent / "graphs"
+INSTANCES = ("gateway", "agent_step", "agent_step", "scheduler", "scheduler", "indexer", "validator")
+SETTINGS = {
+    "PERDURE_LANGGRAPH_CONFIG": str(GRAPHS / "langgraph.json"),
+    "PERDURE_LEASE_TTL_S": "3",
+    "PERDURE_LEADER_TTL_S": "3",
+    "PERDURE_SWEEP_INTERVAL_S": "0.5",
+    "PERDURE_PUBLISH_GRACE_S": "4",
+    "PERDURE_SETTLE_GRACE_S": "4",
+    "PERDURE_SHUTDOWN_GRACE_S": "8",
+}
+AGENTS_PER_S = 2.0
+SETTLE_S = 60.0
+UNDO_S = 150.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Of one run."""
+
+    seed: int
+    minutes: float
+    folder: Path
+    """Where the report and, on failure, the logs go."""
+    per_s: float = AGENTS_PER_S
+    faults: bool = True
+
+
+class ChaosRun:
+    """One run: :meth:`execute` does everything and cleans up."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        local = {"kafka_bootstrap_servers": None, "mongodb_uri": None, "opensearch_url": None}
+        local_settings = LocalSettings().model_copy(update={**local, "local_kafka_heap_mb": 384})
+        self.stack = Stack(local_settings, ephemeral=True, brokers=3)
+        self.began = time.monotonic()
+        self.environment: dict[str, str] = {}
+        self.services: Services
+        self.faults: Faults
+        self.driver: Driver
+
+    def execute(self) -> Verdict:
+        """Run, settle, check; the verdict is written to the folder."""
+        kept = False
+        self.options.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._start()
+            self._drive()
+            self._settle()
+            verdict = self._check()
+            kept = verdict.holds
+            return verdict
+        finally:
+            if not kept:
+                self._keep_logs()
+            self.stack.stop()
+
+    def say(self, text: str) -> None:
+        """Show one line with the time since the begin."""
+        print(f"[{time.monotonic() - self.began:6.1f} s] {text}", flush=True)
+
+    def _start(self) -> None:
+        self.stack.start()
+        self.say("three brokers, MongoDB and OpenSearch run")
+        uri = self.stack.environment()["PERDURE_MONGODB_URI"].rpartition("/")[0] + f"/chaos_{uuid.uuid4().hex[:8]}"
+        self.environment = self.stack.environment() | {"PERDURE_MONGODB_URI": uri}
+        provision(self.environment)
+        replicas = asyncio.run(TopicAdmin(self.environment["PERDURE_KAFKA_BOOTSTRAP_SERVERS"]).existing())
+        if wrong := [name for name, topic in replicas.items() if topic.replication != 3]:
+            raise RuntimeError(f"topics {wrong} are not replicated three times")
+        world = self._start_world()
+        names = [name for name in INSTANCES if name in available_services()]
+        env = {**SETTINGS, "PERDURE_MONGODB_URI": uri, "CHAOS_WORLD_URL": world}
+        self.services = Services.of(self.stack, names, env, cwd=GRAPHS)
+        self.services.start()
+        self.say(f"services run: {', '.join(self.services.processes)}")
+
+    def _start_world(self) -> str:
+        port, folder = free_port(), self.stack.folder
+        argv = [sys.executable, str(Path(__file__).parent / "world.py"), str(port), str(self._world_log)]
+        launch = Launch("world", argv, folder, folder / "logs" / "world.log")
+        identity = spawn(launch)
+        address = f"http://127.0.0.1:{port}"
+        record = Record(
+            name="world", kind="service", pid=identity.pid, created=identity.created, address=address,
+            ports={"port": port}, log=launch.log,
+        )  # fmt: skip
+        self.stack.state.put(record)
+        wait_ready(identity, launch, lambda: probe_http(f"{address}/ready") is None, 20)
+        return address
+
+    def _drive(self) -> None:
+        options = self.options
+        seconds = options.minutes * 60
+        labels = [label for label in SERVICES if label in self.services.processes]
+        planned = plan(options.seed, options.minutes, labels) if options.faults else []
+        self.faults = Faults(self.stack, self.services, planned)
+        self.driver = Driver(self.services.gateway_url, self._driver_log, options.seed, options.per_s)
+        serve_s = UNDO_S + SETTLE_S
+        done = threading.Event()
+        failed: list[BaseException] = []
+
+        def drive() -> None:
+            try:
+                asyncio.run(self.driver.run(seconds, serve_s))
+            except BaseException as error:  # told to the main thread, which raises it
+                failed.append(error)
+            finally:
+                done.set()
+
+        self.faults.begin()
+        threading.Thread(target=drive, name="driver", daemon=True).start()
+        self.say(f"{len(planned)} faults within {seconds:.0f} s, {options.per_s:g} agents a second")
+        try:
+            end = time.monotonic() + seconds
+            while time.monotonic() < end and not done.wait(min(30.0, max(0.1, end - time.monotonic()))):
+                self.say(f"{len(self.faults.done)} faults done; driver: {dict(self.driver.counts)}")
+            self.faults.finish(UNDO_S)
+            self.say("every fault is undone")
+            done.wait(serve_s)
+        finally:
+            self.faults.abort()
+        if failed:
+            raise RuntimeError("the driver failed") from failed[0]
+        self.say(f"driver: {dict(self.driver.counts)}")
+
+    def _settle(self) -> None:
+        """Wait until nothing moves any more; what is left when the time is over is for the checker to tell."""
+        deadline = time.monotonic() + SETTLE_S
+        with database(self.environment["PERDURE_MONGODB_URI"]) as db:
+            while left := self._unsettled(db):
+                if time.monotonic() > deadline:
+                    self.say(f"not settled within {SETTLE_S:.0f} s: {left}")
+                    return
+                time.sleep(0.5)
+            entries = db.notebook.find({"kind": {"$in": ["c", "e", "n"]}}, {"body": 0})
+            stored = len({entry_id(one) for one in entries})
+        self._await_index(stored, deadline)
+        self.say("settled")
+
+    def _unsettled(self, db: Any) -> dict[str, int]:
+        counts = {
+            "runs": db.runs.count_documents({"settled": False}),
+            "waits with a time": db.waits.count_documents({"status": "open", "due_at": {"$exists": True}}),
+            "validations": db.waits.count_documents({"status": "open", "kind": "validation"}),
+        }
+        return {name: count for name, count in counts.items() if count}
+
+    def _await_index(self, stored: int, deadline: float) -> None:
+        import httpx
+
+        url = f"{self.environment['PERDURE_OPENSEARCH_URL']}/perdure-states"
+        while True:
+            httpx.post(f"{url}/_refresh", timeout=30)
+            found = httpx.get(f"{url}/_count", timeout=30).json().get("count", 0)
+            if found >= stored or time.monotonic() > deadline:
+                return
+            time.sleep(0.5)
+
+    def _check(self) -> Verdict:
+        evidence = gather(self.environment, self.services.gateway_url, self._driver_log, self._world_log)
+        verdict = check(evidence, self.options.seed)
+        verdict.facts |= self._facts()
+        verdict.write(self.options.folder / "report.json")
+        self.say("checked")
+        return verdict
+
+    def _facts(self) -> dict[str, Any]:
+        packages = (
+            "langgraph",
+            "langgraph-checkpoint",
+            "confluent-kafka",
+            "motor",
+            "pymongo",
+            "faust-streaming",
+            "opensearch-py",
+        )
+        return {
+            "seed": self.options.seed,
+            "minutes": self.options.minutes,
+            "took_s": round(time.monotonic() - self.began, 1),
+            "faults": sorted(self.faults.done, key=lambda one: one["began_s"]),
+            "problems": self.faults.problems,
+            "ended by themselves": dict(self.faults.restarted),
+            "driver": dict(self.driver.counts),
+            "services": list(self.services.processes),
+            "settings": SETTINGS | {"agents_per_s": self.options.per_s},
+            "versions": {name: version(name) for name in packages}
+            | {"python": platform.python_version(), "commit": _commit()},
+        }
+
+    def _keep_logs(self) -> None:
+        target = self.options.folder / "logs"
+        for source in (self.stack.folder / "logs", self._driver_log, self._world_log):
+            if source.is_dir():
+                shutil.copytree(source, target, dirs_exist_ok=True)
+            elif source.exists():
+                target.mkdir(exist_ok=True)
+                shutil.copy2(source, target)
+        self.say(f"logs are kept in {target}")
+
+    @property
+    def _driver_log(self) -> Path:
+        return self.stack.folder / "driver.jsonl"
+
+    @property
+    def _world_log(self) -> Path:
+        return self.stack.folder / "world.jsonl"
+
+
+def _commit() -> str:
+    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return found.stdout.strip()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Kill everything and see whether the promises hold.")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=2.0)
+    parser.add_argument("--per-second", type=float, default=AGENTS_PER_S, help="agents started a second")
+    parser.add_argument("--folder", type=Path, help="for the report and the logs; a new temporary one by default")
+    parser.add_argument("--no-faults", action="store_true", help="only the agents and the checker")
+    given = parser.parse_args(arguments)
+    folder = given.folder or Path(tempfile.mkdtemp(prefix=f"chaos-{given.seed}-"))
+    options = Options(given.seed, given.minutes, folder, given.per_second, not given.no_faults)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        verdict = ChaosRun(options).execute()
+    except KeyboardInterrupt:
+        print("interrupted; everything is stopped")
+        return 130
+    faults = verdict.facts["faults"]
+    print(f"seed {given.seed}, {given.minutes:g} minutes, {len(faults)} faults\n{verdict.table()}")
+    print(f"report: {folder / 'report.json'}")
+    return 0 if verdict.holds else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
