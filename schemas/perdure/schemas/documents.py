@@ -65,6 +65,11 @@ class ThreadDocument(TypedDict, total=False):
     """As left by the last ended run; see :class:`ThreadStatus`."""
     seq: int
     """The last sequence number that an ended run used; the next run numbers from ``seq + 1``."""
+    ended_run_id: str
+    """The run whose end is at ``seq``."""
+    ended_first_seq: int
+    """The first sequence number of that run: who takes it over because its own document does not say yet that it ended finds
+    its end from here."""
     head: str | None
     """The newest root checkpoint id at the end of the last run; a lower bound while a run is active."""
     next: list[str]

@@ -52,16 +52,20 @@ class Endings:
         }
         close_run = UpdateOne({"_id": run["_id"], "epoch": run["epoch"], "status": "running"}, {"$set": ended})
         if not self._hibernation.concerns(claimed, outcome):
-            await asyncio.gather(self._runs.write(updates=[close_run]), self._close_thread(run, outcome, shared, seq))
+            await asyncio.gather(
+                self._runs.write(updates=[close_run]), self._close_thread(run, outcome, shared, first_seq, seq)
+            )
             return
         # The run is closed last: until then it is recovered if we die, and nobody can wake a thread whose document does not
         # show yet what it waits for.
         await asyncio.gather(
-            self._hibernation.project(claimed, outcome, now), self._close_thread(run, outcome, shared, seq)
+            self._hibernation.project(claimed, outcome, now), self._close_thread(run, outcome, shared, first_seq, seq)
         )
         await self._runs.write(updates=[close_run])
 
-    async def _close_thread(self, run: RunDocument, outcome: Outcome, shared: Mapping[str, Any], seq: int) -> None:
+    async def _close_thread(
+        self, run: RunDocument, outcome: Outcome, shared: Mapping[str, Any], first_seq: int, seq: int
+    ) -> None:
         status = THREAD_STATUS.get(outcome.status, ThreadStatus.IDLE)
         if outcome.status is RunStatus.CANCELLED and outcome.next:
             status = ThreadStatus.INTERRUPTED
@@ -69,6 +73,8 @@ class Endings:
             "seq": seq,
             "status": status.value,
             "last_run_id": run["_id"],
+            "ended_run_id": run["_id"],
+            "ended_first_seq": first_seq,
             "graph_id": run["graph_id"],
             "assistant_id": run["assistant_id"],
         }

@@ -31,10 +31,11 @@ class Hibernation:
         self._source = source
 
     def concerns(self, claimed: Claimed, outcome: Outcome) -> bool:
-        """Whether the run began or ended at a wait."""
+        """Whether the run began or ended at a wait, or may have: a thread's document may be that of its end already."""
         before = (claimed.thread or {}).get("interrupts") or ()
         return (
             "wait_id" in claimed.run
+            or claimed.run["epoch"] > 1
             or any(_is_wait(one["value"]) for one in before)
             or any(_is_wait(one.value) for one in outcome.interrupts)
         )

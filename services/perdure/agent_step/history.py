@@ -46,9 +46,13 @@ class Beginning:
 async def begin(saver: PerdureSaver, claimed: Claimed, worker_id: str) -> Beginning:
     """Take over a run that was claimed."""
     run, thread = claimed.run, claimed.thread or {}
+    first = thread.get("seq", 0) + 1
+    if thread.get("ended_run_id") == run["_id"]:
+        # The owner before died between the thread's document and the run's: the end is in the history below ``seq`` already.
+        first = thread["ended_first_seq"]
     left = Beginning(
-        first_seq=thread.get("seq", 0) + 1,
-        next_seq=thread.get("seq", 0) + 1,
+        first_seq=first,
+        next_seq=first,
         head=thread.get("head"),
         waiting_at=tuple(thread.get("next") or ()),
     )
