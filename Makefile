@@ -4,6 +4,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 CONFIG ?= examples/code_audit/langgraph.json
+SEED ?= 1
+MINUTES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -12,7 +14,7 @@ SHORT := awk '/^(Collecting|Downloading|Installing|Successfully)/ { print substr
 LOCK := $(BIN)/uv pip compile pyproject.toml --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-annotate --no-header --python-version 3.11 --quiet
 
-.PHONY: help setup demo up down test check fix conformance bench-smoke bench-hibernate lock
+.PHONY: help setup demo up down test chaos check fix conformance bench-smoke bench-hibernate lock
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +60,9 @@ fix: setup ## Repair what "make check" can repair
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/python -m perdure.schemas.generate
 	$(BIN)/perdure settings --markdown > docs/configuration.md
+
+chaos: setup ## Kill everything for MINUTES and check every promise (SEED=1 MINUTES=2)
+	$(BIN)/python -m tests.chaos.run --seed $(SEED) --minutes $(MINUTES)
 
 conformance: setup ## Run langgraph-checkpoint-conformance against the notebook
 	$(BIN)/python -m pytest tests -m conformance -s

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -39,7 +39,6 @@ class Agent:
     """The effects that must have happened, each once."""
     no_effects: tuple[str, ...] = ()
     """The effects that must not have happened."""
-    follow: dict[str, Any] = field(default_factory=dict)
 
 
 def _work(chance: random.Random) -> float:
@@ -96,6 +95,25 @@ def _patient(chance: random.Random, number: int) -> Agent:
     return Agent(number, "patient", ({},))
 
 
+def _post(chance: random.Random, number: int) -> Agent:
+    given = {"n": number, "pause_s": _work(chance)}
+    return Agent(number, "post", (given,), expect=(("posted",),), effects=("post",))
+
+
+def _buy(chance: random.Random, number: int) -> Agent:
+    given = {"n": number, "pause_s": _work(chance)}
+    return Agent(number, "buy", (given,), expect=(("bought",),), effects=("buy",))
+
+
+def _stale(chance: random.Random, number: int) -> Agent:
+    return Agent(number, "stale", ({"n": number},), expect=(("stale", "refused"),), no_effects=("buy",))
+
+
+def _approve(chance: random.Random, number: int) -> Agent:
+    given = {"n": number, "pause_s": _work(chance)}
+    return Agent(number, "approve", (given,), answer=number, expect=(("asked", "paid"),), effects=("pay",))
+
+
 MAKERS: dict[str, tuple[int, Callable[[random.Random, int], Agent]]] = {
     "chain": (4, _chain),
     "fan": (2, _fan),
@@ -106,6 +124,10 @@ MAKERS: dict[str, tuple[int, Callable[[random.Random, int], Agent]]] = {
     "race": (4, _race),
     "asks": (3, _asks),
     "patient": (1, _patient),
+    "post": (4, _post),
+    "buy": (4, _buy),
+    "stale": (2, _stale),
+    "approve": (3, _approve),
 }
 """By graph: how often, and how it is made."""
 

@@ -73,14 +73,16 @@ class Driver:
         began = time.monotonic()
         self._give_up_at = began + seconds + serve_s
         limits = httpx.Limits(max_connections=200, max_keepalive_connections=50)
-        async with httpx.AsyncClient(base_url=self._url, timeout=TIMEOUT_S, limits=limits) as self._http:
-            async with asyncio.TaskGroup() as tasks:
-                number = 0
-                while (elapsed := time.monotonic() - began) < seconds:
-                    while number < elapsed * self._per_s:
-                        tasks.create_task(self._serve(agent(self._seed, number)))
-                        number += 1
-                    await asyncio.sleep(0.1)
+        async with (
+            httpx.AsyncClient(base_url=self._url, timeout=TIMEOUT_S, limits=limits) as self._http,
+            asyncio.TaskGroup() as tasks,
+        ):
+            number = 0
+            while (elapsed := time.monotonic() - began) < seconds:
+                while number < elapsed * self._per_s:
+                    tasks.create_task(self._serve(agent(self._seed, number)))
+                    number += 1
+                await asyncio.sleep(0.1)
         self._log.close()
 
     async def _serve(self, one: Agent) -> None:
@@ -122,14 +124,11 @@ class Driver:
             self.counts["signals"] += 1
 
     async def _answer(self, one: Agent, thread_id: str, n: int) -> None:
-        """Look at the thread until it asks, then answer the question."""
-        while True:
-            thread = (await self._request("GET", f"/threads/{thread_id}")).json()
-            if waiting := [i for found in (thread.get("interrupts") or {}).values() for i in found]:
-                break
+        """Look into the inbox until the thread asks, then answer the question."""
+        while not (found := (await self._request("GET", f"/approvals?thread_id={thread_id}")).json()["approvals"]):
             await asyncio.sleep(1.0)
-        approval = f"{thread_id}:{waiting[0]['id']}"
-        body = {"answer": {"n": n}, "by": "chaos"}
+        approval = found[0]["approval_id"]
+        body = {"answer": {"n": n, "approved": True}, "by": "chaos"}
         answer = await self._request("POST", f"/approvals/{approval}", None, body, expected=(200, 202, 409))
         self._log.write("answer", agent=one.number, thread=thread_id, approval=approval, n=n, status=answer.status_code)
         self.counts["answers"] += 1

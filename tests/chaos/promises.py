@@ -17,6 +17,8 @@ from tests.chaos.agents import Agent, agent
 from tests.chaos.evidence import FENCE, Evidence, Found, by_thread, entry_id
 
 ENDED = ("success", "error", "timeout", "interrupted", "cancelled")
+CLOCKS_S = 0.5
+"""Between the clock of the database and ours."""
 LATE = timedelta(seconds=5)
 """A wait may be past its time for so long before it counts as forgotten."""
 
@@ -194,7 +196,7 @@ def answers_once(evidence: Evidence, found: Findings) -> None:
     for one in evidence.acknowledged("answer"):
         wait = evidence.waits.get(one["approval"])
         outcome = (wait or {}).get("outcome") or {}
-        right = outcome.get("kind") == "answer" and outcome.get("payload") == {"n": one["n"]}
+        right = outcome.get("kind") == "answer" and (outcome.get("payload") or {}).get("n") == one["n"]
         found.hold(
             right, one["thread"], "question {} was answered {} and ended with {}", one["approval"], one["n"], outcome
         )
@@ -296,9 +298,21 @@ def effects_once(evidence: Evidence, found: Findings, seed: int) -> None:
             found.hold(
                 count == 1, thread, "agent {} ({}): effect {} was applied {} times", number, one.graph, name, count
             )
+            kept = evidence.effects.get(f"{thread}:{name}") or {}
+            found.hold(kept.get("state") == "done", thread, "effect {} is {}", name, kept.get("state"))
+            again = [more for more in kept.get("more_receipts") or () if not more.get("same")]
+            found.hold(not again, thread, "effect {} has two receipts", name)
         for name in one.no_effects:
             count = len(applied[thread, name])
             found.hold(count == 0, thread, "agent {} ({}): effect {} was refused and applied", number, one.graph, name)
+
+
+def never_after_a_receipt(evidence: Evidence, found: Findings) -> None:
+    """Nothing arrives in the world for an effect whose receipt is recorded."""
+    for one in evidence.world:
+        done = (evidence.effects.get(one["key"]) or {}).get("done_at")
+        late = done is not None and one["at"] > done.timestamp() + CLOCKS_S
+        found.hold(not late, one["thread"], "effect {} was attempted at {} after its receipt", one["key"], one["at"])
 
 
 def only_acknowledged_or_stored(evidence: Evidence, found: Findings) -> None:
@@ -329,6 +343,7 @@ def promises(seed: int) -> dict[str, Promise]:
         "signals once": signals_once,
         "answers once": answers_once,
         "effects once": with_agents(effects_once),
+        "no act after a receipt": never_after_a_receipt,
         "every event published": events_published,
         "events in order": events_in_order,
         "index = store": index_is_store,

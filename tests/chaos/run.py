@@ -157,6 +157,8 @@ class ChaosRun:
             end = time.monotonic() + seconds
             while time.monotonic() < end and not done.wait(min(30.0, max(0.1, end - time.monotonic()))):
                 self.say(f"{len(self.faults.done)} faults done; driver: {dict(self.driver.counts)}")
+            if failed:
+                raise RuntimeError("the driver failed") from failed[0]
             self.faults.finish(UNDO_S)
             self.say("every fault is undone")
             done.wait(serve_s)
