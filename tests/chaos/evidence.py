@@ -82,15 +82,21 @@ def database(uri: str) -> Iterator[Any]:
         yield client.get_default_database()
 
 
+def history_of(db: Any) -> tuple[dict[str, list[Found]], dict[str, list[Found]]]:
+    """The notebook's entries and notes, by thread."""
+    history: dict[str, list[Found]] = defaultdict(list)
+    notes: dict[str, list[Found]] = defaultdict(list)
+    for entry in db.notebook.find({"kind": {"$in": ["c", "e", FENCE, NOTE]}}, {"body": 0}):
+        (notes if entry["kind"] == NOTE else history)[entry["thread"]].append(entry)
+    for entries in history.values():
+        entries.sort(key=lambda one: one.get("seq", 0))
+    return dict(history), dict(notes)
+
+
 def gather(environment: dict[str, str], gateway: str | None, driver_log: Path, world_log: Path) -> Evidence:
     """Read everything."""
     with database(environment["PERDURE_MONGODB_URI"]) as db:
-        history: dict[str, list[Found]] = defaultdict(list)
-        notes: dict[str, list[Found]] = defaultdict(list)
-        for entry in db.notebook.find({"kind": {"$in": ["c", "e", FENCE, NOTE]}}, {"body": 0}):
-            (notes if entry["kind"] == NOTE else history)[entry["thread"]].append(entry)
-        for entries in history.values():
-            entries.sort(key=lambda one: one.get("seq", 0))
+        history, notes = history_of(db)
         kept = {
             name: {one["_id"]: one for one in db[name].find({}, {"payload": 0})}
             for name in ("runs", "threads", "workers", "waits", "signals", "effects")
@@ -101,8 +107,8 @@ def gather(environment: dict[str, str], gateway: str | None, driver_log: Path, w
         events[record.key().decode()].append(dict(record.headers())["ce_id"].decode())
     url = environment["PERDURE_OPENSEARCH_URL"]
     evidence = Evidence(
-        history=dict(history),
-        notes=dict(notes),
+        history=history,
+        notes=notes,
         events=dict(events),
         states=[(one["_id"], one["_source"]["thread_id"]) for one in _documents(url, STATES, ["thread_id"])],
         newest=[(one["_id"], one["_source"]) for one in _documents(url, THREADS, ["thread_id", "seq", "note"])],

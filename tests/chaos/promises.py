@@ -71,7 +71,7 @@ def no_fork(evidence: Evidence, found: Findings) -> None:
         forks = [parent for parent, count in children.items() if count > 1]
         found.hold(not forks, thread, "checkpoints {} have more than one child", forks[:3])
         root = sorted((one for one in checkpoints if one["ns"] == ""), key=lambda one: str(one["checkpoint_id"]))
-        for before, one in zip([None, *root[:-1]], root, strict=True):
+        for before, one in zip([None, *root], root, strict=False):
             wanted = before["checkpoint_id"] if before else None
             if not found.hold(
                 one.get("parent") == wanted, thread, "{} does not follow {}", one["checkpoint_id"], wanted
