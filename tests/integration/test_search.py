@@ -18,7 +18,17 @@ from perdure.indexer.redaction import Redaction
 from perdure.indexer.settings import IndexerSettings
 from perdure.indexer.writer import Writer
 from perdure.local.resources import free_port
-from perdure.schemas.events import CheckpointSaved, ErrorInfo, Event, InterruptInfo, RunFailed, RunInterrupted
+from perdure.schemas.events import (
+    CheckpointSaved,
+    ErrorInfo,
+    Event,
+    InterruptInfo,
+    RunFailed,
+    RunInterrupted,
+    StuckCode,
+    ThreadRecovered,
+    ThreadStuck,
+)
 from perdure.schemas.index import STATES, THREADS
 
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -52,7 +62,43 @@ def failed(thread: str, seq: int, at: datetime, node: str, **place: str) -> RunF
     return RunFailed(**shared(thread, seq, at, **place), error=error, checkpoint_id=f"c{seq}")
 
 
+def stuck(thread: str, seq: int, at: datetime, node: str, **place: str) -> ThreadStuck:
+    return ThreadStuck(
+        **shared(thread, seq, at, **place),
+        note=1,
+        code=StuckCode.OVERDUE,
+        reason=f"node {node} has run for 40 min; 2 min had been expected",
+        next=(node,),
+        since=at - timedelta(minutes=40),
+        expected_by=at - timedelta(minutes=38),
+    )
+
+
+def recovered(thread: str, seq: int, at: datetime) -> ThreadRecovered:
+    fields = shared(thread, seq, at)
+    return ThreadRecovered(**fields, note=2, code=StuckCode.OVERDUE, stuck_since=at, status="running", next=("Login",))
+
+
+LATE = datetime(2020, 1, 1, tzinfo=UTC)
+STUCK_TENANT = f"{TENANT}-stuck"
+STUCK: list[Event] = [
+    event.model_copy(update={"tenant": STUCK_TENANT})
+    for event in (
+        saved("hangs", 1, YESTERDAY - timedelta(minutes=40), expected_by=YESTERDAY - timedelta(minutes=38)),
+        stuck("hangs", 1, YESTERDAY, "Login"),
+        saved("hung", 1, YESTERDAY, expected_by=LATE),
+        stuck("hung", 1, YESTERDAY + timedelta(hours=1), "Login"),
+        recovered("hung", 1, YESTERDAY + timedelta(hours=2)),
+        saved("went-on", 1, YESTERDAY),
+        stuck("went-on", 1, YESTERDAY, "Login"),
+        saved("went-on", 2, YESTERDAY + timedelta(hours=3)),
+        stuck("elsewhere-stuck", 1, YESTERDAY, "Checkout"),
+        stuck("stuck-today", 1, TODAY + timedelta(seconds=1), "Login"),
+    )
+]
+
 HISTORY: list[Event] = [
+    *STUCK,
     saved("stuck", 1, YESTERDAY, "opened the <shop> page"),
     failed("stuck", 2, YESTERDAY, "Login"),
     saved("waiting", 1, YESTERDAY, "filled in the form"),
@@ -89,6 +135,27 @@ async def hits(client: OpenSearch, tenant: str = TENANT, **query: str) -> list[t
 
 
 async def test_all_agents_that_got_stuck_at_login_yesterday(client: OpenSearch) -> None:
+    query = {"node": "Login", "status": "stuck", "since": "yesterday", "until": "today"}
+    assert await hits(client, STUCK_TENANT, **query) == [("hung", 1), ("hangs", 1), ("went-on", 1)]
+    assert await hits(client, STUCK_TENANT, **query, scope="threads") == [("hangs", 1)], "the others went on"
+    (item,) = (await search(client, STUCK_TENANT, query | {"scope": "threads"}))["items"]
+    assert item["next"] == ["Login"]
+    assert item["stuck"]["code"] == "overdue"
+    assert "40 min" in item["stuck"]["reason"]
+    assert item["stuck"]["since"].startswith((YESTERDAY - timedelta(minutes=40)).isoformat()[:16])
+    assert item["note"] == 1
+
+
+async def test_what_should_have_gone_on_before(client: OpenSearch) -> None:
+    assert await hits(client, STUCK_TENANT, expected_before="2020-01-02") == [("hung", 1)]
+    late = {"expected_before": "now", "scope": "threads"}
+    assert await hits(client, STUCK_TENANT, **late) == [("stuck-today", 1), ("elsewhere-stuck", 1), ("hangs", 1)]
+    assert await hits(client, STUCK_TENANT, q="40 min expected", status="stuck", node="Checkout") == [
+        ("elsewhere-stuck", 1)
+    ]
+
+
+async def test_all_agents_that_failed_or_waited_at_login_yesterday(client: OpenSearch) -> None:
     query = {"node": "Login", "status": "error,interrupted", "since": "yesterday", "until": "today"}
     assert await hits(client, **query) == [("waiting", 2), ("stuck", 2)]
     assert await hits(client, **query, scope="threads") == [("waiting", 2), ("stuck", 2)]

@@ -11,7 +11,7 @@ import pytest
 
 from perdure.indexer import bulk
 from perdure.indexer.bulk import Outcome, newest_item, state_item
-from perdure.indexer.domain import bounded, document_of, newest
+from perdure.indexer.domain import bounded, document_of, event_id, newest, version
 from perdure.indexer.indices import Layout, Superseded, successor
 from perdure.indexer.redaction import Redaction
 from perdure.schemas import events
@@ -57,6 +57,31 @@ EVENTS: list[tuple[Event, str]] = [
     (events.RunFailed(**SHARED, seq=5, next=("Login",), error=ERROR), "error"),
     (events.RunTimedOut(**SHARED, seq=6, error=ERROR), "timeout"),
     (events.RunCancelled(**SHARED, seq=7), "cancelled"),
+    (
+        events.ThreadStuck(
+            **SHARED,
+            seq=7,
+            note=1,
+            code=events.StuckCode.OVERDUE,
+            reason="late",
+            since=AT,
+            expected_by=AT,
+            next=("Login",),
+        ),
+        "stuck",
+    ),
+    (
+        events.ThreadRecovered(
+            **SHARED, seq=7, note=2, code=events.StuckCode.OVERDUE, stuck_since=AT, status="running", next=("Login",)
+        ),
+        "running",
+    ),
+    (
+        events.ApprovalEscalated(
+            **SHARED, seq=7, note=3, wait_id="th:i", question="Go?", assigned_to="ben", escalations=1, expected_by=AT
+        ),
+        "interrupted",
+    ),
 ]
 MAPPING = mapping_of(IndexDocument)
 
@@ -81,6 +106,19 @@ def test_every_event_has_a_document_that_fits(event: Event, status: str) -> None
 
 def test_every_event_type_is_known() -> None:
     assert {type(event) for event, _ in EVENTS} == set(events.EVENTS.values())
+
+
+def test_a_note_comes_after_its_number_and_before_the_next() -> None:
+    saved, (stuck, recovered) = EVENTS[6][0], (EVENTS[7][0], EVENTS[8][0])
+    later = saved.model_copy(update={"seq": 8})
+    documents = [document_of(event, Redaction(), 100) for event in (later, recovered, stuck, saved)]
+    versions = [version(document) for document in documents]
+    assert versions == sorted(versions, reverse=True)
+    assert [event_id(document) for document in documents] == [
+        event.event_id for event in (later, recovered, stuck, saved)
+    ]
+    assert newest(documents[1:])["th"]["event"] == "perdure.thread.recovered"
+    assert newest(documents)["th"]["seq"] == 8
 
 
 def test_texts_are_bounded() -> None:
@@ -139,7 +177,7 @@ def test_the_lines_of_a_bulk_request() -> None:
     assert orjson.loads(action) == {"index": {"_index": "s", "_id": "th:1"}}
     assert orjson.loads(source)["occurred_at"] == "2026-11-23T12:00:00+00:00"
     action, _ = bulk.line(newest_item(document), "s", "t").splitlines()
-    assert orjson.loads(action) == {"index": {"_index": "t", "_id": "th", "version": 1, "version_type": "external"}}
+    assert orjson.loads(action) == {"index": {"_index": "t", "_id": "th", "version": 1024, "version_type": "external"}}
 
 
 def test_portions_by_bytes() -> None:

@@ -42,7 +42,7 @@ def test_instants(value: str, expected: str) -> None:
         ({"since": "tomorrow"}, "query:since"),
         ({"until": "now-999999w"}, "query:until"),
         ({"since": "today", "until": "yesterday"}, "query:until"),
-        ({"status": "error,stuck"}, "query:status"),
+        ({"status": "error,lost"}, "query:status"),
         ({"scope": "runs"}, "query:scope"),
         ({"limit": "0"}, "query:limit"),
         ({"limit": "many"}, "query:limit"),

@@ -71,11 +71,12 @@ def search(
     *,
     text: Annotated[str | None, typer.Argument(help="Words that a state holds; all states if none are given.")] = None,
     node: Annotated[str | None, typer.Option(help="At this node: it ran, or runs next.")] = None,
-    status: Annotated[str | None, typer.Option(help="In this status, e.g. interrupted or error.")] = None,
+    status: Annotated[str | None, typer.Option(help="In this status, e.g. stuck, interrupted or error.")] = None,
     graph: Annotated[str | None, typer.Option(help="Of this graph.")] = None,
     thread: Annotated[str | None, typer.Option(help="Of this thread.")] = None,
     since: Annotated[str | None, typer.Option(help="ISO 8601, 90m, 2h, 3d, today or yesterday.")] = None,
     until: Annotated[str | None, typer.Option(help="As --since.")] = None,
+    expected_before: Annotated[str | None, typer.Option(help="Should have gone on before; as --since.")] = None,
     run: Annotated[str | None, typer.Option(help="Of this run.")] = None,
     cursor: Annotated[str | None, typer.Option(help="The next page: what --json called `cursor`.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=200, help="How many at most.")] = 20,
@@ -94,10 +95,12 @@ def search(
         "cursor": cursor,
         "since": moment(since, "--since"),
         "until": moment(until, "--until"),
+        "expected_before": moment(expected_before, "--expected-before"),
         "limit": limit,
     }
     with Gateway(url) as gateway:
         found = gateway.get("search", **params)
-    output.result(found, table(found["items"], _SEARCH_COLUMNS, "nothing found"))
+    reasons = {"reason": "stuck.reason"} if any(item.get("stuck") for item in found["items"]) else {}
+    output.result(found, table(found["items"], _SEARCH_COLUMNS | reasons, "nothing found"))
     if found["total"] > len(found["items"]):
         output.note(f"{len(found['items'])} of {found['total']}; --limit shows more")

@@ -4,8 +4,8 @@ Contract: :func:`parse` and :func:`body_of` are pure; :func:`search` adds the on
 by a filter that no parameter reaches. Paging is by position in the sort order, not by offset: an opaque cursor holds the
 position and the time range as it was resolved on the first page, and is good only for the query that gave it.
 
-``node`` matches the node that ran, that runs next (where a waiting thread stands), or that failed. Times are UTC; ``since`` is
-included, ``until`` is not. Highlights are HTML: escaped text, with ``<em>`` around what was found.
+``node`` matches the node that ran, that runs next (where a waiting or stuck thread stands), or that failed. Times are UTC;
+``since`` is included, ``until`` is not. Highlights are HTML: escaped text, with ``<em>`` around what was found.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ from perdure.chassis.opensearch import OpenSearch, OpenSearchRefusedError
 from perdure.schemas.index import STATES, THREADS
 
 SCOPES: Final = {"states": STATES, "threads": THREADS}
-STATUSES: Final = ("running", "interrupted", "success", "error", "timeout", "cancelled")
+STATUSES: Final = ("running", "interrupted", "success", "error", "timeout", "cancelled", "stuck")
 TERMS: Final = {"graph": "graph", "thread_id": "thread_id", "run_id": "run_id", "status": "status"}
-PARAMETERS: Final = ("q", "node", *TERMS, "since", "until", "scope", "limit", "cursor")
+PARAMETERS: Final = ("q", "node", *TERMS, "since", "until", "expected_before", "scope", "limit", "cursor")
 METADATA: Final = "metadata."
-TEXT_FIELDS: Final = {"text": "text", "error.message": "error", "wait.text": "wait"}
+TEXT_FIELDS: Final = {"text": "text", "error.message": "error", "wait.text": "wait", "stuck.reason": "stuck"}
 ITEM_FIELDS: Final = (
     "thread_id",
     "run_id",
     "seq",
+    "note",
     "checkpoint_id",
     "checkpoint_ns",
     "graph",
@@ -44,8 +45,10 @@ ITEM_FIELDS: Final = (
     "step",
     "occurred_at",
     "duration_ms",
+    "expected_by",
     "error",
     "wait",
+    "stuck",
     "metadata",
 )
 DEFAULT_LIMIT: Final = 20
@@ -83,6 +86,7 @@ class SearchQuery:
         terms: Accepted values by field; all fields must match.
         nodes: The node is one of these, if any are given.
         since, until: The time range.
+        expected_before: The thread should have gone on before.
         limit: Items of a page at most.
         after: Where the page begins: instant in milliseconds, thread id, sequence number.
         digest: Tells whether a cursor belongs to this query.
@@ -95,6 +99,7 @@ class SearchQuery:
     nodes: tuple[str, ...]
     since: datetime | None
     until: datetime | None
+    expected_before: datetime | None
     limit: int
     after: tuple[int, str, int] | None
     digest: str
@@ -122,6 +127,9 @@ def parse(query: Mapping[str, str], now: datetime) -> SearchQuery:
         if status not in STATUSES:
             raise SearchProblem("query:status", f"must be of {', '.join(STATUSES)}, not {status!r}")
     since, until = (moment(given[name], now, f"query:{name}") if name in given else None for name in ("since", "until"))
+    expected_before = None
+    if "expected_before" in given:
+        expected_before = moment(given["expected_before"], now, "query:expected_before")
     identity = {name: value for name, value in given.items() if name not in {"cursor", "limit"}}
     digest = blake2b(json.dumps(sorted(identity.items())), digest_size=6).hexdigest()
     after = None
@@ -136,6 +144,7 @@ def parse(query: Mapping[str, str], now: datetime) -> SearchQuery:
         nodes=_values(given, "node"),
         since=since,
         until=until,
+        expected_before=expected_before,
         limit=_limit(given.get("limit")),
         after=after,
         digest=digest,
@@ -173,6 +182,8 @@ def body_of(query: SearchQuery, tenant: str) -> dict[str, Any]:
     span = {"gte": query.since, "lt": query.until}
     if any(span.values()):
         filters.append({"range": {"occurred_at": {k: v.isoformat() for k, v in span.items() if v}}})
+    if query.expected_before:
+        filters.append({"range": {"expected_by": {"lt": query.expected_before.isoformat()}}})
     clauses: dict[str, Any] = {"filter": filters}
     body: dict[str, Any] = {}
     if query.text:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 
 from perdure.chassis.opensearch import UNAVAILABLE_STATUS
-from perdure.indexer.domain import event_id
+from perdure.indexer.domain import event_id, version
 from perdure.schemas.index import IndexDocument
 
 
@@ -62,7 +62,7 @@ def line(item: Item, states: str, threads: str) -> bytes:
         action: dict[str, Any] = {
             "_index": threads,
             "_id": item.document["thread_id"],
-            "version": item.document["seq"],
+            "version": version(item.document),
             "version_type": "external",
         }
     else:

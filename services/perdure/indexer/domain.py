@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from typing import Any, Final
 
 from perdure.indexer.redaction import Redaction
 from perdure.schemas.events import (
+    NOTES_PER_SEQ,
+    ApprovalEscalated,
     CheckpointSaved,
     Event,
     InterruptInfo,
+    Note,
     RunCancelled,
     RunFailed,
     RunInterrupted,
     RunStarted,
     RunSucceeded,
     RunTimedOut,
+    ThreadRecovered,
+    ThreadStuck,
 )
-from perdure.schemas.index import MAX_METADATA_LEAF, IndexDocument, IndexedError, IndexedWait
+from perdure.schemas.index import MAX_METADATA_LEAF, IndexDocument, IndexedError, IndexedStuck, IndexedWait
 
 STATUS: Final[dict[type[Event], str]] = {
     RunStarted: "running",
@@ -27,8 +33,10 @@ STATUS: Final[dict[type[Event], str]] = {
     RunFailed: "error",
     RunTimedOut: "timeout",
     RunCancelled: "cancelled",
+    ThreadStuck: "stuck",
+    ApprovalEscalated: "interrupted",
 }
-"""The status that an event leaves its thread in."""
+"""The status that an event leaves its thread in; ``ThreadRecovered`` says it itself."""
 
 WAIT_LIMIT: Final = 4_000
 METADATA_LEAVES: Final = 200
@@ -46,9 +54,11 @@ def document_of(event: Event, redaction: Redaction, text_limit: int) -> IndexDoc
         "seq": event.seq,
         "epoch": event.epoch,
         "event": event.TYPE,
-        "status": STATUS[type(event)],
+        "status": event.status if isinstance(event, ThreadRecovered) else STATUS[type(event)],
         "occurred_at": event.occurred_at,
     }
+    if isinstance(event, Note):
+        document["note"] = event.note
     if event.graph_version is not None:
         document["graph_version"] = event.graph_version
     if event.metadata:
@@ -61,12 +71,10 @@ def document_of(event: Event, redaction: Redaction, text_limit: int) -> IndexDoc
     following: tuple[str, ...] = getattr(event, "next", ())
     if following:
         document["next"] = list(following)
-    if isinstance(event, CheckpointSaved):
-        _add_checkpoint(document, event, redaction, text_limit)
-    elif isinstance(event, RunInterrupted):
-        document["wait"] = _wait(event.interrupts, redaction, event.graph_id)
-    elif isinstance(event, RunFailed | RunTimedOut):
-        document["error"] = _error(event)
+    expected_by: datetime | None = getattr(event, "expected_by", None)
+    if expected_by is not None:
+        document["expected_by"] = expected_by
+    _add_particulars(document, event, redaction, text_limit)
     return document
 
 
@@ -75,7 +83,7 @@ def newest(documents: Iterable[IndexDocument]) -> dict[str, IndexDocument]:
     found: dict[str, IndexDocument] = {}
     for document in documents:
         thread = document["thread_id"]
-        if thread not in found or found[thread]["seq"] < document["seq"]:
+        if thread not in found or version(found[thread]) < version(document):
             found[thread] = document
     for thread, document in found.items():
         if "text" in document:
@@ -87,7 +95,13 @@ def newest(documents: Iterable[IndexDocument]) -> dict[str, IndexDocument]:
 
 def event_id(document: IndexDocument) -> str:
     """The ``_id`` of a state's document: the event's id."""
-    return f"{document['thread_id']}:{document['seq']}"
+    note = f"n{document['note']}" if "note" in document else ""
+    return f"{document['thread_id']}:{document['seq']}{note}"
+
+
+def version(document: IndexDocument) -> int:
+    """The place of a document among those of its thread: a note comes after its ``seq`` and before the next."""
+    return document["seq"] * NOTES_PER_SEQ + document.get("note", 0)
 
 
 def leaves(value: Any) -> Iterator[str]:
@@ -119,6 +133,20 @@ def bounded(metadata: Any) -> dict[str, Any]:
     return cut(metadata, 0) if isinstance(metadata, dict) else {}
 
 
+def _add_particulars(document: IndexDocument, event: Event, redaction: Redaction, text_limit: int) -> None:
+    """What only one kind of event has."""
+    if isinstance(event, CheckpointSaved):
+        _add_checkpoint(document, event, redaction, text_limit)
+    elif isinstance(event, RunInterrupted):
+        document["wait"] = _wait(event.interrupts, redaction, event.graph_id)
+    elif isinstance(event, RunFailed | RunTimedOut):
+        document["error"] = _error(event)
+    elif isinstance(event, ThreadStuck):
+        document["stuck"] = _stuck(event)
+    elif isinstance(event, ApprovalEscalated):
+        document["wait"] = _escalated(event, redaction)
+
+
 def _add_checkpoint(document: IndexDocument, event: CheckpointSaved, redaction: Redaction, text_limit: int) -> None:
     document["source"] = event.source
     document["step"] = event.step
@@ -144,3 +172,13 @@ def _error(event: RunFailed | RunTimedOut) -> IndexedError:
     if event.error.node is not None:
         error["node"] = event.error.node
     return error
+
+
+def _stuck(event: ThreadStuck) -> IndexedStuck:
+    return {"code": event.code.value, "reason": event.reason, "since": event.since}
+
+
+def _escalated(event: ApprovalEscalated, redaction: Redaction) -> IndexedWait:
+    words = [redaction.value(event.question, event.graph_id), event.assigned_to]
+    text = "\n".join(str(word) for word in words if word is not None)
+    return {"ids": [event.wait_id.rpartition(":")[2]], "text": text[:WAIT_LIMIT]}

@@ -1,9 +1,9 @@
 """The index again, from MongoDB, while everything goes on.
 
-Contract: :func:`rebuild` writes every stored history entry into new indices and then moves the aliases to them in one step; until
-then searches see the old ones, afterwards the new ones. Nothing that arrives meanwhile is missing, because the store has every
-entry before Kafka has its event (ADR 2): after the aliases have moved and the old indices are blocked, no indexer can write to
-an old one, and a second pass writes what happened since the first began. Both passes only add what is not there.
+Contract: :func:`rebuild` writes every stored history entry and note into new indices and then moves the aliases to them in one
+step; until then searches see the old ones, afterwards the new ones. Nothing that arrives meanwhile is missing, because the store
+has every entry before Kafka has its event (ADR 2): after the aliases have moved and the old indices are blocked, no indexer can
+write to an old one, and a second pass writes what happened since the first began. Both passes only add what is not there.
 
 The old indices are deleted at the end. A rebuild that dies leaves indices without aliases; the next one removes them.
 
@@ -58,7 +58,9 @@ RUN_FIELDS: Final = (
     "first_seq",
     "ended_seq",
 )
-ENTRY_FIELDS: Final = ("run", "kind", "seq", "epoch", "at", "ev", "event", "checkpoint_id", "ns", "parent", "step")
+ENTRY_FIELDS: Final = (
+    "run", "kind", "seq", "after", "note", "epoch", "at", "ev", "event", "checkpoint_id", "ns", "parent", "step",
+)  # fmt: skip
 _HEX: Final = [f"{n:02x}" for n in range(256)]
 ID_RANGES: Final = list(zip(["", *_HEX], [*_HEX, None], strict=True))
 """Ids by their first two characters: each query stays small, and every string is in exactly one range."""
@@ -135,8 +137,11 @@ class _Rebuild:
         self._enter("switching")
         old = await patiently(lambda: self._switch(new))
         switched = time.monotonic()
+        # A note may be about a run whose document did not change.
+        noted = await self._source.noted_since(started - MARGIN)
         changed = {
             "$or": [
+                {"_id": {"$in": noted}},
                 {"status": {"$in": ["pending", "running"]}},
                 {"updated_at": {"$gte": started - MARGIN}},
                 {"ended_at": {"$gte": started - MARGIN}},
@@ -238,8 +243,15 @@ class _Source:
             portion = {run["_id"]: run for run in runs[start : start + RUNS_AT_ONCE]}
             histories = [_history(run) for run in portion.values()]
             entries = await self._find(documents.NOTEBOOK, {"$or": histories}, ENTRY_FIELDS)
+            notes = {"kind": "n", "run": {"$in": list(portion)}}
+            entries += await self._find(documents.NOTEBOOK, notes, ENTRY_FIELDS)
             made = (self._document(portion[entry["run"]], entry) for entry in entries)
             yield len(portion), [document for document in made if document is not None]
+
+    async def noted_since(self, moment: datetime) -> list[str]:
+        """The runs that a note since ``moment`` is about."""
+        query = {"kind": "n", "run": {"$gte": ""}, "at": {"$gte": moment}}
+        return list({note["run"] for note in await self._find(documents.NOTEBOOK, query, ("run",))})
 
     def _document(self, run: dict[str, Any], entry: dict[str, Any]) -> IndexDocument | None:
         if entry["kind"] != "f" and "ev" not in entry:
