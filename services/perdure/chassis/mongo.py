@@ -120,7 +120,9 @@ INDEXES: dict[str, list[IndexModel]] = {
     ],
     documents.SCHEDULES: [
         IndexModel([("next_at", ASCENDING)], name="due", partialFilterExpression={"next_at": {"$exists": True}}),
-        IndexModel([("firing.at", ASCENDING)], name="decided", partialFilterExpression={"firing.at": {"$exists": True}}),
+        IndexModel(
+            [("firing.at", ASCENDING)], name="decided", partialFilterExpression={"firing.at": {"$exists": True}}
+        ),
         IndexModel([("tenant", ASCENDING), ("_id", ASCENDING)], name="by_tenant"),
     ],
     documents.SIGNALS: [
@@ -130,7 +132,10 @@ INDEXES: dict[str, list[IndexModel]] = {
     ],
     documents.EFFECTS: [
         IndexModel(
-            [("guards", ASCENDING)], name="guard_once", unique=True, partialFilterExpression={"guards": {"$exists": True}}
+            [("guards", ASCENDING)],
+            name="guard_once",
+            unique=True,
+            partialFilterExpression={"guards": {"$exists": True}},
         ),
         IndexModel([("thread_id", ASCENDING)], name="by_thread"),
     ],
