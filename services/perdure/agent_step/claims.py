@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -85,6 +85,11 @@ class Claims:
                 oldest[run["thread_id"]] = run
         return {thread: run["_id"] for thread, run in oldest.items()}
 
+    async def with_thread(self, claimed: Claimed) -> Claimed:
+        """A claim whose thread was taken for new, with its thread as it was left."""
+        found = await self._find(THREADS, {"_id": claimed.run["thread_id"]})
+        return replace(claimed, thread=found[0] if found else None)
+
     async def release(self, run: RunDocument) -> None:
         """Give a run back: pending again, for whoever takes it next. Does nothing when it is not ours any more."""
         change = {"status": RunStatus.PENDING.value, "owner": None, "updated_at": datetime.now(UTC)}
@@ -108,5 +113,5 @@ class Claims:
 
 
 def _is_fresh(run: RunDocument) -> bool:
-    """Whether nothing can be stored for the run's thread yet."""
+    """Whether nothing should be stored for the run's thread yet; its first sequence number tells whether it is so."""
     return bool(run.get("new_thread")) and run["epoch"] == 1

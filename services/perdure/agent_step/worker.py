@@ -147,6 +147,9 @@ class Worker:
         """From the claim to the recorded end, or to the hand-over."""
         run = claimed.run
         beginning = await begin(self._ports.saver, claimed, run["owner"] or "")
+        if claimed.thread is None and beginning.head is not None:
+            # The run that made the thread is not its first: another one, from a gateway whose clock is behind, was older.
+            claimed = await self._ports.claims.with_thread(claimed)
         for entry in beginning.entries:
             events.publish(entry)
         if beginning.ended is not None:
