@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import uuid_utils
@@ -26,6 +26,8 @@ from perdure.schemas.documents import PAYLOADS, RUNS, THREADS, RunDocument, RunS
 
 log = logger(__name__)
 
+CLOCKS = timedelta(seconds=1)
+"""A back-off ends by the database's clock, by which its start is published; ours may be behind so much."""
 PENDING_FIELDS = dict.fromkeys(("thread_id", "created_at", "epoch", "crashes", "not_before"), 1)
 
 
@@ -169,7 +171,7 @@ def _allowed(
     due: list[Mapping[str, Any]] = []
     held: list[str] = []
     for run in oldest:
-        if run.get("not_before", now) > now:
+        if run.get("not_before", now) > now + CLOCKS:
             continue  # the scheduler publishes its start when the back-off is over
         if not is_suspect(run):
             due.append(run)
