@@ -1,7 +1,7 @@
 """The documents of the store that more than one service reads: field names and meanings.
 
 Collections: ``threads``, ``runs``, ``workers``, ``leaders``, ``graphs``, ``payloads``, ``waits``, ``signals``, ``effects``,
-``dead_letters`` (ADR 11) and ``notebook`` (ADR 3).
+``dead_letters`` (ADR 11) and ``notebook`` (ADR 3). Those of notices are in ``perdure.schemas.notices``.
 Contract: BSON documents as typed dictionaries. ``status`` values are those of the LangGraph Agent Server, and ``cancelled``.
 """
 
@@ -145,6 +145,8 @@ class RunDocument(TypedDict, total=False):
     """False until every event up to its end is acknowledged by Kafka (ADR 2)."""
     swept_at: datetime
     cancel_requested_at: datetime
+    webhook: str
+    """Where its end is told (ADR 12); the runs that wake its thread have it, too."""
     wait_id: str
     """Of a run that wakes its thread: the wait that it ends."""
     resumes: str
@@ -197,6 +199,8 @@ class WaitDocument(TypedDict, total=False):
     traceparent: str | None
     nodes: list[str]
     """Where the thread stands."""
+    webhook: str
+    """Of the run that ended here: the run that wakes the thread has it, too."""
     kind: str
     status: str
     opened_at: datetime
