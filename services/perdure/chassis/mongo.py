@@ -120,7 +120,9 @@ INDEXES: dict[str, list[IndexModel]] = {
     ],
     documents.SCHEDULES: [
         IndexModel([("next_at", ASCENDING)], name="due", partialFilterExpression={"next_at": {"$exists": True}}),
-        IndexModel([("firing.at", ASCENDING)], name="decided", partialFilterExpression={"firing.at": {"$exists": True}}),
+        IndexModel(
+            [("firing.at", ASCENDING)], name="decided", partialFilterExpression={"firing.at": {"$exists": True}}
+        ),
         IndexModel([("tenant", ASCENDING), ("_id", ASCENDING)], name="by_tenant"),
     ],
     documents.SIGNALS: [
@@ -130,7 +132,10 @@ INDEXES: dict[str, list[IndexModel]] = {
     ],
     documents.EFFECTS: [
         IndexModel(
-            [("guards", ASCENDING)], name="guard_once", unique=True, partialFilterExpression={"guards": {"$exists": True}}
+            [("guards", ASCENDING)],
+            name="guard_once",
+            unique=True,
+            partialFilterExpression={"guards": {"$exists": True}},
         ),
         IndexModel([("thread_id", ASCENDING)], name="by_thread"),
     ],
@@ -139,6 +144,7 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("topic", ASCENDING)], name="open", partialFilterExpression={"state": "open"}),
         IndexModel([("expires_at", ASCENDING)], name="expiry", expireAfterSeconds=0),
     ],
+    documents.REPLY_ADDRESSES: [IndexModel([("remove_at", ASCENDING)], name="expiry", expireAfterSeconds=0)],
 }
 """Indexes of the shared collections; the notebook declares its own."""
 
