@@ -1,7 +1,8 @@
 """The documents of the store that more than one service reads: field names and meanings.
 
 Collections: ``threads``, ``runs``, ``workers``, ``leaders``, ``graphs``, ``payloads``, ``waits``, ``signals``, ``effects``,
-``dead_letters`` (ADR 11) and ``notebook`` (ADR 3). Those of notices are in ``perdure.schemas.notices``.
+``dead_letters`` (ADR 11), ``reply_addresses`` (ADR 13) and ``notebook`` (ADR 3). Those of notices are in
+``perdure.schemas.notices``.
 Contract: BSON documents as typed dictionaries. ``status`` values are those of the LangGraph Agent Server, and ``cancelled``.
 """
 
@@ -25,6 +26,7 @@ SIGNALS = "signals"
 EFFECTS = "effects"
 NODE_TIMINGS = "node_timings"
 DEAD_LETTERS = "dead_letters"
+REPLY_ADDRESSES = "reply_addresses"
 
 
 class RunStatus(StrEnum):
@@ -241,6 +243,23 @@ class SignalDocument(TypedDict, total=False):
     """False until it was shown to the waits that were open when it came (ADR 6)."""
     digest: str
     """Of the request that sent it: the same key with another request is an error."""
+
+
+class ReplyAddressDocument(TypedDict):
+    """An address that wakes a thread by mail; ``_id`` is the digest of its token (ADR 13)."""
+
+    _id: str
+    tenant: str
+    thread_id: str
+    recipient: str
+    """To whom the mail went."""
+    wait_id: str | None
+    """The wait that the mail is about."""
+    events: list[str]
+    """The signals that end this wait; a reply becomes the first of them."""
+    expires_at: datetime
+    """Mail that comes later is ignored."""
+    remove_at: datetime
 
 
 class EffectState(StrEnum):
