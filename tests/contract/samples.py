@@ -210,9 +210,7 @@ SAMPLES: dict[str, Message] = {
     "perdure.notice.delivered.v1": NoticeDelivered(**FULL, **NOTICE, attempts=2),
     "perdure.notice.dead.v1": NoticeDead(**FULL, **NOTICE, attempts=0, reason="answered 410: the receiver is gone"),
     "perdure.batch.finished.v1": BatchFinished(**BATCH, status="completed", started_at=WHEN),
-    "perdure.batch.threshold_reached.v1": BatchThresholdReached(
-        **BATCH, threshold=0.5, action="paused", occurrence=2
-    ),
+    "perdure.batch.threshold_reached.v1": BatchThresholdReached(**BATCH, threshold=0.5, action="paused", occurrence=2),
     "perdure.approval.escalated.v1.minimal": ApprovalEscalated(
         **MINIMAL, note=1, wait_id=f"{THREAD}:i-1", question="Go on?", escalations=1
     ),

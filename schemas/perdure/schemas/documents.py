@@ -148,7 +148,9 @@ class RunDocument(TypedDict, total=False):
     swept_at: datetime
     cancel_requested_at: datetime
     webhook: str
-    """Where its end is told (ADR 12); the runs that wake its thread have it, too."""
+    """Where its end is told, and the ends of the runs that go on from it (ADR 12)."""
+    origin_run_id: str
+    """Of a run that wakes its thread: the run that somebody started, and that goes on in this one."""
     wait_id: str
     """Of a run that wakes its thread: the wait that it ends."""
     resumes: str
@@ -201,8 +203,8 @@ class WaitDocument(TypedDict, total=False):
     traceparent: str | None
     nodes: list[str]
     """Where the thread stands."""
-    webhook: str
-    """Of the run that ended here: the run that wakes the thread has it, too."""
+    origin_run_id: str
+    """The run that somebody started and that stands here, however often it was woken before."""
     kind: str
     status: str
     opened_at: datetime

@@ -195,7 +195,8 @@ class DeliveryDocument(TypedDict, total=False):
     """What is told, as JSON; bounded."""
     wait_id: str | None
     """Of a question: it is told only while this wait is open."""
-    expires_at_question: datetime | None
+    question_due_at: datetime | None
+    """When the question's time is over."""
     quiet: QuietHours | None
     digest: str | None
     """Of a gathered one: the delivery that tells it."""
@@ -206,6 +207,9 @@ class DeliveryDocument(TypedDict, total=False):
     due_at: datetime
     """Of a pending one: when it is sent, or, while it is claimed, when the claim ends. Absent otherwise."""
     give_up_at: datetime
+    """When it is dead unless it was delivered."""
+    patience_s: float
+    """Seconds from when it is first due until then."""
     claim: str
     """Token of the last claim; a result counts only while it is still there."""
     attempts: list[AttemptRecord]
