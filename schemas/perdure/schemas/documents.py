@@ -153,8 +153,8 @@ class RunDocument(TypedDict, total=False):
     """Of a run that wakes its thread: the run that somebody started, and that goes on in this one."""
     wait_id: str
     """Of a run that wakes its thread: the wait that it ends."""
-    resumes: str
-    """Of a run that somebody started in place of a failed one: that run."""
+    resumes: list[str]
+    """Of a run that somebody started in place of a failed one: that one, last, and those that it had taken the place of."""
     crashes: int
     """How many workers it lost since it last made progress (ADR 10)."""
     crash_head: str
