@@ -8,7 +8,6 @@ Outside: matching and sending (the notifier), which also decides whether a targe
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
@@ -19,7 +18,7 @@ from perdure.gateway.problems import RequestProblem, invalid
 from perdure.gateway.store import Store
 from perdure.registry.deliveries import Deliveries, Notice, delivery_document, shown_target
 from perdure.registry.runs import new_id, now
-from perdure.registry.subscriptions import Subscriptions, new_secret, scope_key, valid_secrets
+from perdure.registry.subscriptions import Subscriptions, is_address, new_secret, scope_key, valid_secrets
 from perdure.schemas.notice_http import (
     LEAD_S,
     Delivery,
@@ -42,7 +41,6 @@ T = TypeVar("T")
 Document = dict[str, Any]
 
 SHOWN: Final = tuple(name for name in Delivery.model_fields if name not in ("delivery_id", "target"))
-_ADDRESS: Final = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
 
 
 class Notices:
@@ -194,7 +192,7 @@ class Notices:
 def require_target(channel: Channel, target: str) -> None:
     """Refuse what can be no target; whether its address may be reached is decided when it is."""
     if channel is Channel.EMAIL:
-        if target != ASSIGNED_TO and (len(target) > 254 or not _ADDRESS.fullmatch(target)):
+        if target != ASSIGNED_TO and not is_address(target):
             raise invalid("/target", f"must be one plain e-mail address, such as ann@example.com, or {ASSIGNED_TO}")
         return
     try:

@@ -7,7 +7,6 @@ right before a run must not miss its end.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -16,7 +15,7 @@ from typing import Any, Final
 from perdure.notifier.domain import Told
 from perdure.notifier.timing import after_quiet, expiring_at, window_of
 from perdure.registry.deliveries import Notice, delivery_document, delivery_id, ended
-from perdure.registry.subscriptions import scope_key, scope_keys
+from perdure.registry.subscriptions import is_address, scope_key, scope_keys
 from perdure.schemas.documents import RunDocument
 from perdure.schemas.notices import (
     ASSIGNED_TO,
@@ -35,8 +34,6 @@ GATHERING: Final = timedelta(seconds=1)
 """How long after its window a digest is sent: who gathered last may still be storing."""
 OF_RUN: Final = "run:"
 """Subscriptions that are the ``webhook`` of a run have ids that begin so."""
-
-_ADDRESS: Final = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
 
 
 @dataclass(slots=True)
@@ -132,11 +129,6 @@ def target_of(notice: Notice, subscription: SubscriptionDocument) -> tuple[str, 
     if not is_address(asked):
         return asked[:256], f"the question is assigned to {asked[:100]!r}, which is no e-mail address"
     return asked, None
-
-
-def is_address(text: str) -> bool:
-    """Whether text is one plain e-mail address, without a name and without anything that could be taken for a header."""
-    return len(text) <= 254 and _ADDRESS.fullmatch(text) is not None
 
 
 def plan_of(

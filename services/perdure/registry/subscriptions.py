@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -27,6 +28,8 @@ SECRETS_KEPT: Final = 5
 
 Document = dict[str, Any]
 
+_ADDRESS: Final = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
+
 
 def scope_key(tenant: str, scope: str, scope_id: str | None) -> str:
     """What matching looks a subscription up by. A tenant's name has no colon. Stored; never change this format."""
@@ -37,6 +40,11 @@ def scope_keys(tenant: str, ids: Mapping[Scope, Collection[str]]) -> set[str]:
     """The keys of everything that something happened to: the tenant, and the ids by scope."""
     keys = {scope_key(tenant, scope, one) for scope, found in ids.items() for one in found}
     return keys | {scope_key(tenant, Scope.TENANT, None)}
+
+
+def is_address(text: str) -> bool:
+    """Whether text is one plain e-mail address, without a name and without anything that could be taken for a header."""
+    return len(text) <= 254 and _ADDRESS.fullmatch(text) is not None
 
 
 def new_secret() -> str:
