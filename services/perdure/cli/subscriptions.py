@@ -147,8 +147,8 @@ def rotate(
     output.result(found, fields(found, _FIELDS))
 
 
-@app.command()
-def test(subscription: SubscriptionArgument, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+@app.command("test")
+def send_test(subscription: SubscriptionArgument, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Send a test; `perdure deliveries show` tells what became of it."""
     with Gateway(url) as gateway:
         sent = gateway.post("subscriptions", subscription, "test")

@@ -1,9 +1,9 @@
 """POST to an address that somebody else chose.
 
 Contract: the connection is made to an address that was judged (``addresses``), resolved once for each connection: the check
-and the connection cannot differ. No proxy, no cookies, no redirect, no decompression; at most ``response_bytes`` of the
-answer are read, within the whole time-out. A receiver that took the request (2xx) took it, whatever it does with the rest
-of its answer.
+and the connection cannot differ. No proxy, no cookies, no redirect, no decompression. The status must be there within the
+time-out; at most ``response_bytes`` of the answer's body are read, for at most ``BODY_S``. A receiver that took the request
+(2xx) took it, whatever it does with the rest of its answer.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from perdure.notifier.channels.result import Result, dead, down, short
 from perdure.notifier.timing import retry_after_s
 
 AGENT: Final = "Perdure-Notifier/1"
-TAKEN_READ_S: Final = 1.0
-"""How long the rest of a 2xx answer is waited for, so that its connection can be used again."""
+BODY_S: Final = 1.0
+"""How long the rest of an answer is waited for, in seconds."""
 
 Resolver = Callable[[str, int, socket.AddressFamily], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of one request: the whole time-out in seconds, and bytes of the answer."""
+    """Of one request: seconds until its status, and bytes of its body."""
 
     timeout_s: float
     response_bytes: int
@@ -92,8 +92,7 @@ class GuardedHttp:
         try:
             if _is_address(host):  # no resolver is asked about these
                 self._rules.usable(host, [host], plain=plain)
-            async with asyncio.timeout(self._limits.timeout_s):
-                return await self._post(url, body, headers, plain=plain)
+            return await self._post(url, body, headers, plain=plain)
         except AddressRefused as error:
             return dead(str(error))
         except TimeoutError:
@@ -110,7 +109,10 @@ class GuardedHttp:
             await session.close()
 
     async def _post(self, url: str, body: bytes, headers: Mapping[str, str], *, plain: bool) -> Result:
-        async with self._session(plain=plain).post(url, data=body, headers=headers, allow_redirects=False) as answer:
+        async with asyncio.timeout(self._limits.timeout_s):
+            asked = self._session(plain=plain).post(url, data=body, headers=headers, allow_redirects=False)
+            answer = await asked
+        async with answer:  # what it says further is read for a second at most: its status counts already
             if 200 <= answer.status < 300:
                 await self._finish(answer)
                 return Result(delivered=True, status=answer.status)
@@ -120,7 +122,7 @@ class GuardedHttp:
     async def _finish(self, answer: aiohttp.ClientResponse) -> None:
         """Read the rest of an answer, if that is quick and short, to keep the connection; else close it."""
         try:
-            async with asyncio.timeout(TAKEN_READ_S):
+            async with asyncio.timeout(BODY_S):
                 await self._read(answer)
                 complete = answer.content.at_eof()
         except (TimeoutError, aiohttp.ClientError, OSError):
@@ -131,7 +133,7 @@ class GuardedHttp:
     async def _said(self, answer: aiohttp.ClientResponse) -> str:
         """The beginning of what a receiver that refused says, for the log."""
         try:
-            async with asyncio.timeout(TAKEN_READ_S):
+            async with asyncio.timeout(BODY_S):
                 found = await self._read(answer)
         except (TimeoutError, aiohttp.ClientError, OSError):
             found = b""
