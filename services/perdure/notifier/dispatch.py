@@ -34,9 +34,9 @@ log = logger(__name__)
 
 Document = dict[str, Any]
 
-AHEAD: Final = 4
-"""Deliveries that wait here for a slot of their endpoint, for each that is under way: a look at the queue serves several."""
-LOOK: Final = 1000
+AHEAD: Final = 12
+"""Deliveries that wait here for a slot of their endpoint at most, for each that is under way: one look at the queue serves many."""
+LOOK: Final = 2000
 """Deliveries that one look at the queue sees."""
 
 
@@ -130,11 +130,13 @@ class Dispatcher:
         return chosen
 
     def _room(self, endpoint: str) -> int:
-        """How many more of an endpoint may be claimed."""
+        """How many more of an endpoint may be claimed: none while enough of them wait here, so that a look is worth its while."""
         cap = self._settings.notifier_per_endpoint
         allowed = self._breakers.room(endpoint, self._clock(), cap)
-        lane = self._lanes.get(endpoint)
-        return (allowed * (1 + AHEAD) if allowed == cap else allowed) - (lane.held if lane is not None else 0)
+        lane = self._lanes.get(endpoint) or _Lane()
+        if allowed < cap:
+            return allowed - lane.held
+        return 0 if len(lane.waiting) > 2 * cap else cap * (1 + AHEAD) - lane.held
 
     def _known(self) -> set[str]:
         return self._lanes.keys() | self._breakers.open(self._clock())
