@@ -42,7 +42,7 @@ class BatchEvent(Message):
 
 
 class BatchFinished(BatchEvent):
-    """Every item of the batch has ended. Once a batch."""
+    """Every item of the batch has ended. Once a batch, and once more when a finished batch that was redriven has finished again."""
 
     TYPE: ClassVar[str] = "perdure.batch.finished"
     VERSION: ClassVar[int] = 1
@@ -50,6 +50,13 @@ class BatchFinished(BatchEvent):
     status: str
     """``completed``, ``failed`` (stopped by its threshold) or ``cancelled``."""
     started_at: datetime | None = None
+    occurrence: int = Field(default=1, ge=1)
+    """1 the first time; one more after each redrive of a finished batch."""
+
+    @property
+    def event_id(self) -> str:
+        """As the base's the first time; later with which time it is."""
+        return super().event_id if self.occurrence == 1 else f"{super().event_id}:{self.occurrence}"
 
 
 class BatchThresholdReached(BatchEvent):

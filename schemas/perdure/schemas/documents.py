@@ -2,7 +2,7 @@
 
 Collections: ``threads``, ``runs``, ``workers``, ``leaders``, ``graphs``, ``payloads``, ``waits``, ``signals``, ``effects``,
 ``dead_letters`` (ADR 11), ``reply_addresses`` (ADR 13) and ``notebook`` (ADR 3). Those of notices are in
-``perdure.schemas.notices``.
+``perdure.schemas.notices``, those of batches in ``perdure.schemas.batch_documents``.
 Contract: BSON documents as typed dictionaries. ``status`` values are those of the LangGraph Agent Server, and ``cancelled``.
 """
 
@@ -55,6 +55,15 @@ class ThreadStatus(StrEnum):
     ERROR = "error"
 
 
+class BatchMark(TypedDict, total=False):
+    """Which item of a batch a thread or a run belongs to (ADR 14)."""
+
+    id: str
+    number: int
+    attempt: int
+    """Of a run: which attempt; absent where a client went on with the item's thread."""
+
+
 class ThreadDocument(TypedDict, total=False):
     """One thread; ``_id`` is the thread id."""
 
@@ -80,6 +89,7 @@ class ThreadDocument(TypedDict, total=False):
     graph_id: str
     assistant_id: str
     last_run_id: str
+    batch: BatchMark
     stuck: StuckMark
     """There while the thread is stuck."""
 
@@ -165,6 +175,9 @@ class RunDocument(TypedDict, total=False):
     """It is not claimed earlier: the back-off after a crash."""
     parked: bool
     """It ended because it crashed its workers again and again, or cannot be read."""
+    batch: BatchMark
+    batch_noted: bool
+    """False between the end of a batch's run and its item saying so; absent before and after."""
     parked_noted: bool
     """False until the scheduler has marked the thread of a parked run."""
     started_at: datetime
@@ -205,6 +218,7 @@ class WaitDocument(TypedDict, total=False):
     """Where the thread stands."""
     origin_run_id: str
     """The run that somebody started and that stands here, however often it was woken before."""
+    batch: BatchMark
     kind: str
     status: str
     opened_at: datetime
@@ -339,6 +353,8 @@ class WorkerDocument(TypedDict, total=False):
     """By the database's clock."""
     started_at: datetime
     graphs: list[str]
+    slots: int
+    """Runs that it executes at once at most."""
 
 
 class GraphDocument(TypedDict, total=False):

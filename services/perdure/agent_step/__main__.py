@@ -87,7 +87,12 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
 
     renewals: set[asyncio.Task[None]] = set()
     lease = Lease(
-        settings.mongodb_uri, settings.lease_ttl_s, sorted(graphs), lost, lambda ids: void(worker.cancel(ids))
+        settings.mongodb_uri,
+        settings.lease_ttl_s,
+        sorted(graphs),
+        lost,
+        lambda ids: void(worker.cancel(ids)),
+        settings.max_open_runs,
     )
     claims = Claims(db, runs, saver.availability, lambda: lease.incarnation)
     waits = Waits(db, runs, producer, saver.availability, SOURCE)

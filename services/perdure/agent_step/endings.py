@@ -52,6 +52,8 @@ class Endings:
         }
         if outcome.parked:
             ended |= {"parked": True, "parked_noted": False}
+        if "batch" in run:
+            ended["batch_noted"] = False  # in the same write: no end of an item can be missed (ADR 14)
         close_run = UpdateOne({"_id": run["_id"], "epoch": run["epoch"], "status": "running"}, {"$set": ended})
         if not self._hibernation.concerns(claimed, outcome):
             await asyncio.gather(

@@ -35,12 +35,14 @@ class Lease:
         graphs: Sequence[str],
         on_lost: Callable[[], None],
         on_cancel: Callable[[list[str]], None],
+        slots: int,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._client = connect_blocking(uri, maxPoolSize=2, serverSelectionTimeoutMS=2_000, socketTimeoutMS=5_000)
         self._db = self._client[database_name(uri)]
         self._ttl_s = ttl_s
         self._graphs = list(graphs)
+        self._slots = slots
         self._on_lost = on_lost
         self._on_cancel = on_cancel
         self._stop = threading.Event()
@@ -72,6 +74,7 @@ class Lease:
                         "host": socket.gethostname(),
                         "pid": os.getpid(),
                         "graphs": self._graphs,
+                        "slots": self._slots,
                         "state": "alive",
                         "started_at": "$$NOW",
                         "expires_at": from_now(self._ttl_s),

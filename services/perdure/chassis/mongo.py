@@ -14,7 +14,7 @@ from pymongo import ASCENDING, DESCENDING, IndexModel, MongoClient
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
-from perdure.schemas import documents, notices
+from perdure.schemas import batch_documents, documents, notices
 
 Document = dict[str, Any]
 Client = AsyncIOMotorClient[Document]
@@ -90,12 +90,24 @@ INDEXES: dict[str, list[IndexModel]] = {
             partialFilterExpression={"settled": False},
         ),
         IndexModel([("parked_noted", ASCENDING)], name="parked", partialFilterExpression={"parked_noted": False}),
+        IndexModel([("batch_noted", ASCENDING)], name="batch_ends", partialFilterExpression={"batch_noted": False}),
     ],
     documents.THREADS: [
         IndexModel(
             [("stuck.noticed_at", ASCENDING)],
             name="stuck",
             partialFilterExpression={"stuck.noticed_at": {"$exists": True}},
+        ),
+    ],
+    batch_documents.BATCHES: [
+        IndexModel([("open", ASCENDING)], name="open", partialFilterExpression={"open": True}),
+        IndexModel([("touched_at", ASCENDING)], name="uploads", partialFilterExpression={"status": "uploading"}),
+        IndexModel([("tenant", ASCENDING), ("_id", DESCENDING)], name="newest"),
+        IndexModel(
+            [("tenant", ASCENDING), ("idempotency_key", ASCENDING)],
+            name="idempotency",
+            unique=True,
+            partialFilterExpression={"idempotency_key": {"$exists": True}},
         ),
     ],
     documents.NODE_TIMINGS: [IndexModel([("graph", ASCENDING)], name="by_graph")],

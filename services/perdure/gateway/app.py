@@ -13,6 +13,7 @@ from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.opensearch import OpenSearch
 from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.telemetry import logger
+from perdure.gateway.batches import Batches
 from perdure.gateway.conditions import Conditions
 from perdure.gateway.context import CONTEXT, Context
 from perdure.gateway.deadletters import DeadLetters
@@ -107,6 +108,7 @@ async def _open(settings: GatewaySettings) -> AsyncIterator[Context]:
         dead_letters=DeadLetters(database, store, producer),
         notices=Notices(database, store),
         schedules=Scheduling(database, store, Schedules(database, store.run_commit, producer, availability, SOURCE)),
+        batches=Batches(database, store, settings.gateway_batch_items_limit),
         conditions=Conditions(availability),
     )
     admin = TopicAdmin(settings.kafka_bootstrap_servers)

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.opensearch import OpenSearch
+from perdure.gateway.batches import Batches
 from perdure.gateway.conditions import Conditions
 from perdure.gateway.deadletters import DeadLetters
 from perdure.gateway.inbox import Inbox
@@ -43,6 +44,7 @@ class Context:
     dead_letters: DeadLetters
     notices: Notices
     schedules: Scheduling
+    batches: Batches
     conditions: Conditions
 
 
@@ -51,8 +53,12 @@ CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)
 
 def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """A JSON answer; what JSON cannot say (bytes, odd objects of a state) is written as text."""
-    body = orjson.dumps(value, default=_text, option=orjson.OPT_NON_STR_KEYS)
-    return web.Response(body=body, status=status, headers=headers, content_type="application/json")
+    return web.Response(body=as_json(value), status=status, headers=headers, content_type="application/json")
+
+
+def as_json(value: Any, more: int = 0) -> bytes:
+    """JSON of a state; what JSON cannot say is written as text. ``more``: options of orjson."""
+    return orjson.dumps(value, default=_text, option=orjson.OPT_NON_STR_KEYS | more)
 
 
 def _text(value: Any) -> Any:

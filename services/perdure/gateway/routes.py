@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from perdure.gateway.batch_routes import BATCHES
 from perdure.gateway.handlers import (
     approvals,
     crons,
@@ -183,6 +184,7 @@ ROUTES: tuple[Route, ...] = (
         "Dead letters", {200: deadletter_http.DeadLetter}, deadletter_http.Decision,
         problems=(*BODY, "unknown-dead-letter", "dead-letter-decided"),
     ),
+    *BATCHES,
     *NOTICES,
     Route(
         "POST", "/schedules", schedules.create, "createSchedule", "Start runs by the clock", "Schedules",

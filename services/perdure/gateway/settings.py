@@ -26,3 +26,9 @@ class GatewaySettings(ServiceSettings):
     """States in a history that names no limit."""
     gateway_registry_refresh_s: float = Field(default=5.0, gt=0)
     """How often the registered graphs are read again, in seconds."""
+    gateway_batch_items_limit: int = Field(default=1_000_000, ge=1)
+    """Items of one batch at most."""
+    gateway_upload_limit_bytes: int = Field(default=8 * 1024**3, ge=1024)
+    """An NDJSON upload of more bytes, after decompression, is refused with 413."""
+    gateway_upload_idle_s: float = Field(default=60.0, gt=0)
+    """An upload that sends nothing for so long is given up, in seconds."""

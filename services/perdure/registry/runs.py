@@ -118,6 +118,8 @@ def retry_document(failed: Mapping[str, Any], packed: Packed, moment: datetime) 
     document["resumes"] = [*failed.get("resumes", ()), failed["_id"]]
     if "wait_id" in failed:
         document["wait_id"] = failed["wait_id"]
+    if "batch" in failed:
+        document["batch"] = failed["batch"]
     return document
 
 

@@ -77,6 +77,8 @@ def wait_documents(
             document["due_at"] = wait.due_at
         if wait.validation is not None:
             document["requested_at"] = moment
+        if "batch" in run:
+            document["batch"] = run["batch"]
         found.append(document)
     return found
 
@@ -165,6 +167,8 @@ class Waits:
         )
         run["wait_id"] = wait["_id"]
         run["origin_run_id"] = wait.get("origin_run_id") or wait["run_id"]
+        if "batch" in wait:
+            run["batch"] = wait["batch"]
         if packed.chunks:
             chunks = packed.chunk_documents(run["_id"])
             await self._payloads.write(content=chunks, nbytes=sum(map(len, packed.chunks)))

@@ -18,6 +18,8 @@ from perdure.registry.notes import Notes
 from perdure.registry.schedules import Schedules
 from perdure.registry.signals import Signals
 from perdure.registry.waits import Waits
+from perdure.scheduler.batch_uploads import Uploads
+from perdure.scheduler.batches import Batches
 from perdure.scheduler.clock import DatabaseClock
 from perdure.scheduler.deadletters import DeadLetters
 from perdure.scheduler.escalation import Escalations
@@ -56,6 +58,7 @@ async def main(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
     stuck = StuckWatch(db, notes, clock, settings)
     unfinished = Unfinished(db, producer, signals, clock)
     dead_letters = DeadLetters(db, settings)
+    batches = Batches(db, producer, waits, settings)
     loops = (
         Loop("members", RENEW_S, members.renew),
         Loop("timers", settings.timer_interval_s, timers.turn),
@@ -66,6 +69,8 @@ async def main(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
         Loop("validations", settings.sweep_interval_s, lead.only(unfinished.ask_validator)),
         Loop("stuck", settings.stuck_interval_s, lead.only(stuck.turn)),
         Loop("notes", 5.0, lead.only(stuck.publish_notes)),
+        Loop("batches", settings.batch_interval_s, lead.only(batches.turn)),
+        Loop("uploads", 15.0, lead.only(Uploads(db, settings.batch_upload_grace_s).sweep)),
         Loop("dead-letters", 5.0, partial(dead_letters.consume, stopping)),
         Loop("dead-letters-count", 15.0, dead_letters.count),
         Loop("sweeps", settings.sweep_interval_s, sweeping(Sweeper(db, producer, settings), lead)),

@@ -8,7 +8,7 @@ from perdure.chassis.settings import ServiceSettings
 
 
 class SchedulerSettings(ServiceSettings):
-    """What an operator may set beside the shared settings. All in seconds."""
+    """What an operator may set beside the shared settings. Times are in seconds."""
 
     sweep_interval_s: float = Field(default=1.0, gt=0)
     """Between two sweeps of the leader."""
@@ -34,3 +34,13 @@ class SchedulerSettings(ServiceSettings):
     """A run that is pending for so long although workers live is stuck."""
     settle_grace_s: float = Field(default=15.0, ge=0)
     """An ended run that nobody settled has its events published again after so long."""
+    batch_interval_s: float = Field(default=0.25, gt=0)
+    """Between two looks at what ended in batches and what may start."""
+    batch_runs_limit: int = Field(default=1000, ge=1)
+    """Items of all batches together that run at once, whatever their concurrency."""
+    batch_share: float = Field(default=0.8, gt=0, le=1)
+    """The share of the living workers' open runs that batches may take; the rest is free for runs that somebody starts."""
+    batch_backoff_s: float = Field(default=2.0, ge=0)
+    """Before a failed item is tried a second time; doubled with each further time, five minutes at most."""
+    batch_upload_grace_s: float = Field(default=120.0, gt=0)
+    """An upload that shows no sign of life for so long is removed with what it stored."""

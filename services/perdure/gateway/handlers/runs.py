@@ -140,6 +140,8 @@ async def _start(request: web.Request, thread_id: str | None) -> web.Response:
     )
     if digest is not None:
         run["idempotency_digest"] = digest
+    if "batch" in thread:
+        run["batch"] = thread["batch"]
     return await _register(context, run, packed, thread if new_thread else None, payload)
 
 

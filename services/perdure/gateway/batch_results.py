@@ -1,0 +1,95 @@
+"""Results of a batch as lines of JSON, also while it runs (ADR 14).
+
+Contract: one line an item, in the order of the items, as they stand when their part is read. Memory holds a few states at once. A
+state that cannot be read is a line that says so, not the end of the download.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+
+from perdure.chassis.mongo import Database
+from perdure.checkpoint.errors import NotebookError
+from perdure.gateway.batches import Batches
+from perdure.gateway.context import as_json
+from perdure.gateway.states import States
+from perdure.gateway.store import Store
+from perdure.registry.batches import newest_run_id, thread_id_of
+from perdure.schemas.batch_documents import ItemStatus
+from perdure.schemas.documents import THREADS
+
+AT_ONCE: Final = 32
+"""States in memory."""
+WINDOW: Final = 1_000
+WITH_VALUES: Final = frozenset({ItemStatus.SUCCEEDED.value, ItemStatus.INTERRUPTED.value})
+
+Document = dict[str, Any]
+
+
+class Results:
+    """Reads results. Belongs to one event loop."""
+
+    def __init__(self, database: Database, store: Store, states: States, batches: Batches) -> None:
+        self._threads = database[THREADS]
+        self._store = store
+        self._states = states
+        self._batches = batches
+
+    async def lines(
+        self, batch: Mapping[str, Any], statuses: Sequence[str], after: int, *, values: bool
+    ) -> AsyncIterator[bytes]:
+        """Some lines at once, all in these statuses, from the item after number ``after`` on."""
+        async for part in self._batches.windows(batch, statuses, after, WINDOW):
+            for start in range(0, len(part), AT_ONCE):
+                items = part[start : start + AT_ONCE]
+                heads = await self._heads(batch, items) if values else {}
+                found = await asyncio.gather(*(self._line(batch, item, heads) for item in items))
+                yield b"".join(found)
+
+    async def _heads(self, batch: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        """The newest checkpoints of the threads of those items that have values."""
+        ids = [thread_id_of(batch, item["number"]) for item in items if item["status"] in WITH_VALUES]
+        query = {"_id": {"$in": ids}}
+        found = await self._store.read(lambda: self._threads.find(query, {"head": 1}).to_list(None))
+        return {thread["_id"]: thread["head"] for thread in found if thread.get("head")}
+
+    async def _line(self, batch: Mapping[str, Any], item: Mapping[str, Any], heads: Mapping[str, str]) -> bytes:
+        shown = result_view(batch, item)
+        head = heads.get(shown["thread_id"])
+        if head is not None:
+            try:
+                state = await self._store.patiently(self._states.at(shown["thread_id"], head))
+                shown["values"] = state["values"] if state else None
+            except NotebookError as error:
+                shown["unreadable"] = str(error)
+        return as_json(shown, orjson.OPT_APPEND_NEWLINE)
+
+
+def item_view(batch: Mapping[str, Any], item: Mapping[str, Any]) -> Document:
+    """An item as clients see it."""
+    return {
+        "number": item["number"],
+        "ref": item.get("ref"),
+        "status": item["status"],
+        "thread_id": thread_id_of(batch, item["number"]),
+        "run_id": newest_run_id(item),
+        "attempts": item["attempt"],
+        "metadata": item.get("metadata") or {},
+        "error": item.get("error"),
+        "started_at": item.get("started_at"),
+        "ended_at": item.get("ended_at"),
+    }
+
+
+def result_view(batch: Mapping[str, Any], item: Mapping[str, Any]) -> Document:
+    """A line of the results, without the values."""
+    view = item_view(batch, item)
+    names = ("number", "ref", "status", "thread_id", "run_id", "attempts", "error")
+    shown = {name: view[name] for name in names}
+    if item["status"] == ItemStatus.SUCCEEDED:
+        shown["error"] = None  # of an attempt before
+    return {**shown, "values": None}

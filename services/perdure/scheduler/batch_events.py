@@ -1,0 +1,75 @@
+"""What is told of batches: stored in the batch's document with what it tells of, then published, then taken off (ADR 14).
+
+Contract: an event is published at least once under one id, so whoever reads it sees it once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from perdure.chassis.kafka.producer import Producer
+from perdure.chassis.mongo import Database
+from perdure.chassis.telemetry import logger
+from perdure.scheduler.sweeps import SOURCE
+from perdure.schemas.batch_documents import BATCHES, BatchStatus
+from perdure.schemas.batches import BatchEvent, BatchFinished, BatchThresholdReached
+from perdure.schemas.envelope import encode
+from perdure.schemas.topics import NOTIFICATIONS
+
+log = logger(__name__)
+
+TYPES: Final[dict[str, type[BatchEvent]]] = {one.TYPE: one for one in (BatchFinished, BatchThresholdReached)}
+
+
+def finished(batch: Mapping[str, Any], counts: Mapping[str, int], status: BatchStatus, now: datetime) -> dict[str, Any]:
+    """The outbox entry that a batch has finished."""
+    return _entry(
+        BatchFinished(
+            **_shared(batch, counts, now),
+            status=status.value,
+            started_at=batch.get("started_at"),
+            occurrence=batch["finished"] + 1,
+        )
+    )
+
+
+def threshold_reached(batch: Mapping[str, Any], counts: Mapping[str, int], now: datetime) -> dict[str, Any]:
+    """The outbox entry that too many items failed and the batch was paused."""
+    return _entry(
+        BatchThresholdReached(
+            **_shared(batch, counts, now),
+            threshold=batch["failure_threshold"],
+            action="paused",
+            occurrence=batch["reached"] + 1,
+        )
+    )
+
+
+async def publish(db: Database, producer: Producer, batch: Mapping[str, Any]) -> None:
+    """Publish what is in a batch's outbox."""
+    for entry in batch.get("outbox", ()):
+        event = TYPES[entry["type"]].model_validate(entry["body"])
+        record = encode(event, id=entry["id"], source=SOURCE, correlation_id=batch["_id"], time=event.occurred_at)
+        await producer.send(NOTIFICATIONS.name, record)
+        await db[BATCHES].update_one({"_id": batch["_id"]}, {"$pull": {"outbox": {"id": entry["id"]}}})
+        log.info("batch.told", batch_id=batch["_id"], type=entry["type"])
+
+
+def _shared(batch: Mapping[str, Any], counts: Mapping[str, int], now: datetime) -> dict[str, Any]:
+    return {
+        "tenant": batch["tenant"],
+        "thread_id": batch["_id"],
+        "occurred_at": now,
+        "assistant_id": batch["assistant_id"],
+        "total": batch["total"],
+        "succeeded": counts["succeeded"],
+        "failed": counts["failed"],
+        "cancelled": counts["cancelled"],
+        "metadata": batch.get("metadata") or {},
+    }
+
+
+def _entry(event: BatchEvent) -> dict[str, Any]:
+    return {"id": event.event_id, "type": event.TYPE, "body": event.model_dump()}
