@@ -18,6 +18,7 @@ from aiohttp import web
 from perdure.chassis import mongo
 from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.gateway.app import make_app
+from perdure.gateway.gunzip import AUTO_DECOMPRESS
 from perdure.gateway.settings import GatewaySettings
 from perdure.registry.runs import assistant_id_of, new_id, now
 from perdure.registry.waits import wait_documents
@@ -103,7 +104,7 @@ async def open_waiting(uri: str, kafka_bootstrap: str) -> AsyncIterator[Waiting]
         opensearch_url="http://127.0.0.1:9",
         gateway_store_timeout_s=2.0,
     )
-    runner = web.AppRunner(make_app(settings), access_log=None)
+    runner = web.AppRunner(make_app(settings), access_log=None, auto_decompress=AUTO_DECOMPRESS)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -27,6 +27,7 @@ from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.payload import unpack
 from perdure.checkpoint import PerdureSaver
 from perdure.gateway.app import make_app
+from perdure.gateway.gunzip import AUTO_DECOMPRESS
 from perdure.gateway.settings import GatewaySettings
 from perdure.registry.runs import assistant_id_of, new_id, now
 from perdure.schemas import topics
@@ -63,7 +64,7 @@ async def gateway(mongodb_uri: str, kafka_bootstrap: str) -> AsyncIterator[Gatew
         gateway_body_limit_bytes=8 * 1024 * 1024,
         gateway_join_timeout_s=2.0,
     )
-    runner = web.AppRunner(make_app(settings), access_log=None)
+    runner = web.AppRunner(make_app(settings), access_log=None, auto_decompress=AUTO_DECOMPRESS)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"

@@ -11,6 +11,7 @@ from perdure.chassis.errors import ConfigurationError
 from perdure.chassis.service import run_service
 from perdure.chassis.telemetry import logger
 from perdure.gateway.app import make_app
+from perdure.gateway.gunzip import AUTO_DECOMPRESS
 from perdure.gateway.settings import GatewaySettings
 
 log = logger(__name__)
@@ -27,7 +28,11 @@ async def serve(settings: GatewaySettings, stopping: asyncio.Event) -> None:
 
     """
     runner = web.AppRunner(
-        make_app(settings), access_log=None, shutdown_timeout=settings.shutdown_grace_s, handle_signals=False
+        make_app(settings),
+        access_log=None,
+        shutdown_timeout=settings.shutdown_grace_s,
+        handle_signals=False,
+        auto_decompress=AUTO_DECOMPRESS,
     )
     await runner.setup()
     try:

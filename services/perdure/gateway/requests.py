@@ -13,6 +13,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from perdure.gateway.domain import PAYLOAD_LIMIT, metadata_problem, payload_problem
+from perdure.gateway.gunzip import BadGzipError, opened_whole
 from perdure.gateway.problems import RequestProblem, invalid, invalid_fields
 from perdure.gateway.waiting import Cursor, read_cursor
 from perdure.schemas.problem import InvalidField
@@ -57,8 +58,13 @@ async def read_json(request: web.Request) -> Any:
         raise too_large(limit, request.content_length)
     try:
         body = await request.read()
+        body = opened_whole(body, limit)
     except web.HTTPRequestEntityTooLarge:
         raise too_large(limit, None) from None
+    except BadGzipError as error:
+        raise RequestProblem("bad-request", f"The body cannot be read: {error}.") from error
+    if len(body) > limit:
+        raise too_large(limit, None)
     if not body:
         return {}
     if request.content_type != "application/json" and not request.content_type.endswith("+json"):

@@ -18,6 +18,7 @@ from perdure.registry.notes import Notes
 from perdure.registry.schedules import Schedules
 from perdure.registry.signals import Signals
 from perdure.registry.waits import Waits
+from perdure.scheduler.batch_events import Outbox
 from perdure.scheduler.batch_uploads import Uploads
 from perdure.scheduler.batches import Batches
 from perdure.scheduler.clock import DatabaseClock
@@ -70,6 +71,7 @@ async def main(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
         Loop("stuck", settings.stuck_interval_s, lead.only(stuck.turn)),
         Loop("notes", 5.0, lead.only(stuck.publish_notes)),
         Loop("batches", settings.batch_interval_s, lead.only(batches.turn)),
+        Loop("batches-told", 0.5, lead.only(Outbox(db, producer).publish)),
         Loop("uploads", 15.0, lead.only(Uploads(db, settings.batch_upload_grace_s).sweep)),
         Loop("dead-letters", 5.0, partial(dead_letters.consume, stopping)),
         Loop("dead-letters-count", 15.0, dead_letters.count),

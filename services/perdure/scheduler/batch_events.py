@@ -47,14 +47,25 @@ def threshold_reached(batch: Mapping[str, Any], counts: Mapping[str, int], now: 
     )
 
 
-async def publish(db: Database, producer: Producer, batch: Mapping[str, Any]) -> None:
-    """Publish what is in a batch's outbox."""
-    for entry in batch.get("outbox", ()):
-        event = TYPES[entry["type"]].model_validate(entry["body"])
-        record = encode(event, id=entry["id"], source=SOURCE, correlation_id=batch["_id"], time=event.occurred_at)
-        await producer.send(NOTIFICATIONS.name, record)
-        await db[BATCHES].update_one({"_id": batch["_id"]}, {"$pull": {"outbox": {"id": entry["id"]}}})
-        log.info("batch.told", batch_id=batch["_id"], type=entry["type"])
+class Outbox:
+    """Publishes what is in the batches' outboxes."""
+
+    def __init__(self, db: Database, producer: Producer) -> None:
+        self._batches = db[BATCHES]
+        self._producer = producer
+
+    async def publish(self) -> None:
+        """Publish everything; a turn of its own, for it waits for Kafka."""
+        query = {"open": True, "outbox.0": {"$exists": True}}
+        for batch in await self._batches.find(query, {"outbox": 1}).to_list(None):
+            for entry in batch["outbox"]:
+                event = TYPES[entry["type"]].model_validate(entry["body"])
+                record = encode(
+                    event, id=entry["id"], source=SOURCE, correlation_id=batch["_id"], time=event.occurred_at
+                )
+                await self._producer.send(NOTIFICATIONS.name, record)
+                await self._batches.update_one({"_id": batch["_id"]}, {"$pull": {"outbox": {"id": entry["id"]}}})
+                log.info("batch.told", batch_id=batch["_id"], type=entry["type"])
 
 
 def _shared(batch: Mapping[str, Any], counts: Mapping[str, int], now: datetime) -> dict[str, Any]:

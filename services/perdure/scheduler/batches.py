@@ -227,7 +227,7 @@ class Batches:
         log.info("batch.redriven", batch_id=going.batch["_id"], counts=going.counts)
 
     async def _conclude(self, going: Going) -> None:
-        """Store the counts, say so when it is over, publish what is to be told."""
+        """Store the counts, say so when it is over, and leave it alone when that is told."""
         batch = going.batch
         if not going.status.ended and open_of(going.counts) == 0:
             await self._count_anew(going)
@@ -238,8 +238,7 @@ class Batches:
         if going.status is BatchStatus.RUNNING:
             going.samples = sampled(going.samples, going.counts, now())
         await self._store_counts(going)
-        await batch_events.publish(self._db, self._producer, batch)
-        if going.status.ended:
+        if going.status.ended and not batch.get("outbox"):
             over = {"_id": batch["_id"], "status": batch["status"], "outbox": [], "redrive": {"$exists": False}}
             await self._batches.update_one(over, {"$unset": {"open": ""}})
 

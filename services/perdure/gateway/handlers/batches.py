@@ -17,6 +17,7 @@ from perdure.gateway.batch_results import Results, item_view
 from perdure.gateway.batch_upload import KeyTakenError, StreamDigest, Upload
 from perdure.gateway.context import CONTEXT, Context, json_response
 from perdure.gateway.domain import request_digest
+from perdure.gateway.gunzip import BadGzipError, opened
 from perdure.gateway.middleware import tenant_of
 from perdure.gateway.problems import RequestProblem, invalid, invalid_fields
 from perdure.gateway.requests import (
@@ -43,7 +44,6 @@ AS_JSON: Final = ("metadata", "config", "context")
 MAX_NUMBER: Final = 10**9
 SEEN: Final = [status.value for status in BatchStatus if status is not BatchStatus.UPLOADING]
 ITEM_STATUSES: Final = [status.value for status in ItemStatus]
-CHUNK_BYTES: Final = 256 * 1024
 
 Document = dict[str, Any]
 
@@ -167,7 +167,7 @@ async def _create_of_stream(request: web.Request) -> web.Response:
             [InvalidField(pointer=f"query:{'/'.join(map(str, one['loc']))}", detail=str(one["msg"])) for one in wrong]
         ) from None
     digest = StreamDigest(options)
-    chunks = digest.over(_chunks(request))
+    chunks = digest.over(_content(request))
     key = idempotency_key(request)
     if key is not None and (earlier := await _context(request).batches.of_key(tenant_of(request), key)) is not None:
         async for _ in chunks:
@@ -189,34 +189,38 @@ def _options(request: web.Request) -> Document:
     return options
 
 
+async def _content(request: web.Request) -> AsyncIterator[bytes]:
+    """The body as it comes, decompressed; within the limit of size."""
+    limit, seen = _context(request).settings.gateway_upload_limit_bytes, 0
+    try:
+        async for chunk in opened(_chunks(request)):
+            seen += len(chunk)
+            if seen > limit:
+                raise RequestProblem(
+                    "batch-too-large",
+                    f"The upload has more than {limit} bytes (PERDURE_GATEWAY_UPLOAD_LIMIT_BYTES). Nothing was registered; "
+                    "split it.",
+                )
+            yield chunk
+    except BadGzipError as error:
+        raise RequestProblem("bad-request", f"The body cannot be read: {error}. Nothing was registered.") from error
+
+
 async def _chunks(request: web.Request) -> AsyncIterator[bytes]:
-    """The body as it comes, decompressed; within the limits of time and size."""
-    settings = _context(request).settings
-    seen = 0
+    """The body as it comes, within the limit of time."""
+    idle_s = _context(request).settings.gateway_upload_idle_s
     while True:
         try:
-            async with asyncio.timeout(settings.gateway_upload_idle_s):
-                chunk = await request.content.read(CHUNK_BYTES)
+            async with asyncio.timeout(idle_s):
+                chunk = await request.content.readany()
         except TimeoutError:
-            raise RequestProblem(
-                "upload-stalled",
-                f"Nothing came for {settings.gateway_upload_idle_s:g} s. Nothing was registered; send it again.",
-            ) from None
-        except (web.PayloadAccessError, ValueError, web.HTTPException):
-            raise
-        except Exception as error:
-            if isinstance(error, ConnectionError):
-                raise
-            raise RequestProblem("bad-request", f"The body cannot be read: {error}. Nothing was registered.") from error
+            detail = f"Nothing came for {idle_s:g} s. Nothing was registered; send it again."
+            raise RequestProblem("upload-stalled", detail) from None
+        except ConnectionError as error:
+            log.info("batch.upload_cut", path=request.path)
+            raise RequestProblem("bad-request", "The connection was lost. Nothing was registered.") from error
         if not chunk:
             return
-        seen += len(chunk)
-        if seen > settings.gateway_upload_limit_bytes:
-            raise RequestProblem(
-                "batch-too-large",
-                f"The upload has more than {settings.gateway_upload_limit_bytes} bytes (PERDURE_GATEWAY_UPLOAD_LIMIT_BYTES). "
-                "Nothing was registered; split it.",
-            )
         yield chunk
 
 
