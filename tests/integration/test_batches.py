@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -233,7 +237,9 @@ async def test_an_item_that_waits_is_in_progress_and_takes_no_place(stage: Stage
     await stage.batches.turn()
     assert (await stage.document(batch_id))["status"] == "running"
     for wait in waits:
-        woken = await stage.waits.wake(wait, WaitOutcome(kind=OutcomeKind.SIGNAL, wait_id=wait["_id"], name="go", at=now()))
+        woken = await stage.waits.wake(
+            wait, WaitOutcome(kind=OutcomeKind.SIGNAL, wait_id=wait["_id"], name="go", at=now())
+        )
         await stage.end(woken.run, "success")
     batch = await stage.run_to_end(batch_id)
     assert batch["counts"]["succeeded"] == 12
@@ -278,6 +284,56 @@ async def test_an_item_that_somebody_retried_by_hand_takes_that_run(stage: Stage
     item = await stage.db.batch_items.find_one({"batch": batch_id, "number": 2})
     assert item is not None
     assert item["run_id"] == by_hand["_id"]
+
+
+async def test_a_scheduler_that_is_killed_again_and_again_loses_and_doubles_nothing(
+    stage: Stage, mongodb_uri: str
+) -> None:
+    await stage.worker(slots=100)
+    batch_id = await stage.batch(600, concurrency=60, max_attempts=2)
+    environment = {
+        **os.environ,
+        "PERDURE_MONGODB_URI": f"{mongodb_uri.rsplit('/', 1)[0]}/{stage.db.name}",
+        "PERDURE_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9",
+        "PERDURE_LEADER_TTL_S": "1",
+        "PERDURE_BATCH_INTERVAL_S": "0.05",
+        "PERDURE_BATCH_BACKOFF_S": "0",
+        "PERDURE_LOG_LEVEL": "CRITICAL",
+    }
+
+    def scheduler() -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-m", "perdure.scheduler"], env=environment)
+
+    async def ended() -> int:
+        await stage.work(batch_id, lambda number: "error" if number % 50 == 0 else "success")
+        return await stage.db.batch_items.count_documents(
+            {"batch": batch_id, "status": {"$in": ["succeeded", "failed"]}}
+        )
+
+    process = scheduler()
+    try:
+        for share in (100, 250, 400):
+            await until(partial(_at_least, ended, share))
+            process.kill()
+            process.wait()
+            process = scheduler()
+        await until(partial(_at_least, ended, 600))
+        batch = await until(partial(_completed, stage, batch_id))
+    finally:
+        process.kill()
+        process.wait()
+    assert (batch["counts"]["succeeded"], batch["counts"]["failed"]) == (588, 12)
+    assert [entry["type"] for entry in batch["outbox"]] == ["perdure.batch.finished"]
+    await stage.assert_once(batch_id)
+
+
+async def _at_least(count: Callable[[], Awaitable[int]], number: int) -> bool:
+    return await count() >= number
+
+
+async def _completed(stage: Stage, batch_id: str) -> Any:
+    batch = await stage.document(batch_id)
+    return batch if batch["status"] == "completed" else None
 
 
 def waits_of(run: Any) -> Any:

@@ -9,6 +9,7 @@ import typer
 
 from perdure.cli import (
     approvals,
+    batches,
     deliveries,
     dlq,
     index,
@@ -50,6 +51,7 @@ GROUPS = {
     "Agents": {
         "threads": threads.app,
         "runs": runs.app,
+        "batches": batches.app,
         "schedules": schedules.app,
         "approvals": approvals.app,
         "subscriptions": subscriptions.app,

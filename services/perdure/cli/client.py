@@ -6,7 +6,7 @@ Contract: an answer is its JSON; anything else is a :class:`CommandError` that s
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
@@ -16,6 +16,8 @@ from perdure.chassis import json
 from perdure.cli.errors import CommandError, GatewayUnreachableError, ProblemError
 
 TIMEOUT = httpx.Timeout(60.0, connect=5.0)
+PATIENT = httpx.Timeout(600.0, connect=5.0)
+"""For uploads and downloads: between two signs of life."""
 ACTIVE = frozenset({"pending", "running"})
 POLL_MIN_S = 0.1
 POLL_MAX_S = 2.0
@@ -61,6 +63,45 @@ class Gateway:
         """DELETE."""
         return self._call("DELETE", path)
 
+    def upload(
+        self, *path: str, content: Iterable[bytes], params: Mapping[str, Any], idempotency_key: str | None = None
+    ) -> Any:
+        """POST NDJSON as it is read; answers take as long as the gateway needs."""
+        headers = {"content-type": "application/x-ndjson"}
+        if idempotency_key is not None:
+            headers["idempotency-key"] = idempotency_key
+        given = {k: v for k, v in params.items() if v is not None}
+        where = _path(path)
+        try:
+            answer = self._client.request(
+                "POST", self.url + where, params=given, content=content, headers=headers, timeout=PATIENT
+            )
+        except httpx.TransportError as error:
+            raise GatewayUnreachableError(self.url, str(error) or type(error).__name__) from error
+        return self._read(f"POST {where}", answer)
+
+    def download(self, *path: str, params: Mapping[str, Any]) -> Iterator[bytes]:
+        """GET a body of any length, in pieces.
+
+        Raises:
+            CommandError: it is not complete.
+
+        """
+        given = {k: v for k, v in params.items() if v is not None}
+        where = _path(path)
+        begun = False
+        try:
+            with self._client.stream("GET", self.url + where, params=given, timeout=PATIENT) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    self._read(f"GET {where}", answer)
+                begun = True
+                yield from answer.iter_bytes()
+        except httpx.TransportError as error:
+            if begun:
+                raise CommandError(f"the download was cut off ({error}); what was written is not complete") from error
+            raise GatewayUnreachableError(self.url, str(error) or type(error).__name__) from error
+
     def wait_run(self, thread_id: str, run_id: str, timeout_s: float | None) -> dict[str, Any]:
         """Poll a run until it waits or has ended; the pause between two looks grows to two seconds.
 
@@ -90,7 +131,7 @@ class Gateway:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        where = "/" + "/".join(quote(part, safe="") for part in path)
+        where = _path(path)
         content = None if body is None else json.dumps_strict(body)
         try:
             answer = self._client.request(
@@ -115,3 +156,7 @@ class Gateway:
             return value
         problem = value if isinstance(value, dict) else {"detail": answer.text[:500]}
         raise ProblemError(request, answer.status_code, {"title": answer.reason_phrase, **problem})
+
+
+def _path(parts: tuple[str, ...]) -> str:
+    return "/" + "/".join(quote(part, safe="") for part in parts)
