@@ -41,7 +41,7 @@ class Stage:
     def __init__(self, db: mongo.Database, producer: Producer, **settings: Any) -> None:
         self.db = db
         self.producer = producer
-        self.settings = SchedulerSettings(batch_backoff_s=0.0, **settings)
+        self.settings = SchedulerSettings(batch_backoff_s=0.0, batch_patience_s=3600.0, **settings)
         availability = Availability()
         self.runs = GroupCommit(db.runs, availability=availability)
         self.waits = Waits(db, self.runs, producer, availability, "test")

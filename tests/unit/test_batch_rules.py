@@ -18,7 +18,7 @@ from perdure.registry.batch_progress import (
     sampled,
 )
 from perdure.registry.batches import after_end, item_retry, item_run, run_id_of, thread_id_of
-from perdure.scheduler.batch_rules import deal, places
+from perdure.scheduler.batch_rules import Window, deal, places
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 BATCH = {
@@ -50,6 +50,19 @@ def test_some_places_stay_free_for_single_runs() -> None:
     assert places(workers, 0.8, 100) == 100
     assert places([{"slots": 1}], 0.8, 100) == 1
     assert places([], 0.8, 100) == 0
+
+
+def test_the_window_grows_while_the_workers_keep_up_and_shrinks_when_they_do_not() -> None:
+    window, running = Window(0.3), 0
+    assert window.after(0.0, 0, 500) == 20
+    for _ in range(60):
+        running = window.after(0.1, running, 500)
+    assert running == 500
+    assert window.after(5.0, running, 500) == 350
+    assert window.after(5.0, 400, 500) == 350, "once a second"
+    assert window.after(5.0, 100, 500) == 100, "nothing is started while somebody waits"
+    assert window.after(0.0, 100, 500) == 350
+    assert Window(0.3).after(0.0, 0, 0) == 0
 
 
 def test_those_with_the_fewest_running_come_first() -> None:

@@ -28,11 +28,11 @@ from perdure.scheduler import batch_events
 from perdure.scheduler.batch_cancelling import Cancelling
 from perdure.scheduler.batch_ends import Ends, Moved
 from perdure.scheduler.batch_items import WINDOW, Items, windows
-from perdure.scheduler.batch_rules import deal, places
+from perdure.scheduler.batch_rules import Window, deal, places
 from perdure.scheduler.batch_starts import Starts
 from perdure.scheduler.settings import SchedulerSettings
 from perdure.schemas.batch_documents import BATCHES, BatchStatus, ItemStatus, Sample
-from perdure.schemas.documents import WORKERS
+from perdure.schemas.documents import RUNS, WORKERS
 
 log = logger(__name__)
 
@@ -93,6 +93,7 @@ class Batches:
         self._starts = Starts(db, producer, self._items, settings.batch_backoff_s)
         self._ends = Ends(db, self._items)
         self._going: dict[str, Going] = {}
+        self._window = Window(settings.batch_patience_s)
         self._owner = new_id()
 
     async def turn(self) -> None:
@@ -178,7 +179,7 @@ class Batches:
             )
             told = batch_events.threshold_reached(going.batch, going.counts, now())
             change = {"status": BatchStatus.PAUSED.value, "pause_reason": reason, "reached": going.batch["reached"] + 1}
-            if await self._set(going, change, told):
+            if await self._set(going, {**change, "counts": dict(going.counts)}, told):
                 log.warning("batch.paused", batch_id=going.batch["_id"], reason=reason)
         if going.status is not BatchStatus.CANCELLING:
             going.cancelling = None
@@ -193,12 +194,25 @@ class Batches:
         if not any(room.values()):
             return
         workers = await self._db[WORKERS].find({"state": "alive"}, {"slots": 1}).to_list(None)
-        most = places(workers, self._settings.batch_share, self._settings.batch_runs_limit)
-        PLACES.set(most)
         running = {id_: going.counts[ItemStatus.STARTED] for id_, going in self._going.items()}
+        most = places(workers, self._settings.batch_share, self._settings.batch_runs_limit)
+        most = self._window.after(await self._unclaimed_s(), sum(running.values()), most)
+        PLACES.set(most)
         for id_, wanted in deal(running, room, most - sum(running.values())).items():
             if wanted:
                 await self._guarded(id_, self._start(self._going[id_], wanted))
+
+    async def _unclaimed_s(self) -> float:
+        """For how many seconds the oldest run of a batch has waited for a worker that could take it."""
+        moment = now()
+        query = {"settled": False, "owner": None, "status": "pending", "batch.id": {"$exists": True}}
+        waiting = self._db[RUNS].find(query, {"updated_at": 1, "not_before": 1, "crashes": 1})
+        since = [
+            max(run["updated_at"], run.get("not_before", run["updated_at"]))
+            async for run in waiting
+            if not run.get("crashes")
+        ]
+        return (moment - min(since)).total_seconds() if since else 0.0
 
     async def _start(self, going: Going, wanted: int) -> None:
         numbers, going.again = going.again[:wanted], going.again[wanted:]

@@ -40,6 +40,8 @@ class SchedulerSettings(ServiceSettings):
     """Items of all batches together that run at once, whatever their concurrency."""
     batch_share: float = Field(default=0.8, gt=0, le=1)
     """The share of the living workers' open runs that batches may take; the rest is free for runs that somebody starts."""
+    batch_patience_s: float = Field(default=0.3, gt=0)
+    """When an item's run waits longer until a worker begins with it, no further item is started and fewer run at once."""
     batch_backoff_s: float = Field(default=2.0, ge=0)
     """Before a failed item is tried a second time; doubled with each further time, five minutes at most."""
     batch_upload_grace_s: float = Field(default=120.0, gt=0)
