@@ -107,6 +107,8 @@ def milliseconds(found: list[float]) -> str:
 
 
 def test_an_item_that_asks_is_answered_and_goes_on(system: Any) -> None:
+    told = {"kinds": ["batch_finished"], "channel": "webhook", "target": "https://127.0.0.1:9/batches"}
+    system.http.post("/subscriptions", json=told).raise_for_status()
     batch = upload(system, "asker", [{}, {}], metadata='{"team": "red"}')
     system.until(lambda: batch_of(system, batch)["counts"]["interrupted"] == 2, 30, lambda: batch_of(system, batch))
     assert batch_of(system, batch)["status"] == "running"
@@ -118,6 +120,10 @@ def test_an_item_that_asks_is_answered_and_goes_on(system: Any) -> None:
     run = system.http.get(f"/threads/{first['thread_id']}/runs/{first['run_id']}").raise_for_status().json()
     assert (run["status"], run["metadata"]["team"], run["metadata"]["batch_item"]) == ("success", "red", 1)
     assert first["values"] == system.values(first["thread_id"])
+    query = {"data.batch_id": batch["batch_id"]}
+    system.until(lambda: system.db.deliveries.count_documents(query))
+    system.until(lambda: "open" not in (system.db.batches.find_one({"_id": batch["batch_id"]}) or {"open": 1}))
+    assert system.db.deliveries.count_documents(query) == 1
 
 
 def test_failed_items_go_on_from_their_last_checkpoint_when_they_are_redriven(system: Any, tmp_path: Path) -> None:
