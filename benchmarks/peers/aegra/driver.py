@@ -26,6 +26,8 @@ from payload import STEPS, first_message
 GRAPHS = Path(chain.__file__).resolve().parent
 SERVED = ("chain", "short", "approve", "chat", "fanout")
 CLIENTS = 64
+KEPT_S = 2.0
+"""Its server closes a connection that was idle for five seconds."""
 _ENDS = {"success", "error", "timeout", "interrupted"}
 
 
@@ -63,7 +65,7 @@ class Aegra(System):
         self._server = Child(command, self.scratch / "aegra.log", env=env, cwd=self.scratch)
         self._http = aiohttp.ClientSession(
             f"http://{HOST}:{port}",
-            connector=aiohttp.TCPConnector(limit=CLIENTS),
+            connector=aiohttp.TCPConnector(limit=CLIENTS, keepalive_timeout=KEPT_S),
             timeout=aiohttp.ClientTimeout(total=None),
         )
         await self._server.until(self._answers)
