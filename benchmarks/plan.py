@@ -71,6 +71,8 @@ def sessions(
     found: list[Session] = []
     for one in range(rounds):
         names = [name for name, size in workloads.items() if one < size["rounds"]]
+        if not names:
+            break
         for start in range(0, max(1, len(peers)), between):
             chunk = peers[start : start + between]
             found.append(Session(OURS, one, names if not chunk else []))

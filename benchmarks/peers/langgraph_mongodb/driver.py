@@ -21,6 +21,7 @@ class LangGraphMongoDB(LangGraphSystem):
     """Majority-acknowledged and journaled writes."""
 
     title = "LangGraph + MongoDBSaver"
+    persists = "the whole state, and its pending writes"
     stored_is = "BSON bytes of all documents"
 
     async def open(self) -> None:
