@@ -11,19 +11,30 @@ PEERS = ("langgraph_postgres", "langgraph_mongodb", "dbos", "restate", "temporal
 LIMIT_S = 240
 
 FULL: dict[str, dict[str, Any]] = {
-    "chain-1k": {"workload": "chain", "agents": 500, "warmup": 50, "state_bytes": 1024, "seconds": 15, "rounds": 3},
+    "chain-1k": {"workload": "chain", "agents": 500, "warmup": 50, "state_bytes": 1024, "seconds": 10, "rounds": 3},
     "chain-64k": {
-        "workload": "chain", "agents": 300, "warmup": 30, "state_bytes": 65536, "full_state": True, "seconds": 15, "rounds": 3,
+        "workload": "chain",
+        "agents": 300,
+        "warmup": 30,
+        "state_bytes": 65536,
+        "full_state": True,
+        "seconds": 10,
+        "rounds": 3,
     },
     "chain-64k-message": {
-        "workload": "chain", "agents": 300, "warmup": 30, "state_bytes": 65536, "seconds": 10, "rounds": 2,
+        "workload": "chain",
+        "agents": 300,
+        "warmup": 30,
+        "state_bytes": 65536,
+        "seconds": 8,
+        "rounds": 1,
     },
-    "hibernate": {"workload": "hibernate", "agents": 1000, "warmup": 50, "singly": 100, "seconds": 20, "rounds": 3},
-    "timers": {"workload": "timers", "agents": 2000, "warmup": 100, "seconds": 20, "rounds": 2},
+    "hibernate": {"workload": "hibernate", "agents": 600, "warmup": 50, "singly": 100, "seconds": 12, "rounds": 3},
+    "timers": {"workload": "timers", "agents": 2000, "warmup": 100, "seconds": 15, "rounds": 2},
     "chat": {"workload": "chat", "messages": 2048, "turn": 64, "loads": 5, "seconds": 45, "rounds": 2},
-    "fanout": {"workload": "fanout", "agents": 60, "open": 8, "warmup": 4, "width": 100, "seconds": 10, "rounds": 2},
-    "batch": {"workload": "batch", "agents": 10_000, "warmup": 50, "seconds": 30, "rounds": 1},
-}  # fmt: skip
+    "fanout": {"workload": "fanout", "agents": 60, "open": 8, "warmup": 4, "width": 100, "seconds": 8, "rounds": 2},
+    "batch": {"workload": "batch", "agents": 10_000, "warmup": 50, "seconds": 20, "rounds": 1},
+}
 """``rounds``: in so many of the rounds at most. ``seconds``: no agent is begun later than that."""
 
 _QUICK: dict[str, dict[str, Any]] = {

@@ -54,6 +54,9 @@ def main() -> int:
     run = Run(options, file)
     try:
         run.all()
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 130
     finally:
         report.write(file, out)
         say(f"report: {out / 'report.md'}")

@@ -91,9 +91,9 @@ async def timers(system: System, size: Mapping[str, Any]) -> Numbers:
     due = time.time() + wait_s
     warm = await closed_loop(size["warmup"], size["open"], size["seconds"], lambda n: system.timer(f"{run}-w{n}", due))
     rate = warm.count / max(0.1, time.perf_counter() - began - wait_s)
-    agents = max(1, min(size["agents"], int(rate * size["seconds"])))
+    agents = max(1, min(size["agents"], int(rate * 2 * size["seconds"])))
     await system.settle()
-    due = time.time() + 3 + 1.5 * agents / rate
+    due = time.time() + 3 + min(1.5 * agents / rate, 2 * size["seconds"])
     cost = Cost(system)
     late = await asyncio.gather(*(system.timer(f"{run}-{n}", due) for n in range(agents)))
     await system.settle()
