@@ -29,7 +29,13 @@ STATUSES: Final = ("running", "interrupted", "success", "error", "timeout", "can
 TERMS: Final = {"graph": "graph", "thread_id": "thread_id", "run_id": "run_id", "status": "status"}
 PARAMETERS: Final = ("q", "node", *TERMS, "since", "until", "expected_before", "scope", "limit", "cursor")
 METADATA: Final = "metadata."
-TEXT_FIELDS: Final = {"text": "text", "error.message": "error", "wait.text": "wait", "stuck.reason": "stuck"}
+TEXT_FIELDS: Final = {
+    "text": "text",
+    "error.message": "error",
+    "wait.text": "wait",
+    "stuck.reason": "stuck",
+    "notice.text": "notice",
+}
 ITEM_FIELDS: Final = (
     "thread_id",
     "run_id",
@@ -49,6 +55,7 @@ ITEM_FIELDS: Final = (
     "error",
     "wait",
     "stuck",
+    "notice",
     "metadata",
 )
 DEFAULT_LIMIT: Final = 20
