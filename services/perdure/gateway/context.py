@@ -19,6 +19,8 @@ from perdure.gateway.settings import GatewaySettings
 from perdure.gateway.states import States
 from perdure.gateway.store import Store
 from perdure.gateway.watch import RunWatch
+from perdure.registry.answer_links import AnswerLinks
+from perdure.registry.reply_addresses import ReplyAddresses
 from perdure.registry.signals import Signals
 from perdure.registry.waits import Waits
 
@@ -41,6 +43,9 @@ class Context:
     inbox: Inbox
     dead_letters: DeadLetters
     schedules: Scheduling
+    links: AnswerLinks | None
+    """``None``: not offered."""
+    replies: ReplyAddresses
     conditions: Conditions
 
 

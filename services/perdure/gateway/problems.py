@@ -28,6 +28,7 @@ TITLES: dict[str, tuple[int, str]] = {
     "unknown-dead-letter": (404, "There is no such dead letter"),
     "unknown-checkpoint": (404, "There is no such checkpoint"),
     "unknown-approval": (404, "There is no such question"),
+    "link-refused": (404, "This link does not work"),
     "method-not-allowed": (405, "This path does not take this method"),
     "thread-exists": (409, "The thread id is taken"),
     "thread-busy": (409, "A run of this thread is active"),

@@ -9,6 +9,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from perdure.gateway.handlers import (
+    answers,
     approvals,
     crons,
     deadletters,
@@ -327,9 +328,12 @@ ROUTES: tuple[Route, ...] = (
 )
 # fmt: on
 
-PAGES: tuple[tuple[str, Handle], ...] = (
-    ("/docs", system.page),
-    ("/docs/openapi.json", system.page_openapi),
-    ("/docs/{name}", system.asset),
+PAGES: tuple[tuple[str, str, Handle], ...] = (
+    ("GET", "/docs", system.page),
+    ("GET", "/docs/openapi.json", system.page_openapi),
+    ("GET", "/docs/{name}", system.asset),
+    ("GET", "/answer/{token}", answers.show),
+    ("HEAD", "/answer/{token}", answers.show),
+    ("POST", "/answer/{token}", answers.post),
 )
 """What is for people, and not in the description."""
