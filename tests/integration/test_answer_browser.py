@@ -159,7 +159,7 @@ async def test_a_wrong_form_keeps_what_was_typed(linking: Any, link_to: LinkTo, 
     await page.get_by_role("button", name="Approve").click()
     await page.get_by_role("alert").wait_for()
     await shoot(page, "wrong")
-    assert await page.get_by_text("Limit in EUR: -5 is less than the minimum of 0").count() == 1
+    assert await page.get_by_text("-5 is less than the minimum of 0").count() == 1
     assert await page.get_by_label("Limit in EUR").input_value() == "-5"
     assert await page.get_by_label("reserve").is_checked()
     assert await page.get_by_label("Note to the agent").input_value() == "<b>kept</b>"
@@ -224,7 +224,7 @@ async def test_every_kind_of_field(linking: Any, link_to: LinkTo, plain: Browser
     await page.goto(linking.url + link_to(wait))
     await page.get_by_label("Candidate").fill("Zoë")
     await page.get_by_role("button", name="Send answer").click()
-    assert await page.get_by_text("Rounds: must be answered").count() == 1
+    assert await page.get_by_text("Must be answered").count() == 3
     await shoot(page, "fields")
     await page.get_by_label("Rounds").fill("3")
     await page.get_by_label("No", exact=True).check()
@@ -233,7 +233,7 @@ async def test_every_kind_of_field(linking: Any, link_to: LinkTo, plain: Browser
     await page.get_by_label("City").fill("Oslo")
     await page.get_by_label("Tags").fill('["a", {"b": 1}, "c"]')
     await page.get_by_role("button", name="Send answer").click()
-    assert await page.get_by_text("at /1: {'b': 1} is not of type 'string'").count() == 1
+    assert await page.get_by_text("At /1: {'b': 1} is not of type 'string'").count() == 1
     await page.get_by_label("Tags").fill('["a"]')
     await page.get_by_role("button", name="Send answer").click()
     await page.get_by_role("heading", name="Your answer is recorded").wait_for()
@@ -262,7 +262,7 @@ async def test_nothing_runs_even_where_scripts_may(linking: Any, link_to: LinkTo
     assert await page.title() == "A question for you"
     assert await page.locator("script, img").count() == 0
     assert [url for url in seen if "/answer/" not in url and "favicon" not in url] == []
-    await linking.answer(wait, {attack: attack}, by=attack)
+    await linking.answer(wait, {attack: attack}, by=f"{attack}!")
     await page.reload()
     assert await page.title() == "This was answered already"
     await context.close()

@@ -192,12 +192,13 @@ def _finding(found: Finding) -> dict[str, Any]:
         "compared": found.holds is not None,
         "believed": json.dumps(found.believed, ensure_ascii=False, default=str),
         "fresh": json.dumps(found.fresh, ensure_ascii=False, default=str),
-        "drift": f"drift {found.drift:+,.6g}" if found.drift else None,
+        "drift": f"drift {found.drift:+,.12g}".replace("-", "−") if found.drift else None,
         "reason": found.reason,
     }
 
 
-def _moment(at: datetime) -> str:
+def said_moment(at: datetime) -> str:
+    """A moment as people write it."""
     return f"{at.day} {at:%B %Y, %H:%M} UTC"
 
 
@@ -210,6 +211,10 @@ def _distance(at: datetime) -> str:
         return "now"
     said = f"{count} {unit if count != 1 else unit.removesuffix('s')}"
     return f"in {said}" if away > timedelta(0) else f"{said} ago"
+
+
+def _first_upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _ident(name: str) -> str:
@@ -234,5 +239,11 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters |= {"visible": visible, "moment": _moment, "distance": _distance, "ident": _ident}
+    made.filters |= {
+        "visible": visible,
+        "moment": said_moment,
+        "distance": _distance,
+        "ident": _ident,
+        "first_upper": _first_upper,
+    }
     return made

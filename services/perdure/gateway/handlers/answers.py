@@ -12,6 +12,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -19,7 +20,17 @@ from aiohttp import web
 
 from perdure.chassis.telemetry import logger
 from perdure.gateway import answering
-from perdure.gateway.answer_page import Asking, Notice, Told, ask_page, headers, pretty, told_page, typed_shown
+from perdure.gateway.answer_page import (
+    Asking,
+    Notice,
+    Told,
+    ask_page,
+    headers,
+    pretty,
+    said_moment,
+    told_page,
+    typed_shown,
+)
 from perdure.gateway.context import CONTEXT
 from perdure.gateway.forms import form_of, place, read
 from perdure.gateway.problems import RequestProblem
@@ -213,7 +224,7 @@ def _ended(view: Mapping[str, Any], claims: AnswerClaims, typed: list[tuple[str,
     outcome: Mapping[str, Any] = view["outcome"] or {}
     lost = ["Your answer was not used."] if typed is not None else []
     asked, thread_id, answered = view["question"], view["thread_id"], None
-    at = str(outcome.get("at", ""))[:16].replace("T", " ") + " UTC"
+    at = said_moment(datetime.fromisoformat(outcome["at"])) if "at" in outcome else ""
     if view["status"] == "answered":
         answered = pretty(outcome["answer"])
         if outcome["by"] == claims.recipient and typed is None:
