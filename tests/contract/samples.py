@@ -155,6 +155,7 @@ SAMPLES: dict[str, Message] = {
         ),
     ),
     "perdure.run.started.v1.expected": RunStarted(**FULL, worker_id="host-1-42", expected_by=WHEN),
+    "perdure.run.started.v1.next": RunStarted(**FULL, worker_id="host-1-42", expected_by=WHEN, next=("Login",)),
     "perdure.checkpoint.saved.v1.expected": CheckpointSaved(
         **MINIMAL, checkpoint_id=CHECKPOINT, step=0, source="loop", next=("Login",), expected_by=WHEN
     ),

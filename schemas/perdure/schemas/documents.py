@@ -148,8 +148,8 @@ class RunDocument(TypedDict, total=False):
     cancel_requested_at: datetime
     wait_id: str
     """Of a run that wakes its thread: the wait that it ends."""
-    resumes: str
-    """Of a run that somebody started in place of a failed one: that run."""
+    resumes: list[str]
+    """Of a run that somebody started in place of a failed one: that one, last, and those that it had taken the place of."""
     crashes: int
     """How many workers it lost since it last made progress (ADR 10)."""
     crash_head: str

@@ -81,6 +81,8 @@ class RunStarted(Event):
     worker_id: str
     expected_by: datetime | None = None
     """When the first superstep should have ended; ``None`` from a worker that did not say."""
+    next: tuple[str, ...] = ()
+    """The nodes of that superstep; empty before a thread's first checkpoint."""
 
 
 class CheckpointSaved(Event):

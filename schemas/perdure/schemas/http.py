@@ -176,6 +176,10 @@ class Thread(BaseModel):
     values: Any = Field(description="Null before the first checkpoint.")
     interrupts: dict[str, list[Interrupt]] = Field(description="By task id.")
     error: Any = None
+    stuck: dict[str, Any] | None = Field(
+        default=None,
+        description="While the thread is stuck: `code`, `reason`, `node`, `since`, `expected_by`, `run_id`, `noticed_at`.",
+    )
 
 
 class Run(BaseModel):

@@ -14,8 +14,11 @@ from perdure.agent_step.graphs import ServedGraph, load_graphs
 from perdure.agent_step.handlers import handle
 from perdure.agent_step.hibernation import Hibernation
 from perdure.agent_step.lease import Lease
+from perdure.agent_step.pace import Allowance, Pace
+from perdure.agent_step.poison import Poison
 from perdure.agent_step.publisher import SOURCE
 from perdure.agent_step.settings import AgentStepSettings
+from perdure.agent_step.timings import Timings
 from perdure.agent_step.worker import Ports, Worker
 from perdure.chassis import mongo
 from perdure.chassis.group_commit import GroupCommit
@@ -40,8 +43,14 @@ EVENTS_LINGER_MS = 10
 """Events are collected so long before they are sent: fewer, larger requests. Commands go at once."""
 
 
-async def register(db: mongo.Database, graphs: dict[str, ServedGraph]) -> None:
-    """Tell the gateway which graphs are served."""
+async def prepare(db: mongo.Database, saver: PerdureSaver, graphs: dict[str, ServedGraph]) -> None:
+    """Create what is missing in the database and tell the gateway which graphs are served, however long that takes."""
+    await outlast(partial(mongo.ensure_indexes, db), saver.availability)
+    await saver.ensure_indexes()
+    await outlast(partial(_register, db, graphs), saver.availability)
+
+
+async def _register(db: mongo.Database, graphs: dict[str, ServedGraph]) -> None:
     for graph_id, served in graphs.items():
         document = served.document() | {"updated_at": datetime.now(UTC)}
         await db[documents.GRAPHS].update_one({"_id": graph_id}, {"$set": document}, upsert=True)
@@ -56,10 +65,10 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
     db = mongo.database(client, settings.mongodb_uri)
     saver = PerdureSaver(db)
     graphs = await load_graphs(settings.langgraph_config, saver)
-    await outlast(partial(mongo.ensure_indexes, db), saver.availability)
-    await saver.ensure_indexes()
-    await outlast(partial(register, db, graphs), saver.availability)
+    await prepare(db, saver, graphs)
 
+    timings = Timings(db, sorted(graphs))
+    paces = paces_of(graphs, timings, settings)
     runs = GroupCommit(db[documents.RUNS], availability=saver.availability)
     threads = GroupCommit(db[documents.THREADS], availability=saver.availability)
     producer = Producer(settings.kafka_bootstrap_servers, settings.instance)
@@ -85,27 +94,12 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
     signals = Signals(db, waits, saver.availability)
     endings = Endings(runs, threads, Hibernation(waits, signals, producer, SOURCE))
     sdk = SdkContext(db, saver.availability, waits, loop)
-    worker = Worker(settings, Ports(saver, runs, claims, endings, events, producer, graphs, sdk))
+    poison = Poison(claims, settings.crash_limit)
+    worker = Worker(settings, Ports(saver, runs, claims, endings, events, producer, graphs, paces, poison, sdk))
     saver.availability.on_outage(
         lambda down: log.warning("database.lost") if down else log.warning("database.regained")
     )
-    consumers = (
-        Consumer(
-            settings.kafka_bootstrap_servers,
-            settings.instance,
-            Subscription(topics.COMMANDS, GROUP, commands.COMMANDS, batch=settings.max_open_runs),
-            partial(handle, worker),
-            producer,
-            room=worker.room,
-        ),
-        Consumer(
-            settings.kafka_bootstrap_servers,
-            settings.instance,
-            Subscription(topics.VERDICTS, VERDICTS_GROUP, validation.VERDICTS),
-            partial(verdicts.handle, waits),
-            producer,
-        ),
-    )
+    consumers = consumers_of(settings, worker, waits, producer)
     health = HealthServer(
         settings,
         {
@@ -116,21 +110,66 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
     await lease.start()
     await health.start()
     log.info("agent_step.serving", graphs={g: s.version for g, s in graphs.items()})
+    learning = asyncio.create_task(timings.keep())
     consuming = {asyncio.create_task(consumer.run()) for consumer in consumers}
-    waiting = asyncio.create_task(stopping.wait())
-    await asyncio.wait({*consuming, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
+    await _one_ends_or(stopping, consuming)
     for consumer in consumers:
         consumer.stop()
     await asyncio.gather(
         worker.drain(settings.shutdown_grace_s), asyncio.wait(consuming, timeout=settings.shutdown_grace_s)
     )
+    learning.cancel()
     await asyncio.gather(events.close(), producer.close())
     await lease.close()
     await saver.aclose()
     await health.close()
     client.close()
     await asyncio.gather(*consuming)
+
+
+async def _one_ends_or(stopping: asyncio.Event, consuming: set[asyncio.Task[None]]) -> None:
+    """Wait until the service is told to stop or a consumer has failed."""
+    waiting = asyncio.create_task(stopping.wait())
+    await asyncio.wait({*consuming, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+
+
+def consumers_of(
+    settings: AgentStepSettings, worker: Worker, waits: Waits, dead: Producer
+) -> tuple[Consumer, Consumer]:
+    """Of commands, as long as the worker has room, and of verdicts."""
+    return (
+        Consumer(
+            settings.kafka_bootstrap_servers,
+            settings.instance,
+            Subscription(topics.COMMANDS, GROUP, commands.COMMANDS, batch=settings.max_open_runs),
+            partial(handle, worker),
+            dead,
+            room=worker.room,
+        ),
+        Consumer(
+            settings.kafka_bootstrap_servers,
+            settings.instance,
+            Subscription(topics.VERDICTS, VERDICTS_GROUP, validation.VERDICTS),
+            partial(verdicts.handle, waits),
+            dead,
+        ),
+    )
+
+
+def paces_of(graphs: dict[str, ServedGraph], timings: Timings, settings: AgentStepSettings) -> dict[str, Pace]:
+    """The pace of each graph that is served."""
+    allowance = Allowance(settings.expected_default_s, settings.expected_floor_s, settings.expected_factor)
+    return {
+        name: Pace(
+            served.graph.nodes,
+            served.graph.step_timeout,
+            allowance,
+            learned_s=partial(timings.learned_s, name),
+            saw=partial(timings.saw, name),
+        )
+        for name, served in graphs.items()
+    }
 
 
 def void(_: object) -> None:

@@ -1,7 +1,8 @@
 """Claims: how a worker becomes the owner of runs, and how it gives them back (ADR 1).
 
 Contract: a claim is a compare-and-set from ``pending`` to ``running`` that raises the epoch; a unique partial index lets one run of
-a thread be running. Of several pending runs of a thread the oldest is claimed, whichever the command named.
+a thread be running. Of several pending runs of a thread the oldest is claimed, whichever the command named. A run that crashed its
+workers is claimed when its back-off is over and there is room for suspects (ADR 10).
 """
 
 from __future__ import annotations
@@ -19,7 +20,13 @@ from perdure.chassis import payload
 from perdure.chassis.group_commit import DuplicateKey, GroupCommit
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability, outlast
+from perdure.chassis.telemetry import logger
+from perdure.registry.crashes import crash_change, is_suspect
 from perdure.schemas.documents import PAYLOADS, RUNS, THREADS, RunDocument, RunStatus, ThreadDocument
+
+log = logger(__name__)
+
+PENDING_FIELDS = dict.fromkeys(("thread_id", "created_at", "epoch", "crashes", "not_before"), 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,17 @@ class Claimed:
     run: RunDocument
     thread: ThreadDocument | None
     payload: dict[str, Any]
+    unreadable: str | None = None
+    """Why there is no payload, when it cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What came of a claim."""
+
+    won: list[Claimed]
+    held: list[str]
+    """Threads whose oldest run is a suspect that there is no room for."""
 
 
 class Claims:
@@ -42,11 +60,17 @@ class Claims:
         self._availability = availability
         self._incarnation = incarnation
 
-    async def claim(self, thread_ids: Collection[str]) -> list[Claimed]:
-        """Claim the oldest pending run of each thread that has no running one; what was won."""
-        due = await self.oldest_pending(list(thread_ids))
+    async def claim(self, thread_ids: Collection[str], *, suspects: int) -> Claim:
+        """Claim the oldest pending run of each thread that has no running one.
+
+        Args:
+            thread_ids: The threads.
+            suspects: How many of the runs may be such that lost several workers.
+
+        """
+        due, held = _allowed(await self._oldest(thread_ids), suspects, datetime.now(UTC))
         if not due:
-            return []
+            return Claim([], held)
         token = str(uuid_utils.uuid7())
         now = datetime.now(UTC)
         owned = {
@@ -59,38 +83,64 @@ class Claims:
         outcomes = await asyncio.gather(
             *(
                 self._runs.write(
-                    updates=[UpdateOne({"_id": run_id, "status": "pending"}, {"$set": owned, "$inc": {"epoch": 1}})]
+                    updates=[
+                        UpdateOne(
+                            {"_id": run["_id"], "status": "pending", "epoch": run["epoch"]},
+                            {"$set": owned, "$inc": {"epoch": 1}},
+                        )
+                    ]
                 )
-                for run_id in due.values()
+                for run in due
             ),
             return_exceptions=True,
         )
         for outcome in outcomes:
             if outcome is not None and not isinstance(outcome, DuplicateKey):  # the thread has a running run already
                 raise outcome
-        runs = await self._find(RUNS, {"_id": {"$in": list(due.values())}, "claim": token})
+        runs = await self._find(RUNS, {"_id": {"$in": [run["_id"] for run in due]}, "claim": token})
         known = [run["thread_id"] for run in runs if not _is_fresh(run)]
         threads = {t["_id"]: t for t in await self._find(THREADS, {"_id": {"$in": known}})} if known else {}
-        return [Claimed(run, threads.get(run["thread_id"]), await self._payload(run)) for run in runs]
+        return Claim([await self._claimed(run, threads.get(run["thread_id"])) for run in runs], held)
 
     async def oldest_pending(self, thread_ids: Sequence[str]) -> dict[str, str]:
         """The oldest pending run of each thread: run id by thread id."""
-        pending = await self._find(
-            RUNS, {"thread_id": {"$in": list(thread_ids)}, "status": "pending"}, {"thread_id": 1, "created_at": 1}
-        )
-        oldest: dict[str, Mapping[str, Any]] = {}
-        for run in pending:
-            best = oldest.get(run["thread_id"])
-            if best is None or (run["created_at"], run["_id"]) < (best["created_at"], best["_id"]):
-                oldest[run["thread_id"]] = run
-        return {thread: run["_id"] for thread, run in oldest.items()}
+        return {run["thread_id"]: run["_id"] for run in await self._oldest(thread_ids)}
 
     async def release(self, run: RunDocument) -> None:
         """Give a run back: pending again, for whoever takes it next. Does nothing when it is not ours any more."""
-        change = {"status": RunStatus.PENDING.value, "owner": None, "updated_at": datetime.now(UTC)}
+        await self._give_back(run, {})
+
+    async def release_crashed(self, run: RunDocument, error: str, backoff_s: float) -> None:
+        """Give a run back whose handling failed here: as :meth:`release`, and counted as a crash."""
+        await self._give_back(run, crash_change(run, datetime.now(UTC), backoff_s, error))
+
+    async def count_anew(self, run: RunDocument, crashes: int, head: str | None) -> None:
+        """Store how many workers a run lost without progress, and where it stood."""
+        change = {"$set": {"crashes": crashes, "crash_head": head or ""}}
         await self._runs.write(
-            updates=[UpdateOne({"_id": run["_id"], "epoch": run["epoch"], "status": "running"}, {"$set": change})]
+            updates=[UpdateOne({"_id": run["_id"], "epoch": run["epoch"], "status": "running"}, change)]
         )
+
+    async def _give_back(self, run: RunDocument, more: Mapping[str, dict[str, Any]]) -> None:
+        change = {"status": RunStatus.PENDING.value, "owner": None, "updated_at": datetime.now(UTC)}
+        ours = {"_id": run["_id"], "epoch": run["epoch"], "status": "running"}
+        await self._runs.write(updates=[UpdateOne(ours, {**more, "$set": change | more.get("$set", {})})])
+
+    async def _oldest(self, thread_ids: Collection[str]) -> list[Mapping[str, Any]]:
+        query = {"thread_id": {"$in": list(thread_ids)}, "status": "pending"}
+        oldest: dict[str, Mapping[str, Any]] = {}
+        for run in await self._find(RUNS, query, PENDING_FIELDS):
+            best = oldest.get(run["thread_id"])
+            if best is None or (run["created_at"], run["_id"]) < (best["created_at"], best["_id"]):
+                oldest[run["thread_id"]] = run
+        return list(oldest.values())
+
+    async def _claimed(self, run: RunDocument, thread: ThreadDocument | None) -> Claimed:
+        try:
+            return Claimed(run, thread, await self._payload(run))
+        except (ValueError, TypeError, KeyError) as error:
+            log.error("run.payload_unreadable", run_id=run["_id"], thread_id=run["thread_id"], error=str(error))
+            return Claimed(run, thread, {}, f"{type(error).__name__}: {error}")
 
     async def _payload(self, run: RunDocument) -> dict[str, Any]:
         data = run.get("payload", b"")
@@ -105,6 +155,25 @@ class Claims:
 
     async def _find(self, collection: str, query: dict[str, Any], fields: dict[str, Any] | None = None) -> list[Any]:
         return await outlast(lambda: self._db[collection].find(query, fields).to_list(None), self._availability)
+
+
+def _allowed(
+    oldest: Sequence[Mapping[str, Any]], suspects: int, now: datetime
+) -> tuple[list[Mapping[str, Any]], list[str]]:
+    """Which runs may be claimed now, and the threads of suspects that there is no room for."""
+    due: list[Mapping[str, Any]] = []
+    held: list[str] = []
+    for run in oldest:
+        if run.get("not_before", now) > now:
+            continue  # the scheduler publishes its start when the back-off is over
+        if not is_suspect(run):
+            due.append(run)
+        elif suspects > 0:
+            suspects -= 1
+            due.append(run)
+        else:
+            held.append(run["thread_id"])
+    return due, held
 
 
 def _is_fresh(run: RunDocument) -> bool:

@@ -9,13 +9,15 @@ import re
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from langgraph.errors import NodeTimeoutError
 
 from perdure.chassis import json
 from perdure.schemas.documents import RunStatus
-from perdure.schemas.events import ErrorInfo, InterruptInfo
+from perdure.schemas.events import POISON, ErrorInfo, InterruptInfo
+from perdure.schemas.waits import wait_of
 
 INTERRUPT_VALUE_LIMIT = 65_536
 """Bytes of JSON of one interrupt's value that events and documents carry."""
@@ -49,6 +51,11 @@ class Outcome:
     head: str | None = None
     steps: int = 0
 
+    @property
+    def parked(self) -> bool:
+        """Whether the run ended because it is poison."""
+        return self.error is not None and self.error.type == POISON
+
     def event_fields(self) -> dict[str, Any]:
         """The ``ev`` of the entry that ends the run (see ``perdure.schemas.outbox``)."""
         fields: dict[str, Any] = {"checkpoint_id": self.head}
@@ -59,6 +66,8 @@ class Outcome:
             fields["error"] = self.error.model_dump()
         if self.interrupts:
             fields["interrupts"] = [i.model_dump() for i in self.interrupts]
+        if self.status is RunStatus.INTERRUPTED and (due_at := earliest_due(self.interrupts)) is not None:
+            fields["expected_by"] = due_at
         return fields
 
     @classmethod
@@ -73,6 +82,12 @@ class Outcome:
             head=ev.get("checkpoint_id"),
             steps=ev.get("steps", 0),
         )
+
+
+def earliest_due(interrupts: Iterable[InterruptInfo]) -> datetime | None:
+    """The earliest time at which the clock ends one of these waits; ``None`` when it ends none."""
+    waits = (wait_of(one.value) for one in interrupts)
+    return min((wait.due_at for wait in waits if wait is not None and wait.due_at is not None), default=None)
 
 
 @dataclass(slots=True)

@@ -50,6 +50,8 @@ class Endings:
             "steps": outcome.steps,
             "settled": settled,
         }
+        if outcome.parked:
+            ended |= {"parked": True, "parked_noted": False}
         close_run = UpdateOne({"_id": run["_id"], "epoch": run["epoch"], "status": "running"}, {"$set": ended})
         if not self._hibernation.concerns(claimed, outcome):
             await asyncio.gather(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -37,6 +38,7 @@ from perdure.agent_step.domain import (
 )
 from perdure.agent_step.graphs import ServedGraph
 from perdure.agent_step.history import Beginning
+from perdure.agent_step.pace import Pace
 from perdure.agent_step.text import ChangedText, is_internal
 from perdure.checkpoint import SCOPE_KEY, RunScope
 from perdure.schemas.documents import RunStatus
@@ -74,6 +76,7 @@ class Execution:
         publish: Callable[[Mapping[str, Any]], None],
         recursion_limit: int,
         sdk: SdkContext,
+        pace: Pace,
     ) -> None:
         run = claimed.run
         self._claimed = claimed
@@ -81,6 +84,8 @@ class Execution:
         self._beginning = beginning
         self._publish = publish
         self._recursion_limit = recursion_limit
+        self._pace = pace
+        self._expected: dict[str, datetime] = {}
         self._control = RunControl()
         self._stop: StopReason | None = None
         self._task: asyncio.Task[Any] | None = None
@@ -122,7 +127,7 @@ class Execution:
         self._task = asyncio.current_task()
         if self._stop is not None or self._claimed.run.get("cancel_requested_at"):
             return self._stopped()
-        if self._wait_is_over():
+        if self._is_overtaken():
             return self._outcome(RunStatus.CANCELLED)
         try:
             await self._stream()
@@ -143,10 +148,15 @@ class Execution:
             return self._outcome(RunStatus.INTERRUPTED)
         return self._outcome(RunStatus.SUCCESS)
 
-    def _wait_is_over(self) -> bool:
-        """Whether this run wakes its thread from a wait that the thread has left meanwhile."""
-        wait = self._claimed.run.get("wait_id")
-        if wait is None or self._beginning.progressed:
+    def _is_overtaken(self) -> bool:
+        """Whether the thread has gone on, past the wait that this run ends or the failed run that it takes the place of."""
+        run = self._claimed.run
+        wait, resumes = run.get("wait_id"), run.get("resumes")
+        if self._beginning.progressed:
+            return False
+        if resumes:
+            return (self._claimed.thread or {}).get("ended_run_id") != resumes[-1]
+        if wait is None:
             return False
         return wait not in {wait_id(self.scope.thread_id, one["id"]) for one in self._waiting()}
 
@@ -239,7 +249,7 @@ class Execution:
         if resume is not None:
             waiting = [one["id"] for one in self._waiting()]
             resume = resume_map(resume, waiting)
-            if self.scope.epoch > 1:
+            if self.scope.epoch > 1 or self._claimed.run.get("resumes"):
                 state = await self._served.graph.aget_state(config)
                 resume = still_to_answer(resume, [i.id for i in state.interrupts]) if waiting else resume
                 if resume is None:
@@ -268,8 +278,21 @@ class Execution:
         if truncated:
             event["text_truncated"] = True
         if before is not None:
-            event["duration_ms"] = round((now - before) * 1000, 3)
+            event["duration_ms"] = duration_ms = round((now - before) * 1000, 3)
+            self._pace.saw(_within(ns, event["nodes"]), duration_ms)
+        event["expected_by"] = self._expected_by(ns, planned)
         return event
+
+    def _expected_by(self, ns: str, planned: Sequence[str]) -> datetime:
+        """By when the thread's next checkpoint should be there: the latest of all that is under way.
+
+        A subgraph that works is progress of the node that it is in.
+        """
+        if ns and not planned:
+            self._expected.pop(ns, None)
+        else:
+            self._expected[ns] = self._pace.by(_within(ns, planned))
+        return max(self._expected.values(), default=self._pace.by(()))
 
     def _on_durable(self, document: Mapping[str, Any]) -> None:
         if document["ns"] == "":
@@ -278,6 +301,14 @@ class Execution:
             if document["ev"]["source"] == "loop":
                 self.progress.steps += 1
         self._publish(document)
+
+
+def _within(ns: str, nodes: Sequence[str]) -> Sequence[str]:
+    """Names of a subgraph's nodes, with the nodes that it is in: ``outer|inner``."""
+    if not ns:
+        return nodes
+    path = "|".join(part.partition(":")[0] for part in ns.split("|"))
+    return [f"{path}|{node}" for node in nodes]
 
 
 def _goto(goto: Any) -> Any:

@@ -6,7 +6,7 @@ owner had ended the run already, the outcome that it recorded is returned instea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -36,15 +36,19 @@ class Beginning:
     waiting_at: tuple[str, ...] = ()
     """The nodes that are next there."""
     progressed: bool = False
-    """Whether the newest root checkpoint is this run's own, so that it goes on without its input."""
+    """Whether the newest root checkpoint is this run's own, or of a failed one that it takes the place of, so that it goes on
+    without its input."""
     entries: list[dict[str, Any]] = field(default_factory=list)
     """The run's entries that may not have been published, oldest first, the new ``started`` last."""
     ended: Outcome | None = None
     ended_seq: int = 0
 
 
-async def begin(saver: PerdureSaver, claimed: Claimed, worker_id: str) -> Beginning:
-    """Take over a run that was claimed."""
+Expect = Callable[[Sequence[str]], datetime]
+
+
+async def begin(saver: PerdureSaver, claimed: Claimed, worker_id: str, expect: Expect) -> Beginning:
+    """Take over a run that was claimed; ``expect`` says by when a superstep of some nodes should have ended."""
     run, thread = claimed.run, claimed.thread or {}
     first = thread.get("seq", 0) + 1
     if thread.get("ended_run_id") == run["_id"]:
@@ -55,10 +59,11 @@ async def begin(saver: PerdureSaver, claimed: Claimed, worker_id: str) -> Beginn
         next_seq=first,
         head=thread.get("head"),
         waiting_at=tuple(thread.get("next") or ()),
+        progressed=await _is_of_those_before(saver, run, thread.get("head")),
     )
     if run["epoch"] == 1:
         try:
-            return await _start(saver, run, left, worker_id)
+            return await _start(saver, run, left, worker_id, expect)
         except Fenced:
             pass  # the run before ended and its thread's document does not say so yet: look at the history itself
     while True:
@@ -67,7 +72,7 @@ async def begin(saver: PerdureSaver, claimed: Claimed, worker_id: str) -> Beginn
         if left.ended is not None:
             return left
         try:
-            return await _start(saver, run, left, worker_id)
+            return await _start(saver, run, left, worker_id, expect)
         except Fenced:
             continue  # somebody wrote between the fence and the start: look again
 
@@ -99,8 +104,19 @@ async def append(
     return entry
 
 
-async def _start(saver: PerdureSaver, run: Mapping[str, Any], left: Beginning, worker_id: str) -> Beginning:
-    entry = await append(saver, run, left.next_seq, "started", {"worker_id": worker_id})
+async def _is_of_those_before(saver: PerdureSaver, run: Mapping[str, Any], head: str | None) -> bool:
+    """Whether the newest checkpoint was left by one of the failed runs that this one takes the place of."""
+    if head is None or not run.get("resumes"):
+        return False
+    key = keys.checkpoint(run["thread_id"], "", head)
+    return any(entry["run"] in run["resumes"] for entry in await saver.notebook.store.find({"_id": key}, {"run": 1}))
+
+
+async def _start(
+    saver: PerdureSaver, run: Mapping[str, Any], left: Beginning, worker_id: str, expect: Expect
+) -> Beginning:
+    ev = {"worker_id": worker_id, "expected_by": expect(left.waiting_at), "next": list(left.waiting_at)}
+    entry = await append(saver, run, left.next_seq, "started", ev)
     left.next_seq += 1
     left.entries.append(entry)
     return left
@@ -117,7 +133,7 @@ async def _read_back(saver: PerdureSaver, run: Mapping[str, Any], left: Beginnin
         newest = max(roots, key=lambda entry: str(entry["checkpoint_id"]))
         left.head = newest["checkpoint_id"]
         left.waiting_at = tuple(newest.get("ev", {}).get("next", ()))
-        left.progressed = newest["run"] == run["_id"]
+        left.progressed = newest["run"] in {run["_id"], *run.get("resumes", ())}
     ends = [entry for entry in left.entries if entry["kind"] == keys.ENTRY and entry["event"] != "started"]
     if ends:
         left.ended, left.ended_seq = Outcome.from_entry(ends[-1]), ends[-1]["seq"]

@@ -8,5 +8,6 @@ OPEN = Gauge("perdure_agent_step_open_runs", "Runs that this worker executes at 
 ENDED = Counter("perdure_agent_step_runs_ended", "Runs that ended here, by status", ["status"])
 CHECKPOINTS = Counter("perdure_agent_step_checkpoints", "Checkpoints written by this worker")
 HANDED_OVER = Counter("perdure_agent_step_runs_handed_over", "Runs given to other workers at a superstep's end")
+PARKED = Counter("perdure_agent_step_runs_parked", "Runs parked as poison")
 LOST = Counter("perdure_agent_step_runs_lost", "Runs found to have another owner")
 LEASES_LOST = Counter("perdure_agent_step_leases_lost", "How often this worker was declared dead while it lived")

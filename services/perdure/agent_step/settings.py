@@ -18,5 +18,16 @@ class AgentStepSettings(ServiceSettings):
     """Runs executed at once by this process; beyond it, commands wait in Kafka."""
     lease_ttl_s: float = Field(default=10.0, ge=1.0)
     """A worker that does not renew its lease for so long (seconds) is taken for dead and its runs go to others."""
+    crash_limit: int = Field(default=5, ge=1, le=100)
+    """A run that crashed its workers so many times without any progress is parked: it ends with an error and can be resumed."""
+    crash_backoff_s: float = Field(default=2.0, ge=0)
+    """Seconds before a run is started again after its second crash; doubled with each further one."""
+    expected_default_s: float = Field(default=900.0, gt=0)
+    """A superstep of which nothing is known (no time-out, fewer than 20 before it) should end within so many seconds; past it, its
+    thread is marked as stuck. Nothing is stopped."""
+    expected_floor_s: float = Field(default=60.0, gt=0)
+    """No superstep is expected to end sooner than within so many seconds, however quick its nodes were before."""
+    expected_factor: float = Field(default=5.0, ge=1)
+    """A superstep should end within so many times what 99 of 100 before it took."""
     recursion_limit: int = Field(default=10_000, ge=1)
     """Supersteps that one run may take when its request names no limit."""

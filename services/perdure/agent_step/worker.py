@@ -1,7 +1,8 @@
 """The worker: the runs that this process owns, from claim to settlement.
 
 Contract: at most ``max_open_runs`` at once. Every owned run ends in exactly one of four ways: its end is recorded; it is handed
-over; it is found to have another owner and dropped; or it is put back after a sequence number of it was taken.
+over; it is found to have another owner and dropped; or it is put back after a sequence number of it was taken. Of runs that lost
+several workers one is executed at a time, so that the next crash shows whose it is (ADR 10).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from pymongo import UpdateOne
 
@@ -19,6 +21,8 @@ from perdure.agent_step.endings import Endings
 from perdure.agent_step.execution import Execution, HandedOver, Lost, StopReason
 from perdure.agent_step.graphs import ServedGraph
 from perdure.agent_step.history import Beginning, append, begin
+from perdure.agent_step.pace import Pace
+from perdure.agent_step.poison import Poison
 from perdure.agent_step.publisher import SOURCE, RunEvents
 from perdure.agent_step.settings import AgentStepSettings
 from perdure.chassis.group_commit import GroupCommit
@@ -27,12 +31,16 @@ from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.telemetry import logger
 from perdure.checkpoint import PerdureSaver
 from perdure.checkpoint.errors import Fenced
+from perdure.registry.crashes import is_suspect
 from perdure.registry.runs import publish_start
 from perdure.schemas.commands import StartReason
 from perdure.schemas.documents import RunDocument, RunStatus
 from perdure.sdk.context import SdkContext
 
 log = logger(__name__)
+
+SUSPECTS = 1
+"""Runs that lost several workers, executed here at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,9 @@ class Ports:
     events: Producer
     commands: Producer
     graphs: Mapping[str, ServedGraph]
+    paces: Mapping[str, Pace]
+    """By graph id."""
+    poison: Poison
     sdk: SdkContext
 
 
@@ -58,6 +69,9 @@ class Worker:
         self._open: dict[str, Execution | None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._claiming = 0
+        self._one_claim = asyncio.Lock()
+        self._suspects: set[str] = set()
+        self._held: dict[str, None] = {}
         self._draining = False
         self._leased = asyncio.Event()
         self._leased.set()
@@ -81,14 +95,15 @@ class Worker:
         await self._leased.wait()
         self._claiming += len(thread_ids)
         try:
-            claimed = await self._ports.claims.claim(thread_ids)
+            async with self._one_claim:
+                claim = await self._ports.claims.claim(thread_ids, suspects=SUSPECTS - len(self._suspects))
+                self._suspects.update(one.run["_id"] for one in claim.won if is_suspect(one.run))
         finally:
             self._claiming -= len(thread_ids)
-        for one in claimed:
+        self._held |= dict.fromkeys(claim.held)
+        for one in claim.won:
             self._open[one.run["_id"]] = None
-            task = asyncio.create_task(self._own(one), name=f"run {one.run['_id']}")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._keep(asyncio.create_task(self._own(one), name=f"run {one.run['_id']}"))
         metrics.OPEN.set(len(self._open))
 
     def cancel(self, run_ids: Sequence[str]) -> list[str]:
@@ -136,17 +151,30 @@ class Worker:
             metrics.LOST.inc()
             log.warning("run.lost", run_id=run["_id"], thread_id=run["thread_id"], epoch=run["epoch"])
             await self._put_back(run, StartReason.RECOVERED)
-        except Exception:
+        except Exception as error:
             log.exception("run.abandoned", run_id=run["_id"], thread_id=run["thread_id"], epoch=run["epoch"])
-            await self._put_back(run, StartReason.RECOVERED)
+            # The scheduler publishes its start when the back-off is over.
+            why = f"{type(error).__name__}: {error}"
+            await self._ports.claims.release_crashed(run, why, self._settings.crash_backoff_s)
         finally:
             self._open.pop(run["_id"], None)
+            self._suspects.discard(run["_id"])
             metrics.OPEN.set(len(self._open))
+            self._start_held()
+
+    def _start_held(self) -> None:
+        """Take the next suspect, when there is room for one."""
+        if self._held and len(self._suspects) < SUSPECTS and self.room():
+            thread_id = next(iter(self._held))
+            del self._held[thread_id]
+            self._keep(asyncio.create_task(self.start([thread_id]), name=f"held {thread_id}"))
 
     async def _carry(self, claimed: Claimed, events: RunEvents) -> None:
         """From the claim to the recorded end, or to the hand-over."""
         run = claimed.run
-        beginning = await begin(self._ports.saver, claimed, run["owner"] or "")
+        pace = self._ports.paces.get(run["graph_id"])
+        expect = pace.by if pace is not None else self._at_once
+        beginning = await begin(self._ports.saver, claimed, run["owner"] or "", expect)
         for entry in beginning.entries:
             events.publish(entry)
         if beginning.ended is not None:
@@ -168,6 +196,10 @@ class Worker:
     async def _execute(self, claimed: Claimed, beginning: Beginning, events: RunEvents) -> tuple[int, Outcome | None]:
         """Execute; the sequence number for the end, and the outcome (``None``: handed over)."""
         run = claimed.run
+        if (parked := await self._ports.poison.verdict(claimed, beginning)) is not None:
+            metrics.PARKED.inc()
+            log.error("run.parked", run_id=run["_id"], thread_id=run["thread_id"], crashes=run.get("crashes", 0))
+            return beginning.next_seq, parked
         served = self._ports.graphs.get(run["graph_id"])
         if served is None:
             known = ", ".join(sorted(self._ports.graphs))
@@ -176,8 +208,9 @@ class Worker:
                 RunStatus.ERROR, error_info(error), next=beginning.waiting_at, head=beginning.head
             )
         execution = Execution(
-            claimed, served, beginning, events.publish, self._settings.recursion_limit, self._ports.sdk
-        )
+            claimed, served, beginning, events.publish, self._settings.recursion_limit, self._ports.sdk,
+            self._ports.paces[run["graph_id"]],
+        )  # fmt: skip
         self._open[run["_id"]] = execution
         if self._draining:
             execution.drain()
@@ -201,9 +234,15 @@ class Worker:
         publish_start(self._ports.commands, run, reason, SOURCE, run_id=run_id, causation_id=f"{run['_id']}:start")
 
     def _settle(self, run: RunDocument) -> None:
-        task = asyncio.create_task(self._mark_settled(run), name=f"settle {run['_id']}")
+        self._keep(asyncio.create_task(self._mark_settled(run), name=f"settle {run['_id']}"))
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _at_once(self, _: Sequence[str]) -> datetime:
+        """By when a run of a graph that is not served here should have ended: it fails without executing anything."""
+        return datetime.now(UTC) + timedelta(seconds=self._settings.expected_floor_s)
 
     async def _mark_settled(self, run: RunDocument) -> None:
         update = UpdateOne({"_id": run["_id"], "epoch": run["epoch"], "owner": None}, {"$set": {"settled": True}})

@@ -43,9 +43,17 @@ def pack(payload: Any) -> Packed:
 
 
 def unpack(data: bytes) -> Any:
-    """The inverse of :func:`pack` on the inline bytes or the joined chunks."""
+    """The inverse of :func:`pack` on the inline bytes or the joined chunks.
+
+    Raises:
+        ValueError: these are not the bytes that :func:`pack` made.
+
+    """
     kind, body = data[:1], data[1:]
-    return json.loads(zstandard.decompress(body) if kind == ZSTD else body)
+    try:
+        return json.loads(zstandard.decompress(body) if kind == ZSTD else body)
+    except zstandard.ZstdError as error:
+        raise ValueError(f"damaged: {error}") from error
 
 
 _per_thread = threading.local()

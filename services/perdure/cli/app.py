@@ -29,7 +29,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
         local_stack.dev,
         local_stack.demo,
     ),
-    "Agents": (states.state, states.history, states.search, runs.resume, runs.cancel, signals.signal),
+    "Agents": (states.state, states.history, states.search, runs.resume, runs.retry, runs.cancel, signals.signal),
     "Other": (settings.settings, version),
 }
 GROUPS = {

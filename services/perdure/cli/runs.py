@@ -100,11 +100,28 @@ def resume(
     output = Output(as_json)
     with Gateway(url) as gateway:
         body = {
-            "assistant_id": graph or _assistant_of(gateway, thread),
+            "assistant_id": graph or _last_run(gateway, thread)["assistant_id"],
             "command": {"resume": {interrupt: answer} if interrupt else answer},
         }
         run = gateway.post("threads", thread, "runs", body=body)
         _report(gateway, output, run, wait=wait, timeout_s=timeout)
+
+
+def retry(
+    *,
+    thread: ThreadArgument,
+    run: Annotated[str | None, typer.Argument(help="The run; by default the thread's last.")] = None,
+    wait: Wait = False,
+    timeout: Timeout = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a run that failed or was parked, from its last checkpoint, once its cause is mended."""
+    output = Output(as_json)
+    with Gateway(url) as gateway:
+        failed = run or _last_run(gateway, thread)["run_id"]
+        again = gateway.post("threads", thread, "runs", failed, "retry")
+        _report(gateway, output, again, wait=wait, timeout_s=timeout)
 
 
 def cancel(thread: ThreadArgument, run: RunArgument, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
@@ -116,11 +133,11 @@ def cancel(thread: ThreadArgument, run: RunArgument, url: Url = DEFAULT_URL, as_
     output.result(found, f"cancel requested; run {run} is {found['status']}")
 
 
-def _assistant_of(gateway: Gateway, thread_id: str) -> str:
-    runs = gateway.get("threads", thread_id, "runs", limit=1)
+def _last_run(gateway: Gateway, thread_id: str) -> Mapping[str, Any]:
+    runs: list[Mapping[str, Any]] = gateway.get("threads", thread_id, "runs", limit=1)
     if not runs:
-        raise CommandError(f"thread {thread_id} has no run that could be resumed; start one with `perdure runs start`")
-    return str(runs[0]["assistant_id"])
+        raise CommandError(f"thread {thread_id} has no run; start one with `perdure runs start`")
+    return runs[0]
 
 
 def _report(gateway: Gateway, output: Output, run: Mapping[str, Any], *, wait: bool, timeout_s: float | None) -> None:

@@ -137,7 +137,13 @@ def thread_view(thread: Mapping[str, Any], *, busy: bool, state: Mapping[str, An
         "values": state["values"] if state else None,
         "interrupts": interrupts,
         "error": thread.get("error"),
+        "stuck": stuck_view(thread["stuck"]) if thread.get("stuck") else None,
     }
+
+
+def stuck_view(mark: Mapping[str, Any]) -> Document:
+    """Why a thread is stuck, as clients see it."""
+    return {name: mark.get(name) for name in ("code", "reason", "node", "since", "expected_by", "run_id", "noticed_at")}
 
 
 def graph_view(graph: Mapping[str, Any]) -> Document:

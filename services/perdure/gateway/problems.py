@@ -34,6 +34,8 @@ TITLES: dict[str, tuple[int, str]] = {
     "thread-busy": (409, "A run of this thread is active"),
     "schedule-busy": (409, "The schedule is being changed"),
     "run-ended": (409, "The run has ended"),
+    "run-not-failed": (409, "The run has not failed"),
+    "thread-moved-on": (409, "The thread has gone on since"),
     "dead-letter-decided": (409, "Somebody decided about the dead letter already"),
     "redrive-refused": (409, "The dead letter cannot be redriven"),
     "signal-conflict": (409, "The idempotency key was used for another signal"),

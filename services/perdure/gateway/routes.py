@@ -14,6 +14,7 @@ from perdure.gateway.handlers import (
     crons,
     deadletters,
     graphs,
+    retries,
     runs,
     schedules,
     search,
@@ -150,6 +151,11 @@ ROUTES: tuple[Route, ...] = (
         {200: "The values; with `__error__` or `__interrupt__` where it ended so.", 202: http.Run},
         parameters=(Parameter("timeout", {"type": "number", "minimum": 0}, "Seconds to wait at most."),),
         problems=("unknown-run",),
+    ),
+    Route(
+        "POST", "/threads/{thread_id}/runs/{run_id}/retry", retries.retry, "retryRun",
+        "Go on with a run that failed or was parked, from its last checkpoint", "Runs", {202: http.Run},
+        problems=("unknown-run", "run-not-failed", "thread-moved-on", "thread-busy", "damaged-state"),
     ),
     Route(
         "POST", "/threads/{thread_id}/runs/{run_id}/cancel", runs.cancel, "cancelRun", "Stop an active run", "Runs",

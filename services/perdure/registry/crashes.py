@@ -35,3 +35,17 @@ def crash_change(
         "$inc": {"crashes": 1},
         "$push": {"crash_log": {"$each": [record], "$slice": -LOG_LENGTH}},
     }
+
+
+def is_suspect(run: Mapping[str, Any]) -> bool:
+    """Whether a run has lost so many workers that it is executed alone among such runs."""
+    return int(run.get("crashes", 0)) >= SUSPECT_FROM
+
+
+def counted(run: Mapping[str, Any], head: str | None) -> int:
+    """How many workers a run lost since it last made progress.
+
+    When it has (``head`` is not where they were counted, ``crash_head``), all but the last count for nothing.
+    """
+    crashes = int(run.get("crashes", 0))
+    return min(crashes, 1) if run.get("crash_head", head or "") != (head or "") else crashes

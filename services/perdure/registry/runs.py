@@ -93,6 +93,31 @@ def run_document(
     return document
 
 
+def retry_key(run_id: str) -> str:
+    """The idempotency key of the run that takes the place of a failed one. Stored; never change it."""
+    return f"retry:{run_id}"
+
+
+def retry_document(failed: Mapping[str, Any], packed: Packed, moment: datetime) -> RunDocument:
+    """A new run in place of a failed one: the same request, from the thread's last checkpoint; registered once for each."""
+    document = run_document(
+        tenant=failed["tenant"],
+        thread_id=failed["thread_id"],
+        graph_id=failed["graph_id"],
+        graph_version=failed.get("graph_version"),
+        packed=packed,
+        metadata=failed.get("metadata") or {},
+        traceparent=failed.get("traceparent") or new_traceparent(),
+        moment=moment,
+        multitask_strategy=failed.get("multitask_strategy", "enqueue"),
+        idempotency_key=retry_key(failed["_id"]),
+    )
+    document["resumes"] = [*failed.get("resumes", ()), failed["_id"]]
+    if "wait_id" in failed:
+        document["wait_id"] = failed["wait_id"]
+    return document
+
+
 def start_record(
     run: Mapping[str, Any],
     reason: StartReason,

@@ -26,6 +26,7 @@ from perdure.scheduler.handlers import Lead, Loop, run_loops, sweeping
 from perdure.scheduler.leader import Leadership
 from perdure.scheduler.settings import SchedulerSettings
 from perdure.scheduler.shares import RENEW_S, Members, Shares
+from perdure.scheduler.stuck import StuckWatch
 from perdure.scheduler.sweeps import SOURCE, Sweeper
 from perdure.scheduler.timers import Timers
 from perdure.scheduler.unfinished import Unfinished
@@ -48,9 +49,11 @@ async def main(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
     runs = GroupCommit(db[RUNS], availability=availability)
     waits = Waits(db, runs, producer, availability, SOURCE)
     signals = Signals(db, waits, availability)
-    escalations = Escalations(db, Notes(db, producer, SOURCE))
+    notes = Notes(db, producer, SOURCE)
+    escalations = Escalations(db, notes)
     timers = Timers(db, waits, clock, Shares(members), escalations)
     firings = Firings(db, Schedules(db, runs, producer, availability, SOURCE), clock, Shares(members))
+    stuck = StuckWatch(db, notes, clock, settings)
     unfinished = Unfinished(db, producer, signals, clock)
     dead_letters = DeadLetters(db, settings)
     loops = (
@@ -61,6 +64,8 @@ async def main(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
         Loop("lead", settings.sweep_interval_s, lead.renew),
         Loop("signals", settings.sweep_interval_s, lead.only(unfinished.offer_signals)),
         Loop("validations", settings.sweep_interval_s, lead.only(unfinished.ask_validator)),
+        Loop("stuck", settings.stuck_interval_s, lead.only(stuck.turn)),
+        Loop("notes", 5.0, lead.only(stuck.publish_notes)),
         Loop("dead-letters", 5.0, partial(dead_letters.consume, stopping)),
         Loop("dead-letters-count", 15.0, dead_letters.count),
         Loop("sweeps", settings.sweep_interval_s, sweeping(Sweeper(db, producer, settings), lead)),

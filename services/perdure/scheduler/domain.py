@@ -45,11 +45,24 @@ def decide(
     status = run["status"]
     if status == "running":
         return Action.NOTHING if run.get("owner") in alive else Action.RECOVER
-    touched = run.get("swept_at") or run["updated_at"]
     if status == "pending":
-        due = run["thread_id"] not in busy_threads and now - touched >= publish_grace
+        due = run["thread_id"] not in busy_threads and _start_is_due(run, now, publish_grace)
         return Action.PUBLISH_START if due else Action.NOTHING
-    return Action.PUBLISH_EVENTS if now - touched >= settle_grace else Action.NOTHING
+    return Action.PUBLISH_EVENTS if now - _touched(run) >= settle_grace else Action.NOTHING
+
+
+def _touched(run: Mapping[str, Any]) -> datetime:
+    """When something was last done about a run."""
+    touched: datetime = run.get("swept_at") or run["updated_at"]
+    return touched
+
+
+def _start_is_due(run: Mapping[str, Any], now: datetime, grace: timedelta) -> bool:
+    """After a crash, as soon as the back-off is over; else, and again, after ``grace``."""
+    begins, swept = run.get("not_before"), run.get("swept_at")
+    if begins is not None and (swept is None or swept < begins):
+        return bool(begins <= now)
+    return now - _touched(run) >= grace
 
 
 def rank(key: str, instance: str, others: Iterable[str]) -> int:

@@ -20,5 +20,17 @@ class SchedulerSettings(ServiceSettings):
     """The workers' lease; after an outage of the database the leader waits so long before it declares a worker dead."""
     publish_grace_s: float = Field(default=30.0, ge=0)
     """A registered run whose command may be unpublished is published again after so long."""
+    crash_backoff_s: float = Field(default=2.0, ge=0)
+    """Before a run is started again after its second crash; doubled with each further one."""
+    stuck_interval_s: float = Field(default=5.0, gt=0)
+    """Between two looks at who is stuck; a run younger than that is not looked at."""
+    stuck_grace_s: float = Field(default=5.0, ge=0)
+    """How much later than expected something may come: clocks differ."""
+    stuck_wait_s: float = Field(default=60.0, gt=0)
+    """A wait that the clock should have ended so long ago is stuck."""
+    stuck_unclaimed_s: float = Field(default=60.0, gt=0)
+    """A run that is pending for so long while no living worker serves its graph is stuck."""
+    stuck_queued_s: float = Field(default=3600.0, gt=0)
+    """A run that is pending for so long although workers live is stuck."""
     settle_grace_s: float = Field(default=15.0, ge=0)
     """An ended run that nobody settled has its events published again after so long."""

@@ -15,6 +15,7 @@ from pymongo import UpdateOne
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.mongo import Database, server_time
 from perdure.chassis.telemetry import logger
+from perdure.registry.crashes import crash_change
 from perdure.registry.runs import start_record
 from perdure.scheduler.domain import Action, decide
 from perdure.scheduler.settings import SchedulerSettings
@@ -29,7 +30,7 @@ SOURCE = "perdure/scheduler"
 RUN_FIELDS = dict.fromkeys(
     (
         "tenant", "thread_id", "graph_id", "assistant_id", "graph_version", "metadata", "traceparent", "status", "owner",
-        "epoch", "updated_at", "swept_at", "first_seq", "ended_seq",
+        "epoch", "updated_at", "swept_at", "first_seq", "ended_seq", "crashes", "not_before",
     ),
     1,
 )  # fmt: skip
@@ -80,7 +81,7 @@ class Sweeper:
                 settle_grace=timedelta(seconds=self._settings.settle_grace_s),
             )
             due[action].append(run)
-        swept.recovered = await self._recover(due[Action.RECOVER])
+        swept.recovered = await self._recover(due[Action.RECOVER], now)
         swept.started = await self._publish_starts(self._first_of_thread(due[Action.PUBLISH_START]), now)
         for ended in due[Action.PUBLISH_EVENTS]:
             await self._publish_events(ended)
@@ -95,17 +96,23 @@ class Sweeper:
             log.warning("workers.dead", count=result.modified_count)
         return int(result.modified_count)
 
-    async def _recover(self, runs: Sequence[Mapping[str, Any]]) -> int:
-        """Give back runs whose owner is dead, then publish their starts."""
+    async def _recover(self, runs: Sequence[Mapping[str, Any]], now: datetime) -> int:
+        """Give back runs whose owner is dead and count the loss, then publish the starts of those that need not wait (ADR 10)."""
         if not runs:
             return 0
-        change = {"$set": {"status": "pending", "owner": None}, "$currentDate": {"updated_at": True}}
-        await self._db[RUNS].bulk_write(
-            [UpdateOne({"_id": r["_id"], "status": "running", "owner": r["owner"]}, change) for r in runs],
-            ordered=False,
-        )
+        at_once, changes = [], []
+        for run in runs:
+            crash = crash_change(run, now, self._settings.crash_backoff_s)
+            back = crash["$set"] | {"status": "pending", "owner": None, "updated_at": now}
+            if back["not_before"] <= now:
+                at_once.append(run)
+                back["swept_at"] = now
+            ours = {"_id": run["_id"], "status": "running", "owner": run["owner"]}
+            changes.append(UpdateOne(ours, {**crash, "$set": back}))
+        await self._db[RUNS].bulk_write(changes, ordered=False)
         for run in runs:
             log.warning("run.recovered", run_id=run["_id"], thread_id=run["thread_id"], owner=run["owner"])
+        for run in at_once:
             await self._start(run, StartReason.RECOVERED)
         return len(runs)
 

@@ -20,7 +20,7 @@ class WaitError(SdkError, ValueError):
 
 
 class OutsidePerdure(SdkError, RuntimeError):
-    """This needs Perdure's store and history: run the graph under agent-step."""
+    """What was called needs Perdure's store and history: run the graph under agent-step."""
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{what} works only in a node that agent-step executes")

@@ -70,7 +70,7 @@ async def list_runs(request: web.Request) -> web.Response:
 async def get(request: web.Request) -> web.Response:
     """``GET /threads/{thread_id}/runs/{run_id}``."""
     context = request.app[CONTEXT]
-    run = await _require_run(request)
+    run = await require_run(request)
     return json_response(domain.run_view(run, await context.store.kwargs(run)))
 
 
@@ -79,10 +79,10 @@ async def join(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     longest = context.settings.gateway_join_timeout_s
     timeout_s = query_float(request, "timeout", longest, high=longest)
-    run = await _require_run(request)
+    run = await require_run(request)
     if not RunStatus(run["status"]).active or await context.watch.wait(run["_id"], timeout_s):
-        return json_response(await _outcome(context, await _require_run(request)))
-    return json_response(domain.run_view(run, None), status=202, headers={**_locations(run), "Retry-After": "1"})
+        return json_response(await _outcome(context, await require_run(request)))
+    return json_response(domain.run_view(run, None), status=202, headers={**locations(run), "Retry-After": "1"})
 
 
 async def cancel(request: web.Request) -> web.Response:
@@ -94,13 +94,13 @@ async def cancel(request: web.Request) -> web.Response:
         raise not_supported("query:action", "action=rollback is not supported yet; use action=interrupt.")
     thread_id, run_id = request.match_info["thread_id"], request.match_info["run_id"]
     asked = await context.store.request_cancel(run_id, thread_id, tenant, now())
-    run = await _require_run(request)
+    run = await require_run(request)
     if not asked:
         raise RequestProblem("run-ended", f"Run {run_id!r} has ended ({run['status']}); there is nothing to cancel.")
     publish(context.producer, cancel_record(run, domain.traceparent_of(request.headers.get("traceparent"))))
     if wait and await context.watch.wait(run_id, context.settings.gateway_join_timeout_s):
-        return json_response(domain.run_view(await _require_run(request), None))
-    return json_response(domain.run_view(run, None), status=202, headers=_locations(run))
+        return json_response(domain.run_view(await require_run(request), None))
+    return json_response(domain.run_view(run, None), status=202, headers=locations(run))
 
 
 async def _start(request: web.Request, thread_id: str | None) -> web.Response:
@@ -156,7 +156,7 @@ async def _register(
         return await _replayed(context, earlier, run["idempotency_digest"])
     publish_start(context.producer, run, StartReason.REGISTERED, SOURCE)
     view = domain.run_view(run, None if packed.chunks else payload)
-    return json_response(view, status=202, headers=_locations(run))
+    return json_response(view, status=202, headers=locations(run))
 
 
 async def _thread_for(
@@ -187,10 +187,10 @@ async def _replayed(context: Context, run: dict[str, Any], digest: str | None) -
         raise RequestProblem(
             "idempotency-conflict",
             f"The Idempotency-Key was used for run {run['_id']!r} with another request. Use a new key for a new request.",
-            headers={"Location": _locations(run)["Location"]},
+            headers={"Location": locations(run)["Location"]},
         )
     view = domain.run_view(run, None if run.get("payload_chunks") else await context.store.kwargs(run))
-    return json_response(view, status=202, headers={**_locations(run), "Idempotent-Replayed": "true"})
+    return json_response(view, status=202, headers={**locations(run), "Idempotent-Replayed": "true"})
 
 
 def _require_supported(wanted: RunCreate) -> None:
@@ -216,7 +216,13 @@ def _require_supported(wanted: RunCreate) -> None:
         raise not_supported("/on_completion", 'on_completion "delete" is not supported yet; threads are kept.')
 
 
-async def _require_run(request: web.Request) -> dict[str, Any]:
+async def require_run(request: web.Request) -> dict[str, Any]:
+    """The run that the path names.
+
+    Raises:
+        RequestProblem: ``unknown-run``.
+
+    """
     thread_id, run_id = request.match_info["thread_id"], request.match_info["run_id"]
     found = await request.app[CONTEXT].store.run(run_id, thread_id, tenant_of(request))
     if found is None:
@@ -239,6 +245,7 @@ async def _outcome(context: Context, run: Mapping[str, Any]) -> Any:
     return shown
 
 
-def _locations(run: Mapping[str, Any]) -> dict[str, str]:
+def locations(run: Mapping[str, Any]) -> dict[str, str]:
+    """The headers that say where a run is."""
     path = f"/threads/{run['thread_id']}/runs/{run['_id']}"
     return {"Location": path, "Content-Location": path}

@@ -1,0 +1,62 @@
+"""``POST /threads/{thread_id}/runs/{run_id}/retry``: go on with a run that failed or was parked (ADR 10).
+
+A new run takes its place, with the same request, and goes on from the thread's last checkpoint. Each failed run is retried once,
+however often it is asked for; what failed again is retried by its own id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from perdure.chassis.payload import pack
+from perdure.gateway import domain
+from perdure.gateway.context import CONTEXT, json_response
+from perdure.gateway.handlers.runs import locations, require_run
+from perdure.gateway.handlers.threads import require_thread
+from perdure.gateway.problems import RequestProblem
+from perdure.gateway.publish import SOURCE
+from perdure.gateway.store import IdempotencyTaken
+from perdure.registry.runs import now, publish_start, retry_document, retry_key
+from perdure.schemas.commands import StartReason
+from perdure.schemas.documents import RunStatus
+
+FAILED = (RunStatus.ERROR, RunStatus.TIMEOUT, RunStatus.CANCELLED)
+
+
+async def retry(request: web.Request) -> web.Response:
+    """Register the run that takes the place of a failed one; the same run when that was done before."""
+    context = request.app[CONTEXT]
+    failed = await require_run(request)
+    earlier = await context.store.run_of_key(failed["tenant"], retry_key(failed["_id"]))
+    if earlier is not None:
+        return json_response(domain.run_view(earlier, None), 202, {**locations(earlier), "Idempotent-Replayed": "true"})
+    if failed["status"] not in FAILED:
+        raise RequestProblem(
+            "run-not-failed",
+            f"Run {failed['_id']!r} is {failed['status']}; only a run that failed, timed out, was cancelled or parked is retried.",
+        )
+    thread = await require_thread(request)
+    last = thread.get("ended_run_id")
+    if last != failed["_id"]:
+        raise RequestProblem(
+            "thread-moved-on",
+            f"Thread {thread['_id']!r} has gone on with run {last!r} since; start a new run to go on from where it is.",
+        )
+    if await context.store.is_busy(str(thread["_id"])):
+        raise RequestProblem("thread-busy", f"Thread {thread['_id']!r} has an active run. Wait for it or cancel it.")
+    try:
+        payload = await context.store.kwargs(failed)
+    except (ValueError, KeyError) as error:
+        raise RequestProblem(
+            "damaged-state", f"The request of run {failed['_id']!r} cannot be read ({error}); start a new run instead."
+        ) from error
+    packed = await asyncio.to_thread(pack, payload)
+    run = retry_document(failed, packed, now())
+    try:
+        await context.store.register(run, packed, None)
+    except IdempotencyTaken:
+        return await retry(request)
+    publish_start(context.producer, run, StartReason.RESUMED, SOURCE)
+    return json_response(domain.run_view(run, None if packed.chunks else payload), 202, locations(run))
