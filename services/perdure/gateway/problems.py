@@ -20,6 +20,7 @@ URN = "urn:perdure:problem:"
 
 TITLES: dict[str, tuple[int, str]] = {
     "malformed-json": (400, "The body is not JSON"),
+    "not-authorized": (401, "The caller is not known"),
     "unknown-route": (404, "There is nothing at this path"),
     "unknown-thread": (404, "There is no such thread"),
     "unknown-run": (404, "There is no such run"),

@@ -14,6 +14,7 @@ from perdure.gateway.handlers import (
     crons,
     deadletters,
     graphs,
+    inbound,
     retries,
     runs,
     schedules,
@@ -200,6 +201,13 @@ ROUTES: tuple[Route, ...] = (
             *BODY, "unknown-approval", "already-answered", "approval-expired", "approval-closed", "action-mismatch",
             "broken-question",
         ),
+    ),
+    Route(
+        "POST", "/inbound/email", inbound.email, "receiveMail",
+        "A raw mail (`message/rfc822`): a reply to a notice becomes a signal to its thread", "Waits",
+        {200: http.MailIgnored, 202: http.MailAccepted},
+        parameters=(Parameter("Authorization", TEXT, "`Bearer` and `PERDURE_INBOUND_SECRET`, where that is set.", "header"),),
+        problems=("not-authorized", "unsupported-media-type", "body-too-large"),
     ),
     Route(
         "GET", "/dead-letters", deadletters.list_letters, "listDeadLetters", "Dead letters, newest first",
