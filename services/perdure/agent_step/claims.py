@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -106,6 +106,11 @@ class Claims:
         """The oldest pending run of each thread: run id by thread id."""
         return {run["thread_id"]: run["_id"] for run in await self._oldest(thread_ids)}
 
+    async def with_thread(self, claimed: Claimed) -> Claimed:
+        """A claim whose thread was taken for new, with its thread as it was left."""
+        found = await self._find(THREADS, {"_id": claimed.run["thread_id"]})
+        return replace(claimed, thread=found[0] if found else None)
+
     async def release(self, run: RunDocument) -> None:
         """Give a run back: pending again, for whoever takes it next. Does nothing when it is not ours any more."""
         await self._give_back(run, {})
@@ -177,5 +182,5 @@ def _allowed(
 
 
 def _is_fresh(run: RunDocument) -> bool:
-    """Whether nothing can be stored for the run's thread yet."""
+    """Whether nothing should be stored for the run's thread yet; its first sequence number tells whether it is so."""
     return bool(run.get("new_thread")) and run["epoch"] == 1
