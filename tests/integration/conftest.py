@@ -105,9 +105,8 @@ async def open_waiting(uri: str, kafka_bootstrap: str, **more: Any) -> AsyncIter
     settings = GatewaySettings(
         mongodb_uri=uri,
         kafka_bootstrap_servers=kafka_bootstrap,
-        opensearch_url="http://127.0.0.1:9",
         gateway_store_timeout_s=2.0,
-        **more,
+        **{"opensearch_url": "http://127.0.0.1:9"} | more,
     )
     runner = web.AppRunner(make_app(settings), access_log=None)
     await runner.setup()
@@ -125,7 +124,7 @@ async def open_waiting(uri: str, kafka_bootstrap: str, **more: Any) -> AsyncIter
         client.close()
 
 
-@pytest.fixture(name="open_waiting")
+@pytest.fixture(name="open_waiting", scope="session")
 def _open_waiting() -> Any:
     """Like ``waiting``, on servers of the test's own: ``async with open_waiting(uri, kafka, **settings)``."""
     return open_waiting

@@ -7,7 +7,20 @@ from importlib.metadata import version as installed_version
 
 import typer
 
-from perdure.cli import approvals, dlq, index, local_stack, runs, schedules, settings, signals, states, threads, topics
+from perdure.cli import (
+    approvals,
+    dlq,
+    index,
+    local_stack,
+    runs,
+    schedules,
+    settings,
+    signals,
+    states,
+    stuck,
+    threads,
+    topics,
+)
 from perdure.cli.options import AsJson
 from perdure.cli.output import Output
 
@@ -29,7 +42,16 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
         local_stack.dev,
         local_stack.demo,
     ),
-    "Agents": (states.state, states.history, states.search, runs.resume, runs.retry, runs.cancel, signals.signal),
+    "Agents": (
+        states.state,
+        states.history,
+        states.search,
+        stuck.stuck,
+        runs.resume,
+        runs.retry,
+        runs.cancel,
+        signals.signal,
+    ),
     "Other": (settings.settings, version),
 }
 GROUPS = {

@@ -27,6 +27,7 @@ from perdure.gateway.schedules import Scheduling
 from perdure.gateway.settings import GatewaySettings
 from perdure.gateway.states import States
 from perdure.gateway.store import Store
+from perdure.gateway.stuck import Marks
 from perdure.gateway.watch import RunWatch
 from perdure.registry.answer_links import NOT_OFFERED, links_offered
 from perdure.registry.reply_addresses import ReplyAddresses
@@ -109,6 +110,7 @@ async def _open(settings: GatewaySettings) -> AsyncIterator[Context]:
         waits=waits,
         signals=Signals(database, waits, availability),
         inbox=Inbox(database, store),
+        marks=Marks(database, store),
         dead_letters=DeadLetters(database, store, producer),
         schedules=Scheduling(database, store, Schedules(database, store.run_commit, producer, availability, SOURCE)),
         links=links,

@@ -18,6 +18,7 @@ from perdure.gateway.schedules import Scheduling
 from perdure.gateway.settings import GatewaySettings
 from perdure.gateway.states import States
 from perdure.gateway.store import Store
+from perdure.gateway.stuck import Marks
 from perdure.gateway.watch import RunWatch
 from perdure.registry.answer_links import AnswerLinks
 from perdure.registry.reply_addresses import ReplyAddresses
@@ -41,6 +42,7 @@ class Context:
     waits: Waits
     signals: Signals
     inbox: Inbox
+    marks: Marks
     dead_letters: DeadLetters
     schedules: Scheduling
     links: AnswerLinks | None

@@ -21,10 +21,11 @@ from perdure.gateway.handlers import (
     search,
     signals,
     states,
+    stuck,
     system,
     threads,
 )
-from perdure.schemas import deadletter_http, http, schedule_http
+from perdure.schemas import deadletter_http, http, schedule_http, stuck_http
 
 Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -317,6 +318,20 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET", "/search", search.search, "search", "Full-text and structured search over past states", "Search",
         {200: "What was found."}, problems=("search-unavailable",),
+    ),
+    Route(
+        "GET", "/stuck", stuck.list_stuck, "listStuck", "Who is stuck now; with a time, who got stuck in it", "Search",
+        {200: stuck_http.StuckPage},
+        parameters=(
+            page_of(20, 200), Parameter("cursor", TEXT, "The `cursor` of the page before."),
+            Parameter("node", TEXT, "At this node. Several with commas."),
+            Parameter("graph", TEXT, "Of this graph. Several with commas."),
+            Parameter("thread_id", TEXT, "Only these threads."),
+            Parameter("code", TEXT, "`overdue`, `unclaimed`, `wait_overdue` or `poison`. Several with commas."),
+            Parameter("since", TEXT, "Got stuck at or after: ISO 8601, `now-2h`, `today`, `yesterday`. UTC."),
+            Parameter("until", TEXT, "Got stuck before; as `since`."),
+        ),
+        problems=("search-unavailable",),
     ),
     Route(
         "GET", "/graphs", graphs.list_graphs, "listGraphs", "The graphs that workers serve", "Graphs",
