@@ -2,7 +2,8 @@
 
 Contract: JSON Schema of every message and the AsyncAPI document under ``schemas/generated/``, the index templates under
 ``deploy/opensearch/``, the saved objects of Dashboards under ``deploy/dashboards/``. ``--check`` changes nothing: it shows what
-differs, checks the golden files, and exits with 1 if something is wrong. For people who work on Perdure; nothing reads the generated files at run time.
+differs, checks the golden files, and exits with 1 if something is wrong. For people who work on Perdure; nothing reads the
+generated files at run time.
 """
 
 from __future__ import annotations
