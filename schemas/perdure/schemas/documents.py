@@ -1,7 +1,8 @@
 """The documents of the store that more than one service reads: field names and meanings.
 
 Collections: ``threads``, ``runs``, ``workers``, ``leaders``, ``graphs``, ``payloads``, ``waits``, ``signals``, ``effects``,
-``dead_letters`` (ADR 11), ``reply_addresses`` (ADR 13) and ``notebook`` (ADR 3).
+``dead_letters`` (ADR 11), ``reply_addresses`` (ADR 13) and ``notebook`` (ADR 3). Those of notices are in
+``perdure.schemas.notices``.
 Contract: BSON documents as typed dictionaries. ``status`` values are those of the LangGraph Agent Server, and ``cancelled``.
 """
 
@@ -149,6 +150,10 @@ class RunDocument(TypedDict, total=False):
     """False until every event up to its end is acknowledged by Kafka (ADR 2)."""
     swept_at: datetime
     cancel_requested_at: datetime
+    webhook: str
+    """Where its end is told, and the ends of the runs that go on from it (ADR 12)."""
+    origin_run_id: str
+    """Of a run that wakes its thread: the run that somebody started, and that goes on in this one."""
     wait_id: str
     """Of a run that wakes its thread: the wait that it ends."""
     resumes: list[str]
@@ -201,6 +206,8 @@ class WaitDocument(TypedDict, total=False):
     traceparent: str | None
     nodes: list[str]
     """Where the thread stands."""
+    origin_run_id: str
+    """The run that somebody started and that stands here, however often it was woken before."""
     kind: str
     status: str
     opened_at: datetime

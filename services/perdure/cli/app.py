@@ -9,6 +9,7 @@ import typer
 
 from perdure.cli import (
     approvals,
+    deliveries,
     dlq,
     index,
     local_stack,
@@ -18,6 +19,7 @@ from perdure.cli import (
     signals,
     states,
     stuck,
+    subscriptions,
     threads,
     topics,
 )
@@ -55,8 +57,14 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Other": (settings.settings, version),
 }
 GROUPS = {
-    "Agents": {"threads": threads.app, "runs": runs.app, "schedules": schedules.app, "approvals": approvals.app},
-    "Operation": {"topics": topics.app, "index": index.app, "dlq": dlq.app},
+    "Agents": {
+        "threads": threads.app,
+        "runs": runs.app,
+        "schedules": schedules.app,
+        "approvals": approvals.app,
+        "subscriptions": subscriptions.app,
+    },
+    "Operation": {"topics": topics.app, "index": index.app, "dlq": dlq.app, "deliveries": deliveries.app},
 }
 
 

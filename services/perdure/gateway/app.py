@@ -19,6 +19,7 @@ from perdure.gateway.deadletters import DeadLetters
 from perdure.gateway.handlers.system import installed_version
 from perdure.gateway.inbox import Inbox
 from perdure.gateway.middleware import problems
+from perdure.gateway.notices import Notices
 from perdure.gateway.openapi import SPECIFICATION, describe
 from perdure.gateway.publish import SOURCE
 from perdure.gateway.registry import Registry
@@ -112,6 +113,7 @@ async def _open(settings: GatewaySettings) -> AsyncIterator[Context]:
         inbox=Inbox(database, store),
         marks=Marks(database, store),
         dead_letters=DeadLetters(database, store, producer),
+        notices=Notices(database, store),
         schedules=Scheduling(database, store, Schedules(database, store.run_commit, producer, availability, SOURCE)),
         links=links,
         replies=ReplyAddresses(database, availability),

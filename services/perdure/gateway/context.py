@@ -13,6 +13,7 @@ from perdure.chassis.opensearch import OpenSearch
 from perdure.gateway.conditions import Conditions
 from perdure.gateway.deadletters import DeadLetters
 from perdure.gateway.inbox import Inbox
+from perdure.gateway.notices import Notices
 from perdure.gateway.registry import Registry
 from perdure.gateway.schedules import Scheduling
 from perdure.gateway.settings import GatewaySettings
@@ -44,6 +45,7 @@ class Context:
     inbox: Inbox
     marks: Marks
     dead_letters: DeadLetters
+    notices: Notices
     schedules: Scheduling
     links: AnswerLinks | None
     """``None``: not offered."""

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-
-from aiohttp import web
-from pydantic import BaseModel
-
 from perdure.gateway.handlers import (
     answers,
     approvals,
@@ -25,49 +19,10 @@ from perdure.gateway.handlers import (
     system,
     threads,
 )
+from perdure.gateway.notice_routes import NOTICES
+from perdure.gateway.route import BODY, CURSOR, FLAG, TEXT, Handle, Parameter, Route, page_of
 from perdure.schemas import deadletter_http, http, schedule_http, stuck_http
 
-Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """A query parameter or a request header."""
-
-    name: str
-    schema: Mapping[str, object]
-    description: str = ""
-    where: str = "query"
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One operation.
-
-    Attributes:
-        answers: By status, the model of the body (``list[...]`` as a one-element tuple), or a sentence where there is none.
-        problems: Names from ``perdure.gateway.problems.TITLES`` that this operation may answer, besides those of all.
-
-    """
-
-    method: str
-    path: str
-    handle: Handle
-    name: str
-    summary: str
-    tag: str
-    answers: dict[int, type[BaseModel] | tuple[type[BaseModel]] | str]
-    body: type[BaseModel] | None = None
-    parameters: tuple[Parameter, ...] = ()
-    problems: tuple[str, ...] = field(default=())
-
-
-def page_of(default: int, highest: int) -> Parameter:
-    """How many entries of a list."""
-    return Parameter("limit", {"type": "integer", "minimum": 1, "maximum": highest, "default": default})
-
-
-TEXT, FLAG = {"type": "string"}, {"type": "boolean"}
 LIMIT = Parameter("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 10})
 OFFSET = Parameter("offset", {"type": "integer", "minimum": 0, "default": 0})
 NAMESPACE = Parameter("checkpoint_ns", TEXT, "The namespace of a subgraph; the root's is empty.")
@@ -85,7 +40,6 @@ TRACE = Parameter("traceparent", TEXT, "W3C trace context; made when absent.", "
 STATUS = Parameter(
     "status", {"enum": ["pending", "running", "interrupted", "success", "error", "timeout", "cancelled"]}
 )
-BODY = ("malformed-json", "body-too-large", "unsupported-media-type")
 AFTER = Parameter("after", TEXT, "The `cursor` of the page before.")
 START = (*BODY, "unknown-graph", "idempotency-conflict", "not-supported", "not-ready")
 
@@ -214,7 +168,7 @@ ROUTES: tuple[Route, ...] = (
         "GET", "/dead-letters", deadletters.list_letters, "listDeadLetters", "Dead letters, newest first",
         "Dead letters", {200: deadletter_http.DeadLetterPage},
         parameters=(
-            page_of(50, 1000), Parameter("cursor", TEXT, "The `cursor` of the page before."),
+            page_of(50, 1000), CURSOR,
             Parameter("state", {"enum": ["open", "redriven", "dropped"]}),
             *(Parameter(name, TEXT) for name in ("topic", "reason", "type", "thread_id")),
         ),
@@ -239,6 +193,7 @@ ROUTES: tuple[Route, ...] = (
         "Dead letters", {200: deadletter_http.DeadLetter}, deadletter_http.Decision,
         problems=(*BODY, "unknown-dead-letter", "dead-letter-decided"),
     ),
+    *NOTICES,
     Route(
         "POST", "/schedules", schedules.create, "createSchedule", "Start runs by the clock", "Schedules",
         {201: schedule_http.Schedule}, schedule_http.ScheduleCreate,

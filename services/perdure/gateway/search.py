@@ -35,7 +35,13 @@ TERMS: Final = {
 }
 PARAMETERS: Final = ("q", "node", *TERMS, "since", "until", "expected_before", "scope", "limit", "cursor")
 METADATA: Final = "metadata."
-TEXT_FIELDS: Final = {"text": "text", "error.message": "error", "wait.text": "wait", "stuck.reason": "stuck"}
+TEXT_FIELDS: Final = {
+    "text": "text",
+    "error.message": "error",
+    "wait.text": "wait",
+    "stuck.reason": "stuck",
+    "notice.text": "notice",
+}
 ITEM_FIELDS: Final = (
     "thread_id",
     "run_id",
@@ -55,6 +61,7 @@ ITEM_FIELDS: Final = (
     "error",
     "wait",
     "stuck",
+    "notice",
     "metadata",
 )
 DEFAULT_LIMIT: Final = 20
