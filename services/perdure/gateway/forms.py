@@ -151,9 +151,10 @@ def read(form: Field, typed: Mapping[str, str]) -> tuple[Any, dict[str, list[str
 
     def value_of(field: Field) -> Any:
         if field.kind is Kind.GROUP:
+            if not field.required and not _any_typed(field, typed):
+                return _ABSENT
             values = {one.key: value_of(one) for one in field.fields}
-            found = {key: value for key, value in values.items() if value is not _ABSENT}
-            return found if found or field.required or _any_typed(field, typed) else _ABSENT
+            return {key: value for key, value in values.items() if value is not _ABSENT}
         try:
             return _value(field, typed.get(field.name, ""))
         except NotTyped as error:
@@ -251,6 +252,8 @@ def _plain(schema: Any, root: Mapping[str, Any]) -> tuple[Mapping[str, Any], boo
 def _referred(reference: str, root: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a reference within the schema leads to; nothing for any other."""
     here: Any = root
+    if reference == "#":
+        return root
     if not reference.startswith("#/"):
         return {}
     for part in reference[2:].split("/"):
