@@ -6,6 +6,7 @@ Each test has a system of its own; no other may run meanwhile, for consumer grou
 from __future__ import annotations
 
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,23 @@ def test_two_workers_that_both_believe_they_own_the_runs(start_system: Any, tmp_
     executed = Counter(file.read_text().splitlines())
     assert len(executed) == 60 * 30
     assert frozen.running, "the worker that lost its lease must live on with a new one"
+
+
+def test_the_run_that_made_a_thread_is_not_its_first(start_system: Any) -> None:
+    """Another gateway, whose clock is behind, took a second run of the thread, which therefore is the older one."""
+    system = start_system(names=("gateway", "agent_step", "scheduler"))
+    worker = system.services["agent_step"]
+    worker.terminate()
+    made = system.start("chain", {"n": 2})
+    other = system.start("chain", {"n": 4}, made["thread_id"])
+    found = system.db.runs.find_one({"_id": made["run_id"]})
+    system.db.runs.update_one({"_id": other["run_id"]}, {"$set": {"created_at": found["created_at"] - timedelta(1)}})
+    worker.start()
+    ended = system.until_ended(made, other)
+    assert Counter(run["status"] for run in ended) == {"success": 2}
+    assert ended[1]["ended_seq"] < ended[0]["ended_seq"]
+    assert system.values(made["thread_id"])["log"] == ["1 odd", "2 even", "3 odd", "4 even"]
+    system.assert_linear([made["thread_id"]])
 
 
 def test_a_thread_waits_at_a_node_that_a_new_version_does_not_have(start_system: Any) -> None:

@@ -132,3 +132,27 @@ def test_a_run_that_nobody_takes_is_stuck_until_somebody_does(system: Any) -> No
     assert ended["status"] == "success"
     system.until(lambda: stuck_of(system, run["thread_id"]) is None)
     assert_told(system, run["thread_id"], "unclaimed")
+
+
+def test_a_run_that_failed_after_its_wait_is_retried_with_what_woke_it(system: Any, tmp_path: Path) -> None:
+    stone = tmp_path / "stone"
+    stone.touch()
+    run = system.start("stumbling", {"file": str(stone)})
+    system.until_ended(run)
+    path = f"/threads/{run['thread_id']}/signals/reply"
+    system.http.post(path, json={"payload": "only once"}).raise_for_status()
+
+    def retried(failed: Any) -> Any:
+        system.until(lambda: system.db.threads.find_one({"_id": run["thread_id"], "ended_run_id": failed["_id"]}))
+        answer = system.http.post(f"/threads/{run['thread_id']}/runs/{failed['_id']}/retry")
+        assert answer.status_code == 202, answer.text
+        return system.until_ended(answer.json())[0]
+
+    first = system.until(lambda: system.db.runs.find_one({"thread_id": run["thread_id"], "status": "error"}))
+    second = retried(first)
+    stone.unlink()
+    third = retried(second)
+    assert (second["status"], third["status"], third["resumes"]) == ("error", "success", [first["_id"], second["_id"]])
+    assert system.values(run["thread_id"])["log"] == [["received", "only once"]]
+    assert system.db.signals.count_documents({"thread_id": run["thread_id"]}) == 1
+    system.assert_linear([run["thread_id"]])

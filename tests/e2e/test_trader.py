@@ -183,9 +183,6 @@ def test_a_fresh_price_is_bought_once_under_kill_9(world: Any) -> None:
     system.assert_linear([run["thread_id"]])
 
 
-@pytest.mark.xfail(
-    strict=False, reason="a run whose thread shows its end, and whose own document does not, loses that end"
-)
 def test_forty_traders_while_their_worker_is_killed_again_and_again(world: Any) -> None:
     system, market = world
     market.behaves(delay_s=0.3)

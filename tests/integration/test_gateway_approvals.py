@@ -57,6 +57,8 @@ def start_of(kafka_bootstrap: str, run_id: str) -> StartRun | None:
             record = consumer.poll(0.2)
             if record is None or record.error():
                 continue
+            if dict(record.headers() or ()).get("ce_correlationid") != run_id.encode():
+                continue  # another test's, perhaps broken on purpose
             message = decode(record.headers(), record.value(), COMMANDS).message  # type: ignore[arg-type]
             if isinstance(message, StartRun) and message.run_id == run_id:
                 return message

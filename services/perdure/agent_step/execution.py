@@ -98,7 +98,7 @@ class Execution:
             run_id=run["_id"],
             epoch=run["epoch"],
             next_seq=beginning.next_seq,
-            new_thread=bool(run.get("new_thread")) and run["epoch"] == 1,
+            new_thread=bool(run.get("new_thread")) and run["epoch"] == 1 and beginning.head is None,
             head=beginning.head,
             describe=self._describe,
             on_durable=self._on_durable,

@@ -175,6 +175,9 @@ class Worker:
         pace = self._ports.paces.get(run["graph_id"])
         expect = pace.by if pace is not None else self._at_once
         beginning = await begin(self._ports.saver, claimed, run["owner"] or "", expect)
+        if claimed.thread is None and beginning.head is not None:
+            # The run that made the thread is not its first: another one, from a gateway whose clock is behind, was older.
+            claimed = await self._ports.claims.with_thread(claimed)
         for entry in beginning.entries:
             events.publish(entry)
         if beginning.ended is not None:

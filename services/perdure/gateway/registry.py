@@ -1,7 +1,8 @@
 """The graphs that workers have registered, cached.
 
-Contract: :meth:`Registry.resolve` answers from memory; an id that is not known reads the collection again first, at most every
-``MISS_INTERVAL_S`` seconds, together with others that wait. A background task reads it every ``refresh_s`` seconds.
+Contract: :meth:`Registry.resolve` answers from memory; for an id that is not known the collection is read again first, by a reading
+that begins after the request came: what was registered before it is found. Those who wait share a reading, and there is at most one
+every ``MISS_INTERVAL_S`` seconds. A background task reads it every ``refresh_s`` seconds.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Registry:
         """
         found = self._by_name.get(assistant_id)
         if found is None:
-            await self.refresh()
+            await self._read_since(_now())
             found = self._by_name.get(assistant_id)
         if found is not None:
             return found
@@ -64,12 +65,7 @@ class Registry:
 
     async def refresh(self) -> None:
         """Read the collection, unless it was read a moment ago."""
-        if asyncio.get_running_loop().time() - self._read_at < MISS_INTERVAL_S:
-            return
-        if self._reading is None:
-            self._reading = asyncio.create_task(self._read(), name="registry-read")
-            self._reading.add_done_callback(self._finished)
-        await asyncio.shield(self._reading)
+        await self._read_since(_now() - MISS_INTERVAL_S)
 
     async def keep_fresh(self) -> None:
         """Refresh until cancelled."""
@@ -80,15 +76,29 @@ class Registry:
                 log.debug("gateway.registry_not_read", reason=str(problem))
             await asyncio.sleep(self._refresh_s)
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._reading = None
-        if not task.cancelled():
-            task.exception()  # those who wait have it
+    async def _read_since(self, moment: float) -> None:
+        """Return when the collection has been read by a reading that began at ``moment`` or later."""
+        while self._read_at < moment:
+            if self._reading is None or self._reading.done():
+                self._reading = asyncio.create_task(self._read(), name="registry-read")
+                self._reading.add_done_callback(_forgiven)
+            await asyncio.shield(self._reading)
 
     async def _read(self) -> None:
+        await asyncio.sleep(max(0.0, self._read_at + MISS_INTERVAL_S - _now()))
+        began = _now()
         graphs = sorted(await self._fetch(), key=lambda graph: graph["_id"])
         self._graphs = graphs
         self._by_name = {graph["_id"]: graph for graph in graphs} | {
             assistant_id_of(graph["_id"]): graph for graph in graphs
         }
-        self._read_at = asyncio.get_running_loop().time()
+        self._read_at = began
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _forgiven(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()  # those who wait have it

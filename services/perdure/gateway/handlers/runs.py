@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 
@@ -29,7 +29,7 @@ from perdure.gateway.requests import (
     run_key,
 )
 from perdure.gateway.store import IdempotencyTaken
-from perdure.registry.runs import new_id, now, publish_start, run_document
+from perdure.registry.runs import assistant_id_of, new_id, now, publish_start, run_document
 from perdure.registry.threads import thread_document
 from perdure.schemas.commands import StartReason
 from perdure.schemas.documents import RunDocument, RunStatus, ThreadDocument
@@ -111,7 +111,8 @@ async def _start(request: web.Request, thread_id: str | None) -> web.Response:
     key = run_key(request)
     digest = domain.request_digest(request.path, body) if key is not None else None
     graph = await context.registry.resolve(wanted.assistant_id)
-    thread, new_thread = await _thread_for(context, thread_id, tenant, wanted)
+    new_thread = thread_id is None  # an id that a client chose may have been given another run already
+    thread = await _thread_for(context, thread_id, tenant, wanted, graph["_id"])
     if thread_id is not None and wanted.multitask_strategy == "reject" and await context.store.is_busy(thread_id):
         if key is not None and (earlier := await context.store.run_of_key(tenant, key)) is not None:
             return await _replayed(context, earlier, digest)
@@ -146,7 +147,6 @@ async def _register(
     context: Context, run: RunDocument, packed: Packed, thread: ThreadDocument | None, payload: Mapping[str, Any]
 ) -> web.Response:
     if thread is not None:
-        thread["graph_id"], thread["assistant_id"] = run["graph_id"], run["assistant_id"]
         thread["last_run_id"] = run["_id"]
     try:
         await context.store.register(run, packed, thread)
@@ -161,26 +161,31 @@ async def _register(
 
 
 async def _thread_for(
-    context: Context, thread_id: str | None, tenant: str, wanted: RunCreate
-) -> tuple[ThreadDocument, bool]:
-    """The thread of a new run, and whether it is yet to be written, together with the run."""
+    context: Context, thread_id: str | None, tenant: str, wanted: RunCreate, graph_id: str
+) -> ThreadDocument:
+    """The thread of a new run; without an id one that is yet to be written, together with the run."""
     if thread_id is None:
-        return thread_document(new_id(), tenant, wanted.metadata, now()), True
+        return _made(new_id(), tenant, wanted, graph_id)
     found: Any = await context.store.thread(thread_id, tenant)
     if found is not None:
-        return found, False
+        return cast("ThreadDocument", found)
     if wanted.if_not_exists != "create":
         raise unknown_thread(thread_id)
     if not domain.is_thread_id(thread_id):
         raise invalid("path:thread_id", "must be 1 to 128 of A-Z a-z 0-9 . _ : -")
-    made = thread_document(thread_id, tenant, wanted.metadata, now())
-    # Written before the run: another request may make the same thread, and only one of us may say that it is new.
-    if not await context.store.create_thread(made):
-        found = await context.store.thread(thread_id, tenant)
-        if found is None:
-            raise RequestProblem("thread-exists", f"Thread id {thread_id!r} is taken; choose another.")
-        return found, False
-    return made, False
+    made = _made(thread_id, tenant, wanted, graph_id)
+    if await context.store.create_thread(made):
+        return made
+    found = await context.store.thread(thread_id, tenant)  # another request made it meanwhile
+    if found is None:
+        raise RequestProblem("thread-exists", f"Thread id {thread_id!r} is taken; choose another.")
+    return cast("ThreadDocument", found)
+
+
+def _made(thread_id: str, tenant: str, wanted: RunCreate, graph_id: str) -> ThreadDocument:
+    thread = thread_document(thread_id, tenant, wanted.metadata, now())
+    thread["graph_id"], thread["assistant_id"] = graph_id, assistant_id_of(graph_id)
+    return thread
 
 
 async def _replayed(context: Context, run: dict[str, Any], digest: str | None) -> web.Response:
