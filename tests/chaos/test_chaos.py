@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.chaos.run import ChaosRun, Options
 
+from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.local.errors import LocalError
 from perdure.local.settings import LocalSettings
 from perdure.local.stack import Stack
+from perdure.schemas import topics
 
 SEED, MINUTES = 1, 2.0
 
@@ -40,7 +44,11 @@ def test_three_brokers_outlive_one() -> None:
     with_cluster = Stack(LocalSettings().model_copy(update=local), ephemeral=True, brokers=3)
     try:
         with_cluster.start(("kafka",))
-        assert with_cluster.environment()["PERDURE_KAFKA_BOOTSTRAP_SERVERS"].count(",") == 2
+        bootstrap = with_cluster.environment()["PERDURE_KAFKA_BOOTSTRAP_SERVERS"]
+        assert bootstrap.count(",") == 2
+        for attempt in range(4):  # the brokers learn of new topics one after the other
+            made = [replace(topic, name=f"{topic.name}.{attempt}") for topic in topics.ALL]
+            asyncio.run(TopicAdmin(bootstrap).apply(made))
         with_cluster.stop_server("kafka-2", kill=True)
         assert {one.name: one.state for one in with_cluster.status()}["kafka-2"] == "ended"
         with_cluster.start_server("kafka-2")

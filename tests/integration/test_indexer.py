@@ -191,11 +191,29 @@ async def test_replay_changes_nothing_also_after_a_rollover(bench: Bench) -> Non
     assert newest[0]["error"] == {"type": "TimeoutError", "message": "no answer", "node": "Login"}
 
 
+async def test_a_thread_in_a_hurry_is_written_once_a_second(bench: Bench) -> None:
+    """Its states are all there; its newest state is written when a second is over, also when nothing comes any more."""
+
+    async def writes() -> int:
+        answer = await bench.opensearch.request("GET", f"/{THREADS}/_stats/indexing")
+        return int(answer["_all"]["primaries"]["indexing"]["index_total"])
+
+    before = await writes()
+    for seq in range(1, 31):
+        await bench.publish(saved("hurry", seq, "hurry"))
+        await asyncio.sleep(0.05)
+    await bench.until_lag_is(0)
+    assert len(await bench.found(STATES, tenant="hurry")) == 30
+    assert [d["seq"] for d in await bench.found(THREADS, tenant="hurry")] == [30]
+    assert 1 <= await writes() - before <= 10
+
+
 async def test_an_older_event_does_not_replace_the_newest_state(bench: Bench) -> None:
     await bench.publish(saved("order", 5, "order"))
     await bench.until(1, tenant="order")
     await bench.publish(saved("order", 4, "order"))
     await bench.until(2, tenant="order")
+    await bench.until_lag_is(0)
     assert [d["seq"] for d in await bench.found(THREADS, tenant="order")] == [5]
 
 
@@ -355,6 +373,7 @@ async def test_rebuild_equals_and_misses_nothing(bench: Bench) -> None:
     for n in range(30):
         await store(n)
     before = await bench.until(30 * 4, tenant="rebuild")
+    await bench.until_lag_is(0)
     threads = await bench.found(THREADS, tenant="rebuild")
     await bench.publish(saved("orphan", 1, "rebuild-orphan"))  # in no store: a rebuild does not keep it
     await bench.until(1, tenant="rebuild-orphan")
@@ -380,6 +399,7 @@ async def test_rebuild_equals_and_misses_nothing(bench: Bench) -> None:
     after = await bench.until(total * 4, tenant="rebuild")
     assert len(after) == total * 4
     assert [d for d in after if int(d["thread_id"].split("-")[1]) < 30] == before
+    await bench.until_lag_is(0)
     newest = await bench.found(THREADS, tenant="rebuild")
     assert [d for d in newest if int(d["thread_id"].split("-")[1]) < 30] == threads
     assert len(newest) == total

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from perdure.agent_step.claims import _allowed
+from perdure.agent_step.claims import CLOCKS, _allowed
 from perdure.registry.crashes import BACKOFF_CAP_S, LOG_LENGTH, backoff, counted, crash_change, is_suspect
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -48,7 +48,8 @@ def test_suspects() -> None:
 
 def test_one_suspect_at_a_time_and_nobody_before_the_back_off_is_over() -> None:
     plain = {"_id": "plain", "thread_id": "t0"}
-    early = {"_id": "early", "thread_id": "t1", "crashes": 1, "not_before": NOW + timedelta(seconds=1)}
+    early = {"_id": "early", "thread_id": "t1", "crashes": 1, "not_before": NOW + CLOCKS * 2}
     suspects = [{"_id": f"s{n}", "thread_id": f"ts{n}", "crashes": 2, "not_before": NOW} for n in range(3)]
     assert _allowed([early, *suspects, plain], 1, NOW) == ([suspects[0], plain], ["ts1", "ts2"])
+    assert _allowed([early], 1, NOW + CLOCKS) == ([early], []), "its start would come again only after the grace period"
     assert _allowed([*suspects, plain], 0, NOW) == ([plain], ["ts0", "ts1", "ts2"])

@@ -1,8 +1,9 @@
 """Claims: how a worker becomes the owner of runs, and how it gives them back (ADR 1).
 
-Contract: a claim is a compare-and-set from ``pending`` to ``running`` that raises the epoch; a unique partial index lets one run of
-a thread be running. Of several pending runs of a thread the oldest is claimed, whichever the command named. A run that crashed its
-workers is claimed when its back-off is over and there is room for suspects (ADR 10).
+Contract: a claim is a compare-and-set from ``pending`` to ``running`` that raises the epoch, one update for a whole batch of
+commands; a unique partial index lets one run of a thread be running. Of several pending runs of a thread the oldest is claimed,
+whichever the command named. A run that crashed its workers is claimed when its back-off is over and there is room for suspects
+(ADR 10).
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import uuid_utils
 from pymongo import UpdateOne
+from pymongo.errors import DuplicateKeyError
 
 from perdure.chassis import payload
 from perdure.chassis.group_commit import DuplicateKey, GroupCommit
@@ -26,7 +28,9 @@ from perdure.schemas.documents import PAYLOADS, RUNS, THREADS, RunDocument, RunS
 
 log = logger(__name__)
 
-PENDING_FIELDS = dict.fromkeys(("thread_id", "created_at", "epoch", "crashes", "not_before"), 1)
+CLOCKS = timedelta(seconds=1)
+"""A back-off ends by the database's clock, by which its start is published; ours may be behind so much."""
+PENDING_FIELDS = dict.fromkeys(("thread_id", "created_at", "status", "crashes", "not_before"), 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,30 +84,28 @@ class Claims:
             "started_at": now,
             "updated_at": now,
         }
-        outcomes = await asyncio.gather(
-            *(
-                self._runs.write(
-                    updates=[
-                        UpdateOne(
-                            {"_id": run["_id"], "status": "pending", "epoch": run["epoch"]},
-                            {"$set": owned, "$inc": {"epoch": 1}},
-                        )
-                    ]
-                )
-                for run in due
-            ),
-            return_exceptions=True,
-        )
-        for outcome in outcomes:
-            if outcome is not None and not isinstance(outcome, DuplicateKey):  # the thread has a running run already
-                raise outcome
-        runs = await self._find(RUNS, {"_id": {"$in": [run["_id"] for run in due]}, "claim": token})
+        run_ids = [run["_id"] for run in due]
+        await self._take(run_ids, owned)
+        runs = await self._find(RUNS, {"_id": {"$in": run_ids}, "claim": token})
         known = [run["thread_id"] for run in runs if not _is_fresh(run)]
         threads = {t["_id"]: t for t in await self._find(THREADS, {"_id": {"$in": known}})} if known else {}
         return Claim([await self._claimed(run, threads.get(run["thread_id"])) for run in runs], held)
 
+    async def _take(self, run_ids: Sequence[str], owned: Mapping[str, Any]) -> None:
+        """Take what is pending: in one update, or one by one when a thread turns out to have a running run."""
+        change = {"$set": owned, "$inc": {"epoch": 1}}
+        all_of_them = {"_id": {"$in": run_ids}, "status": "pending"}
+        try:
+            await outlast(lambda: self._db[RUNS].update_many(all_of_them, change), self._availability)
+        except DuplicateKeyError:
+            each = [UpdateOne({"_id": run_id, "status": "pending"}, change) for run_id in run_ids]
+            outcomes = await asyncio.gather(*(self._runs.write(updates=[one]) for one in each), return_exceptions=True)
+            for outcome in outcomes:
+                if outcome is not None and not isinstance(outcome, DuplicateKey):
+                    raise outcome from None
+
     async def oldest_pending(self, thread_ids: Sequence[str]) -> dict[str, str]:
-        """The oldest pending run of each thread: run id by thread id."""
+        """The oldest pending run of each thread that has no running one: run id by thread id."""
         return {run["thread_id"]: run["_id"] for run in await self._oldest(thread_ids)}
 
     async def with_thread(self, claimed: Claimed) -> Claimed:
@@ -132,13 +134,16 @@ class Claims:
         await self._runs.write(updates=[UpdateOne(ours, {**more, "$set": change | more.get("$set", {})})])
 
     async def _oldest(self, thread_ids: Collection[str]) -> list[Mapping[str, Any]]:
-        query = {"thread_id": {"$in": list(thread_ids)}, "status": "pending"}
+        """The oldest pending run of each thread that has no running one."""
+        query = {"thread_id": {"$in": list(thread_ids)}, "status": {"$in": ["pending", "running"]}}
+        found = await self._find(RUNS, query, PENDING_FIELDS)
+        busy = {run["thread_id"] for run in found if run["status"] == "running"}
         oldest: dict[str, Mapping[str, Any]] = {}
-        for run in await self._find(RUNS, query, PENDING_FIELDS):
+        for run in found:
             best = oldest.get(run["thread_id"])
             if best is None or (run["created_at"], run["_id"]) < (best["created_at"], best["_id"]):
                 oldest[run["thread_id"]] = run
-        return list(oldest.values())
+        return [run for thread, run in oldest.items() if thread not in busy]
 
     async def _claimed(self, run: RunDocument, thread: ThreadDocument | None) -> Claimed:
         try:
@@ -169,7 +174,7 @@ def _allowed(
     due: list[Mapping[str, Any]] = []
     held: list[str] = []
     for run in oldest:
-        if run.get("not_before", now) > now:
+        if run.get("not_before", now) > now + CLOCKS:
             continue  # the scheduler publishes its start when the back-off is over
         if not is_suspect(run):
             due.append(run)

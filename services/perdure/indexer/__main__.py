@@ -46,7 +46,7 @@ async def main(settings: IndexerSettings, stopping: asyncio.Event) -> None:
             return
         indexing = Indexing(writer, dead_letters, redaction, settings)
         app = make_app(settings)
-        stream = EventStream(app, settings, indexing.handle)
+        stream = EventStream(app, settings, indexing.handle, indexing.settle)
         await consume(app, stream, settings, stopping)
     finally:
         await dead_letters.close()

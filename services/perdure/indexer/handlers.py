@@ -1,7 +1,8 @@
-"""A batch of records: decode, redact, write; what cannot be indexed goes to the dead-letter topic.
+"""Batches of records: decode, redact, write; what cannot be indexed goes to the dead-letter topic.
 
-Contract: :meth:`Indexing.handle` returns when every record of the batch is in the index or in the dead-letter topic, and raises
-nothing that a record or an outage can cause: whoever calls it acknowledges the batch afterwards.
+Contract: :meth:`Indexing.handle` returns when every record of the batch is in the states index or in the dead-letter topic;
+:meth:`Indexing.settle` when the threads index has the newest state of each of their threads. Neither raises anything that a record
+or an outage can cause: whoever calls them acknowledges the batches afterwards.
 """
 
 from __future__ import annotations
@@ -49,9 +50,11 @@ class Indexing:
         self._dead_letters = dead_letters
         self._redaction = redaction
         self._settings = settings
+        self._newest: dict[str, IndexDocument] = {}
+        """Of the threads that were handled since the last :meth:`settle`."""
 
     async def handle(self, records: Sequence[Origin]) -> None:
-        """Index a batch."""
+        """Index the states of a batch."""
         items: dict[str, Item] = {}
         origins: dict[str, Origin] = {}
         for record in records:
@@ -63,10 +66,18 @@ class Indexing:
         if not items:
             return
         documents = [item.document for item in items.values()]
-        latest = [newest_item(document) for document in newest(documents).values()]
-        for item, why in await self._writer.write([*items.values(), *latest]):
-            await self._refused(item, why, origins)
+        for item, why in await self._writer.write([*items.values()]):
+            id_ = event_id(item.document)
+            await self._bury(origins[id_], Reason.HANDLER, f"OpenSearch refuses its document: {why}")
+        self._newest = newest([*self._newest.values(), *documents])
         self._measure(documents)
+
+    async def settle(self) -> None:
+        """Write the newest state of each thread that was handled since the last time."""
+        latest, self._newest = [newest_item(document) for document in self._newest.values()], {}
+        for item, why in await self._writer.write(latest):
+            # Its state's document was refused for the same fields, and buried: once is enough.
+            log.warning("index.thread_refused", event_id=event_id(item.document), reason=why)
 
     async def _item(self, record: Origin) -> Item | None:
         """The document of a record; ``None`` after burying one that cannot be read."""
@@ -81,14 +92,6 @@ class Indexing:
         except (ValueError, TypeError, RecursionError) as error:
             await self._bury(record, Reason.HANDLER, f"no document can be made of it: {error!r}")
             return None
-
-    async def _refused(self, item: Item, why: str, origins: dict[str, Origin]) -> None:
-        id_ = event_id(item.document)
-        if item.newest:
-            # Its state's document is refused for the same fields, and buried: once is enough.
-            log.warning("index.thread_refused", event_id=id_, reason=why)
-            return
-        await self._bury(origins[id_], Reason.HANDLER, f"OpenSearch refuses its document: {why}")
 
     async def _bury(self, record: Origin, reason: str, detail: str) -> None:
         while True:

@@ -22,6 +22,8 @@ class IndexerSettings(ServiceSettings):
     """Size of one bulk request at most, in bytes."""
     index_linger_s: float = Field(default=0.15, ge=0, le=5)
     """Time between two writes at least while events keep coming, in seconds; the first after a pause goes at once."""
+    index_threads_s: float = Field(default=1.0, ge=0, le=10)
+    """The same for the threads' newest states: a thread that takes ten steps a second is written once, not ten times."""
     index_buffer: int = Field(default=2048, ge=1)
     """Events held in memory at most, about."""
     index_text_limit: int = Field(default=8192, ge=0)

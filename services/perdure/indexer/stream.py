@@ -1,7 +1,8 @@
 """Faust: from ``perdure.events`` to batches.
 
 Contract: the handler gets every record at least once, in batches, and a record is acknowledged only after the handler returned
-for its batch. While the handler waits, the consumer keeps its group membership, and fetching stops when the buffer is full.
+for its batch and ``settle`` returned after it, which is called once for the batches of a second. While the handler waits, the
+consumer keeps its group membership, and fetching stops when the buffer is full.
 
 The topic's channel is read directly, not through a Faust stream: a stream acknowledges what it took when its task is cancelled
 (``Stream.take`` acknowledges in a ``finally``) and when it skips a record of an older assignment, and either could lose a batch
@@ -36,6 +37,7 @@ DAY_S: Final = 86_400.0
 LAG = Gauge("perdure_indexer_lag_records", "Records of the assigned partitions that are not acknowledged yet")
 
 Handler = Callable[[Sequence[Origin]], Awaitable[None]]
+Settle = Callable[[], Awaitable[None]]
 
 
 def make_app(settings: IndexerSettings) -> PortionApp:
@@ -74,10 +76,14 @@ def make_app(settings: IndexerSettings) -> PortionApp:
 class EventStream:
     """Feeds batches of ``perdure.events`` to a handler. Create it before the application starts, in the same loop."""
 
-    def __init__(self, app: Any, settings: IndexerSettings, handler: Handler) -> None:
+    def __init__(self, app: Any, settings: IndexerSettings, handler: Handler, settle: Settle) -> None:
         self._app = app
         self._settings = settings
         self._handler = handler
+        self._settle = settle
+        self._settled_at = 0.0
+        self._handled: list[Any] = []
+        """Events that were handled and not settled."""
         topic = app.topic(
             topics.EVENTS.name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
         )
@@ -98,19 +104,37 @@ class EventStream:
                 events = await self._take(ended)
                 if events:
                     await self._handler([_origin(event.message) for event in events])
-                    for event in events:
-                        event.ack()
-                    self._note(events)
+                    self._handled += events
+                if self._handled and self._until_settlement_s() <= 0:
+                    await self._acknowledge()
+                if events:
                     await self._linger(started, ended)
+            await self._acknowledge()
         finally:
             ended.cancel()
 
+    def _until_settlement_s(self) -> float:
+        return self._settled_at + self._settings.index_threads_s - time.monotonic()
+
+    async def _acknowledge(self) -> None:
+        """Settle what was handled, and acknowledge it."""
+        await self._settle()
+        self._settled_at = time.monotonic()
+        handled, self._handled = self._handled, []
+        generation = self._app.consumer_generation_id
+        # What an older assignment brought comes again, or went to another member: it must not be acknowledged here.
+        current = [event for event in handled if event.message.generation_id == generation]
+        for event in current:
+            event.ack()
+        self._note(current)
+
     async def _take(self, ended: asyncio.Future[Any]) -> list[Any]:
-        """What is there now, at most one batch; waits for the first."""
+        """What is there now, at most one batch; waits for the first, but not beyond the time to settle."""
         queue = self._channel.queue
         if queue.empty():
             first = asyncio.ensure_future(queue.get())
-            await asyncio.wait((first, ended), return_when=asyncio.FIRST_COMPLETED)
+            patience = max(0.0, self._until_settlement_s()) if self._handled else None
+            await asyncio.wait((first, ended), timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             if not first.done():
                 first.cancel()
                 return []
@@ -120,7 +144,6 @@ class EventStream:
         while len(found) < self._settings.index_batch and not queue.empty():
             found.append(queue.get_nowait())
         generation = self._app.consumer_generation_id
-        # What an older assignment brought comes again, or went to another member: it must not be acknowledged here.
         return [event for event in found if event.message.generation_id == generation]
 
     async def _linger(self, started: float, ended: asyncio.Future[Any]) -> None:

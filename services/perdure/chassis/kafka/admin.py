@@ -132,11 +132,16 @@ class TopicAdmin:
         configs: dict[str, dict[str, str]] = {}
         if present:
             resources = [ConfigResource(ResourceType.TOPIC, t.name) for t in present]
-            for resource, entries in self._call(self._admin.describe_configs(resources)).items():
+            described = self._call(
+                self._admin.describe_configs(resources),
+                # Another broker than the one that listed the topics answers, and has not heard of a new one yet.
+                harmless=KafkaError.UNKNOWN_TOPIC_OR_PART,
+            )
+            for resource, entries in described.items():
                 configs[resource.name] = {name: entry.value for name, entry in entries.items()}
         changes: list[Change] = []
         for topic in topics:
-            if topic.name not in existing:
+            if topic.name not in configs:
                 settings = ", ".join(f"{k}={v}" for k, v in sorted(topic.config.items()))
                 changes.append(Change(topic.name, "create", f"{topic.partitions} partitions, {settings}"))
             else:
