@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 import plots
+from budgets import BUDGETS
 from metrics import METRICS, TITLES, Metric
 from plan import OURS
 
@@ -68,7 +69,7 @@ def write(file: Path, folder: Path) -> None:
     text = list(_head(results))
     for workload in results.workloads():
         text += _section(results, workload, folder)
-    text += _verdict(results) + _abouts(results)
+    text += _verdict(results) + _budgets(results) + _abouts(results)
     (folder / "report.md").write_text("\n".join(text) + "\n")
     print("\n".join(text))
 
@@ -165,6 +166,21 @@ def _verdict(results: Results) -> list[str]:
         *ahead,
         "",
     ]
+
+
+def _budgets(results: Results) -> list[str]:
+    """Those that this run says something about."""
+    rows = []
+    for budget in BUDGETS:
+        metric = Metric(budget.metric, budget.metric)
+        if budget.peer:
+            values = results.ratios(budget.workload, budget.peer, metric)
+        else:
+            numbers = [line.get("numbers", {}).get(budget.metric) for line in results.of(budget.workload, OURS)]
+            values = [number for number in numbers if number is not None]
+        if values:
+            rows.append([budget.words, _plain(median(values)), "met" if budget.met(median(values)) else "**missed**"])
+    return ["## Budgets", "", *_table(["budget", "measured (a ratio where a peer is named)", ""], rows), ""]
 
 
 def _abouts(results: Results) -> list[str]:

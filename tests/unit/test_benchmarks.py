@@ -15,7 +15,7 @@ PEERS = ["langgraph_postgres", "restate", "dbos"]
 def modules(monkeypatch: pytest.MonkeyPatch) -> Any:
     """``plan`` and ``report``, as ``run.py`` imports them."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    names = ("plan", "report", "metrics", "plots")
+    names = ("plan", "report", "metrics", "plots", "budgets")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
     import plan
@@ -79,6 +79,7 @@ def test_the_report_tells_ratios_reasons_and_who_is_ahead(modules: Any, tmp_path
     behind, ahead = text.split("## Where a peer is ahead")[1].split("## Where Perdure is ahead")
     assert "steps/s: Restate" in behind
     assert "CPU s / 1,000: Restate, ours / it **0.50**" in ahead
+    assert "| 1.2 times Restate in steps/s at 1 KiB | 0.5 | **missed** |" in text
     assert "DBOS: – (failed: OSError: gone)" in text
     assert "Aegra: not run: no Python 3.12" in text
     assert (tmp_path / "chain-1k.svg").read_text().startswith("<svg")
