@@ -79,7 +79,7 @@ def _head(results: Results) -> Iterator[str]:
     yield from ("# Results", "", f"{run.get('at')}: {run.get('machine')}.", "")
     if run.get("quick"):
         yield from ("**A quick run: it shows that the harness works; its numbers mean nothing.**", "")
-    yield from ("`README.md` says what the columns mean and what is fair about each comparison.", "")
+    yield from ("[The README](../README.md) says what the columns mean and what is fair about each comparison.", "")
     for line in results.lines:
         if "not_run" in line:
             yield f"- {NAMES[line['system']]}: not run: {line['not_run']}"
