@@ -44,7 +44,8 @@ HERE = Path(__file__).resolve().parent
 GRAPHS = HERE / "graphs"
 CLIENTS = 64
 IDLE_S = 10.0
-WARM_UP = 300
+WARM_UP = 2_000
+"""Enough for every process to be as busy as it will be: what it needs while thousands fall asleep is not what sleepers need."""
 
 
 class Sleepers:
@@ -109,7 +110,7 @@ async def measure(options: argparse.Namespace, stack: Stack, services: Services,
         display.say(f"warm-up: {WARM_UP} agents, not measured")
         soon = datetime.now(UTC) + timedelta(seconds=2)
         await asyncio.gather(*(start(soon) for _ in range(WARM_UP)))
-        await sleepers.until(lambda: len(sleepers.awake) == WARM_UP, 120, "warm-up")
+        await sleepers.until(lambda: len(sleepers.awake) == WARM_UP, 300, "warm-up")
         await asyncio.sleep(IDLE_S)
         sleepers.asleep.clear(), sleepers.awake.clear(), sleepers.late_s.clear()
         before = memory_mib(stack)
