@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from perdure.schemas import golden
+from perdure.schemas.batches import BatchFinished, BatchThresholdReached
 from perdure.schemas.catalogue import file_stem
 from perdure.schemas.commands import CancelRun, StartReason, StartRun
 from perdure.schemas.envelope import encode
@@ -18,6 +19,8 @@ from perdure.schemas.events import (
     CheckpointSaved,
     ErrorInfo,
     InterruptInfo,
+    NoticeDead,
+    NoticeDelivered,
     RunCancelled,
     RunFailed,
     RunInterrupted,
@@ -61,6 +64,25 @@ ERROR = ErrorInfo(
     type="httpx.ReadTimeout", message='no answer from "shop"\nwithin 30 s', node="fetch", traceback="Traceback ..."
 )
 
+NOTICE = {
+    "note": 4,
+    "delivery_id": "msg_0f343b0931126a20f133d67c2b018a3b",
+    "subscription_id": "0198f0c2-7a70-7e22-8b7f-6c5d4e3f2a1b",
+    "kind": "completed",
+    "channel": "webhook",
+    "target": "https://example.com/...",
+}
+BATCH = {
+    "tenant": "acme",
+    "thread_id": "batch-7",
+    "occurred_at": WHEN,
+    "assistant_id": "audit",
+    "total": 10,
+    "succeeded": 7,
+    "failed": 2,
+    "cancelled": 1,
+    "metadata": {"of": "Zoë"},
+}
 WAIT = f"{THREAD}:4b1c9a7e5d2f8063"
 ASKED = ADDRESSED | {"wait_id": WAIT}
 DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -186,6 +208,10 @@ SAMPLES: dict[str, Message] = {
         next=("approve",),
         expected_by=WHEN,
     ),
+    "perdure.notice.delivered.v1": NoticeDelivered(**FULL, **NOTICE, attempts=2),
+    "perdure.notice.dead.v1": NoticeDead(**FULL, **NOTICE, attempts=0, reason="answered 410: the receiver is gone"),
+    "perdure.batch.finished.v1": BatchFinished(**BATCH, status="completed", started_at=WHEN),
+    "perdure.batch.threshold_reached.v1": BatchThresholdReached(**BATCH, threshold=0.5, action="paused", occurrence=2),
     "perdure.approval.escalated.v1.minimal": ApprovalEscalated(
         **MINIMAL, note=1, wait_id=f"{THREAD}:i-1", question="Go on?", escalations=1
     ),

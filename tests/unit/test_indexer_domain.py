@@ -31,7 +31,15 @@ SHARED: dict[str, Any] = {
     "metadata": {"user": "u", "none": None},
 }
 ERROR = ErrorInfo(type="builtins.ValueError", message="no", node="Login", traceback="secret")
-EVENTS: list[tuple[Event, str]] = [
+NOTICE = {
+    "delivery_id": "msg_1",
+    "subscription_id": "s",
+    "kind": "failed",
+    "channel": "webhook",
+    "target": "https://example.com/hook",
+    "attempts": 3,
+}
+EVENTS: list[tuple[Event, str | None]] = [
     (events.RunStarted(**SHARED, seq=1, worker_id="w"), "running"),
     (
         CheckpointSaved(
@@ -82,6 +90,8 @@ EVENTS: list[tuple[Event, str]] = [
         ),
         "interrupted",
     ),
+    (events.NoticeDelivered(**SHARED, seq=7, note=4, **NOTICE), None),
+    (events.NoticeDead(**SHARED, seq=7, note=5, **NOTICE, reason="answered 410"), None),
 ]
 MAPPING = mapping_of(IndexDocument)
 
@@ -95,13 +105,21 @@ def unmapped(document: Any, mapping: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize(("event", "status"), EVENTS, ids=[type(e).__name__ for e, _ in EVENTS])
-def test_every_event_has_a_document_that_fits(event: Event, status: str) -> None:
+def test_every_event_has_a_document_that_fits(event: Event, status: str | None) -> None:
     document = document_of(event, Redaction(), 100)
     assert unmapped(document, MAPPING) == []
-    assert document["status"] == status
+    assert document.get("status") == status
     assert document["metadata"] == {"user": "u"}
     assert b"secret" not in orjson.dumps(document)
     assert None not in document.values()
+
+
+def test_a_notice_is_not_where_its_thread_stands() -> None:
+    documents = [document_of(event, Redaction(), 100) for event, _ in EVENTS]
+    assert newest(documents)["th"]["event"] == "perdure.approval.escalated"
+    dead = documents[-1]["notice"]
+    assert (dead["result"], dead["attempts"]) == ("dead", 3)
+    assert "answered 410" in dead["text"]
 
 
 def test_every_event_type_is_known() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from perdure.schemas import topics
+from perdure.schemas.batches import NOTIFICATIONS
 from perdure.schemas.commands import COMMANDS
 from perdure.schemas.events import EVENTS
 from perdure.schemas.message import Message
@@ -17,6 +18,7 @@ CONTENTS: dict[str, Types] = {
     topics.EVENTS.name: EVENTS,
     topics.VALIDATIONS.name: VALIDATIONS,
     topics.VERDICTS.name: VERDICTS,
+    topics.NOTIFICATIONS.name: NOTIFICATIONS,
 }
 """By topic name; a topic that is not here carries nothing yet."""
 

@@ -1,7 +1,8 @@
 """The documents of the store that more than one service reads: field names and meanings.
 
 Collections: ``threads``, ``runs``, ``workers``, ``leaders``, ``graphs``, ``payloads``, ``waits``, ``signals``, ``effects``,
-``dead_letters`` (ADR 11) and ``notebook`` (ADR 3).
+``dead_letters`` (ADR 11), ``reply_addresses`` (ADR 13) and ``notebook`` (ADR 3). Those of notices are in
+``perdure.schemas.notices``.
 Contract: BSON documents as typed dictionaries. ``status`` values are those of the LangGraph Agent Server, and ``cancelled``.
 """
 
@@ -25,6 +26,7 @@ SIGNALS = "signals"
 EFFECTS = "effects"
 NODE_TIMINGS = "node_timings"
 DEAD_LETTERS = "dead_letters"
+REPLY_ADDRESSES = "reply_addresses"
 
 
 class RunStatus(StrEnum):
@@ -91,6 +93,9 @@ class StuckMark(TypedDict):
     """``perdure.schemas.events.StuckCode``."""
     reason: str
     node: str | None
+    """Where it stands, if that is one node."""
+    nodes: list[str]
+    """Where it stands; absent in marks of earlier versions."""
     since: datetime
     """The last sign of progress."""
     expected_by: datetime | None
@@ -145,6 +150,10 @@ class RunDocument(TypedDict, total=False):
     """False until every event up to its end is acknowledged by Kafka (ADR 2)."""
     swept_at: datetime
     cancel_requested_at: datetime
+    webhook: str
+    """Where its end is told, and the ends of the runs that go on from it (ADR 12)."""
+    origin_run_id: str
+    """Of a run that wakes its thread: the run that somebody started, and that goes on in this one."""
     wait_id: str
     """Of a run that wakes its thread: the wait that it ends."""
     resumes: list[str]
@@ -197,6 +206,8 @@ class WaitDocument(TypedDict, total=False):
     traceparent: str | None
     nodes: list[str]
     """Where the thread stands."""
+    origin_run_id: str
+    """The run that somebody started and that stands here, however often it was woken before."""
     kind: str
     status: str
     opened_at: datetime
@@ -237,6 +248,23 @@ class SignalDocument(TypedDict, total=False):
     """False until it was shown to the waits that were open when it came (ADR 6)."""
     digest: str
     """Of the request that sent it: the same key with another request is an error."""
+
+
+class ReplyAddressDocument(TypedDict):
+    """An address that wakes a thread by mail; ``_id`` is the digest of its token (ADR 13)."""
+
+    _id: str
+    tenant: str
+    thread_id: str
+    recipient: str
+    """To whom the mail went."""
+    wait_id: str | None
+    """The wait that the mail is about."""
+    events: list[str]
+    """The signals that end this wait; a reply becomes the first of them."""
+    expires_at: datetime
+    """Mail that comes later is ignored."""
+    remove_at: datetime
 
 
 class EffectState(StrEnum):

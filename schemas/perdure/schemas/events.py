@@ -243,6 +243,37 @@ class ApprovalEscalated(Note):
     """When this person's time is over; ``None``: never."""
 
 
+class NoticeNote(Note):
+    """What became of a notice about this thread (ADR 12). It says nothing about where the thread stands."""
+
+    delivery_id: str
+    subscription_id: str
+    kind: str
+    """``perdure.schemas.notices.NoticeKind``, ``digest`` or ``test``."""
+    channel: str
+    """``webhook``, ``email`` or ``slack``."""
+    target: str
+    """Where it went, without what is secret in it."""
+    attempts: int = Field(ge=0)
+
+
+class NoticeDelivered(NoticeNote):
+    """Somebody was told."""
+
+    TYPE: ClassVar[str] = "perdure.notice.delivered"
+    VERSION: ClassVar[int] = 1
+
+
+class NoticeDead(NoticeNote):
+    """Somebody could not be told; the notice is kept and can be redriven."""
+
+    TYPE: ClassVar[str] = "perdure.notice.dead"
+    VERSION: ClassVar[int] = 1
+
+    reason: str
+    """Why, for people. At most 2,000 characters."""
+
+
 EVENTS: dict[tuple[str, int], type[Message]] = {
     (e.TYPE, e.VERSION): e
     for e in (
@@ -256,5 +287,7 @@ EVENTS: dict[tuple[str, int], type[Message]] = {
         ThreadStuck,
         ThreadRecovered,
         ApprovalEscalated,
+        NoticeDelivered,
+        NoticeDead,
     )
 }

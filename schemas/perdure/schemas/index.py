@@ -64,6 +64,21 @@ class IndexedStuck(TypedDict, total=False):
     """The last sign of progress."""
 
 
+class IndexedNotice(TypedDict, total=False):
+    """What became of a notice about the thread."""
+
+    id: Annotated[str, KEYWORD]
+    """The delivery."""
+    subscription: Annotated[str, KEYWORD]
+    kind: Annotated[str, KEYWORD]
+    channel: Annotated[str, KEYWORD]
+    result: Annotated[str, KEYWORD]
+    """``delivered`` or ``dead``."""
+    attempts: Annotated[int, LONG]
+    text: Annotated[str, TEXT]
+    """All of it in words, the target and the reason too."""
+
+
 class IndexDocument(TypedDict, total=False):
     """One state change of a thread (and, in the threads index, its newest). A field that is not known is absent."""
 
@@ -91,6 +106,7 @@ class IndexDocument(TypedDict, total=False):
     wait: IndexedWait
     stuck: IndexedStuck
     error: IndexedError
+    notice: IndexedNotice
     occurred_at: Annotated[datetime, DATE]
     duration_ms: Annotated[float, FLOAT]
     expected_by: Annotated[datetime, DATE]

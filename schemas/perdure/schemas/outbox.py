@@ -17,6 +17,8 @@ from perdure.schemas.events import (
     CheckpointSaved,
     Event,
     Note,
+    NoticeDead,
+    NoticeDelivered,
     RunCancelled,
     RunFailed,
     RunInterrupted,
@@ -41,6 +43,8 @@ NOTES: dict[str, type[Note]] = {
     "stuck": ThreadStuck,
     "recovered": ThreadRecovered,
     "escalated": ApprovalEscalated,
+    "notice_delivered": NoticeDelivered,
+    "notice_dead": NoticeDead,
 }
 """By the note's ``event``."""
 

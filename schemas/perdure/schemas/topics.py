@@ -60,7 +60,10 @@ VERDICTS = Topic("perdure.verdicts", 6, _retention(7 * DAY_MS), summary="Whether
 STREAM = Topic("perdure.stream", 6, _retention(HOUR_MS), consumed=False, summary="Output of nodes while they run.")
 REPLIES = Topic("perdure.replies", 6, _retention(HOUR_MS), summary="Answers to commands that ask for one.")
 NOTIFICATIONS = Topic(
-    "perdure.notifications", 6, _retention(7 * DAY_MS), summary="Deliveries to webhooks, e-mail and chat."
+    "perdure.notifications",
+    6,
+    _retention(7 * DAY_MS),
+    summary="What people are told that is no event of a thread: of batches.",
 )
 
 PRIMARY: tuple[Topic, ...] = (COMMANDS, EVENTS, VALIDATIONS, VERDICTS, STREAM, REPLIES, NOTIFICATIONS)

@@ -14,7 +14,7 @@ from pymongo import ASCENDING, DESCENDING, IndexModel, MongoClient
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
-from perdure.schemas import documents
+from perdure.schemas import documents, notices
 
 Document = dict[str, Any]
 Client = AsyncIOMotorClient[Document]
@@ -144,6 +144,20 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("topic", ASCENDING)], name="open", partialFilterExpression={"state": "open"}),
         IndexModel([("expires_at", ASCENDING)], name="expiry", expireAfterSeconds=0),
     ],
+    notices.SUBSCRIPTIONS: [
+        IndexModel([("scope_key", ASCENDING)], name="by_scope"),
+        IndexModel([("tenant", ASCENDING), ("_id", ASCENDING)], name="by_tenant"),
+    ],
+    notices.DELIVERIES: [
+        IndexModel([("due_at", ASCENDING)], name="due", partialFilterExpression={"due_at": {"$exists": True}}),
+        IndexModel([("digest", ASCENDING)], name="gathered", partialFilterExpression={"state": "gathered"}),
+        IndexModel([("ended_at", ASCENDING)], name="untold", partialFilterExpression={"told": False}),
+        IndexModel([("tenant", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)], name="newest"),
+        IndexModel([("thread_id", ASCENDING), ("created_at", DESCENDING)], name="by_thread"),
+        IndexModel([("subscription_id", ASCENDING), ("created_at", DESCENDING)], name="by_subscription"),
+        IndexModel([("expires_at", ASCENDING)], name="expiry", expireAfterSeconds=0),
+    ],
+    documents.REPLY_ADDRESSES: [IndexModel([("remove_at", ASCENDING)], name="expiry", expireAfterSeconds=0)],
 }
 """Indexes of the shared collections; the notebook declares its own."""
 

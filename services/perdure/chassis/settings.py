@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -30,6 +30,13 @@ class ServiceSettings(BaseSettings):
     """Certificates that an ``https`` OpenSearch is verified with; the system's by default."""
     tenant: str = "default"
     """The tenant of requests that name none."""
+    link_secret: SecretStr | None = None
+    """What links to answer questions are signed with: 32 characters at least (``openssl rand -hex 32``), the same for gateway,
+    notifier and agent-step. Several, separated by commas: the first signs, all are accepted. Without one no links are offered."""
+    public_url: str | None = Field(default=None, pattern=r"^https?://[^/]+")
+    """Where people reach the gateway, as links in notices name it: ``https://agents.example.com``."""
+    mail_domain: str | None = Field(default=None, pattern=r"^[A-Za-z0-9.-]{1,255}$")
+    """The domain of reply addresses; its mail must reach ``POST /inbound/email``."""
     health_host: str = "127.0.0.1"
     """The address that ``health_port`` is opened on; ``0.0.0.0`` in a container."""
     health_port: int = Field(default=0, ge=0, le=65535)

@@ -7,7 +7,22 @@ from importlib.metadata import version as installed_version
 
 import typer
 
-from perdure.cli import approvals, dlq, index, local_stack, runs, schedules, settings, signals, states, threads, topics
+from perdure.cli import (
+    approvals,
+    deliveries,
+    dlq,
+    index,
+    local_stack,
+    runs,
+    schedules,
+    settings,
+    signals,
+    states,
+    stuck,
+    subscriptions,
+    threads,
+    topics,
+)
 from perdure.cli.options import AsJson
 from perdure.cli.output import Output
 
@@ -29,12 +44,27 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
         local_stack.dev,
         local_stack.demo,
     ),
-    "Agents": (states.state, states.history, states.search, runs.resume, runs.retry, runs.cancel, signals.signal),
+    "Agents": (
+        states.state,
+        states.history,
+        states.search,
+        stuck.stuck,
+        runs.resume,
+        runs.retry,
+        runs.cancel,
+        signals.signal,
+    ),
     "Other": (settings.settings, version),
 }
 GROUPS = {
-    "Agents": {"threads": threads.app, "runs": runs.app, "schedules": schedules.app, "approvals": approvals.app},
-    "Operation": {"topics": topics.app, "index": index.app, "dlq": dlq.app},
+    "Agents": {
+        "threads": threads.app,
+        "runs": runs.app,
+        "schedules": schedules.app,
+        "approvals": approvals.app,
+        "subscriptions": subscriptions.app,
+    },
+    "Operation": {"topics": topics.app, "index": index.app, "dlq": dlq.app, "deliveries": deliveries.app},
 }
 
 

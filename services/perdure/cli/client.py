@@ -53,6 +53,10 @@ class Gateway:
         """POST a JSON body."""
         return self._call("POST", path, params=params, body=body, headers=headers)
 
+    def patch(self, *path: str, body: Any) -> Any:
+        """PATCH a JSON body."""
+        return self._call("PATCH", path, body=body)
+
     def delete(self, *path: str) -> Any:
         """DELETE."""
         return self._call("DELETE", path)

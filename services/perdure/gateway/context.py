@@ -13,12 +13,16 @@ from perdure.chassis.opensearch import OpenSearch
 from perdure.gateway.conditions import Conditions
 from perdure.gateway.deadletters import DeadLetters
 from perdure.gateway.inbox import Inbox
+from perdure.gateway.notices import Notices
 from perdure.gateway.registry import Registry
 from perdure.gateway.schedules import Scheduling
 from perdure.gateway.settings import GatewaySettings
 from perdure.gateway.states import States
 from perdure.gateway.store import Store
+from perdure.gateway.stuck import Marks
 from perdure.gateway.watch import RunWatch
+from perdure.registry.answer_links import AnswerLinks
+from perdure.registry.reply_addresses import ReplyAddresses
 from perdure.registry.signals import Signals
 from perdure.registry.waits import Waits
 
@@ -39,8 +43,13 @@ class Context:
     waits: Waits
     signals: Signals
     inbox: Inbox
+    marks: Marks
     dead_letters: DeadLetters
+    notices: Notices
     schedules: Scheduling
+    links: AnswerLinks | None
+    """``None``: not offered."""
+    replies: ReplyAddresses
     conditions: Conditions
 
 

@@ -17,7 +17,7 @@ from perdure.gateway.problems import TITLES, URN
 from perdure.schemas.problem import MEDIA_TYPE, Problem
 
 if TYPE_CHECKING:
-    from perdure.gateway.routes import Parameter, Route
+    from perdure.gateway.route import Parameter, Route
 
 Document = dict[str, Any]
 

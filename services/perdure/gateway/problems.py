@@ -20,6 +20,7 @@ URN = "urn:perdure:problem:"
 
 TITLES: dict[str, tuple[int, str]] = {
     "malformed-json": (400, "The body is not JSON"),
+    "not-authorized": (401, "The caller is not known"),
     "unknown-route": (404, "There is nothing at this path"),
     "unknown-thread": (404, "There is no such thread"),
     "unknown-run": (404, "There is no such run"),
@@ -28,6 +29,9 @@ TITLES: dict[str, tuple[int, str]] = {
     "unknown-dead-letter": (404, "There is no such dead letter"),
     "unknown-checkpoint": (404, "There is no such checkpoint"),
     "unknown-approval": (404, "There is no such question"),
+    "unknown-subscription": (404, "There is no such subscription"),
+    "unknown-delivery": (404, "There is no such delivery"),
+    "link-refused": (404, "This link does not work"),
     "method-not-allowed": (405, "This path does not take this method"),
     "thread-exists": (409, "The thread id is taken"),
     "thread-busy": (409, "A run of this thread is active"),
@@ -42,6 +46,8 @@ TITLES: dict[str, tuple[int, str]] = {
     "approval-expired": (409, "The question has expired"),
     "approval-closed": (409, "The agent went on without an answer"),
     "action-mismatch": (409, "The question is about another action"),
+    "no-secret": (409, "The subscription has no secret"),
+    "delivery-not-dead": (409, "Only dead deliveries are redriven"),
     "broken-question": (409, "The question cannot be answered"),
     "body-too-large": (413, "The body is too large"),
     "unsupported-media-type": (415, "The body must be JSON"),

@@ -2,69 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-
-from aiohttp import web
-from pydantic import BaseModel
-
 from perdure.gateway.handlers import (
+    answers,
     approvals,
     crons,
     deadletters,
     graphs,
+    inbound,
     retries,
     runs,
     schedules,
     search,
     signals,
     states,
+    stuck,
     system,
     threads,
 )
-from perdure.schemas import deadletter_http, http, schedule_http
+from perdure.gateway.notice_routes import NOTICES
+from perdure.gateway.route import BODY, CURSOR, FLAG, TEXT, Handle, Parameter, Route, page_of
+from perdure.schemas import deadletter_http, http, schedule_http, stuck_http
 
-Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """A query parameter or a request header."""
-
-    name: str
-    schema: Mapping[str, object]
-    description: str = ""
-    where: str = "query"
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One operation.
-
-    Attributes:
-        answers: By status, the model of the body (``list[...]`` as a one-element tuple), or a sentence where there is none.
-        problems: Names from ``perdure.gateway.problems.TITLES`` that this operation may answer, besides those of all.
-
-    """
-
-    method: str
-    path: str
-    handle: Handle
-    name: str
-    summary: str
-    tag: str
-    answers: dict[int, type[BaseModel] | tuple[type[BaseModel]] | str]
-    body: type[BaseModel] | None = None
-    parameters: tuple[Parameter, ...] = ()
-    problems: tuple[str, ...] = field(default=())
-
-
-def page_of(default: int, highest: int) -> Parameter:
-    """How many entries of a list."""
-    return Parameter("limit", {"type": "integer", "minimum": 1, "maximum": highest, "default": default})
-
-
-TEXT, FLAG = {"type": "string"}, {"type": "boolean"}
 LIMIT = Parameter("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 10})
 OFFSET = Parameter("offset", {"type": "integer", "minimum": 0, "default": 0})
 NAMESPACE = Parameter("checkpoint_ns", TEXT, "The namespace of a subgraph; the root's is empty.")
@@ -82,7 +40,6 @@ TRACE = Parameter("traceparent", TEXT, "W3C trace context; made when absent.", "
 STATUS = Parameter(
     "status", {"enum": ["pending", "running", "interrupted", "success", "error", "timeout", "cancelled"]}
 )
-BODY = ("malformed-json", "body-too-large", "unsupported-media-type")
 AFTER = Parameter("after", TEXT, "The `cursor` of the page before.")
 START = (*BODY, "unknown-graph", "idempotency-conflict", "not-supported", "not-ready")
 
@@ -201,10 +158,17 @@ ROUTES: tuple[Route, ...] = (
         ),
     ),
     Route(
+        "POST", "/inbound/email", inbound.email, "receiveMail",
+        "A raw mail (`message/rfc822`): a reply to a notice becomes a signal to its thread", "Waits",
+        {200: http.MailIgnored, 202: http.MailAccepted},
+        parameters=(Parameter("Authorization", TEXT, "`Bearer` and `PERDURE_INBOUND_SECRET`, where that is set.", "header"),),
+        problems=("not-authorized", "unsupported-media-type", "body-too-large"),
+    ),
+    Route(
         "GET", "/dead-letters", deadletters.list_letters, "listDeadLetters", "Dead letters, newest first",
         "Dead letters", {200: deadletter_http.DeadLetterPage},
         parameters=(
-            page_of(50, 1000), Parameter("cursor", TEXT, "The `cursor` of the page before."),
+            page_of(50, 1000), CURSOR,
             Parameter("state", {"enum": ["open", "redriven", "dropped"]}),
             *(Parameter(name, TEXT) for name in ("topic", "reason", "type", "thread_id")),
         ),
@@ -229,6 +193,7 @@ ROUTES: tuple[Route, ...] = (
         "Dead letters", {200: deadletter_http.DeadLetter}, deadletter_http.Decision,
         problems=(*BODY, "unknown-dead-letter", "dead-letter-decided"),
     ),
+    *NOTICES,
     Route(
         "POST", "/schedules", schedules.create, "createSchedule", "Start runs by the clock", "Schedules",
         {201: schedule_http.Schedule}, schedule_http.ScheduleCreate,
@@ -310,6 +275,20 @@ ROUTES: tuple[Route, ...] = (
         {200: "What was found."}, problems=("search-unavailable",),
     ),
     Route(
+        "GET", "/stuck", stuck.list_stuck, "listStuck", "Who is stuck now; with a time, who got stuck in it", "Search",
+        {200: stuck_http.StuckPage},
+        parameters=(
+            page_of(20, 200), Parameter("cursor", TEXT, "The `cursor` of the page before."),
+            Parameter("node", TEXT, "At this node. Several with commas."),
+            Parameter("graph", TEXT, "Of this graph. Several with commas."),
+            Parameter("thread_id", TEXT, "Only these threads."),
+            Parameter("code", TEXT, "`overdue`, `unclaimed`, `wait_overdue` or `poison`. Several with commas."),
+            Parameter("since", TEXT, "Got stuck at or after: ISO 8601, `now-2h`, `today`, `yesterday`. UTC."),
+            Parameter("until", TEXT, "Got stuck before; as `since`."),
+        ),
+        problems=("search-unavailable",),
+    ),
+    Route(
         "GET", "/graphs", graphs.list_graphs, "listGraphs", "The graphs that workers serve", "Graphs",
         {200: (http.Graph,)},
     ),
@@ -333,9 +312,12 @@ ROUTES: tuple[Route, ...] = (
 )
 # fmt: on
 
-PAGES: tuple[tuple[str, Handle], ...] = (
-    ("/docs", system.page),
-    ("/docs/openapi.json", system.page_openapi),
-    ("/docs/{name}", system.asset),
+PAGES: tuple[tuple[str, str, Handle], ...] = (
+    ("GET", "/docs", system.page),
+    ("GET", "/docs/openapi.json", system.page_openapi),
+    ("GET", "/docs/{name}", system.asset),
+    ("GET", "/answer/{token}", answers.show),
+    ("HEAD", "/answer/{token}", answers.show),
+    ("POST", "/answer/{token}", answers.post),
 )
 """What is for people, and not in the description."""

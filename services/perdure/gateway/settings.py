@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from perdure.chassis.settings import ServiceSettings
 
@@ -26,3 +26,7 @@ class GatewaySettings(ServiceSettings):
     """States in a history that names no limit."""
     gateway_registry_refresh_s: float = Field(default=5.0, gt=0)
     """How often the registered graphs are read again, in seconds."""
+    inbound_secret: SecretStr | None = None
+    """What the mail server sends as ``Authorization: Bearer ...`` to ``POST /inbound/email``; nothing is asked without one."""
+    inbound_limit_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
+    """A larger mail is refused with 413."""

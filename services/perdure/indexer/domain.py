@@ -14,6 +14,8 @@ from perdure.schemas.events import (
     Event,
     InterruptInfo,
     Note,
+    NoticeDead,
+    NoticeNote,
     RunCancelled,
     RunFailed,
     RunInterrupted,
@@ -23,7 +25,14 @@ from perdure.schemas.events import (
     ThreadRecovered,
     ThreadStuck,
 )
-from perdure.schemas.index import MAX_METADATA_LEAF, IndexDocument, IndexedError, IndexedStuck, IndexedWait
+from perdure.schemas.index import (
+    MAX_METADATA_LEAF,
+    IndexDocument,
+    IndexedError,
+    IndexedNotice,
+    IndexedStuck,
+    IndexedWait,
+)
 
 STATUS: Final[dict[type[Event], str]] = {
     RunStarted: "running",
@@ -36,7 +45,7 @@ STATUS: Final[dict[type[Event], str]] = {
     ThreadStuck: "stuck",
     ApprovalEscalated: "interrupted",
 }
-"""The status that an event leaves its thread in; ``ThreadRecovered`` says it itself."""
+"""The status that an event leaves its thread in; ``ThreadRecovered`` says it itself, a notice changes none."""
 
 WAIT_LIMIT: Final = 4_000
 METADATA_LEAVES: Final = 200
@@ -54,9 +63,10 @@ def document_of(event: Event, redaction: Redaction, text_limit: int) -> IndexDoc
         "seq": event.seq,
         "epoch": event.epoch,
         "event": event.TYPE,
-        "status": event.status if isinstance(event, ThreadRecovered) else STATUS[type(event)],
         "occurred_at": event.occurred_at,
     }
+    if not isinstance(event, NoticeNote):
+        document["status"] = event.status if isinstance(event, ThreadRecovered) else STATUS[type(event)]
     if isinstance(event, Note):
         document["note"] = event.note
     if event.graph_version is not None:
@@ -79,9 +89,14 @@ def document_of(event: Event, redaction: Redaction, text_limit: int) -> IndexDoc
 
 
 def newest(documents: Iterable[IndexDocument]) -> dict[str, IndexDocument]:
-    """Of each thread its newest document, without the state's text (that is in the states index)."""
+    """Of each thread its newest document, without the state's text (that is in the states index).
+
+    What became of a notice says nothing about where its thread stands.
+    """
     found: dict[str, IndexDocument] = {}
     for document in documents:
+        if "notice" in document:
+            continue
         thread = document["thread_id"]
         if thread not in found or version(found[thread]) < version(document):
             found[thread] = document
@@ -143,6 +158,8 @@ def _add_particulars(document: IndexDocument, event: Event, redaction: Redaction
         document["error"] = _error(event)
     elif isinstance(event, ThreadStuck):
         document["stuck"] = _stuck(event)
+    elif isinstance(event, NoticeNote):
+        document["notice"] = _notice(event)
     elif isinstance(event, ApprovalEscalated):
         document["wait"] = _escalated(event, redaction)
 
@@ -176,6 +193,20 @@ def _error(event: RunFailed | RunTimedOut) -> IndexedError:
 
 def _stuck(event: ThreadStuck) -> IndexedStuck:
     return {"code": event.code.value, "reason": event.reason, "since": event.since}
+
+
+def _notice(event: NoticeNote) -> IndexedNotice:
+    result, reason = ("dead", event.reason) if isinstance(event, NoticeDead) else ("delivered", "")
+    words = ("notice", result, event.kind, event.channel, event.target, reason)
+    return {
+        "id": event.delivery_id,
+        "subscription": event.subscription_id,
+        "kind": event.kind,
+        "channel": event.channel,
+        "result": result,
+        "attempts": event.attempts,
+        "text": " ".join(word for word in words if word)[:WAIT_LIMIT],
+    }
 
 
 def _escalated(event: ApprovalEscalated, redaction: Redaction) -> IndexedWait:

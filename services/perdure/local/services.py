@@ -19,6 +19,7 @@ from typing import Final, Self
 
 from perdure.local.display import Display, SilentDisplay
 from perdure.local.errors import LocalError
+from perdure.local.links import link_environment
 from perdure.local.probes import probe_http
 from perdure.local.process import Identity, Launch, send, spawn, stop, wait_ready
 from perdure.local.resources import HOST, free_port, require_port
@@ -27,6 +28,9 @@ from perdure.local.state import Record, StateFile
 
 SERVICES: Final = ("gateway", "agent_step", "validator", "notifier", "indexer", "scheduler")
 GATEWAY_PORT: Final = 8123
+TARGETS: Final = "PERDURE_NOTIFIER_ALLOWED_TARGETS"
+LOCAL_TARGETS: Final = {TARGETS: '["127.0.0.0/8", "::1/128"]'}
+"""Webhooks of a local stack may reach receivers on this machine, unless its environment says otherwise."""
 _START_TIMEOUT_S: Final = 60.0
 _STOP_TIMEOUT_S: Final = 30.0
 _OLD_PORT_PATIENCE_S: Final = 5.0
@@ -214,9 +218,12 @@ class Services:
         An ephemeral stack's gateway takes a free port unless ``env`` names one.
         """
         ports = {"PERDURE_GATEWAY_PORT": "0"} if stack.ephemeral else {}
-        merged = {**stack.environment(), **ports, **(env or {})}
+        targets = {} if TARGETS in os.environ else LOCAL_TARGETS
+        merged = {**stack.environment(), **ports, **targets, **(env or {})}
         if merged.get("PERDURE_GATEWAY_PORT") == "0":
             merged["PERDURE_GATEWAY_PORT"] = str(free_port())
+        port = {**os.environ, **merged}.get("PERDURE_GATEWAY_PORT") or GATEWAY_PORT
+        merged |= link_environment(stack.folder, merged, int(port))
         return cls(merged, stack.folder, names, cwd=cwd, display=stack.display)
 
     def __getitem__(self, label: str) -> ServiceProcess:

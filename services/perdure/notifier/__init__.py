@@ -1,1 +1,1 @@
-"""Tells people: webhooks, e-mail, Slack, on completion, failure, approval wanted, stuck. Not built yet."""
+"""Tells people: webhooks, e-mail and Slack, on completion, failure, approval wanted, stuck and more."""

@@ -66,6 +66,7 @@ def run_document(
     new_thread: bool = False,
     multitask_strategy: str = "enqueue",
     idempotency_key: str | None = None,
+    webhook: str | None = None,
 ) -> RunDocument:
     """A new run, pending."""
     document: RunDocument = {
@@ -90,6 +91,8 @@ def run_document(
     }
     if idempotency_key is not None:
         document["idempotency_key"] = idempotency_key
+    if webhook is not None:
+        document["webhook"] = webhook
     return document
 
 

@@ -21,7 +21,7 @@ from perdure.chassis.group_commit import DuplicateKey, GroupCommit
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability, outlast
-from perdure.chassis.payload import Packed
+from perdure.chassis.payload import Packed, unpack
 from perdure.chassis.telemetry import logger
 from perdure.registry import cron
 from perdure.registry.cron import Overlap
@@ -270,6 +270,7 @@ class Schedules:
             run_id=mark["run_id"],
             new_thread=new_thread,
             idempotency_key=mark["key"],
+            webhook=unpack(schedule["payload"]).get("webhook"),
         )
         try:
             await self._runs.write(inserts=[run], nbytes=1024 + len(schedule["payload"]))

@@ -63,6 +63,7 @@ def wait_documents(
             "metadata": run.get("metadata") or {},
             "traceparent": run.get("traceparent"),
             "nodes": list(nodes),
+            "origin_run_id": run.get("origin_run_id") or run["_id"],
             "kind": wait.kind.value,
             "status": WaitStatus.OPEN.value,
             "opened_at": moment,
@@ -163,6 +164,7 @@ class Waits:
             idempotency_key=key,
         )
         run["wait_id"] = wait["_id"]
+        run["origin_run_id"] = wait.get("origin_run_id") or wait["run_id"]
         if packed.chunks:
             chunks = packed.chunk_documents(run["_id"])
             await self._payloads.write(content=chunks, nbytes=sum(map(len, packed.chunks)))

@@ -33,6 +33,7 @@ class Subscription:
         group: The consumer group.
         types: The accepted message classes by (type, version).
         batch: Records handed over at most at once.
+        passed_over: Message types of this topic that are of no concern: their records are not even decoded.
 
     """
 
@@ -40,6 +41,7 @@ class Subscription:
     group: str
     types: Mapping[tuple[str, int], type[Message]]
     batch: int = 500
+    passed_over: frozenset[str] = frozenset()
 
 
 class Refused(PerdureError):
@@ -81,6 +83,8 @@ class Consumer(ConsumerLoop):
     async def _safe(self, batch: list[Origin]) -> bool:
         decoded: list[tuple[Origin, Decoded]] = []
         for origin in batch:
+            if self._subscription.passed_over and type_of(origin) in self._subscription.passed_over:
+                continue
             try:
                 decoded.append((origin, decode(origin.headers, origin.value, self._subscription.types)))
             except UndecodableError as error:
@@ -110,3 +114,11 @@ class Consumer(ConsumerLoop):
             detail=detail,
             consumer=self._client_id,
         )
+
+
+def type_of(origin: Origin) -> str | None:
+    """A record's message type by its header; ``None`` where it has none that can be read."""
+    for name, value in origin.headers:
+        if name == "ce_type":
+            return value.decode(errors="replace") if isinstance(value, bytes) else value
+    return None

@@ -136,6 +136,7 @@ async def _start(request: web.Request, thread_id: str | None) -> web.Response:
         new_thread=new_thread,
         multitask_strategy=wanted.multitask_strategy or "enqueue",
         idempotency_key=key,
+        webhook=wanted.webhook,
     )
     if digest is not None:
         run["idempotency_digest"] = digest

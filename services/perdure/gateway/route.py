@@ -1,0 +1,53 @@
+"""What a row of the route table says, and what several rows share."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from aiohttp import web
+from pydantic import BaseModel
+
+Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A query parameter or a request header."""
+
+    name: str
+    schema: Mapping[str, object]
+    description: str = ""
+    where: str = "query"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One operation.
+
+    Attributes:
+        answers: By status, the model of the body (``list[...]`` as a one-element tuple), or a sentence where there is none.
+        problems: Names from ``perdure.gateway.problems.TITLES`` that this operation may answer, besides those of all.
+
+    """
+
+    method: str
+    path: str
+    handle: Handle
+    name: str
+    summary: str
+    tag: str
+    answers: dict[int, type[BaseModel] | tuple[type[BaseModel]] | str]
+    body: type[BaseModel] | None = None
+    parameters: tuple[Parameter, ...] = ()
+    problems: tuple[str, ...] = field(default=())
+
+
+def page_of(default: int, highest: int) -> Parameter:
+    """How many entries of a list."""
+    return Parameter("limit", {"type": "integer", "minimum": 1, "maximum": highest, "default": default})
+
+
+TEXT, FLAG = {"type": "string"}, {"type": "boolean"}
+CURSOR = Parameter("cursor", TEXT, "The `cursor` of the page before.")
+BODY = ("malformed-json", "body-too-large", "unsupported-media-type")

@@ -1,0 +1,69 @@
+"""Webhooks as Standard Webhooks (www.standardwebhooks.com, specification 1.0) says.
+
+Contract: ``webhook-id`` is the delivery's id, the same in every attempt; ``webhook-timestamp`` is the attempt's;
+``webhook-signature`` has one signature for each secret that is valid, so that a receiver may change over while both are.
+The body is ``{"type": ..., "timestamp": ..., "data": {...}}``; ``timestamp`` is when it happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from standardwebhooks import Webhook
+
+from perdure.chassis import json
+from perdure.notifier.channels.http import GuardedHttp
+from perdure.notifier.channels.result import Result
+from perdure.registry.subscriptions import valid_secrets
+from perdure.schemas.notices import TYPES
+
+CONTENT_TYPE: Final = "application/json"
+
+
+class WebhookChannel:
+    """Sends webhooks.
+
+    Args:
+        http: Who sends.
+        run_secret: Signs what goes to the ``webhook`` of a run; unsigned without one.
+
+    """
+
+    def __init__(self, http: GuardedHttp, run_secret: str | None) -> None:
+        self._http = http
+        self._run_secrets = [run_secret] if run_secret else []
+
+    async def send(self, delivery: Mapping[str, Any], subscription: Mapping[str, Any] | None) -> Result:
+        """POST it."""
+        now = datetime.now(UTC)
+        body = body_of(delivery)
+        secrets = self._run_secrets if subscription is None else valid_secrets(subscription, now)
+        return await self._http.post(delivery["target"], body, headers_of(delivery["_id"], body, secrets, now))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.close()
+
+
+def body_of(delivery: Mapping[str, Any]) -> bytes:
+    """The body of a webhook."""
+    told = {
+        "type": TYPES[delivery["kind"]],
+        "timestamp": delivery["occurred_at"].isoformat(),
+        "data": delivery["data"],
+    }
+    return json.dumps(told)
+
+
+def headers_of(message_id: str, body: bytes, secrets: Sequence[str], now: datetime) -> dict[str, str]:
+    """The headers of a webhook: without a secret there is no signature."""
+    found = {
+        "Content-Type": CONTENT_TYPE,
+        "webhook-id": message_id,
+        "webhook-timestamp": str(int(now.timestamp())),
+    }
+    text = body.decode()
+    signatures = [Webhook(secret).sign(message_id, now, text) for secret in secrets]
+    return found | ({"webhook-signature": " ".join(signatures)} if signatures else {})

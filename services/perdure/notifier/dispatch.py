@@ -1,0 +1,248 @@
+"""The loop that sends: claims what is due, sends it, records what came of it.
+
+Contract: an endpoint has at most ``notifier_per_endpoint`` deliveries under way and so many more waiting here; one that fails again
+and again has none (``breaker``), and what waited goes back to the queue. So a dead endpoint holds a few slots for a few
+seconds, and no other endpoint's. What is claimed and not recorded when this process dies is sent again under the same message id.
+
+Outside: matching events (``handlers``), and what is told (``preparing``, ``channels``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from perdure.chassis.telemetry import logger
+from perdure.notifier import metrics
+from perdure.notifier.breaker import Breakers
+from perdure.notifier.channels.result import Result, Send
+from perdure.notifier.outcome import Attempt, change_of, state_after
+from perdure.notifier.preparing import Prepared, Preparing, member_change
+from perdure.notifier.queue import Queue
+from perdure.notifier.settings import NotifierSettings
+from perdure.registry.deliveries import shown_target
+from perdure.registry.subscriptions import Subscriptions
+from perdure.schemas.notices import DIGEST, DeliveryState
+
+log = logger(__name__)
+
+Document = dict[str, Any]
+
+AHEAD: Final = 12
+"""Deliveries that wait here for a slot of their endpoint at most, for each that is under way: one look at the queue serves many."""
+LOOK: Final = 2000
+"""Deliveries that one look at the queue sees."""
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One endpoint's deliveries here."""
+
+    waiting: deque[Prepared] = field(default_factory=deque)
+    sending: int = 0
+
+    @property
+    def held(self) -> int:
+        return len(self.waiting) + self.sending
+
+
+class Dispatcher:
+    """Sends deliveries. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        settings: NotifierSettings,
+        queue: Queue,
+        preparing: Preparing,
+        subscriptions: Subscriptions,
+        channels: Mapping[str, Send],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._queue = queue
+        self._preparing = preparing
+        self._subscriptions = subscriptions
+        self._channels = channels
+        self._clock = clock
+        self._breakers = Breakers(
+            settings.notifier_breaker_failures, settings.notifier_breaker_first_s, settings.notifier_breaker_cap_s
+        )
+        self._lanes: dict[str, _Lane] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._freed = asyncio.Event()
+        self._stopped = False
+
+    async def run(self) -> None:
+        """Send until :meth:`drain` is called."""
+        while not self._stopped:
+            taken = await self.turn()
+            if not taken:
+                await self._pause()
+
+    async def turn(self) -> int:
+        """Claim what is due and fits, and begin to send; how many were claimed."""
+        self._start_all()
+        now = datetime.now(UTC)
+        free = self._settings.notifier_at_once * (1 + AHEAD) - sum(lane.held for lane in self._lanes.values())
+        full = [name for name in self._known() if self._room(name) <= 0]
+        metrics.BROKEN.set(len(self._breakers.open(self._clock())))
+        if free <= 0:
+            return 0
+        found = await self._queue.due(now, full, LOOK)
+        chosen = self._choose(found, free)
+        if not chosen:
+            return 0
+        claimed = await self._queue.claim(chosen, now)
+        for prepared in await self._preparing.prepare(claimed):
+            await self._take(prepared)
+        self._start_all()
+        return len(claimed)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Let what is being sent end, for at most so many seconds; give back what waits."""
+        self._stopped = True
+        self._freed.set()
+        for lane in self._lanes.values():
+            waiting = [one.delivery for one in lane.waiting]
+            lane.waiting.clear()
+            await self._queue.put_back(waiting, datetime.now(UTC))
+        if self._tasks:
+            _, left = await asyncio.wait(self._tasks, timeout=timeout_s)
+            for task in left:
+                task.cancel()
+
+    def _choose(self, found: list[Document], free: int) -> list[str]:
+        """Of what is due, as much of each endpoint as it has room for."""
+        room: dict[str, int] = {}
+        chosen: list[str] = []
+        for one in found:
+            endpoint = one["endpoint"]
+            left = room.setdefault(endpoint, self._room(endpoint))
+            if left > 0 and len(chosen) < free:
+                room[endpoint] = left - 1
+                chosen.append(one["_id"])
+        return chosen
+
+    def _room(self, endpoint: str) -> int:
+        """How many more of an endpoint may be claimed: none while enough of them wait here, so that a look is worth its while."""
+        cap = self._settings.notifier_per_endpoint
+        allowed = self._breakers.room(endpoint, self._clock(), cap)
+        lane = self._lanes.get(endpoint) or _Lane()
+        if allowed < cap:
+            return allowed - lane.held
+        return 0 if len(lane.waiting) > 2 * cap else cap * (1 + AHEAD) - lane.held
+
+    def _known(self) -> set[str]:
+        return self._lanes.keys() | self._breakers.open(self._clock())
+
+    async def _take(self, prepared: Prepared) -> None:
+        delivery = prepared.delivery
+        if prepared.empty:
+            await self._queue.remove(delivery)
+        elif prepared.result is not None:
+            now = datetime.now(UTC)
+            await self._record(prepared, Attempt(prepared.result, now, now, 0.0))
+        else:
+            self._lanes.setdefault(delivery["endpoint"], _Lane()).waiting.append(prepared)
+
+    def _start_all(self) -> None:
+        for endpoint in [*self._lanes]:
+            self._start(endpoint)
+
+    def _start(self, endpoint: str) -> None:
+        """Begin to send what waits for this endpoint, as far as there are slots."""
+        lane = self._lanes[endpoint]
+        allowed = self._breakers.room(endpoint, self._clock(), self._settings.notifier_per_endpoint)
+        while lane.waiting and lane.sending < allowed and len(self._tasks) < self._settings.notifier_at_once:
+            prepared = lane.waiting.popleft()
+            if not self._in_time(prepared.delivery):
+                continue  # its claim ends before it could be recorded: whoever claims it next sends it
+            lane.sending += 1
+            task = asyncio.create_task(self._deliver(endpoint, prepared))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            metrics.SENDING.set(len(self._tasks))
+        if not lane.held:
+            del self._lanes[endpoint]
+
+    def _in_time(self, delivery: Mapping[str, Any]) -> bool:
+        claimed_until: datetime = delivery["due_at"]
+        return datetime.now(UTC) + timedelta(seconds=self._settings.notifier_timeout_s) < claimed_until
+
+    async def _deliver(self, endpoint: str, prepared: Prepared) -> None:
+        lane = self._lanes[endpoint]
+        try:
+            attempt = await self._attempt(prepared)
+            await self._judge(endpoint, lane, attempt.result)
+            await self._record(prepared, attempt)
+        except Exception:
+            # Not recorded: its claim ends by the clock, and it is sent again.
+            log.exception("notice.not_recorded", delivery_id=prepared.delivery["_id"])
+        finally:
+            lane.sending -= 1
+            self._start_all()
+            self._freed.set()
+
+    async def _attempt(self, prepared: Prepared) -> Attempt:
+        delivery = prepared.delivery
+        began, started = datetime.now(UTC), self._clock()
+        try:
+            result = await self._channels[delivery["channel"]].send(delivery, prepared.subscription)
+        except Exception as error:
+            # A mistake of ours must not take the others down, nor lose this one: it is tried again, and ends as dead.
+            log.exception("notice.failed", delivery_id=delivery["_id"], channel=delivery["channel"])
+            result = Result(delivered=False, reason=f"the notifier failed: {type(error).__name__}")
+        latency_s = self._clock() - started
+        metrics.LATENCY.labels(delivery["channel"]).observe(latency_s)
+        return Attempt(result, began, datetime.now(UTC), latency_s)
+
+    async def _judge(self, endpoint: str, lane: _Lane, result: Result) -> None:
+        """Tell the breaker; what waits for an endpoint that is left alone from now on goes back."""
+        if not result.endpoint_failed:
+            if result.status is not None:
+                self._breakers.worked(endpoint)
+            return
+        if self._breakers.failed(endpoint, self._clock()):
+            waiting = [one.delivery for one in lane.waiting]
+            lane.waiting.clear()
+            pause_s = self._breakers.waits_s(endpoint, self._clock())
+            log.warning("endpoint.left_alone", endpoint=endpoint, for_s=round(pause_s, 1), reason=result.reason)
+            await self._queue.put_back(waiting, datetime.now(UTC) + timedelta(seconds=pause_s))
+
+    async def _record(self, prepared: Prepared, attempt: Attempt) -> None:
+        delivery, result = prepared.delivery, attempt.result
+        state = state_after(delivery, attempt)
+        change = change_of(delivery, attempt, self._settings, random.random)
+        if result.gone and prepared.subscription is not None:
+            await self._subscriptions.disable(delivery["subscription_id"], result.reason or "", attempt.ended_at)
+        if delivery["kind"] == DIGEST and (ending := member_change(delivery, change, state)) is not None:
+            await self._queue.end_members(delivery["_id"], delivery.get("members") or [], ending)
+        await self._queue.record(delivery, change)
+        outcome = "retry" if state is DeliveryState.PENDING else state.value
+        metrics.ATTEMPTS.labels(delivery["channel"], outcome).inc()
+        if state is DeliveryState.DELIVERED:
+            metrics.DELAY.observe(max(0.0, (attempt.ended_at - delivery["created_at"]).total_seconds()))
+        log.info(
+            "notice.attempted",
+            delivery_id=delivery["_id"],
+            thread_id=delivery.get("thread_id"),
+            subscription_id=delivery["subscription_id"],
+            target=shown_target(delivery["channel"], delivery["target"]),
+            outcome=outcome,
+            status=result.status,
+            reason=result.reason,
+        )
+
+    async def _pause(self) -> None:
+        self._freed.clear()
+        try:
+            async with asyncio.timeout(self._settings.notifier_poll_s):
+                await self._freed.wait()
+        except TimeoutError:
+            return

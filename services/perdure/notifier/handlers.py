@@ -1,0 +1,76 @@
+"""What the notifier does with each batch of events: who is told what, durable before the offsets are stored.
+
+Contract: :meth:`Notifying.handle` returns when the deliveries of its batch are stored. A batch that is read again stores nothing
+twice, because the ids are derived from what happened. Events that nobody can subscribe to are not even decoded (``PASSED_OVER``);
+for the others there is one query for subscriptions and one or two for runs a batch. A lost database is waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from perdure.chassis.mongo import Database
+from perdure.chassis.outage import Availability, outlast
+from perdure.chassis.telemetry import logger
+from perdure.notifier import metrics
+from perdure.notifier.domain import Told, told_by
+from perdure.notifier.matching import keys_of, plan_of
+from perdure.notifier.queue import Queue
+from perdure.notifier.settings import NotifierSettings
+from perdure.registry.subscriptions import Subscriptions
+from perdure.schemas.documents import RUNS, RunDocument
+from perdure.schemas.envelope import Decoded
+
+log = logger(__name__)
+
+RUN_FIELDS: Final = dict.fromkeys(
+    ("tenant", "webhook", "origin_run_id", "wait_id", "cancel_requested_at", "created_at"), 1
+)
+"""What matching needs of a run."""
+
+
+class Notifying:
+    """Turns events into deliveries. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        settings: NotifierSettings,
+        db: Database,
+        queue: Queue,
+        subscriptions: Subscriptions,
+        availability: Availability,
+    ) -> None:
+        self._settings = settings
+        self._runs = db[RUNS]
+        self._queue = queue
+        self._subscriptions = subscriptions
+        self._availability = availability
+
+    async def handle(self, batch: Sequence[Decoded]) -> None:
+        """Store the deliveries that a batch leads to."""
+        told = [one for decoded in batch for one in told_by(decoded.message)]
+        if not told:
+            return
+        runs = await self._runs_of(told)
+        keys = {key for one in told for key in keys_of(one, runs.get(one.notice.run_id or ""))}
+        subscriptions = await self._subscriptions.of_scopes(keys)
+        plan = plan_of(told, subscriptions, runs, datetime.now(UTC), self._settings.notifier_patience_s)
+        # Digests first: what they gather must not be there without them (a sweep mends what a digest came too early for).
+        await self._queue.insert([*plan.digests.values()])
+        new = set(await self._queue.insert(plan.deliveries))
+        for delivery in plan.deliveries:
+            if delivery["_id"] in new:
+                metrics.ACCEPTED.labels(delivery["kind"]).inc()
+
+    async def _runs_of(self, told: Sequence[Told]) -> dict[str, RunDocument]:
+        """The runs that the events are of, and those that these go on from."""
+        found = await self._find({one.notice.run_id for one in told if one.notice.run_id})
+        origins = {run["origin_run_id"] for run in found.values() if run.get("origin_run_id")} - found.keys()
+        return found | (await self._find(origins) if origins else {})
+
+    async def _find(self, ids: Collection[str]) -> dict[str, RunDocument]:
+        query = {"_id": {"$in": [*ids]}}
+        found: Any = await outlast(lambda: self._runs.find(query, RUN_FIELDS).to_list(None), self._availability)
+        return {run["_id"]: run for run in found}

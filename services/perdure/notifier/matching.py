@@ -1,0 +1,168 @@
+"""Who is told what: notices and subscriptions to deliveries. Pure.
+
+Contract: of one notice and one subscription comes at most one delivery, with an id derived from both. A subscription does not get
+what happened before it was made, give or take ``SKEW``: the two times are of two machines' clocks, and a subscription that is made
+right before a run must not miss its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from perdure.notifier.domain import Told
+from perdure.notifier.timing import after_quiet, expiring_at, window_of
+from perdure.registry.deliveries import Notice, delivery_document, delivery_id, ended
+from perdure.registry.subscriptions import is_address, scope_key, scope_keys
+from perdure.schemas.documents import RunDocument
+from perdure.schemas.notices import (
+    ASSIGNED_TO,
+    DIGEST,
+    RUN_ENDS,
+    Channel,
+    DeliveryDocument,
+    DeliveryState,
+    NoticeKind,
+    Scope,
+    SubscriptionDocument,
+)
+
+SKEW: Final = timedelta(seconds=5)
+GATHERING: Final = timedelta(seconds=1)
+"""How long after its window a digest is sent: who gathered last may still be storing."""
+OF_RUN: Final = "run:"
+"""Subscriptions that are the ``webhook`` of a run have ids that begin so."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a batch of events leads to: deliveries, and the digests that gather some of them."""
+
+    deliveries: list[DeliveryDocument] = field(default_factory=list)
+    digests: dict[str, DeliveryDocument] = field(default_factory=dict)
+
+
+def keys_of(told: Told, run: Mapping[str, Any] | None) -> set[str]:
+    """The scopes that a subscription to this may have; a run that goes on from another counts as that one, too."""
+    ids = dict(told.ids)
+    if run is not None and run.get("origin_run_id"):
+        ids[Scope.RUN] = ids[Scope.RUN] | {run["origin_run_id"]}
+    return scope_keys(told.notice.tenant, ids)
+
+
+def concerns_nobody(notice: Notice, run: Mapping[str, Any] | None) -> bool:
+    """Whether a run ended as cancelled that nobody cancelled: one that came to wake a thread which had gone on already (ADR 6)."""
+    cancelled = notice.kind == NoticeKind.CANCELLED and run is not None
+    return cancelled and bool(run and run.get("wait_id")) and not (run or {}).get("cancel_requested_at")
+
+
+def webhook_of(origin: Mapping[str, Any]) -> SubscriptionDocument:
+    """The ``webhook`` of a run as a subscription: it is in the run's document and needs none of its own."""
+    return {
+        "_id": f"{OF_RUN}{origin['_id']}",
+        "tenant": origin["tenant"],
+        "scope": Scope.RUN.value,
+        "scope_key": scope_key(origin["tenant"], Scope.RUN, origin["_id"]),
+        "kinds": sorted(RUN_ENDS),
+        "channel": Channel.WEBHOOK.value,
+        "target": origin["webhook"],
+        "created_at": origin["created_at"],
+    }
+
+
+def fits(notice: Notice, subscription: SubscriptionDocument) -> bool:
+    """Whether this subscription is told this notice, given that its scope fits."""
+    return notice.kind in subscription["kinds"] and notice.occurred_at >= subscription["created_at"] - SKEW
+
+
+def add(plan: Plan, notice: Notice, subscription: SubscriptionDocument, now: datetime, patience_s: float) -> None:
+    """Add the delivery of a notice that fits."""
+    target, problem = target_of(notice, subscription)
+    due_at = now
+    if notice.kind == NoticeKind.APPROVAL_EXPIRING and notice.question_due_at is not None:
+        lead_s = subscription.get("lead_s") or 0.0
+        due_at = max(now, expiring_at(notice.occurred_at, notice.question_due_at, lead_s))
+    due_at = after_quiet(due_at, subscription.get("quiet"), notice.kind)
+    delivery = delivery_document(notice, subscription, target, now=now, due_at=due_at, patience_s=patience_s)
+    if problem is not None:
+        delivery |= ended(DeliveryState.DEAD, now, tellable=notice.seq is not None)  # type: ignore[typeddict-item]
+        delivery["reason"] = problem
+        del delivery["due_at"]
+    elif subscription.get("digest_s") and notice.kind != NoticeKind.APPROVAL_EXPIRING:
+        digest = digest_for(delivery, subscription, now, patience_s)
+        plan.digests[digest["_id"]] = digest
+        gather(delivery, digest)
+    plan.deliveries.append(delivery)
+
+
+def gather(delivery: DeliveryDocument, digest: DeliveryDocument) -> None:
+    """Let a digest tell a delivery."""
+    delivery["state"], delivery["digest"] = DeliveryState.GATHERED.value, digest["_id"]
+    del delivery["due_at"]
+
+
+def digest_for(
+    like: Mapping[str, Any], subscription: Mapping[str, Any], now: datetime, patience_s: float
+) -> DeliveryDocument:
+    """The digest of the window that ``now`` falls into, for what goes where ``like`` goes."""
+    number, end = window_of(now, subscription["digest_s"])
+    notice = Notice(
+        kind=DIGEST,
+        cause=f"digest:{like['target']}:{number}",
+        tenant=like["tenant"],
+        occurred_at=end,
+        data={"tenant": like["tenant"], "window_s": subscription["digest_s"]},
+    )
+    due_at = after_quiet(end + GATHERING, subscription.get("quiet"), DIGEST)
+    return delivery_document(notice, subscription, like["target"], now=now, due_at=due_at, patience_s=patience_s)
+
+
+def target_of(notice: Notice, subscription: SubscriptionDocument) -> tuple[str, str | None]:
+    """Where a notice goes, and why it cannot go there if it cannot."""
+    if subscription["channel"] != Channel.EMAIL or subscription["target"] != ASSIGNED_TO:
+        return subscription["target"], None
+    asked = notice.assigned_to
+    if asked is None:
+        return ASSIGNED_TO, "the question is assigned to nobody; give assigned_to, or subscribe an address"
+    if not is_address(asked):
+        return asked[:256], f"the question is assigned to {asked[:100]!r}, which is no e-mail address"
+    return asked, None
+
+
+def plan_of(
+    told: Sequence[Told],
+    subscriptions: Sequence[SubscriptionDocument],
+    runs: Mapping[str, RunDocument],
+    now: datetime,
+    patience_s: float,
+) -> Plan:
+    """The deliveries that a batch of notices leads to.
+
+    Args:
+        told: Notices and their ids.
+        subscriptions: Those that are active and whose scope fits one of them (:func:`keys_of`).
+        runs: By id: the runs of the notices, and the runs that these go on from.
+        now: The time.
+        patience_s: How long a delivery is tried.
+
+    """
+    by_key: dict[str, list[SubscriptionDocument]] = {}
+    for subscription in subscriptions:
+        by_key.setdefault(subscription["scope_key"], []).append(subscription)
+    plan, planned = Plan(), set[str]()
+    for one in told:
+        notice, run = one.notice, runs.get(one.notice.run_id or "")
+        if concerns_nobody(notice, run):
+            continue
+        found = [subscription for key in keys_of(one, run) for subscription in by_key.get(key, ())]
+        origin = runs.get((run or {}).get("origin_run_id") or notice.run_id or "")
+        if origin is not None and origin.get("webhook"):
+            found.append(webhook_of(origin))
+        for subscription in found:
+            id_ = delivery_id(notice.tenant, notice.cause, subscription["_id"])
+            if id_ not in planned and fits(notice, subscription):
+                planned.add(id_)
+                add(plan, notice, subscription, now, patience_s)
+    return plan
