@@ -127,15 +127,18 @@ class Composer:
     async def compose(self, delivery: Mapping[str, Any]) -> Composed:
         """A delivery in words, with its links; a reply address is durable when this returns."""
         composed = replace(words_of(delivery), answer_url=self.answer_url(delivery))
-        mailed = delivery["channel"] == Channel.EMAIL and delivery.get("wait_id")
-        if self._links is not None and self._links.mail_domain and mailed:
+        events = delivery["data"].get("events") or ()
+        replied = (
+            delivery["channel"] == Channel.EMAIL and delivery.get("wait_id") and events
+        )  # a mail answers no question
+        if self._links is not None and self._links.mail_domain and replied:
             reply = self._links.reply_to(
                 thread_id=delivery["thread_id"],
                 tenant=delivery["tenant"],
                 recipient=_recipient(delivery),
                 expires_at=self._until(delivery),
                 wait_id=delivery["wait_id"],
-                events=delivery["data"].get("events") or (),
+                events=events,
             )
             await self._addresses.store(reply.document)
             composed = replace(composed, reply_to=reply.address, message_id=reply.message_id(delivery["_id"]))
