@@ -17,7 +17,7 @@ from typing import Any, Final
 import orjson
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from perdure.registry.answer_links import AnswerLinks
+from perdure.registry.answer_links import SHARED, AnswerLinks
 from perdure.registry.reply_addresses import ReplyAddresses
 from perdure.schemas.notices import APPROVALS, DIGEST, TEST, Channel, NoticeKind
 
@@ -223,8 +223,4 @@ def _text(value: Any) -> str:
 
 def _recipient(delivery: Mapping[str, Any]) -> str:
     """Who is taken for the one that answers: the address of a mail, else the subscription."""
-    return (
-        str(delivery["target"])
-        if delivery["channel"] == Channel.EMAIL
-        else f"subscription:{delivery['subscription_id']}"
-    )
+    return str(delivery["target"]) if delivery["channel"] == Channel.EMAIL else f"{SHARED}{delivery['subscription_id']}"
