@@ -103,7 +103,8 @@ async def _open(request: web.Request) -> Opened:
         claims = context.links.open(token, now())
     except ExpiredLink as error:
         log.info("gateway.link_expired", wait_id=error.claims.wait_id, recipient=error.claims.recipient)
-        raise RequestProblem("link-refused", str(error), status=410) from error
+        until = said_moment(error.claims.expires_at)
+        raise RequestProblem("link-refused", f"It was good until {until}.", status=410) from error
     except LinkProblem as error:
         log.info("gateway.link_refused", reason=type(error).__name__)
         raise RequestProblem("link-refused", str(error)) from error
@@ -248,6 +249,8 @@ def _ended(view: Mapping[str, Any], claims: AnswerClaims, typed: list[tuple[str,
         answered = pretty(outcome["answer"])
         if not claims.shared and outcome["by"] == claims.recipient and typed is None:
             title, said = "Your answer is recorded", [f"You answered at {at}. The agent goes on with it."]
+        elif claims.shared and typed is None:
+            title, said = "The answer is recorded", [f"{outcome['by']} answered at {at}. The agent goes on with it."]
         else:
             who = outcome["by"] if outcome["by"] is not None else "a plain command"
             title, said = "This was answered already", [f"{who} was first, at {at}."]
