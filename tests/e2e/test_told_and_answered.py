@@ -188,7 +188,7 @@ def test_the_trader_asks_by_mail_and_is_answered_by_link(
     told = Webhook(hook["secret"]).verify(content, headers)
     assert told["data"]["thread_id"] == thread_id
     assert len(box.to(BOSS)) == 1
-    delivered = system.http.get("/deliveries", params={"thread_id": thread_id}).raise_for_status().json()["deliveries"]
+    delivered = system.http.get("/deliveries", params={"thread_id": thread_id}).raise_for_status().json()["items"]
     assert {one["state"] for one in delivered} == {"delivered"}
 
 
