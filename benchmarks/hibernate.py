@@ -40,7 +40,8 @@ HERE = Path(__file__).resolve().parent
 GRAPHS = HERE / "graphs"
 CLIENTS = 64
 IDLE_S = 10.0
-WARM_UP = 300
+WARM_UP = 2_000
+"""Enough for every process to be as busy as it will be: what it needs while thousands fall asleep is not what sleepers need."""
 
 
 async def until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:

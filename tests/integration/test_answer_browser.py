@@ -198,6 +198,22 @@ async def test_used_expired_and_forged(linking: Any, link_to: LinkTo, plain: Bro
         await shoot(page, name)
 
 
+async def test_a_link_in_a_channel(linking: Any, link_to: LinkTo, plain: BrowserContext) -> None:
+    wait = await linking.question(
+        {"enum": ["now", "tomorrow", "never"]}, question="When shall I deploy?", graph="deployer"
+    )
+    page = await plain.new_page()
+    await page.goto(linking.url + link_to(wait, "subscription:01a21428"))
+    await page.get_by_label("tomorrow").check()
+    await page.get_by_role("button", name="Send answer").click()
+    await shoot(page, "shared")
+    assert await page.get_by_text("Must be answered").count() == 1
+    await page.get_by_label("Your name").fill("Zoë Müller")
+    await page.get_by_role("button", name="Send answer").click()
+    await page.get_by_text("Zoë Müller (subscription:01a21428) answered at").wait_for()
+    assert await answered(linking, wait) == "tomorrow"
+
+
 async def test_every_kind_of_field(linking: Any, link_to: LinkTo, plain: BrowserContext) -> None:
     schema = {
         "type": "object",

@@ -248,7 +248,7 @@ async def test_a_wrong_answer_is_shown_again(linking: Any, link_to: LinkTo, brow
 
 
 @pytest.mark.parametrize(
-    ("expires", "says"), [(timedelta(hours=-1), "This link has expired"), (timedelta(seconds=-1), "expired at")]
+    ("expires", "says"), [(timedelta(hours=-1), "This link has expired"), (timedelta(seconds=-1), "It was good until")]
 )
 async def test_an_expired_link(
     linking: Any, link_to: LinkTo, browser: httpx.AsyncClient, expires: Any, says: str
@@ -407,6 +407,28 @@ async def test_links_appear_in_no_log(linking: Any, link_to: LinkTo, browser: ht
         assert token[:40] not in kept
     assert re.search(r'route="/answer/{token}"', metrics)
     assert [line for line in lines if line["event"] == "gateway.answered_by_link"]
+
+
+async def test_a_link_of_several_people_asks_for_a_name(
+    linking: Any, link_to: LinkTo, browser: httpx.AsyncClient
+) -> None:
+    wait = await linking.question({"type": "boolean"})
+    path = link_to(wait, "subscription:s-1")
+    assert "You answer as" not in (await opened(browser, path)).text
+    answer = await send(browser, path, {"answer": "true", "name": " \u202e\n"})
+    assert answer.status_code == 422
+    assert "Must be answered" in Page(answer.text).text
+    answer = await send(browser, path, {"answer": "true", "name": "Zoë\nMüller"})
+    assert answer.status_code == 303
+    assert "Zoë Müller (subscription:s-1) answered at" in (await opened(browser, path)).text
+
+
+@pytest.mark.parametrize("recipient", ["a" * 300, "zoe\n\x07@example.com", ""])
+async def test_any_recipient_can_answer(
+    linking: Any, link_to: LinkTo, browser: httpx.AsyncClient, recipient: str
+) -> None:
+    wait = await linking.question({"type": "boolean"})
+    assert (await send(browser, link_to(wait, recipient), {"answer": "true"})).status_code == 303
 
 
 async def test_a_broken_question_says_so(linking: Any, link_to: LinkTo, browser: httpx.AsyncClient) -> None:

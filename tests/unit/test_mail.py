@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from email.message import EmailMessage
 
+import orjson
 import pytest
 
+from perdure.gateway.domain import PAYLOAD_LIMIT
 from perdure.gateway.mail import TEXT_LIMIT, heading_of, letter_of, same_address, written
 
 
@@ -187,6 +189,12 @@ def test_a_mail_within_a_mail_is_not_read() -> None:
     letter = letter_of(message.as_bytes())
     assert letter.full_text.strip() == "See below."
     assert [one["type"] for one in letter.attachments] == ["message/rfc822"]
+
+
+def test_the_largest_mail_fits_into_a_signal() -> None:
+    letter = letter_of(mail("\U0001f600\x01\x07" * 100_000).as_bytes())
+    assert letter.text == letter.full_text == "\U0001f600" * TEXT_LIMIT
+    assert len(orjson.dumps([letter.text, letter.full_text])) < PAYLOAD_LIMIT
 
 
 def test_long_texts_are_cut() -> None:

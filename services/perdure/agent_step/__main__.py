@@ -23,7 +23,7 @@ from perdure.agent_step.worker import Ports, Worker
 from perdure.chassis import mongo
 from perdure.chassis.group_commit import GroupCommit
 from perdure.chassis.health import HealthServer
-from perdure.chassis.kafka.consumer import Consumer, Subscription
+from perdure.chassis.kafka.consumer import Consumer, Handler, Subscription
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.outage import outlast
 from perdure.chassis.service import run_service
@@ -100,7 +100,7 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
     saver.availability.on_outage(
         lambda down: log.warning("database.lost") if down else log.warning("database.regained")
     )
-    consumers = consumers_of(settings, worker, waits, producer)
+    consumers = consumers_of(settings, worker, partial(verdicts.handle, waits, _clock_of(db, saver)), producer)
     health = HealthServer(
         settings,
         {
@@ -128,6 +128,11 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
     await asyncio.gather(*consuming)
 
 
+def _clock_of(db: mongo.Database, saver: PerdureSaver) -> verdicts.Clock:
+    """Asks the database for the time, however long that takes."""
+    return partial(outlast, partial(mongo.server_time, db), saver.availability)
+
+
 def links_of(settings: AgentStepSettings) -> AnswerLinks | None:
     """What makes reply addresses."""
     secret = settings.link_secret.get_secret_value() if settings.link_secret is not None else None
@@ -142,7 +147,7 @@ async def _one_ends_or(stopping: asyncio.Event, consuming: set[asyncio.Task[None
 
 
 def consumers_of(
-    settings: AgentStepSettings, worker: Worker, waits: Waits, dead: Producer
+    settings: AgentStepSettings, worker: Worker, on_verdicts: Handler, dead: Producer
 ) -> tuple[Consumer, Consumer]:
     """Of commands, as long as the worker has room, and of verdicts."""
     return (
@@ -158,7 +163,7 @@ def consumers_of(
             settings.kafka_bootstrap_servers,
             settings.instance,
             Subscription(topics.VERDICTS, VERDICTS_GROUP, validation.VERDICTS),
-            partial(verdicts.handle, waits),
+            on_verdicts,
             dead,
         ),
     )

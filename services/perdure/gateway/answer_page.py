@@ -29,6 +29,8 @@ from perdure.schemas.validation import Finding, Verdict
 from perdure.schemas.waits import Question
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
+NAME: Final = "name"
+"""The form's control for who answers by a shared link."""
 JOINERS: Final = frozenset("\u200c\u200d")
 """Invisible, and needed by several scripts and by emoji."""
 UNSEEN: Final = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
@@ -56,12 +58,14 @@ class Asking:
         typed: What was typed already, by the names of the form's controls.
         wrong: Why it does not do, by the pointer of a field.
         proof: Of the form.
+        shared: Whether several people have the link, so that who answers must say who it is.
 
     """
 
     wait: WaitDocument
     recipient: str
     proof: str
+    shared: bool = False
     verdict: Verdict | None = None
     typed: Mapping[str, str] | None = None
     wrong: Mapping[str, list[str]] | None = None
@@ -113,6 +117,8 @@ def ask_page(asking: Asking, status: int = 200) -> web.Response:
         wrong=asking.wrong or {},
         notice=asking.notice,
         recipient=asking.recipient,
+        shared=asking.shared,
+        name=NAME,
         proof=asking.proof,
     )
 

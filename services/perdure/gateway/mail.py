@@ -22,8 +22,8 @@ from typing import Any, Final
 
 from perdure.gateway.mail_html import text_of_html
 
-TEXT_LIMIT: Final = 64 * 1024
-"""Characters of a text that are kept."""
+TEXT_LIMIT: Final = 48 * 1024
+"""Characters of a text that are kept: twice as many stay below what a signal may hold."""
 LINE_LIMIT: Final = 1_000
 """Characters of a subject, a name or an id that are kept."""
 ATTACHMENTS: Final = 50
@@ -34,6 +34,7 @@ THREAD: Final = ("In-Reply-To", "References")
 BULK: Final = frozenset({"bulk", "junk", "list", "auto_reply"})
 MACHINES: Final = ("X-Autoreply", "X-Autorespond", "X-Autoresponder")
 
+_CONTROLS: Final = dict.fromkeys(one for one in (*range(32), *range(127, 160)) if one not in (9, 10, 13))
 _MARKED: Final = re.compile(
     r"-{2,}\s*(Original Message|Ursprüngliche Nachricht|Message d'origine|Mensaje original)\s*-{2,}", re.IGNORECASE
 )
@@ -242,8 +243,8 @@ def _line(text: str) -> str:
 
 
 def _clean(text: str) -> str:
-    """Text that UTF-8 can hold, without NUL."""
-    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "")
+    """Text that UTF-8 can hold, without control characters but tabs and line breaks."""
+    return text.encode("utf-8", "replace").decode("utf-8").translate(_CONTROLS)
 
 
 def same_address(one: str, other: str) -> bool:

@@ -21,6 +21,7 @@ from aiohttp import web
 from perdure.chassis.telemetry import logger
 from perdure.gateway import answering
 from perdure.gateway.answer_page import (
+    NAME,
     Asking,
     Notice,
     Told,
@@ -47,6 +48,8 @@ log = logger(__name__)
 COOKIE: Final = "perdure_answer"
 FORM_LIMIT: Final = 2 * 1024 * 1024
 """Bytes of a posted form: an answer of 512 KiB, percent-encoded."""
+BY_LIMIT: Final = 256
+"""Characters of who answered, as ``perdure.schemas.http.ApprovalAnswer`` has it."""
 FOREIGN: Final = frozenset({"cross-site", "same-site"})
 ENDED: Final = frozenset({"already-answered", "approval-expired", "approval-closed"})
 PLACED: Final = frozenset({"invalid-request", "body-too-large"})
@@ -100,7 +103,8 @@ async def _open(request: web.Request) -> Opened:
         claims = context.links.open(token, now())
     except ExpiredLink as error:
         log.info("gateway.link_expired", wait_id=error.claims.wait_id, recipient=error.claims.recipient)
-        raise RequestProblem("link-refused", str(error), status=410) from error
+        until = said_moment(error.claims.expires_at)
+        raise RequestProblem("link-refused", f"It was good until {until}.", status=410) from error
     except LinkProblem as error:
         log.info("gateway.link_refused", reason=type(error).__name__)
         raise RequestProblem("link-refused", str(error)) from error
@@ -124,14 +128,17 @@ async def _take(request: web.Request, opened: Opened, typed: Mapping[str, str]) 
         )
         return await _ask(request, opened, typed, notice=notice, status=403)
     answer, wrong = read(form, typed)
-    if wrong:
+    by = _answerer(opened.claims, typed)
+    if by is None:
+        wrong = {**wrong, NAME: ["must be answered"]}
+    if wrong or by is None:
         return await _correct(request, opened, typed, wrong)
-    wanted = ApprovalAnswer(answer=answer, by=opened.claims.recipient, action_digest=_digest(opened, typed))
+    wanted = ApprovalAnswer(answer=answer, by=by, action_digest=_digest(opened, typed))
     try:
         await answering.answer(request.app[CONTEXT], opened.wait, wanted)
     except RequestProblem as problem:
         return await _not_taken(request, opened, typed, problem)
-    log.info("gateway.answered_by_link", wait_id=opened.wait["_id"], recipient=opened.claims.recipient)
+    log.info("gateway.answered_by_link", wait_id=opened.wait["_id"], by=by)
     response = web.Response(status=303, headers={**headers(), "Location": opened.token})
     response.del_cookie(COOKIE, path=_cookie_path(request))
     return response
@@ -189,6 +196,7 @@ async def _ask(
     asking = Asking(
         wait=opened.wait,
         recipient=opened.claims.recipient,
+        shared=opened.claims.shared,
         proof=opened.links.proof(nonce, opened.token),
         verdict=verdict,
         typed=typed,
@@ -206,6 +214,18 @@ def _is_own(request: web.Request, opened: Opened, typed: Mapping[str, str]) -> b
     if request.headers.get("Sec-Fetch-Site") in FOREIGN:
         return False
     return opened.links.proves(typed.get("proof", ""), request.cookies.get(COOKIE, ""), opened.token)
+
+
+def _answerer(claims: AnswerClaims, typed: Mapping[str, str]) -> str | None:
+    """Who answers: the recipient of the link, or who says to be behind a shared one; ``None`` when nobody says it."""
+    if not claims.shared:
+        return _line(claims.recipient) or "somebody with a link"
+    name = _line(typed.get(NAME, ""))
+    return f"{name[: BY_LIMIT // 2]} ({_line(claims.recipient)})"[:BY_LIMIT] if name else None
+
+
+def _line(text: str) -> str:
+    return " ".join("".join(one if one.isprintable() else " " for one in text).split())[:BY_LIMIT]
 
 
 def _digest(opened: Opened, typed: Mapping[str, str]) -> str | None:
@@ -227,8 +247,10 @@ def _ended(view: Mapping[str, Any], claims: AnswerClaims, typed: list[tuple[str,
     at = said_moment(datetime.fromisoformat(outcome["at"])) if "at" in outcome else ""
     if view["status"] == "answered":
         answered = pretty(outcome["answer"])
-        if outcome["by"] == claims.recipient and typed is None:
+        if not claims.shared and outcome["by"] == claims.recipient and typed is None:
             title, said = "Your answer is recorded", [f"You answered at {at}. The agent goes on with it."]
+        elif claims.shared and typed is None:
+            title, said = "The answer is recorded", [f"{outcome['by']} answered at {at}. The agent goes on with it."]
         else:
             who = outcome["by"] if outcome["by"] is not None else "a plain command"
             title, said = "This was answered already", [f"{who} was first, at {at}."]
