@@ -14,7 +14,7 @@ SHORT := awk '/^(Collecting|Downloading|Installing|Successfully)/ { print substr
 LOCK := $(BIN)/uv pip compile pyproject.toml --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-annotate --no-header --python-version 3.11 --quiet
 
-.PHONY: help setup demo up down test chaos check fix conformance bench-smoke bench-hibernate lock
+.PHONY: help setup demo up down test chaos check fix conformance bench bench-smoke bench-hibernate lock
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,10 @@ chaos: setup ## Kill everything for MINUTES and check every promise (SEED=1 MINU
 
 conformance: setup ## Run langgraph-checkpoint-conformance against the notebook
 	$(BIN)/python -m pytest tests -m conformance -s
+
+bench: setup ## Measure Perdure and its peers in turn (QUICK=1 PEERS=.. WORKLOADS=.. ROUNDS=3 SOAK_MINUTES=30)
+	$(BIN)/python benchmarks/run.py $(if $(QUICK),--quick) $(if $(PEERS),--peers $(PEERS)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+		$(if $(WORKLOADS),--workloads $(WORKLOADS)) $(if $(SOAK_MINUTES),--soak-minutes $(SOAK_MINUTES)) $(BENCH_OPTIONS)
 
 bench-smoke: setup ## Run the smoke benchmark; prints one JSON line for each run
 	$(BIN)/python benchmarks/smoke.py

@@ -21,7 +21,15 @@ from perdure.chassis.kafka.consumer import Consumer, Subscription
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.opensearch import OpenSearch
 from perdure.schemas.envelope import Decoded
-from perdure.schemas.events import EVENTS, CheckpointSaved, RunCancelled, RunFailed, RunSucceeded, RunTimedOut
+from perdure.schemas.events import (
+    EVENTS,
+    CheckpointSaved,
+    RunCancelled,
+    RunFailed,
+    RunInterrupted,
+    RunSucceeded,
+    RunTimedOut,
+)
 from perdure.schemas.index import STATES
 from perdure.schemas.topics import EVENTS as EVENTS_TOPIC
 
@@ -32,7 +40,7 @@ _ENDS = (RunSucceeded, RunFailed, RunTimedOut, RunCancelled)
 
 
 class Watcher:
-    """Reads every event: ends of runs, and the checkpoints of every ``sample``-th run."""
+    """Reads every event: waits and ends of runs, and the checkpoints of every ``sample``-th run (0: of none)."""
 
     def __init__(self, bootstrap_servers: str, sample: int) -> None:
         self._producer = Producer(bootstrap_servers, "bench")
@@ -44,6 +52,10 @@ class Watcher:
         self._threads: dict[str, bool] = {}
         self.unseen: dict[str, float] = {}
         """Sampled checkpoints that are not known to be searchable: id to the time of the event (epoch seconds)."""
+        self.parked: set[str] = set()
+        """Threads that have ever come to a wait."""
+        self.late_s: dict[str, float] = {}
+        """What ``graphs/sleeper.py`` noted, by thread: seconds from the time it asked for until its code ran again."""
         self.checkpoints = 0
         self.events = 0
 
@@ -54,10 +66,10 @@ class Watcher:
                 await self._task
             await asyncio.sleep(0.05)
 
-    async def end(self, thread_id: str) -> tuple[float, str]:
+    async def end(self, thread_id: str, timeout_s: float = RUN_TIMEOUT_S) -> tuple[float, str]:
         """When (``perf_counter``) and how the thread's run ended."""
         try:
-            return await asyncio.wait_for(self._end(thread_id), RUN_TIMEOUT_S)
+            return await asyncio.wait_for(self._end(thread_id), timeout_s)
         finally:
             self._ends.pop(thread_id, None)
 
@@ -79,12 +91,18 @@ class Watcher:
                 self.checkpoints += 1
                 if self._sampled(event.thread_id):
                     self.unseen[event.checkpoint_id] = event.occurred_at.timestamp()
+                if event.channels == ("late_s",):
+                    self.late_s[event.thread_id] = float(event.text.split()[-1])
+            elif isinstance(event, RunInterrupted):
+                self.parked.add(event.thread_id)
             elif isinstance(event, _ENDS):
                 future = self._end(event.thread_id)
                 if not future.done():
                     future.set_result((now, event.TYPE))
 
     def _sampled(self, thread_id: str) -> bool:
+        if not self._sample:
+            return False
         return self._threads.setdefault(thread_id, len(self._threads) % self._sample == 0)
 
 

@@ -48,7 +48,7 @@ GRAPHS = HERE / "graphs"
 OUT = HERE / "out"
 sys.path.insert(0, str(GRAPHS))
 
-from chain import STEPS, first_message  # noqa: E402 (the workload's own module)
+from payload import STEPS, first_message  # noqa: E402 (the workload's own module)
 
 PACKAGES = (
     "perdure langgraph langgraph-checkpoint confluent-kafka faust-streaming motor pymongo opensearch-py aiohttp uvloop"

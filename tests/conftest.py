@@ -2,23 +2,35 @@
 
 One ephemeral stack serves the whole session: free ports, temporary data, removed at the end, also when pytest is
 killed. Where ``PERDURE_KAFKA_BOOTSTRAP_SERVERS``, ``PERDURE_MONGODB_URI`` or ``PERDURE_OPENSEARCH_URL`` is set, that
-server is used instead. A server that can not be started skips its tests on a laptop and fails them when ``CI=true``.
+server is used instead. A server that can not be started skips its tests on a laptop and fails them when ``CI=true``;
+so does a browser that is not there.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import NoReturn
 
 import pytest
+from playwright.async_api import Browser, async_playwright
 
 from perdure.local.errors import LocalError
 from perdure.local.settings import LocalSettings
 from perdure.local.stack import Stack
 
+CHROMIUM_ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
 
-def _missing(what: str, error: LocalError) -> NoReturn:
+
+def _missing(what: str, error: LocalError | str) -> NoReturn:
     text = f"{what} could not be started: {error}"
     if os.environ.get("CI") == "true":
         pytest.fail(text, pytrace=False)
@@ -55,6 +67,18 @@ def kafka_bootstrap(stack: Stack) -> str:
 def opensearch_url(stack: Stack) -> str:
     """The URL of a single node without security."""
     return stack.environment()["PERDURE_OPENSEARCH_URL"]
+
+
+@pytest.fixture(scope="session")
+async def chromium() -> AsyncIterator[Browser]:
+    """A headless Chromium of this machine, for the whole session."""
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        _missing("Chromium", "it is not installed (apt-get install chromium)")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGUMENTS)
+        yield browser
+        await browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ Input: ``candidate`` (``name``, ``email``), ``cv`` (text), ``job`` (see ``screen
 offered) and optionally ``pass_score`` (default 60). How long an hour takes, in seconds, is the variable ``RECRUITER_HOUR_S``
 (default 3600). ``SMTP_URL`` says where mail goes, ``RECRUITER_FROM`` from whom.
 
-The reply comes as the signal ``reply``: ``{"slot": 2}``, or ``{"text": "no, thank you"}``. Whatever reads the mailbox sends it.
+The reply comes as the signal ``reply``: ``{"slot": 2}``, or ``{"text": "no, thank you"}``. Where reply addresses are offered, an
+answer to the mail is that signal; else whatever reads the mailbox sends it.
 
 Each e-mail is an effect: a node that runs again (it waited, or its worker died) does not send it again.
 """
@@ -23,7 +24,7 @@ from langgraph.types import RetryPolicy
 from mail import NOT_SENT, send
 from screening import Job, Screening, screen
 
-from perdure.sdk import TimedOut, effect, wait_for_event
+from perdure.sdk import TimedOut, effect, reply_address, wait_for_event
 
 HOUR = timedelta(seconds=float(os.environ.get("RECRUITER_HOUR_S", "3600")))
 PATIENCE = 48 * HOUR
@@ -130,9 +131,14 @@ def give_up(state: Case) -> dict[str, Any]:  # noqa: ARG001
 async def _mail(state: Case, key: str, subject: str, text: str) -> None:
     candidate = state["candidate"]
     letter = {"to": candidate["email"], "subject": subject, "text": f"Dear {candidate['name']},\n\n{text}\n"}
+    reply_to = await reply_address("reply", recipient=candidate["email"], expires=2 * PATIENCE)
     # An attempt of which nobody knows whether it worked is made again with the same Message-ID: better twice than never.
     await effect(
-        key, lambda id_: send(id_, sender=SENDER, **letter), action=letter, on_unknown="retry", not_done=NOT_SENT
+        key,
+        lambda id_: send(id_, sender=SENDER, reply_to=reply_to, **letter),
+        action=letter,
+        on_unknown="retry",
+        not_done=NOT_SENT,
     )
 
 

@@ -14,7 +14,7 @@ NOT_SENT = (ConnectionRefusedError, smtplib.SMTPConnectError, smtplib.SMTPRecipi
 """Errors after which the message certainly was not taken."""
 
 
-def send(key: str, *, sender: str, to: str, subject: str, text: str) -> dict[str, str]:
+def send(key: str, *, sender: str, to: str, subject: str, text: str, reply_to: str | None = None) -> dict[str, str]:
     """Send; returns when the server has taken the message.
 
     Args:
@@ -23,6 +23,7 @@ def send(key: str, *, sender: str, to: str, subject: str, text: str) -> dict[str
         to: To whom.
         subject: One line.
         text: Plain text.
+        reply_to: Where the reply goes; to the sender when absent.
 
     Raises:
         OSError: the server cannot be reached, or refuses (``smtplib.SMTPException`` is one).
@@ -32,6 +33,8 @@ def send(key: str, *, sender: str, to: str, subject: str, text: str) -> dict[str
     message["From"], message["To"], message["Subject"] = sender, to, subject
     domain = sender.rpartition("@")[2] or "localhost"
     message["Message-ID"] = f"<{hashlib.sha256(key.encode()).hexdigest()[:32]}@{domain}>"
+    if reply_to is not None:
+        message["Reply-To"] = reply_to
     message.set_content(text)
     url = urlsplit(os.environ.get("SMTP_URL", "smtp://127.0.0.1:25"))
     host = url.hostname or "127.0.0.1"

@@ -53,6 +53,10 @@ class Evidence:
     """What was acknowledged."""
     logs: dict[str, list[str] | None] = field(default_factory=dict)
     """The final ``log`` of a thread's state, as the API shows it; ``None`` when it has none."""
+    deliveries: dict[str, Found] = field(default_factory=dict)
+    """The notices of the subscription to everything."""
+    hooks: list[Found] = field(default_factory=list)
+    """The webhooks that arrived in the world, repeats included."""
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def acknowledged(self, what: str) -> list[Found]:
@@ -99,20 +103,22 @@ def gather(environment: dict[str, str], gateway: str | None, driver_log: Path, w
         history, notes = history_of(db)
         kept = {
             name: {one["_id"]: one for one in db[name].find({}, {"payload": 0})}
-            for name in ("runs", "threads", "workers", "waits", "signals", "effects")
+            for name in ("runs", "threads", "workers", "waits", "signals", "effects", "deliveries")
         }
         now = db.command("hello")["localTime"]
     events: dict[str, list[str]] = defaultdict(list)
     for record in read_topic(environment["PERDURE_KAFKA_BOOTSTRAP_SERVERS"], EVENTS):
         events[record.key().decode()].append(dict(record.headers())["ce_id"].decode())
     url = environment["PERDURE_OPENSEARCH_URL"]
+    arrived = read_log(world_log)
     evidence = Evidence(
         history=history,
         notes=notes,
         events=dict(events),
         states=[(one["_id"], one["_source"]["thread_id"]) for one in _documents(url, STATES, ["thread_id"])],
         newest=[(one["_id"], one["_source"]) for one in _documents(url, THREADS, ["thread_id", "seq", "note"])],
-        world=read_log(world_log),
+        world=[one for one in arrived if "hook" not in one],
+        hooks=[one for one in arrived if "hook" in one],
         driver=read_log(driver_log),
         now=now,
         **kept,

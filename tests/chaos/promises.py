@@ -315,6 +315,25 @@ def never_after_a_receipt(evidence: Evidence, found: Findings) -> None:
         found.hold(not late, one["thread"], "effect {} was attempted at {} after its receipt", one["key"], one["at"])
 
 
+def notices_told(evidence: Evidence, found: Findings) -> None:
+    """Of every run that ended, the world was told once or more under one id, and of nothing else."""
+    kinds = {"success": "completed", "error": "failed", "timeout": "timed_out"}
+    told: dict[tuple[str, str], list[Found]] = defaultdict(list)
+    for one in evidence.deliveries.values():
+        told[one["run_id"], one["kind"]].append(one)
+    arrived = {one["hook"] for one in evidence.hooks}
+    for run in evidence.runs.values():
+        if run["status"] not in kinds:
+            continue
+        there = told[run["_id"], kinds[run["status"]]]
+        states = [one["state"] for one in there]
+        found.hold(states == ["delivered"], run["thread_id"], "the notices of run {} are {}", run["_id"], states)
+        missed = [one["_id"] for one in there if one["_id"] not in arrived]
+        found.hold(not missed, run["thread_id"], "run {}: notices {} never arrived", run["_id"], missed)
+    unknown = sorted(arrived - evidence.deliveries.keys())
+    found.hold(not unknown, "", "webhooks arrived that are in no log: {}", unknown[:5])
+
+
 def only_acknowledged_or_stored(evidence: Evidence, found: Findings) -> None:
     """The driver was refused nothing that it had a right to."""
     for one in evidence.driver:
@@ -350,5 +369,6 @@ def promises(seed: int) -> dict[str, Promise]:
         "newest state indexed": newest_is_indexed,
         "no run without owner": every_run_owned,
         "ends recorded": ends_recorded,
+        "notices told": notices_told,
         "clients served": only_acknowledged_or_stored,
     }

@@ -40,7 +40,7 @@ from perdure.local.stack import Stack
 from perdure.local.state import Record
 
 GRAPHS = Path(__file__).parent / "graphs"
-INSTANCES = ("gateway", "agent_step", "agent_step", "scheduler", "scheduler", "indexer", "validator")
+INSTANCES = ("gateway", "agent_step", "agent_step", "scheduler", "scheduler", "indexer", "validator", "notifier")
 SETTINGS = {
     "PERDURE_LANGGRAPH_CONFIG": str(GRAPHS / "langgraph.json"),
     "PERDURE_LEASE_TTL_S": "3",
@@ -49,7 +49,12 @@ SETTINGS = {
     "PERDURE_PUBLISH_GRACE_S": "4",
     "PERDURE_SETTLE_GRACE_S": "4",
     "PERDURE_SHUTDOWN_GRACE_S": "8",
+    "PERDURE_NOTIFIER_TIMEOUT_S": "3",
+    "PERDURE_NOTIFIER_CLAIM_S": "6",
+    "PERDURE_NOTIFIER_RETRY_FIRST_S": "0.5",
+    "PERDURE_NOTIFIER_RETRY_CAP_S": "3",
 }
+TOLD = ["completed", "failed", "timed_out"]
 AGENTS_PER_S = 2.0
 SETTLE_S = 60.0
 UNDO_S = 150.0
@@ -115,7 +120,16 @@ class ChaosRun:
         env = {**SETTINGS, "PERDURE_MONGODB_URI": uri, "CHAOS_WORLD_URL": world}
         self.services = Services.of(self.stack, names, env, cwd=GRAPHS)
         self.services.start()
+        self._subscribe(world)
         self.say(f"services run: {', '.join(self.services.processes)}")
+
+    def _subscribe(self, world: str) -> None:
+        """The world is told of every end."""
+        import httpx
+
+        wanted = {"scope": "tenant", "kinds": TOLD, "channel": "webhook"}
+        body = wanted | {"target": f"{world}/hooks"}
+        httpx.post(f"{self.services.gateway_url}/subscriptions", json=body, timeout=30).raise_for_status()
 
     def _start_world(self) -> str:
         port, folder = free_port(), self.stack.folder
@@ -183,9 +197,13 @@ class ChaosRun:
         self.say("settled")
 
     def _unsettled(self, db: Any) -> dict[str, int]:
+        ended = db.runs.count_documents({"status": {"$in": ["success", "error", "timeout"]}})
         counts = {
+            "ends that no notice is about": max(0, ended - db.deliveries.count_documents({"kind": {"$in": TOLD}})),
             "runs": db.runs.count_documents({"settled": False}),
             "waits with a time": db.waits.count_documents({"status": "open", "due_at": {"$exists": True}}),
+            "notices": db.deliveries.count_documents({"state": "pending"}),
+            "notices without a note": db.deliveries.count_documents({"told": False}),
             "validations": db.waits.count_documents({"status": "open", "kind": "validation"}),
         }
         return {name: count for name, count in counts.items() if count}

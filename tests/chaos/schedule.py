@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-SERVICES = ("gateway", "agent_step", "agent_step-2", "scheduler", "scheduler-2", "indexer", "validator")
+SERVICES = ("gateway", "agent_step", "agent_step-2", "scheduler", "scheduler-2", "indexer", "validator", "notifier")
 BROKERS = ("kafka-1", "kafka-2", "kafka-3")
 PER_MINUTE = 13
 """Faults a minute, unless the run is so short that every kind once is more."""

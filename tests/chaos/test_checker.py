@@ -58,7 +58,8 @@ def _run(run: str, thread: str, status: str, ended_seq: int, **more: Any) -> dic
 
 def healthy() -> Evidence:
     """Six agents for whom everything went well, one of which waits, two of which were woken."""
-    found = Evidence({}, {}, {}, {}, {"w1": {"_id": "w1", "state": "alive"}}, {}, {}, {}, {}, [], [], [], [], {}, NOW)
+    workers = {"w1": {"_id": "w1", "state": "alive"}}
+    found = Evidence({}, {}, {}, {}, workers, {}, {}, {}, {}, [], [], [], [], {}, {}, [], NOW)
     for one in ALL:
         thread, run = _thread(one), f"r-{one.graph}"
         waits = one in (REPLY, ASKS, PATIENT)
@@ -87,6 +88,9 @@ def healthy() -> Evidence:
     found.world.append(
         {"key": key, "thread": _thread(POST), "effect": "post", "at": NOW.timestamp() - 1, "applied": True}
     )
+    for run in [one["_id"] for one in found.runs.values() if one["status"] == "success"]:
+        found.deliveries[f"msg_{run}"] = {"_id": f"msg_{run}", "run_id": run, "kind": "completed", "state": "delivered"}
+        found.hooks.append({"hook": f"msg_{run}"})
     return found
 
 
@@ -182,6 +186,13 @@ BREAKS: dict[str, list[Callable[[Evidence], object]]] = {
     "ends recorded": [
         lambda e: e.history[C][2].update(event="error"),
         lambda e: e.history[C].append({**e.history[C][2], "seq": 4}),
+    ],
+    "notices told": [
+        lambda e: e.deliveries.pop("msg_r-chain"),
+        lambda e: e.deliveries["msg_r-chain"].update(state="dead"),
+        lambda e: e.deliveries.update(twice={**e.deliveries["msg_r-chain"], "_id": "twice"}),
+        lambda e: e.hooks.pop(0),
+        lambda e: e.hooks.append({"hook": "msg_unheard_of"}),
     ],
     "clients served": [
         lambda e: e.driver.append({"what": "refused", "method": "GET", "path": "/", "status": 404, "body": ""})

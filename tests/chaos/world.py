@@ -4,6 +4,7 @@
 ``{"key", "thread", "effect", "at", "applied"}``; the first with a key is applied, a repeat is only written down.
 
 * ``POST /effects`` ``{"key", "thread", "effect"}``: 200 ``{"receipt", "applied"}``; the same receipt for the same key.
+* ``POST /hooks``: 200; a line ``{"hook", "type", "at"}``: the id of a notice and what it is.
 * ``GET /effects/{key}``: 200 ``{"receipt"}`` or 404: was it done? (what ``reconcile`` asks)
 * ``GET /price/{item}``: 200 ``{"price"}``: 10, of ``moved`` 12.
 * ``GET /ready``: 200.
@@ -30,6 +31,13 @@ class World:
         self._lock = threading.Lock()
         self.receipts: dict[str, str] = {}
 
+    def told(self, id_: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Take a notice."""
+        with self._lock:
+            os.write(self._file, json.dumps({"hook": id_, "type": body["type"], "at": time.time()}).encode() + b"\n")
+            os.fsync(self._file)
+        return {}
+
     def apply(self, given: dict[str, Any]) -> dict[str, Any]:
         """Do an effect, once for each key."""
         with self._lock:
@@ -47,8 +55,9 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
-        self._answer(200, self.world.apply(json.loads(body)))
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        hook = self.headers.get("webhook-id")
+        self._answer(200, self.world.told(hook, body) if hook else self.world.apply(body))
 
     def do_GET(self) -> None:
         what, _, name = self.path.strip("/").partition("/")

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import jsonschema
 import pytest
@@ -25,12 +26,15 @@ from perdure.chassis.settings import ServiceSettings
 from perdure.local.resources import free_port
 from perdure.local.services import available_services
 from perdure.local.stack import Stack
+from perdure.schemas import dashboard_objects, dashboards
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "docker-compose.yml"
 COMPOSE: dict[str, Any] = yaml.safe_load(FILE.read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if service["image"].startswith("perdure:")}
+ONCE = [name for name, service in SERVICES.items() if service["restart"] == "no"]
+"""Jobs that end."""
 LASTING = [name for name in OURS if "healthcheck" in OURS[name]]
 DEADLINE_S = 90.0
 
@@ -80,9 +84,9 @@ def test_every_variable_is_a_setting(name: str) -> None:
 def test_everything_is_limited_and_checked(name: str) -> None:
     service = SERVICES[name]
     assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory"}
-    assert name == "topics" or service["healthcheck"]["test"]
+    assert name in ONCE or service["healthcheck"]["test"]
     for other, how in service.get("depends_on", {}).items():
-        expected = "service_completed_successfully" if other == "topics" else "service_healthy"
+        expected = "service_completed_successfully" if other in ONCE else "service_healthy"
         assert how["condition"] == expected
     for port in service.get("ports", []):
         assert port.startswith("127.0.0.1:"), "servers without passwords are not for the network"
@@ -95,6 +99,21 @@ def test_ours_run_without_rights(name: str) -> None:
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert "curl" not in " ".join(service.get("healthcheck", {}).get("test", []))
+
+
+def test_the_saved_objects_are_loaded() -> None:
+    service = SERVICES["dashboards-objects"]
+    assert service["image"] == SERVICES["dashboards"]["image"]
+    (mounted,) = service["volumes"]
+    folder, place, how = mounted.split(":")
+    assert how == "ro"
+    file = next(part for part in service["command"] if part.startswith("file=@")).removeprefix("file=@")
+    assert (ROOT / folder / Path(file).relative_to(place)).is_file()
+    assert (ROOT / dashboards.FILE).read_bytes() == dashboards.generated_files()[dashboards.FILE]
+    assert f":{dashboard_objects.VERSION}" in service["image"]
+    address = urlsplit(service["command"][-1])
+    assert (address.hostname, address.path) == ("dashboards", "/api/saved_objects/_import")
+    assert "osd-xsrf: true" in service["command"]
 
 
 def test_the_image_is_built_from_what_is_there() -> None:
@@ -129,7 +148,8 @@ class Place:
             for source, target, _ in [re.sub(r"\$\{AGENT_PROJECT:-(.*)\}", r"\1", volume).split(":")]
         }
         found = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(self.folder)}
-        for name, value in service["environment"].items():
+        given = {name: value for name, value in service["environment"].items() if value is not None}
+        for name, value in given.items():
             text = self._replace.get(value, self._ports.get(value, value))
             for target, source in mounted.items():
                 text = text.replace(target, str(ROOT / source))

@@ -97,9 +97,11 @@ def test_a_killed_validator_leaves_nobody_without_a_verdict(system: Any, world: 
     system.assert_linear(threads)
 
 
-def forged(wait: Any, outcome: VerdictOutcome, digest: str, wait_id: str | None = None) -> Any:
-    """A verdict as the validator would publish it."""
-    now = datetime.now(UTC)
+def forged(
+    wait: Any, outcome: VerdictOutcome, digest: str, wait_id: str | None = None, ahead: timedelta = timedelta(0)
+) -> Any:
+    """A verdict as a validator would publish it whose clock is so much ahead."""
+    now = datetime.now(UTC) + ahead
     finding = Finding(name="price", holds=None, reason="as the test says", read_at=now, outcome=outcome)
     message = PremisesValidated(
         tenant=wait["tenant"],
@@ -140,3 +142,23 @@ def test_a_verdict_wakes_once_and_only_for_its_action(system: Any, world: Path, 
     assert system.values(run["thread_id"])["log"] == log
     assert system.db.runs.count_documents({"thread_id": run["thread_id"]}) == 2
     system.assert_linear([run["thread_id"]])
+
+
+def test_a_validator_whose_clock_is_ahead_makes_no_verdict_last_longer(
+    system: Any, world: Path, kafka_bootstrap: str
+) -> None:
+    run = started(system, world, kind="held")
+    (wait,) = system.until(lambda: open_waits(system, run))
+    record = forged(wait, VerdictOutcome.PROCEED, wait["validation"]["action_digest"], ahead=timedelta(hours=1))
+
+    async def publish() -> None:
+        producer = Producer(kafka_bootstrap, "test")
+        await producer.send(VERDICTS.name, record)
+        await producer.close()
+
+    asyncio.run(publish())
+    ended(system, run)
+    outcome = system.db.waits.find_one({"_id": wait["_id"]})["outcome"]
+    lasts = datetime.fromisoformat(outcome["expires_at"]) - datetime.fromisoformat(outcome["at"])
+    assert lasts == timedelta(seconds=wait["validation"]["verdict_expires_s"])
+    Path(f"{world}.go").touch()

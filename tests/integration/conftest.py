@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -20,6 +21,7 @@ from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.gateway.app import make_app
 from perdure.gateway.gunzip import AUTO_DECOMPRESS
 from perdure.gateway.settings import GatewaySettings
+from perdure.registry.answer_links import AnswerLinks
 from perdure.registry.runs import assistant_id_of, new_id, now
 from perdure.registry.waits import wait_documents
 from perdure.schemas import topics
@@ -64,15 +66,18 @@ class Waiting:
         self,
         schema: dict[str, Any] | None = None,
         *,
+        question: str = "May I?",
+        details: dict[str, Any] | None = None,
         action: Any = None,
         events: tuple[str, ...] = (),
         due_at: datetime | None = None,
         **fields: Any,
     ) -> dict[str, Any]:
         asked = Question(
-            question="May I?",
+            question=question,
             answer_schema=schema,
-            details={"why": "because"},
+            details={"why": "because"} if details is None else details,
+            assigned_to=fields.get("assigned_to"),
             action=action,
             action_digest=digest(action) if action is not None else None,
         )
@@ -96,13 +101,13 @@ def _problem_of() -> Any:
 
 
 @asynccontextmanager
-async def open_waiting(uri: str, kafka_bootstrap: str) -> AsyncIterator[Waiting]:
+async def open_waiting(uri: str, kafka_bootstrap: str, **more: Any) -> AsyncIterator[Waiting]:
     client = mongo.connect(uri)
     settings = GatewaySettings(
         mongodb_uri=uri,
         kafka_bootstrap_servers=kafka_bootstrap,
-        opensearch_url="http://127.0.0.1:9",
         gateway_store_timeout_s=2.0,
+        **{"opensearch_url": "http://127.0.0.1:9"} | more,
     )
     runner = web.AppRunner(make_app(settings), access_log=None, auto_decompress=AUTO_DECOMPRESS)
     await runner.setup()
@@ -120,10 +125,52 @@ async def open_waiting(uri: str, kafka_bootstrap: str) -> AsyncIterator[Waiting]
         client.close()
 
 
-@pytest.fixture(name="open_waiting")
+@pytest.fixture(name="open_waiting", scope="session")
 def _open_waiting() -> Any:
-    """Like ``waiting``, on servers of the test's own: ``async with open_waiting(uri, kafka)``."""
+    """Like ``waiting``, on servers of the test's own: ``async with open_waiting(uri, kafka, **settings)``."""
     return open_waiting
+
+
+LINKS = AnswerLinks(["of these tests and of nothing else"], "http://127.0.0.1:1", "mail.example.com")
+"""The links of ``linking``; its gateway is elsewhere, so take the path only."""
+
+
+def link_to(wait: Mapping[str, Any], recipient: str = "ann@example.com", expires_at: datetime | None = None) -> str:
+    """The path of the page where ``recipient`` answers a question."""
+    return urlsplit(
+        LINKS.url(
+            wait_id=wait["_id"],
+            tenant=wait["tenant"],
+            recipient=recipient,
+            expires_at=expires_at or now() + timedelta(hours=8),
+        )
+    ).path
+
+
+@pytest.fixture(scope="module")
+async def linking(mongodb_uri: str, kafka_bootstrap: str) -> AsyncIterator[Waiting]:
+    """As ``waiting``, with links to answer questions and with reply addresses (``LINKS``)."""
+    await TopicAdmin(kafka_bootstrap).apply(topics.ALL)
+    uri = mongodb_uri.rsplit("/", 1)[0] + f"/linking_{uuid.uuid4().hex}"
+    settings = {
+        "link_secret": "of these tests and of nothing else",
+        "public_url": "http://127.0.0.1:1",
+        "mail_domain": "mail.example.com",
+        "inbound_secret": "between the mail server and us",
+    }
+    async with open_waiting(uri, kafka_bootstrap, **settings) as opened:
+        yield opened
+        await opened.database.client.drop_database(opened.database.name)
+
+
+@pytest.fixture(name="link_to", scope="session")
+def _link_to() -> Any:
+    return link_to
+
+
+@pytest.fixture(name="links", scope="session")
+def _links() -> AnswerLinks:
+    return LINKS
 
 
 @pytest.fixture(scope="module")

@@ -171,4 +171,4 @@ def test_an_answer_to_a_thread_without_runs_is_explained(
     thread = perdure("threads", "create")["thread_id"]
     status, _, err = raw("resume", thread, "yes")
     assert status == 1
-    assert "has no run that could be resumed" in err
+    assert "has no run; start one" in err

@@ -18,6 +18,7 @@ from tests.integration.notifier_stage import Receiver, Stage, ok, receiving, sta
 from perdure.chassis.outage import Availability
 from perdure.notifier.channels.addresses import AddressRules
 from perdure.notifier.channels.http import GuardedHttp, Limits
+from perdure.notifier.results import Change
 from perdure.registry.deliveries import Deliveries
 
 
@@ -348,3 +349,29 @@ async def test_a_breaker_spares_a_dead_endpoint(database_uri: str) -> None:
         assert len(dead.got) <= 2 * stage.settings.notifier_per_endpoint
         ids = {"$in": [one["_id"] for one in deliveries]}
         assert await stage.db.deliveries.count_documents({"_id": ids, "state": "pending"}) == 100
+
+
+async def test_a_result_counts_only_while_its_claim_does(database_uri: str) -> None:
+    async with staged(database_uri, sending=False) as stage:
+        (delivery,) = await stage.tell("http://127.0.0.1:9/x")
+        queue, now = stage.parts.queue, datetime.now(UTC)
+        (slow_one,) = await queue.claim([delivery["_id"]], now)
+        assert await queue.claim([delivery["_id"]], now) == [], "claimed"
+        (quick_one,) = await queue.claim([delivery["_id"]], slow_one["due_at"])
+        await queue.record(slow_one, Change({"state": "dead", "reason": "$late"}, ended=True))
+        there = await stage.db.deliveries.find_one({"_id": delivery["_id"]})
+        assert there is not None
+        assert (there["state"], there["claim"]) == ("pending", quick_one["claim"])
+        results = [
+            Change({"state": "delivered", "reason": "$tried"}, ended=True),
+            Change({"state": "dead"}, ended=True),
+        ]
+        await asyncio.gather(*(queue.record(quick_one, one) for one in results))
+        there = await stage.db.deliveries.find_one({"_id": delivery["_id"]})
+        assert there is not None
+        assert (there["state"], there["reason"], "due_at" in there, "claim" in there) == (
+            "delivered",
+            "$tried",
+            False,
+            False,
+        )

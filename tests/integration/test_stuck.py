@@ -1,171 +1,269 @@
-"""The watch over threads on a real database: each standstill is told of once, whoever dies, and taken off when it is over."""
+"""Who is stuck: the marks of the database now, the index for any time, over HTTP and on the command line."""
 
 from __future__ import annotations
 
+import asyncio
+import json
+import sys
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from perdure.chassis import mongo
-from perdure.chassis.kafka.admin import TopicAdmin
-from perdure.chassis.kafka.producer import Producer
-from perdure.registry.notes import Notes
-from perdure.scheduler.clock import DatabaseClock
-from perdure.scheduler.settings import SchedulerSettings
-from perdure.scheduler.stuck import StuckWatch
-from perdure.schemas import topics
-from perdure.schemas.events import ThreadRecovered, ThreadStuck
-from perdure.schemas.outbox import event_of
+from perdure.chassis.opensearch import OpenSearch
+from perdure.cli.__main__ import main
+from perdure.indexer.bulk import state_item
+from perdure.indexer.domain import document_of
+from perdure.indexer.redaction import Redaction
+from perdure.indexer.settings import IndexerSettings
+from perdure.indexer.writer import Writer
+from perdure.schemas.events import ErrorInfo, Event, RunFailed, StuckCode, ThreadRecovered, ThreadStuck
+from perdure.schemas.index import STATES
+from perdure.schemas.stuck_http import StuckPage
 
-LONG_AGO = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)
+TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+YESTERDAY = TODAY - timedelta(hours=10)
+TENANT = f"stuck-{uuid.uuid4().hex[:8]}"
+THREADS = ("late", "later", "parked", "parallel")
 
 
-@dataclass
-class Scene:
-    """Threads of a database, and the watch over them."""
+def mark(code: str, nodes: list[str], at: datetime, run_id: str) -> dict[str, Any]:
+    return {
+        "cause": f"{code}:{run_id}",
+        "code": code,
+        "reason": f"{', '.join(nodes)} stands still; look at it",
+        "node": nodes[0] if len(nodes) == 1 else None,
+        "nodes": nodes,
+        "since": at - timedelta(minutes=40),
+        "expected_by": at - timedelta(minutes=38),
+        "run_id": run_id,
+        "after": 7,
+        "wait_id": None,
+        "noticed_at": at,
+    }
 
-    db: mongo.Database
-    producer: Producer
 
-    def watch(self) -> StuckWatch:
-        """Another leader: it remembers nothing."""
-        settings = SchedulerSettings(stuck_grace_s=0, stuck_unclaimed_s=60, stuck_queued_s=7200)
-        return StuckWatch(self.db, Notes(self.db, self.producer, "test"), DatabaseClock(self.db), settings)
-
-    async def run(self, status: str, **fields: Any) -> dict[str, Any]:
-        identity = uuid.uuid4().hex
+@pytest.fixture(scope="module")
+async def marked(waiting: Any) -> Any:
+    """Four marked threads of one tenant, one of another, and one that is not marked."""
+    threads = [
+        ("late", "crm", "overdue", ["Login"], TENANT, {}),
+        ("later", "shop", "overdue", ["Login"], TENANT, {"crash_log": [{"at": YESTERDAY, "worker": "w"}]}),
+        (
+            "parked",
+            "crm",
+            "poison",
+            ["Pay"],
+            TENANT,
+            {"error": {"type": "perdure.poison", "message": "it kills", "node": "Pay"}},
+        ),
+        ("parallel", "crm", "overdue", ["Login", "Fetch"], TENANT, {}),
+        ("elsewhere", "crm", "overdue", ["Login"], "another", {}),
+    ]
+    for n, (thread, graph, code, nodes, tenant, more) in enumerate(threads):
         run = {
-            "_id": identity,
-            "tenant": "default",
-            "thread_id": f"t{identity}",
-            "graph_id": "g",
-            "assistant_id": "g",
-            "status": status,
-            "owner": "worker" if status == "running" else None,
-            "epoch": 1,
-            "settled": status not in {"pending", "running"},
-            "started_at": LONG_AGO,
-            "updated_at": LONG_AGO,
-            **fields,
+            "_id": f"{thread}-run",
+            "tenant": tenant,
+            "thread_id": thread,
+            "graph_id": graph,
+            "status": "running",
+            **more,
         }
-        await self.db.runs.insert_one(dict(run))
-        await self.db.threads.insert_one({"_id": run["thread_id"], "tenant": "default", "seq": 1, "next": ["Login"]})
-        return run
-
-    async def entry(self, run: dict[str, Any], seq: int, expected_by: datetime) -> None:
-        await self.db.notebook.insert_one(
-            {
-                "_id": f"{run['thread_id']}-{seq}",
-                "kind": "c",
-                "thread": run["thread_id"],
-                "run": run["_id"],
-                "epoch": 1,
-                "seq": seq,
-                "at": LONG_AGO,
-                "ns": "",
-                "checkpoint_id": f"c{seq}",
-                "step": seq,
-                "ev": {"source": "loop", "next": ["Login"], "expected_by": expected_by},
-            }
+        await waiting.database.runs.insert_one(run)
+        await waiting.database.threads.insert_one(
+            {"_id": thread, "tenant": tenant, "stuck": mark(code, nodes, YESTERDAY + timedelta(minutes=n), run["_id"])}
         )
-
-    async def told(self, run: dict[str, Any]) -> list[Any]:
-        """The events about a thread, in order."""
-        notes = await self.db.notebook.find({"thread": run["thread_id"], "kind": "n"}).to_list(None)
-        assert all(note["published"] for note in notes)
-        return [event_of(run, note) for note in sorted(notes, key=lambda note: (note["after"], note["note"]))]
-
-    async def mark(self, run: dict[str, Any]) -> Any:
-        return (await self.db.threads.find_one({"_id": run["thread_id"]})).get("stuck")
+    await waiting.database.threads.insert_one({"_id": "well", "tenant": TENANT})
+    return waiting
 
 
-@pytest.fixture
-async def scene(database_uri: str, kafka_bootstrap: str) -> AsyncIterator[Scene]:
-    await TopicAdmin(kafka_bootstrap).apply(topics.ALL)
-    client = mongo.connect(database_uri)
-    name = f"stuck_{uuid.uuid4().hex[:8]}"
-    await mongo.ensure_indexes(client[name])
-    producer = Producer(kafka_bootstrap, "test")
-    yield Scene(client[name], producer)
-    assert await producer.close() == 0
-    await client.drop_database(name)
-    client.close()
+async def listed(marked: Any, **params: str) -> StuckPage:
+    answer = await marked.http.get("/stuck", params=params, headers={"Perdure-Tenant": TENANT})
+    assert answer.status_code == 200, answer.text
+    return StuckPage.model_validate(answer.json())
 
 
-async def test_an_overdue_superstep_is_told_of_once_and_so_is_its_end(scene: Scene) -> None:
-    late = await scene.run("running")
-    await scene.entry(late, 1, LONG_AGO + timedelta(minutes=1))
-    await scene.entry(late, 2, LONG_AGO + timedelta(minutes=2))
-    in_time = await scene.run("running")
-    await scene.entry(in_time, 1, datetime.now(UTC) + timedelta(hours=1))
-    watch = scene.watch()
-    for leader in (watch, watch, scene.watch()):
-        await leader.turn()
-    (stuck,) = await scene.told(late)
-    assert isinstance(stuck, ThreadStuck)
-    assert (stuck.code, stuck.seq, stuck.next, stuck.since) == ("overdue", 2, ("Login",), LONG_AGO)
-    assert (await scene.mark(late))["node"] == "Login"
-    assert (await scene.told(in_time), await scene.mark(in_time)) == ([], None)
-
-    await scene.entry(late, 3, datetime.now(UTC) + timedelta(hours=1))
-    for leader in (watch, scene.watch()):
-        await leader.turn()
-    _, recovered = await scene.told(late)
-    assert isinstance(recovered, ThreadRecovered)
-    assert (recovered.code, recovered.seq, recovered.status, recovered.stuck_since) == (
-        "overdue",
-        3,
-        "running",
-        LONG_AGO,
-    )
-    assert await scene.mark(late) is None
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ({}, ["parallel", "parked", "later", "late"]),
+        ({"node": "Login"}, ["parallel", "later", "late"]),
+        ({"node": "Login", "graph": "crm"}, ["parallel", "late"]),
+        ({"node": "Fetch,Pay"}, ["parallel", "parked"]),
+        ({"code": "poison"}, ["parked"]),
+        ({"graph": "shop"}, ["later"]),
+        ({"thread_id": "late"}, ["late"]),
+        ({"graph": "nothing"}, []),
+    ],
+)
+async def test_who_is_stuck_now(marked: Any, params: dict[str, str], expected: list[str]) -> None:
+    found = await listed(marked, **params)
+    assert [one.thread_id for one in found.items] == expected
+    assert found.total == len(expected)
+    assert found.cursor is None
 
 
-async def test_a_leader_that_dies_between_event_and_mark_is_followed_without_a_second_event(scene: Scene) -> None:
-    late = await scene.run("running")
-    await scene.entry(late, 1, LONG_AGO)
-    await scene.watch().turn()
-    await scene.db.threads.update_one({"_id": late["thread_id"]}, {"$unset": {"stuck": ""}})
-    await scene.db.notebook.update_one({"thread": late["thread_id"], "kind": "n"}, {"$set": {"published": False}})
-    await scene.watch().turn()
-    assert len(await scene.told(late)) == 1, "and it is published"
-    assert await scene.mark(late) is not None
+async def test_what_is_said_of_it(marked: Any) -> None:
+    found = {one.thread_id: one for one in (await listed(marked)).items}
+    late, parked = found["late"], found["parked"]
+    assert (late.graph, late.node, late.nodes, late.code) == ("crm", "Login", ["Login"], "overdue")
+    assert (late.since, late.noticed_at) == (YESTERDAY - timedelta(minutes=40), YESTERDAY)
+    assert late.expected_by == YESTERDAY - timedelta(minutes=38)
+    assert late.recovered_at is late.last_error is None
+    assert parked.last_error is not None
+    assert (parked.last_error.type, parked.last_error.node) == ("perdure.poison", "Pay")
+    crashed = found["later"].last_error
+    assert crashed is not None
+    assert (crashed.type, crashed.message, crashed.at) == ("perdure.crash", "its worker died", YESTERDAY)
+    assert found["parallel"].node is None
 
 
-async def test_a_wait_that_the_clock_forgot(scene: Scene) -> None:
-    run = await scene.run("interrupted", ended_seq=4, ended_at=LONG_AGO, next=["ask"])
-    wait = {"_id": f"{run['thread_id']}:i", "thread_id": run["thread_id"], "run_id": run["_id"], "nodes": ["ask"]}
-    await scene.db.waits.insert_one(wait | {"status": "open", "due_at": LONG_AGO})
-    await scene.watch().turn()
-    (stuck,) = await scene.told(run)
-    assert (stuck.code, stuck.next, stuck.expected_by) == ("wait_overdue", ("ask",), LONG_AGO)
-    await scene.db.waits.update_one({"_id": wait["_id"]}, {"$set": {"status": "answered"}})
-    await scene.watch().turn()
-    assert [event.TYPE for event in await scene.told(run)] == ["perdure.thread.stuck", "perdure.thread.recovered"]
+async def test_pages(marked: Any) -> None:
+    seen: list[str] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        page = await listed(marked, limit="3", **({"cursor": cursor} if cursor else {}))
+        seen += [one.thread_id for one in page.items]
+        assert page.total == 4
+        cursor = page.cursor
+    assert seen == ["parallel", "parked", "later", "late"]
 
 
-async def test_a_queue_is_no_fault_and_a_graph_that_nobody_serves_is(scene: Scene) -> None:
-    await scene.db.workers.insert_one({"_id": "w", "state": "alive", "graphs": ["busy"], "host": "h", "pid": 1})
-    orphan = await scene.run("pending", graph_id="orphan")
-    queued = await scene.run("pending", graph_id="busy", updated_at=datetime.now(UTC) - timedelta(minutes=30))
-    await scene.watch().turn()
-    (stuck,) = await scene.told(orphan)
-    assert (stuck.code, stuck.next) == ("unclaimed", ("Login",))
-    assert await scene.told(queued) == []
+@pytest.mark.parametrize(
+    ("params", "pointer"),
+    [
+        ({"nodes": "x"}, "query:nodes"),
+        ({"code": "slow"}, "query:code"),
+        ({"limit": "0"}, "query:limit"),
+        ({"cursor": "x"}, "query:cursor"),
+        ({"since": "someday"}, "query:since"),
+        ({"since": "today", "until": "yesterday"}, "query:until"),
+    ],
+)
+async def test_wrong_parameters(marked: Any, problem_of: Any, params: dict[str, str], pointer: str) -> None:
+    problem = problem_of(await marked.http.get("/stuck", params=params), 422, "invalid-request")
+    assert problem.errors[0].pointer == pointer
 
 
-async def test_many_that_are_stuck_are_watched_together(scene: Scene) -> None:
-    runs = [await scene.run("running") for _ in range(120)]
-    for run in runs:
-        await scene.entry(run, 1, LONG_AGO)
-    watch = scene.watch()
-    await watch.turn()
-    assert await scene.db.threads.count_documents({"stuck.code": "overdue"}) == 120
-    for run in runs[::2]:
-        await scene.entry(run, 2, datetime.now(UTC) + timedelta(hours=1))
-    await watch.turn()
-    assert await scene.db.threads.count_documents({"stuck.code": "overdue"}) == 60
+async def test_history_needs_the_index(marked: Any, problem_of: Any) -> None:
+    problem = problem_of(await marked.http.get("/stuck", params={"since": "yesterday"}), 503, "search-unavailable")
+    assert "who is stuck now is told all the same" in problem.detail
+
+
+def event(kind: type[Event], thread: str, seq: int, at: datetime, **fields: Any) -> Event:
+    shared = {
+        "tenant": fields.pop("tenant", TENANT), "thread_id": thread, "run_id": f"{thread}-run", "graph_id": "crm",
+        "assistant_id": "crm", "seq": seq, "epoch": 1, "occurred_at": at,
+    }  # fmt: skip
+    return kind.model_validate(shared | fields)
+
+
+def standstill(thread: str, seq: int, at: datetime, node: str = "Login", **fields: Any) -> Event:
+    told = {
+        "code": StuckCode.OVERDUE,
+        "reason": "too long",
+        "next": (node,),
+        "since": at - timedelta(minutes=40),
+        "note": 1,
+    }
+    return event(ThreadStuck, thread, seq, at, **told | fields)
+
+
+def recovery(thread: str, seq: int, at: datetime) -> Event:
+    fields = {"note": 2, "code": StuckCode.OVERDUE, "stuck_since": at, "status": "running"}
+    return event(ThreadRecovered, thread, seq, at, **fields)
+
+
+def failure(thread: str, seq: int, at: datetime, message: str) -> Event:
+    return event(RunFailed, thread, seq, at, error=ErrorInfo(type="TimeoutError", message=message, node="Login"))
+
+
+HISTORY = [
+    failure("hung", 1, YESTERDAY - timedelta(days=1), "the page did not answer"),
+    standstill("hung", 4, YESTERDAY + timedelta(hours=1), expected_by=YESTERDAY),
+    recovery("hung", 4, YESTERDAY + timedelta(hours=2)),
+    failure("hung", 9, YESTERDAY + timedelta(hours=3), "later"),
+    standstill("hangs", 1, YESTERDAY),
+    standstill("twice", 1, TODAY - timedelta(days=3)),
+    recovery("twice", 1, TODAY - timedelta(days=2)),
+    standstill("twice", 5, YESTERDAY + timedelta(minutes=1)),
+    standstill("other node", 1, YESTERDAY, node="Checkout"),
+    standstill("just now", 1, TODAY + timedelta(milliseconds=1)),
+    standstill("killer", 1, YESTERDAY + timedelta(minutes=2), code=StuckCode.POISON),
+    standstill("not mine", 1, YESTERDAY, tenant="another"),
+]
+
+
+@pytest.fixture(scope="module")
+async def historian(
+    open_waiting: Any, mongodb_uri: str, kafka_bootstrap: str, opensearch_url: str
+) -> AsyncIterator[Any]:
+    """A gateway with an index that holds ``HISTORY``."""
+    client = OpenSearch(opensearch_url, retries=1)
+    writer = Writer(client, IndexerSettings(opensearch_url=opensearch_url))
+    await writer.open()
+    documents = [document_of(one, Redaction(), 8192) for one in HISTORY]
+    assert await writer.write([state_item(document) for document in documents]) == []
+    await client.request("POST", f"/{STATES}/_refresh")
+    uri = mongodb_uri.rsplit("/", 1)[0] + f"/stuck_{uuid.uuid4().hex}"
+    async with open_waiting(uri, kafka_bootstrap, opensearch_url=opensearch_url) as opened:
+        yield opened
+        await opened.database.client.drop_database(opened.database.name)
+    await client.close()
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ({"node": "Login", "since": "yesterday", "until": "today"}, ["hung", "killer", "twice", "hangs"]),
+        ({"since": "yesterday", "until": "today"}, ["hung", "killer", "twice", "hangs", "other node"]),
+        ({"since": "yesterday", "until": "today", "code": "poison"}, ["killer"]),
+        ({"since": "today"}, ["just now"]),
+        ({"until": "yesterday"}, ["twice"]),
+        ({"since": "yesterday", "graph": "shop"}, []),
+        ({"since": "yesterday", "until": "today", "thread_id": "hangs"}, ["hangs"]),
+    ],
+)
+async def test_who_got_stuck(historian: Any, params: dict[str, str], expected: list[str]) -> None:
+    found = await listed(historian, **params)
+    assert [one.thread_id for one in found.items] == expected
+    assert found.total == len(expected)
+
+
+async def test_how_it_went_on(historian: Any) -> None:
+    found = {one.thread_id: one for one in (await listed(historian, since="yesterday", until="today")).items}
+    hung, hangs = found["hung"], found["hangs"]
+    assert (hung.node, hung.expected_by, hung.since) == ("Login", YESTERDAY, YESTERDAY + timedelta(minutes=20))
+    assert hung.recovered_at == YESTERDAY + timedelta(hours=2)
+    assert hung.last_error is not None
+    assert (hung.last_error.message, hung.last_error.node) == ("the page did not answer", "Login")
+    assert hangs.recovered_at is hangs.last_error is None
+    assert found["twice"].recovered_at is None, "the recovery is of the standstill before"
+
+
+async def test_pages_of_history(historian: Any) -> None:
+    first = await listed(historian, since="yesterday", until="today", limit="2")
+    assert first.cursor is not None
+    second = await listed(historian, since="yesterday", until="today", limit="2", cursor=first.cursor)
+    assert [one.thread_id for one in (*first.items, *second.items)] == ["hung", "killer", "twice", "hangs"]
+
+
+async def test_the_command(marked: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    await marked.database.threads.update_one({"_id": "late"}, {"$set": {"tenant": "default"}})
+    await marked.database.runs.update_one({"_id": "late-run"}, {"$set": {"tenant": "default"}})
+
+    async def run(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["perdure", "stuck", "--url", marked.url, *arguments])
+        with capture_logs(), pytest.raises(SystemExit) as ended:
+            await asyncio.to_thread(main)
+        assert not ended.value.code
+        return capsys.readouterr().out
+
+    table = await run("--node", "Login")
+    assert "late" in table
+    assert "Login stands still; look at it" in table
+    assert [one["thread_id"] for one in json.loads(await run("--json"))["items"]] == ["late"]
+    assert "nobody is stuck" in await run("--node", "Nowhere")

@@ -37,7 +37,7 @@ from perdure.schemas.events import ApprovalEscalated
 from perdure.schemas.outbox import event_of
 from perdure.schemas.waits import wait_id
 
-DEADLINE_S = 30.0
+DEADLINE_S = 90.0
 NO_KAFKA = "127.0.0.1:9"
 """Starts that are not published are left to the sweep: the runs are what counts here."""
 

@@ -136,6 +136,14 @@ async def test_a_question_can_be_answered_from_the_mail(composer: Composer) -> N
     assert composer._addresses.stored[0]["events"] == ["reply"]  # type: ignore[attr-defined]
 
 
+async def test_no_reply_is_offered_where_a_reply_would_be_ignored(composer: Composer) -> None:
+    told = delivery("approval_wanted", question="Pay 82,000?", events=[], graph_id="payer")
+    composed = await composer.compose(told)
+    assert composed.answer_url is not None
+    assert composed.reply_to is None
+    assert "reply to this mail" not in composed.text + composed.html
+
+
 async def test_without_links_there_are_none() -> None:
     told = delivery("approval_wanted", question="Pay?")
     composed = await Composer(None, NoAddresses(), 30).compose(told)  # type: ignore[arg-type]

@@ -103,6 +103,9 @@ class StuckMark(TypedDict):
     """``perdure.schemas.events.StuckCode``."""
     reason: str
     node: str | None
+    """Where it stands, if that is one node."""
+    nodes: list[str]
+    """Where it stands; absent in marks of earlier versions."""
     since: datetime
     """The last sign of progress."""
     expected_by: datetime | None

@@ -1,8 +1,9 @@
 """``python -m perdure.schemas.generate [--check]``: writes the files that are generated from the models.
 
 Contract: JSON Schema of every message and the AsyncAPI document under ``schemas/generated/``, the index templates under
-``deploy/opensearch/``. ``--check`` changes nothing: it shows what differs, checks the golden files, and exits with 1 if
-something is wrong. For people who work on Perdure; nothing reads the generated files at run time.
+``deploy/opensearch/``, the saved objects of Dashboards under ``deploy/dashboards/``. ``--check`` changes nothing: it shows what
+differs, checks the golden files, and exits with 1 if something is wrong. For people who work on Perdure; nothing reads the
+generated files at run time.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ import tomllib
 from pathlib import Path
 from typing import Any, Final
 
-from perdure.schemas import asyncapi, golden, index
+from perdure.schemas import asyncapi, dashboards, golden, index
 from perdure.schemas.catalogue import ALL, file_stem
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 GENERATED: Final = "schemas/generated"
-OWNED: Final = (f"{GENERATED}/*", f"{index.FOLDER}/*.template.json")
+OWNED: Final = (f"{GENERATED}/*", f"{index.FOLDER}/*.template.json", "deploy/dashboards/*.ndjson")
 """Where every file is generated: one that no model stands for any more is removed."""
 
 
@@ -32,6 +33,7 @@ def files(root: Path) -> dict[str, bytes]:
         **schemas,
         f"{GENERATED}/asyncapi.json": _json(asyncapi.document(project["version"])),
         **index.generated_files(),
+        **dashboards.generated_files(),
     }
 
 

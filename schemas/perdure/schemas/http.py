@@ -257,6 +257,20 @@ class SignalPage(BaseModel):
     cursor: str | None = Field(description="`after` of the next page; null at the end.")
 
 
+class MailAccepted(Signal):
+    """A mail that became a signal to its thread."""
+
+    accepted: Literal[True]
+
+
+class MailIgnored(BaseModel):
+    """A mail that changes nothing: it need not be sent again."""
+
+    accepted: Literal[False]
+    reason: Literal["automatic", "unknown-address", "expired", "question-needs-link", "replayed"]
+    detail: str
+
+
 class ApprovalOutcome(BaseModel):
     """How a question ended."""
 

@@ -23,12 +23,13 @@ from perdure.agent_step.worker import Ports, Worker
 from perdure.chassis import mongo
 from perdure.chassis.group_commit import GroupCommit
 from perdure.chassis.health import HealthServer
-from perdure.chassis.kafka.consumer import Consumer, Subscription
+from perdure.chassis.kafka.consumer import Consumer, Handler, Subscription
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.outage import outlast
 from perdure.chassis.service import run_service
 from perdure.chassis.telemetry import logger
 from perdure.checkpoint import PerdureSaver
+from perdure.registry.answer_links import AnswerLinks, links_offered
 from perdure.registry.signals import Signals
 from perdure.registry.waits import Waits
 from perdure.schemas import commands, documents, topics, validation
@@ -98,13 +99,13 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
     waits = Waits(db, runs, producer, saver.availability, SOURCE)
     signals = Signals(db, waits, saver.availability)
     endings = Endings(runs, threads, Hibernation(waits, signals, producer, SOURCE))
-    sdk = SdkContext(db, saver.availability, waits, loop)
+    sdk = SdkContext(db, saver.availability, waits, loop, links_of(settings))
     poison = Poison(claims, settings.crash_limit)
     worker = Worker(settings, Ports(saver, runs, claims, endings, events, producer, graphs, paces, poison, sdk))
     saver.availability.on_outage(
         lambda down: log.warning("database.lost") if down else log.warning("database.regained")
     )
-    consumers = consumers_of(settings, worker, waits, producer)
+    consumers = consumers_of(settings, worker, partial(verdicts.handle, waits, _clock_of(db, saver)), producer)
     health = HealthServer(
         settings,
         {
@@ -132,6 +133,17 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
     await asyncio.gather(*consuming)
 
 
+def _clock_of(db: mongo.Database, saver: PerdureSaver) -> verdicts.Clock:
+    """Asks the database for the time, however long that takes."""
+    return partial(outlast, partial(mongo.server_time, db), saver.availability)
+
+
+def links_of(settings: AgentStepSettings) -> AnswerLinks | None:
+    """What makes reply addresses."""
+    secret = settings.link_secret.get_secret_value() if settings.link_secret is not None else None
+    return links_offered(secret, settings.public_url, settings.mail_domain)
+
+
 async def _one_ends_or(stopping: asyncio.Event, consuming: set[asyncio.Task[None]]) -> None:
     """Wait until the service is told to stop or a consumer has failed."""
     waiting = asyncio.create_task(stopping.wait())
@@ -140,7 +152,7 @@ async def _one_ends_or(stopping: asyncio.Event, consuming: set[asyncio.Task[None
 
 
 def consumers_of(
-    settings: AgentStepSettings, worker: Worker, waits: Waits, dead: Producer
+    settings: AgentStepSettings, worker: Worker, on_verdicts: Handler, dead: Producer
 ) -> tuple[Consumer, Consumer]:
     """Of commands, as long as the worker has room, and of verdicts."""
     return (
@@ -156,7 +168,7 @@ def consumers_of(
             settings.kafka_bootstrap_servers,
             settings.instance,
             Subscription(topics.VERDICTS, VERDICTS_GROUP, validation.VERDICTS),
-            partial(verdicts.handle, waits),
+            on_verdicts,
             dead,
         ),
     )

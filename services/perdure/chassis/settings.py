@@ -31,8 +31,8 @@ class ServiceSettings(BaseSettings):
     tenant: str = "default"
     """The tenant of requests that name none."""
     link_secret: SecretStr | None = None
-    """What links to answer questions are signed with: 32 characters at least (``openssl rand -hex 32``), the same for gateway and
-    notifier. Several, separated by commas: the first signs, all are accepted. Without one no links are offered."""
+    """What links to answer questions are signed with: 32 characters at least (``openssl rand -hex 32``), the same for gateway,
+    notifier and agent-step. Several, separated by commas: the first signs, all are accepted. Without one no links are offered."""
     public_url: str | None = Field(default=None, pattern=r"^https?://[^/]+")
     """Where people reach the gateway, as links in notices name it: ``https://agents.example.com``."""
     mail_domain: str | None = Field(default=None, pattern=r"^[A-Za-z0-9.-]{1,255}$")

@@ -19,6 +19,7 @@ from perdure.cli import (
     settings,
     signals,
     states,
+    stuck,
     subscriptions,
     threads,
     topics,
@@ -44,7 +45,16 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
         local_stack.dev,
         local_stack.demo,
     ),
-    "Agents": (states.state, states.history, states.search, runs.resume, runs.retry, runs.cancel, signals.signal),
+    "Agents": (
+        states.state,
+        states.history,
+        states.search,
+        stuck.stuck,
+        runs.resume,
+        runs.retry,
+        runs.cancel,
+        signals.signal,
+    ),
     "Other": (settings.settings, version),
 }
 GROUPS = {

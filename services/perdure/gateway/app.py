@@ -29,7 +29,10 @@ from perdure.gateway.schedules import Scheduling
 from perdure.gateway.settings import GatewaySettings
 from perdure.gateway.states import States
 from perdure.gateway.store import Store
+from perdure.gateway.stuck import Marks
 from perdure.gateway.watch import RunWatch
+from perdure.registry.answer_links import NOT_OFFERED, links_offered
+from perdure.registry.reply_addresses import ReplyAddresses
 from perdure.registry.schedules import Schedules
 from perdure.registry.signals import Signals
 from perdure.registry.waits import Waits
@@ -48,8 +51,8 @@ def make_app(settings: GatewaySettings) -> web.Application:
     app[SPECIFICATION] = describe(ROUTES, installed_version())
     for route in ROUTES:
         app.router.add_route(route.method, route.path, route.handle)
-    for path, handle in PAGES:
-        app.router.add_route("GET", path, handle)
+    for method, path, handle in PAGES:
+        app.router.add_route(method, path, handle)
 
     async def adapters(running: web.Application) -> AsyncIterator[None]:
         async for context in _open(settings):
@@ -88,6 +91,10 @@ async def _finish_waits(context: Context) -> None:
 
 async def _open(settings: GatewaySettings) -> AsyncIterator[Context]:
     """Open the adapters, and close them in the opposite order."""
+    secret = settings.link_secret.get_secret_value() if settings.link_secret else None
+    links = links_offered(secret, settings.public_url, settings.mail_domain)
+    if links is None:
+        log.info("gateway.links_not_offered", detail=NOT_OFFERED)
     availability = Availability()
     client = mongo.connect(settings.mongodb_uri, serverSelectionTimeoutMS=SELECTION_TIMEOUT_MS)
     database = mongo.database(client, settings.mongodb_uri)
@@ -105,10 +112,13 @@ async def _open(settings: GatewaySettings) -> AsyncIterator[Context]:
         waits=waits,
         signals=Signals(database, waits, availability),
         inbox=Inbox(database, store),
+        marks=Marks(database, store),
         dead_letters=DeadLetters(database, store, producer),
         notices=Notices(database, store),
         schedules=Scheduling(database, store, Schedules(database, store.run_commit, producer, availability, SOURCE)),
         batches=Batches(database, store, settings.gateway_batch_items_limit),
+        links=links,
+        replies=ReplyAddresses(database, availability),
         conditions=Conditions(availability),
     )
     admin = TopicAdmin(settings.kafka_bootstrap_servers)

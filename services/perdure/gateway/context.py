@@ -20,7 +20,10 @@ from perdure.gateway.schedules import Scheduling
 from perdure.gateway.settings import GatewaySettings
 from perdure.gateway.states import States
 from perdure.gateway.store import Store
+from perdure.gateway.stuck import Marks
 from perdure.gateway.watch import RunWatch
+from perdure.registry.answer_links import AnswerLinks
+from perdure.registry.reply_addresses import ReplyAddresses
 from perdure.registry.signals import Signals
 from perdure.registry.waits import Waits
 
@@ -41,10 +44,14 @@ class Context:
     waits: Waits
     signals: Signals
     inbox: Inbox
+    marks: Marks
     dead_letters: DeadLetters
     notices: Notices
     schedules: Scheduling
     batches: Batches
+    links: AnswerLinks | None
+    """``None``: not offered."""
+    replies: ReplyAddresses
     conditions: Conditions
 
 

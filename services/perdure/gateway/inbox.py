@@ -13,7 +13,9 @@ from pymongo import ASCENDING
 from perdure.chassis.mongo import Database
 from perdure.gateway.store import Store
 from perdure.gateway.waiting import later_than
-from perdure.schemas.documents import SIGNALS, WAITS, WaitDocument
+from perdure.schemas.documents import SIGNALS, WAITS, WaitDocument, WaitStatus
+from perdure.schemas.validation import Verdict
+from perdure.schemas.waits import OutcomeKind, WaitKind
 
 Document = dict[str, Any]
 
@@ -37,6 +39,23 @@ class Inbox:
         query = {"_id": approval_id, "tenant": tenant, "question.question": {"$exists": True}}
         found: Any = await self._store.read(lambda: self._waits.find_one(query))
         return found  # type: ignore[no-any-return]
+
+    async def verdict_on(self, question: WaitDocument) -> Verdict | None:
+        """The newest verdict that this thread got on the very action of a question."""
+        digest = (question.get("question") or {}).get("action_digest")
+        if digest is None:
+            return None
+        query = {
+            "thread_id": question["thread_id"],
+            "kind": WaitKind.VALIDATION.value,
+            "status": WaitStatus.ANSWERED.value,
+            "outcome.kind": OutcomeKind.VERDICT.value,
+            "outcome.action_digest": digest,
+        }
+        found = await self._store.read(lambda: self._waits.find(query, {"outcome": 1, "ended_at": 1}).to_list(None))
+        shown = [one for one in found if "payload" in one["outcome"]]  # one that is too large is in its run only
+        newest = max(shown, key=lambda one: one["ended_at"], default=None)
+        return Verdict.model_validate(newest["outcome"]["payload"]) if newest else None
 
     async def signals(
         self, thread_id: str, *, state: str | None, after: tuple[datetime, str] | None, limit: int

@@ -31,6 +31,7 @@ DURATION = Histogram(
     ("method", "route", "status"),
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60),
 )
+_SECRET_PATH = re.compile(r"^(/answer/).+", re.DOTALL)
 _TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -42,6 +43,11 @@ def tenant_of(request: web.Request) -> str:
     if not _TENANT.fullmatch(named):
         raise invalid(f"header:{TENANT_HEADER}", "must be 1 to 64 of A-Z a-z 0-9 . _ -")
     return named
+
+
+def shown_path(request: web.Request) -> str:
+    """The path of a request as logs and problems may have it: without what lets its holder answer a question."""
+    return _SECRET_PATH.sub(r"\1...", request.path)
 
 
 @web.middleware
@@ -61,7 +67,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         known = store_unavailable() if is_outage(error) else None
         response = problem_response(request, known or _unexpected(request, error))
     except NotebookError as error:
-        log.exception("gateway.damaged_state", path=request.path)
+        log.exception("gateway.damaged_state", path=shown_path(request))
         response = problem_response(request, RequestProblem("damaged-state", str(error)))
     except Exception as error:
         response = problem_response(request, _unexpected(request, error))
@@ -73,7 +79,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
 
 def problem_response(request: web.Request, error: RequestProblem) -> web.Response:
     """A problem as the answer to a request."""
-    problem = error.problem.model_copy(update={"instance": request.path})
+    problem = error.problem.model_copy(update={"instance": shown_path(request)})
     body = problem.model_dump_json(exclude_defaults=True)
     return web.Response(body=body.encode(), status=error.status, headers=error.headers, content_type=MEDIA_TYPE)
 
@@ -82,11 +88,13 @@ def _of_framework(request: web.Request, error: web.HTTPException) -> RequestProb
     if isinstance(error, web.HTTPMethodNotAllowed):
         allowed = ", ".join(sorted(error.allowed_methods))
         return RequestProblem(
-            "method-not-allowed", f"{request.path} takes {allowed}, not {request.method}.", headers={"Allow": allowed}
+            "method-not-allowed",
+            f"{shown_path(request)} takes {allowed}, not {request.method}.",
+            headers={"Allow": allowed},
         )
     if isinstance(error, web.HTTPNotFound):
         return RequestProblem(
-            "unknown-route", f"There is nothing at {request.path}; GET /openapi.json lists what there is."
+            "unknown-route", f"There is nothing at {shown_path(request)}; GET /openapi.json lists what there is."
         )
     if isinstance(error, web.HTTPRequestEntityTooLarge):
         return too_large(request.client_max_size, None)
@@ -95,7 +103,9 @@ def _of_framework(request: web.Request, error: web.HTTPException) -> RequestProb
 
 def _unexpected(request: web.Request, error: Exception) -> RequestProblem:
     error_id = uuid4().hex
-    log.error("gateway.internal_error", error_id=error_id, method=request.method, path=request.path, exc_info=error)
+    log.error(
+        "gateway.internal_error", error_id=error_id, method=request.method, path=shown_path(request), exc_info=error
+    )
     return RequestProblem(
         "internal-error", f"Something failed that should not. The gateway's log has it under {error_id}."
     )

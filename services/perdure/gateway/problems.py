@@ -20,6 +20,7 @@ URN = "urn:perdure:problem:"
 
 TITLES: dict[str, tuple[int, str]] = {
     "malformed-json": (400, "The body is not JSON"),
+    "not-authorized": (401, "The caller is not known"),
     "unknown-route": (404, "There is nothing at this path"),
     "unknown-thread": (404, "There is no such thread"),
     "unknown-run": (404, "There is no such run"),
@@ -31,6 +32,7 @@ TITLES: dict[str, tuple[int, str]] = {
     "unknown-batch": (404, "There is no such batch"),
     "unknown-subscription": (404, "There is no such subscription"),
     "unknown-delivery": (404, "There is no such delivery"),
+    "link-refused": (404, "This link does not work"),
     "method-not-allowed": (405, "This path does not take this method"),
     "thread-exists": (409, "The thread id is taken"),
     "thread-busy": (409, "A run of this thread is active"),

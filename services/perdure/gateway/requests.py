@@ -6,7 +6,8 @@ Contract: raises :class:`perdure.gateway.problems.RequestProblem` and nothing el
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
+from urllib.parse import parse_qsl
 
 import orjson
 from aiohttp import web
@@ -20,6 +21,8 @@ from perdure.schemas.problem import InvalidField
 
 M = TypeVar("M", bound=BaseModel)
 
+FORM: Final = "application/x-www-form-urlencoded"
+FORM_FIELDS: Final = 5_000
 IDEMPOTENCY_KEY = "Idempotency-Key"
 IDEMPOTENCY_KEY_LIMIT = 255
 OWN_KEYS = ("wake:", "schedule:")
@@ -82,6 +85,46 @@ async def read_json(request: web.Request) -> Any:
             f"{error.msg} at {where}.",
             (InvalidField(pointer="", detail=f"{error.msg} at {where}"),),
         ) from None
+
+
+async def read_bytes(request: web.Request, limit: int) -> bytes:
+    """The body, at most ``limit`` bytes of it.
+
+    Raises:
+        RequestProblem: ``body-too-large``, before the rest is read.
+
+    """
+    if request.content_length is not None and request.content_length > limit:
+        raise over_limit(limit, request.content_length)
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > limit:
+            raise over_limit(limit, None)
+    return bytes(body)
+
+
+async def read_form(request: web.Request, limit: int) -> dict[str, str]:
+    """The fields of a posted HTML form; of a field that is there twice the last.
+
+    Raises:
+        RequestProblem: ``body-too-large``, ``unsupported-media-type`` or ``bad-request``.
+
+    """
+    body = await read_bytes(request, limit)
+    if request.content_type != FORM:
+        raise RequestProblem("unsupported-media-type", f"The body has the type {request.content_type!r}, not {FORM}.")
+    try:
+        pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=FORM_FIELDS, errors="strict")
+    except ValueError as error:
+        raise RequestProblem("bad-request", f"The form cannot be read: {error}.") from error
+    return dict(pairs)
+
+
+def over_limit(limit: int, size: int | None) -> RequestProblem:
+    """A body over a limit of its own, both in bytes."""
+    sent = f" of {size} bytes" if size is not None else ""
+    return RequestProblem("body-too-large", f"The body{sent} is larger than the limit of {limit} bytes.")
 
 
 def too_large(limit: int, size: int | None) -> RequestProblem:

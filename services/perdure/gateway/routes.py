@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from perdure.gateway.batch_routes import BATCHES
 from perdure.gateway.handlers import (
+    answers,
     approvals,
     crons,
     deadletters,
     graphs,
+    inbound,
     retries,
     runs,
     schedules,
     search,
     signals,
     states,
+    stuck,
     system,
     threads,
 )
 from perdure.gateway.notice_routes import NOTICES
 from perdure.gateway.route import BODY, CURSOR, FLAG, TEXT, Handle, Parameter, Route, page_of
-from perdure.schemas import deadletter_http, http, schedule_http
+from perdure.schemas import deadletter_http, http, schedule_http, stuck_http
 
 LIMIT = Parameter("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 10})
 OFFSET = Parameter("offset", {"type": "integer", "minimum": 0, "default": 0})
@@ -156,6 +159,13 @@ ROUTES: tuple[Route, ...] = (
         ),
     ),
     Route(
+        "POST", "/inbound/email", inbound.email, "receiveMail",
+        "A raw mail (`message/rfc822`): a reply to a notice becomes a signal to its thread", "Waits",
+        {200: http.MailIgnored, 202: http.MailAccepted},
+        parameters=(Parameter("Authorization", TEXT, "`Bearer` and `PERDURE_INBOUND_SECRET`, where that is set.", "header"),),
+        problems=("not-authorized", "unsupported-media-type", "body-too-large"),
+    ),
+    Route(
         "GET", "/dead-letters", deadletters.list_letters, "listDeadLetters", "Dead letters, newest first",
         "Dead letters", {200: deadletter_http.DeadLetterPage},
         parameters=(
@@ -267,6 +277,20 @@ ROUTES: tuple[Route, ...] = (
         {200: "What was found."}, problems=("search-unavailable",),
     ),
     Route(
+        "GET", "/stuck", stuck.list_stuck, "listStuck", "Who is stuck now; with a time, who got stuck in it", "Search",
+        {200: stuck_http.StuckPage},
+        parameters=(
+            page_of(20, 200), Parameter("cursor", TEXT, "The `cursor` of the page before."),
+            Parameter("node", TEXT, "At this node. Several with commas."),
+            Parameter("graph", TEXT, "Of this graph. Several with commas."),
+            Parameter("thread_id", TEXT, "Only these threads."),
+            Parameter("code", TEXT, "`overdue`, `unclaimed`, `wait_overdue` or `poison`. Several with commas."),
+            Parameter("since", TEXT, "Got stuck at or after: ISO 8601, `now-2h`, `today`, `yesterday`. UTC."),
+            Parameter("until", TEXT, "Got stuck before; as `since`."),
+        ),
+        problems=("search-unavailable",),
+    ),
+    Route(
         "GET", "/graphs", graphs.list_graphs, "listGraphs", "The graphs that workers serve", "Graphs",
         {200: (http.Graph,)},
     ),
@@ -290,9 +314,12 @@ ROUTES: tuple[Route, ...] = (
 )
 # fmt: on
 
-PAGES: tuple[tuple[str, Handle], ...] = (
-    ("/docs", system.page),
-    ("/docs/openapi.json", system.page_openapi),
-    ("/docs/{name}", system.asset),
+PAGES: tuple[tuple[str, str, Handle], ...] = (
+    ("GET", "/docs", system.page),
+    ("GET", "/docs/openapi.json", system.page_openapi),
+    ("GET", "/docs/{name}", system.asset),
+    ("GET", "/answer/{token}", answers.show),
+    ("HEAD", "/answer/{token}", answers.show),
+    ("POST", "/answer/{token}", answers.post),
 )
 """What is for people, and not in the description."""

@@ -26,7 +26,13 @@ from perdure.schemas.index import STATES, THREADS
 
 SCOPES: Final = {"states": STATES, "threads": THREADS}
 STATUSES: Final = ("running", "interrupted", "success", "error", "timeout", "cancelled", "stuck")
-TERMS: Final = {"graph": "graph", "thread_id": "thread_id", "run_id": "run_id", "status": "status"}
+TERMS: Final = {
+    "graph": "graph",
+    "thread_id": "thread_id",
+    "run_id": "run_id",
+    "status": "status",
+    "code": "stuck.code",
+}
 PARAMETERS: Final = ("q", "node", *TERMS, "since", "until", "expected_before", "scope", "limit", "cursor")
 METADATA: Final = "metadata."
 TEXT_FIELDS: Final = {
@@ -246,21 +252,30 @@ async def search(client: OpenSearch, tenant: str, query: Mapping[str, str]) -> d
 
     """
     checked = parse(query, datetime.now(UTC))
+    return answer_of(checked, await ask(client, checked.index, body_of(checked, tenant)))
+
+
+async def ask(client: OpenSearch, index: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """What OpenSearch finds; ``hits.hits`` is there also when it is empty.
+
+    Raises:
+        SearchProblem: it refuses the query.
+        UnavailableError: it does not answer.
+
+    """
     params = {
         "ignore_unavailable": "true",
         "allow_partial_search_results": "false",
         "filter_path": "hits.total.value,hits.hits._source,hits.hits.sort,hits.hits.highlight",
     }
     try:
-        found = await client.request(
-            "POST", f"/{checked.index}/_search", body_of(checked, tenant), params, timeout_s=TIMEOUT_S
-        )
+        found: dict[str, Any] = await client.request("POST", f"/{index}/_search", body, params, timeout_s=TIMEOUT_S)
     except OpenSearchRefusedError as error:
         if error.status == 400:
             raise SearchProblem("query", f"OpenSearch refuses the query: {error.reason}") from error
         raise UnavailableError("OpenSearch", client.address, str(error)) from error
     found["hits"].setdefault("hits", [])
-    return answer_of(checked, found)
+    return found
 
 
 def _item(hit: Mapping[str, Any]) -> dict[str, Any]:

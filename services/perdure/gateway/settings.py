@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from perdure.chassis.settings import ServiceSettings
 
@@ -32,3 +32,7 @@ class GatewaySettings(ServiceSettings):
     """An NDJSON upload of more bytes, after decompression, is refused with 413."""
     gateway_upload_idle_s: float = Field(default=60.0, gt=0)
     """An upload that sends nothing for so long is given up, in seconds."""
+    inbound_secret: SecretStr | None = None
+    """What the mail server sends as ``Authorization: Bearer ...`` to ``POST /inbound/email``; nothing is asked without one."""
+    inbound_limit_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
+    """A larger mail is refused with 413."""

@@ -19,6 +19,7 @@ from typing import Final, Self
 
 from perdure.local.display import Display, SilentDisplay
 from perdure.local.errors import LocalError
+from perdure.local.links import link_environment
 from perdure.local.probes import probe_http
 from perdure.local.process import Identity, Launch, send, spawn, stop, wait_ready
 from perdure.local.resources import HOST, free_port, require_port
@@ -221,6 +222,8 @@ class Services:
         merged = {**stack.environment(), **ports, **targets, **(env or {})}
         if merged.get("PERDURE_GATEWAY_PORT") == "0":
             merged["PERDURE_GATEWAY_PORT"] = str(free_port())
+        port = {**os.environ, **merged}.get("PERDURE_GATEWAY_PORT") or GATEWAY_PORT
+        merged |= link_environment(stack.folder, merged, int(port))
         return cls(merged, stack.folder, names, cwd=cwd, display=stack.display)
 
     def __getitem__(self, label: str) -> ServiceProcess:

@@ -17,7 +17,7 @@ from typing import Any, Final
 import orjson
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from perdure.registry.answer_links import AnswerLinks
+from perdure.registry.answer_links import SHARED, AnswerLinks
 from perdure.registry.reply_addresses import ReplyAddresses
 from perdure.schemas.notices import APPROVALS, DIGEST, TEST, Channel, NoticeKind
 
@@ -127,15 +127,18 @@ class Composer:
     async def compose(self, delivery: Mapping[str, Any]) -> Composed:
         """A delivery in words, with its links; a reply address is durable when this returns."""
         composed = replace(words_of(delivery), answer_url=self.answer_url(delivery))
-        mailed = delivery["channel"] == Channel.EMAIL and delivery.get("wait_id")
-        if self._links is not None and self._links.mail_domain and mailed:
+        events = delivery["data"].get("events") or ()
+        replied = (
+            delivery["channel"] == Channel.EMAIL and delivery.get("wait_id") and events
+        )  # a mail answers no question
+        if self._links is not None and self._links.mail_domain and replied:
             reply = self._links.reply_to(
                 thread_id=delivery["thread_id"],
                 tenant=delivery["tenant"],
                 recipient=_recipient(delivery),
                 expires_at=self._until(delivery),
                 wait_id=delivery["wait_id"],
-                events=delivery["data"].get("events") or (),
+                events=events,
             )
             await self._addresses.store(reply.document)
             composed = replace(composed, reply_to=reply.address, message_id=reply.message_id(delivery["_id"]))
@@ -220,8 +223,4 @@ def _text(value: Any) -> str:
 
 def _recipient(delivery: Mapping[str, Any]) -> str:
     """Who is taken for the one that answers: the address of a mail, else the subscription."""
-    return (
-        str(delivery["target"])
-        if delivery["channel"] == Channel.EMAIL
-        else f"subscription:{delivery['subscription_id']}"
-    )
+    return str(delivery["target"]) if delivery["channel"] == Channel.EMAIL else f"{SHARED}{delivery['subscription_id']}"

@@ -84,6 +84,7 @@ class Dispatcher:
             taken = await self.turn()
             if not taken:
                 await self._pause()
+        await self._give_back()
 
     async def turn(self) -> int:
         """Claim what is due and fits, and begin to send; how many were claimed."""
@@ -108,14 +109,18 @@ class Dispatcher:
         """Let what is being sent end, for at most so many seconds; give back what waits."""
         self._stopped = True
         self._freed.set()
-        for lane in self._lanes.values():
-            waiting = [one.delivery for one in lane.waiting]
-            lane.waiting.clear()
-            await self._queue.put_back(waiting, datetime.now(UTC))
+        await self._give_back()
         if self._tasks:
             _, left = await asyncio.wait(self._tasks, timeout=timeout_s)
             for task in left:
                 task.cancel()
+
+    async def _give_back(self) -> None:
+        """Let others have what waits here."""
+        waiting = [one.delivery for lane in self._lanes.values() for one in lane.waiting]
+        for lane in self._lanes.values():
+            lane.waiting.clear()
+        await self._queue.put_back(waiting, datetime.now(UTC))
 
     def _choose(self, found: list[Document], free: int) -> list[str]:
         """Of what is due, as much of each endpoint as it has room for."""
@@ -159,17 +164,26 @@ class Dispatcher:
         """Begin to send what waits for this endpoint, as far as there are slots."""
         lane = self._lanes[endpoint]
         allowed = self._breakers.room(endpoint, self._clock(), self._settings.notifier_per_endpoint)
-        while lane.waiting and lane.sending < allowed and len(self._tasks) < self._settings.notifier_at_once:
+        while (
+            not self._stopped
+            and lane.waiting
+            and lane.sending < allowed
+            and len(self._tasks) < self._settings.notifier_at_once
+        ):
             prepared = lane.waiting.popleft()
             if not self._in_time(prepared.delivery):
                 continue  # its claim ends before it could be recorded: whoever claims it next sends it
             lane.sending += 1
             task = asyncio.create_task(self._deliver(endpoint, prepared))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(self._sent)
             metrics.SENDING.set(len(self._tasks))
         if not lane.held:
             del self._lanes[endpoint]
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        metrics.SENDING.set(len(self._tasks))
 
     def _in_time(self, delivery: Mapping[str, Any]) -> bool:
         claimed_until: datetime = delivery["due_at"]

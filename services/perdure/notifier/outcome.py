@@ -1,6 +1,6 @@
 """What the result of an attempt means for its delivery. Pure.
 
-Contract: :func:`change_of` is the update of the delivery's document: delivered, dead with a reason, dropped with a reason, or
+Contract: :func:`change_of` is what becomes of the delivery's document: delivered, dead with a reason, dropped with a reason, or
 pending again with the next time. Nothing else is possible, so no notice is lost.
 """
 
@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from perdure.notifier.channels.result import Result
+from perdure.notifier.results import Change
 from perdure.notifier.settings import NotifierSettings
 from perdure.notifier.timing import Chance, after_quiet, backoff_s, next_attempt
 from perdure.registry.deliveries import ATTEMPTS_KEPT, ended, tellable
@@ -41,13 +42,12 @@ def state_after(delivery: Mapping[str, Any], attempt: Attempt) -> DeliveryState:
     return DeliveryState.DEAD if result.final or over else DeliveryState.PENDING
 
 
-def change_of(delivery: Mapping[str, Any], attempt: Attempt, settings: NotifierSettings, chance: Chance) -> Document:
-    """The update that records an attempt."""
+def change_of(delivery: Mapping[str, Any], attempt: Attempt, settings: NotifierSettings, chance: Chance) -> Change:
+    """What an attempt changes in its delivery's document."""
     result, now = attempt.result, attempt.ended_at
     state = state_after(delivery, attempt)
     reason = reason_of(delivery, attempt, state)
     fields: Document = {"tried": delivery["tried"] + 1, "reason": reason}
-    taken_off: Document = {"claim": ""}
     if state is DeliveryState.PENDING:
         failures = delivery["failures"] + 1
         pause_s = backoff_s(failures, settings.notifier_retry_first_s, settings.notifier_retry_cap_s, chance)
@@ -55,7 +55,6 @@ def change_of(delivery: Mapping[str, Any], attempt: Attempt, settings: NotifierS
         fields |= {"failures": failures, "due_at": after_quiet(again, delivery.get("quiet"), delivery["kind"])}
     else:
         fields |= ended(state, now, tellable=tellable(delivery, state))
-        taken_off |= {"due_at": ""}
     record: AttemptRecord = {
         "number": delivery["tried"] + 1,
         "at": attempt.began_at,
@@ -65,11 +64,8 @@ def change_of(delivery: Mapping[str, Any], attempt: Attempt, settings: NotifierS
         "reason": reason or "",
         "instance": settings.instance,
     }
-    return {
-        "$set": fields,
-        "$unset": taken_off,
-        "$push": {"attempts": {"$each": [record], "$slice": -ATTEMPTS_KEPT}},
-    }
+    fields["attempts"] = [*delivery["attempts"], record][-ATTEMPTS_KEPT:]
+    return Change(fields, ended=state is not DeliveryState.PENDING)
 
 
 def reason_of(delivery: Mapping[str, Any], attempt: Attempt, state: DeliveryState) -> str | None:

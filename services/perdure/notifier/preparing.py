@@ -18,6 +18,7 @@ from perdure.notifier.composing import Composer
 from perdure.notifier.domain import QUESTION_FIELDS
 from perdure.notifier.matching import OF_RUN
 from perdure.notifier.queue import Queue
+from perdure.notifier.results import Change
 from perdure.registry.subscriptions import Subscriptions
 from perdure.schemas.documents import WAITS, WaitStatus
 from perdure.schemas.notices import DIGEST, Channel, DeliveryState, NoticeKind, SubscriptionState
@@ -151,10 +152,10 @@ def _told(delivery: Mapping[str, Any]) -> Document:
     }
 
 
-def member_change(delivery: Mapping[str, Any], change: Mapping[str, Any], state: DeliveryState) -> Document | None:
+def member_change(delivery: Mapping[str, Any], change: Change, state: DeliveryState) -> Document | None:
     """What becomes of what a digest told; ``None`` while it is still being tried."""
     if state is DeliveryState.PENDING:
         return None
-    fields = {name: change["$set"][name] for name in ("state", "ended_at", "expires_at", "reason")}
+    fields = {name: change.fields[name] for name in ("state", "ended_at", "expires_at", "reason")}
     told = state not in (DeliveryState.DELIVERED, DeliveryState.DEAD)
     return {"$set": fields | {"told": told, "tried": delivery["tried"] + 1}}

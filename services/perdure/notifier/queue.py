@@ -14,12 +14,11 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import uuid4
 
-from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
-from perdure.chassis.group_commit import GroupCommit
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability, is_outage, outlast
+from perdure.notifier.results import Change, Results
 from perdure.schemas.notices import DELIVERIES, DeliveryDocument, DeliveryState
 
 Document = dict[str, Any]
@@ -34,7 +33,7 @@ class Queue:
     def __init__(self, db: Database, availability: Availability, claim_s: float) -> None:
         self._deliveries = db[DELIVERIES]
         self._availability = availability
-        self._results = GroupCommit(db[DELIVERIES], availability=availability)
+        self._results = Results(db[DELIVERIES], availability)
         self._claim = timedelta(seconds=claim_s)
 
     async def insert(self, deliveries: Sequence[DeliveryDocument]) -> list[str]:
@@ -62,17 +61,19 @@ class Queue:
         ours = {"_id": {"$in": [*ids]}, "claim": token}
         return await outlast(lambda: self._deliveries.find(ours).to_list(None), self._availability)
 
-    async def record(self, delivery: Mapping[str, Any], change: Mapping[str, Any]) -> None:
+    async def record(self, delivery: Mapping[str, Any], change: Change) -> None:
         """Write the result of an attempt, unless somebody else has claimed the delivery meanwhile."""
-        query = {"_id": delivery["_id"], "claim": delivery["claim"]}
-        await self._results.write(updates=[UpdateOne(query, dict(change))])
+        await self._results.write(delivery, change)
 
     async def put_back(self, deliveries: Sequence[Mapping[str, Any]], due_at: datetime) -> None:
         """Give claimed deliveries back that were not tried."""
-        change = {"$set": {"due_at": due_at}, "$unset": {"claim": ""}}
-        updates = [UpdateOne({"_id": one["_id"], "claim": one["claim"]}, change) for one in deliveries]
-        if updates:
-            await self._results.write(updates=updates)
+        if deliveries:
+            query = {
+                "_id": {"$in": [one["_id"] for one in deliveries]},
+                "claim": {"$in": [*{one["claim"] for one in deliveries}]},
+            }
+            change = {"$set": {"due_at": due_at}, "$unset": {"claim": ""}}
+            await outlast(lambda: self._deliveries.update_many(query, change), self._availability)
 
     async def gathered(self, digest: str) -> list[Document]:
         """What a digest tells, the oldest first."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
 
 from perdure.chassis.settings import ServiceSettings
 
@@ -61,3 +63,9 @@ class NotifierSettings(ServiceSettings):
     """The sender's address."""
     notifier_mail_name: str = "Perdure"
     """The sender's name."""
+
+    @model_validator(mode="after")
+    def _claims_outlast_attempts(self) -> Self:
+        if self.notifier_claim_s < self.notifier_timeout_s + 1:
+            raise ValueError("NOTIFIER_CLAIM_S must be a second more than NOTIFIER_TIMEOUT_S at least")
+        return self

@@ -44,6 +44,8 @@ TOKEN_LIMIT: Final = 8 * 1024
 REPLY_PREFIX: Final = "reply+"
 REPLY_TOKEN_LENGTH: Final = 32
 """Characters of base32: 160 bits."""
+SHARED: Final = "subscription:"
+"""Recipients that begin with it are no person: a channel, or a program that passes the link on."""
 REMEMBERED: Final = timedelta(days=30)
 """How long an expired reply address is still told from a forged one."""
 
@@ -92,6 +94,11 @@ class AnswerClaims:
     tenant: str
     recipient: str
     expires_at: datetime
+
+    @property
+    def shared(self) -> bool:
+        """Whether several people have the link: who answers says who it is."""
+        return self.recipient.startswith(SHARED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ class Standstill:
             "code": self.code.value,
             "reason": self.reason,
             "node": self.nodes[0] if len(self.nodes) == 1 else None,
+            "nodes": list(self.nodes),
             "since": self.since,
             "expected_by": self.expected_by,
             "run_id": self.run["_id"],

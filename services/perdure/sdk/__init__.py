@@ -1,4 +1,4 @@
-"""What agent authors may import: waits, final validation and guarded effects. Everything else of a graph is plain LangGraph."""
+"""What agent authors may import: waits, reply addresses, validation and guarded effects. The rest of a graph is plain LangGraph."""
 
 from perdure.schemas.validation import Finding, Premise, VerdictOutcome
 from perdure.sdk.effect_errors import (
@@ -17,6 +17,7 @@ from perdure.sdk.effect_errors import (
 )
 from perdure.sdk.effects import Done, NotDone, Reconciled, Unknown, effect, effect_blocking
 from perdure.sdk.errors import EffectError, OutsidePerdure, SdkError, WaitError
+from perdure.sdk.replies import reply_address, reply_address_blocking
 from perdure.sdk.validation import (
     Verdict,
     absolute,
@@ -99,6 +100,8 @@ __all__ = [
     "opensearch",
     "premise",
     "relative",
+    "reply_address",
+    "reply_address_blocking",
     "sleep_for",
     "sleep_until",
     "unchanged",

@@ -10,6 +10,7 @@ from langgraph.config import get_config
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability
 from perdure.checkpoint.scope import SCOPE_KEY, RunScope
+from perdure.registry.answer_links import AnswerLinks
 from perdure.registry.waits import Waits
 from perdure.sdk.errors import OutsidePerdure
 
@@ -22,6 +23,8 @@ class SdkContext:
     availability: Availability
     waits: Waits
     loop: asyncio.AbstractEventLoop
+    links: AnswerLinks | None = None
+    """Makes reply addresses; ``None`` where the installation offers none."""
 
 
 def current(what: str) -> tuple[RunScope, SdkContext]:

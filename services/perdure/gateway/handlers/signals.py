@@ -1,19 +1,11 @@
-"""Signals: send one to a thread, list them.
-
-A signal is durable before it is answered; what hinders its delivery after that is left to the scheduler's sweep.
-"""
+"""Signals: send one to a thread (``perdure.gateway.signalling``), list them."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
-from typing import Any
-
 from aiohttp import web
 
-from perdure.chassis.telemetry import logger
 from perdure.gateway import domain, waiting
-from perdure.gateway.context import CONTEXT, Context, json_response
+from perdure.gateway.context import CONTEXT, json_response
 from perdure.gateway.handlers.threads import require_thread
 from perdure.gateway.middleware import tenant_of
 from perdure.gateway.problems import RequestProblem, invalid
@@ -25,10 +17,9 @@ from perdure.gateway.requests import (
     read_body,
     require_payload,
 )
+from perdure.gateway.signalling import accept
 from perdure.registry.runs import now
 from perdure.schemas.http import SignalCreate
-
-log = logger(__name__)
 
 PAGE, PAGE_LIMIT = 20, 100
 
@@ -52,17 +43,15 @@ async def send(request: web.Request) -> web.Response:
         request=domain.request_digest(request.path, {"payload": wanted.payload}),
         moment=now(),
     )
-    context.store.require_available()
-    earlier = await context.store.within(context.signals.store(signal))
-    if earlier is not None and earlier["digest"] != signal["digest"]:
+    accepted = await accept(context, signal)
+    if accepted.replayed and accepted.signal["digest"] != signal["digest"]:
         raise RequestProblem(
             "signal-conflict",
             f"The Idempotency-Key was used for signal {signal['_id']!r} to thread {thread_id!r} with another name or "
             "payload. Use a new key for a new signal.",
         )
-    kept = earlier or signal
-    view = waiting.signal_view(kept if kept["offered"] else await _offer(context, kept))
-    replayed = {"Idempotent-Replayed": "true"} if earlier is not None else {}
+    view = waiting.signal_view(accepted.signal)
+    replayed = {"Idempotent-Replayed": "true"} if accepted.replayed else {}
     return json_response(view, status=202, headers={"Location": f"/threads/{thread_id}/signals", **replayed})
 
 
@@ -75,14 +64,3 @@ async def list_signals(request: web.Request) -> web.Response:
     found = await request.app[CONTEXT].inbox.signals(thread_id, state=state, after=after, limit=limit)
     shown = [waiting.listed_signal(signal) for signal in found[:limit]]
     return json_response({"signals": shown, "cursor": waiting.cursor_of(found, "created_at", limit)})
-
-
-async def _offer(context: Context, signal: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Offer a stored signal to the open waits; the signal as it is afterwards, or as it was when that fails."""
-    try:
-        async with asyncio.timeout(context.store.timeout_s):
-            await context.signals.offer(signal["thread_id"])
-            return await context.inbox.signal(signal["_id"]) or signal
-    except Exception as error:  # it is durable, so the answer is 202; the sweep offers it again
-        log.warning("gateway.signal_left_to_sweep", signal_id=signal["_id"], reason=repr(error))
-        return signal

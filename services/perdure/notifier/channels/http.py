@@ -204,7 +204,9 @@ def _problem(error: Exception) -> str:
         return f"its certificate is not accepted: {error.certificate_error}"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"no connection: {error.os_error}"
-    return f"the connection failed ({type(error).__name__}: {error})"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return f"it does not speak HTTP: {error.message}"  # as text the error would show the whole address
+    return f"the connection failed ({type(error).__name__})"
 
 
 def _is_address(host: str) -> bool:

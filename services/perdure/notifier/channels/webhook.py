@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from standardwebhooks import Webhook
+from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
 
 from perdure.chassis import json
+from perdure.chassis.errors import ConfigurationError
 from perdure.notifier.channels.http import GuardedHttp
 from perdure.notifier.channels.result import Result
 from perdure.registry.subscriptions import valid_secrets
@@ -29,9 +30,18 @@ class WebhookChannel:
         http: Who sends.
         run_secret: Signs what goes to the ``webhook`` of a run; unsigned without one.
 
+    Raises:
+        ConfigurationError: the secret cannot be used.
+
     """
 
     def __init__(self, http: GuardedHttp, run_secret: str | None) -> None:
+        try:
+            _ = run_secret is None or Webhook(run_secret)
+        except (ValueError, RuntimeError, EmptyWebhookSecretError) as error:
+            raise ConfigurationError(
+                "PERDURE_NOTIFIER_WEBHOOK_SECRET must be whsec_ and base64, as Standard Webhooks writes secrets"
+            ) from error
         self._http = http
         self._run_secrets = [run_secret] if run_secret else []
 

@@ -1,0 +1,61 @@
+"""One session of one system: start it with empty data, run the workloads of a plan, stop it.
+
+The driver of a system ends with ``main(ItsClass)``. The plan is a JSON list on standard input; every workload is one JSON line on
+standard output, and the first line says what the system is. A workload that fails is a line with ``failed``, and the next goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from harness.system import System
+from harness.workloads import WORKLOADS
+
+
+def main(kind: type[System], run: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run) -> None:
+    """Run the plan. Arguments: the folder for data, and where the system is installed."""
+    scratch, home = (Path(one) for one in sys.argv[1:3])
+    plan = json.load(sys.stdin)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    run(_session(kind(scratch, home), plan))
+
+
+async def _session(system: System, plan: list[dict[str, Any]]) -> None:
+    began = time.perf_counter()
+    try:
+        await system.open()
+        about = {"persists": system.persists, "stored_is": system.stored_is, **system.about()}
+        _say({"about": about, "start_s": round(time.perf_counter() - began, 1)})
+        for size in plan:
+            await _workload(system, size)
+    finally:
+        await system.close()
+
+
+async def _workload(system: System, size: dict[str, Any]) -> None:
+    line: dict[str, Any] = {"id": size["id"], "size": size, "load": round(os.getloadavg()[0], 2)}
+    if reason := system.reasons.get(size["id"]) or system.reasons.get(size["workload"]):
+        _say(line | {"cannot": reason})
+        return
+    began = time.perf_counter()
+    try:
+        async with asyncio.timeout(size["limit_s"]):
+            line["numbers"] = await WORKLOADS[size["workload"]](system, size)
+    except (Exception, ExceptionGroup) as error:  # whatever a client library raises is a result, not an end of the run
+        traceback.print_exc(file=sys.stderr)
+        cause = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+        line["failed"] = f"{type(cause).__name__}: {cause}"[:300]
+    _say(line | {"took_s": round(time.perf_counter() - began, 1)})
+
+
+def _say(line: dict[str, Any]) -> None:
+    print(json.dumps(line), flush=True)

@@ -1,0 +1,158 @@
+"""Answering a question, whichever way the answer comes: as JSON over HTTP, or from a page.
+
+Contract: nothing here decides who was first: the insert of the waking run does (ADR 6). An answer that does not fit wakes nobody.
+Every refusal is a :class:`perdure.gateway.problems.RequestProblem`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from perdure.chassis import json
+from perdure.gateway import waiting
+from perdure.gateway.context import Context
+from perdure.gateway.problems import RequestProblem, invalid_fields, unknown_approval
+from perdure.gateway.requests import require_payload
+from perdure.registry.answers import BrokenSchema, reasons
+from perdure.registry.runs import now
+from perdure.registry.waits import Woken
+from perdure.schemas.documents import WaitDocument, WaitStatus
+from perdure.schemas.http import ApprovalAnswer
+from perdure.schemas.problem import InvalidField
+from perdure.schemas.waits import OutcomeKind, Question, WaitOutcome
+
+SHOWN_ANSWER = 200
+"""Characters of an earlier answer in the sentence that refuses a later one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """An answer that counts.
+
+    Attributes:
+        view: The question as it ended (``perdure.schemas.http.Approval``).
+        location: The run that goes on.
+        replayed: It is a repeat of the answer that ended the question.
+
+    """
+
+    view: dict[str, Any]
+    location: str
+    replayed: bool
+
+
+async def require_question(context: Context, approval_id: str, tenant: str) -> WaitDocument:
+    """A question of this tenant.
+
+    Raises:
+        RequestProblem: ``unknown-approval``.
+
+    """
+    found = await context.inbox.question(approval_id, tenant)
+    if found is None:
+        raise unknown_approval(approval_id)
+    return found
+
+
+async def view_of(context: Context, wait: WaitDocument) -> dict[str, Any]:
+    """A question as it is, or as it ended."""
+    woken = await _woken(context, wait)
+    return waiting.approval_view(waiting.as_woken(wait, woken) if woken else wait)
+
+
+async def answer(context: Context, wait: WaitDocument, wanted: ApprovalAnswer) -> Counted:
+    """Answer a question.
+
+    Raises:
+        RequestProblem: ``body-too-large``, ``invalid-request`` (with every reason under ``/answer``), ``action-mismatch``,
+            ``broken-question``, ``already-answered``, ``approval-expired`` or ``approval-closed``.
+
+    """
+    require_payload("/answer", wanted.answer)
+    question = Question.model_validate(wait["question"])
+    if wanted.action_digest is not None and wanted.action_digest != question.action_digest:
+        raise RequestProblem(
+            "action-mismatch",
+            f"Question {wait['_id']!r} is about the action with the digest {question.action_digest}, not "
+            f"{wanted.action_digest}. Read it again before you answer.",
+        )
+    if wait["status"] != WaitStatus.OPEN.value:
+        woken = await _woken(context, wait)
+        if woken is None:
+            raise _closed(wait)
+        return _second(wait, woken, wanted)
+    _require_fitting(wait, question, wanted)
+    outcome = WaitOutcome(
+        kind=OutcomeKind.ANSWER,
+        wait_id=wait["_id"],
+        at=now(),
+        payload=wanted.answer,
+        by=wanted.by,
+        action_digest=question.action_digest,
+    )
+    woken = await context.store.within(context.waits.wake(wait, outcome))
+    return _counted(wait, woken, replayed=False) if woken.won else _second(wait, woken, wanted)
+
+
+async def _woken(context: Context, wait: WaitDocument) -> Woken | None:
+    return await context.store.within(context.waits.woken(wait["tenant"], wait["_id"]))
+
+
+def _require_fitting(wait: WaitDocument, question: Question, wanted: ApprovalAnswer) -> None:
+    """Refuse an answer that does not fit the question's schema, with every reason."""
+    if question.answer_schema is None:
+        return
+    try:
+        found = reasons(question.answer_schema, wanted.answer)
+    except BrokenSchema as error:
+        raise RequestProblem(
+            "broken-question",
+            f"The schema of question {wait['_id']!r} is broken, so that no answer can be judged by it: {error}. The agent "
+            f"stays asleep; correct the graph, and resume thread {wait['thread_id']!r} with a command.",
+        ) from error
+    if found:
+        raise invalid_fields([InvalidField(pointer="/answer" + pointer, detail=reason) for pointer, reason in found])
+
+
+def _counted(wait: WaitDocument, woken: Woken, *, replayed: bool) -> Counted:
+    view = waiting.approval_view(waiting.as_woken(wait, woken))
+    return Counted(view, f"/threads/{wait['thread_id']}/runs/{woken.run['_id']}", replayed)
+
+
+def _second(wait: WaitDocument, woken: Woken, wanted: ApprovalAnswer) -> Counted:
+    """The answer to who comes second: the same once more if it is a repeat, else who was first.
+
+    Raises:
+        RequestProblem: ``already-answered``, ``approval-expired`` or ``approval-closed``.
+
+    """
+    if waiting.is_repeat(woken, wanted.by, wanted.answer):
+        return _counted(wait, woken, replayed=True)
+    outcome, name = woken.outcome, f"Question {wait['_id']!r}"
+    if outcome.kind is OutcomeKind.ANSWER:
+        said = json.dumps(outcome.payload).decode()
+        shown = said if len(said) <= SHOWN_ANSWER else said[:SHOWN_ANSWER] + "..."
+        who = f"by {outcome.by!r}" if outcome.by is not None else "by a plain command"
+        problem = "already-answered", f"{name} was answered {who} at {outcome.at.isoformat()} with {shown}."
+    elif outcome.kind is OutcomeKind.DUE:
+        problem = (
+            "approval-expired",
+            f"{name} expired at {outcome.at.isoformat()}; the agent went on without an answer.",
+        )
+    else:
+        ended = f"signal {outcome.name!r}" if outcome.kind is OutcomeKind.SIGNAL else "a verdict"
+        problem = "approval-closed", f"{name} is closed: {ended} came first, at {outcome.at.isoformat()}."
+    raise RequestProblem(
+        *problem,
+        outcome=waiting.outcome_view(outcome.value()),
+        headers={"Location": f"/threads/{wait['thread_id']}/runs/{woken.run['_id']}"},
+    )
+
+
+def _closed(wait: WaitDocument) -> RequestProblem:
+    return RequestProblem(
+        "approval-closed",
+        f"Question {wait['_id']!r} is closed: thread {wait['thread_id']!r} went on another way. "
+        f"GET /threads/{wait['thread_id']} shows where it is.",
+    )

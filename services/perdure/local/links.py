@@ -1,0 +1,36 @@
+"""Links to answer questions on this machine: a local stack offers them without anybody setting a secret.
+
+Contract: the secret is made once for a data folder and kept there, readable by the user alone, so that links survive a restart.
+An environment that says anything about links itself is left alone.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+SECRET: Final = "PERDURE_LINK_SECRET"  # noqa: S105 - the name of the variable
+PUBLIC_URL: Final = "PERDURE_PUBLIC_URL"
+FILE: Final = "link-secret"
+
+
+def link_environment(folder: Path, environment: Mapping[str, str], gateway_port: int) -> dict[str, str]:
+    """What gateway and notifier need to offer links; nothing when ``environment`` or this process's own says it already."""
+    said = {**os.environ, **environment}
+    if SECRET in said or PUBLIC_URL in said:
+        return {}
+    return {SECRET: _secret(folder), PUBLIC_URL: f"http://127.0.0.1:{gateway_port}"}
+
+
+def _secret(folder: Path) -> str:
+    path = folder / FILE
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+    except FileExistsError:
+        pass  # of an earlier start
+    return path.read_text()
