@@ -20,6 +20,7 @@ from perdure.schemas.batch_documents import (
     BATCHES,
     BatchDocument,
     BatchStatus,
+    ItemStatus,
     item_range,
 )
 
@@ -129,7 +130,9 @@ class Batches:
                 "nothing-to-redrive", f"Batch {batch_id!r} has no item that is {' or '.join(statuses)}."
             )
         order = {"id": new_id(), "statuses": list(statuses), "asked_at": now()}
-        change = {"redrive": order, "open": True, "samples": [], "forgiven": 0}
+        change: Document = {"redrive": order, "open": True, "samples": []}
+        if ItemStatus.FAILED in statuses:
+            change["forgiven"] = 0
         ended = {"$set": {**change, "status": BatchStatus.RUNNING.value}, "$unset": {"ended_at": ""}}
         if known["status"] in ENDED:
             return await self._ask(batch_id, tenant, ENDED, ended)

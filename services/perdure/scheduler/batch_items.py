@@ -50,10 +50,10 @@ class Items:
         while len(found) < wanted and first <= batch["total"] and looks < 10:
             end = first + max(wanted - len(found), NARROWEST if not looks else WINDOW)
             query = {**item_range(batch["_id"], first, end), "status": ItemStatus.WAITING.value}
-            part = await self._items.find(query).sort("_id", 1).to_list(None)
-            keep = part[: wanted - len(found)]
-            found += keep
-            first = end if len(keep) == len(part) else keep[-1]["number"] + 1
+            most = wanted - len(found)
+            part = await self._items.find(query).sort("_id", 1).limit(most).to_list(None)
+            found += part
+            first = part[-1]["number"] + 1 if len(part) == most else end
             looks += 1
         return found, first
 

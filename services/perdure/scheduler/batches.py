@@ -41,6 +41,8 @@ PLACES = Gauge("perdure_batch_places", "Items of batches that may run at once")
 STARTED = Counter("perdure_batch_items_started", "Attempts at items that were begun")
 ENDED = Counter("perdure_batch_items_ended", "Items by how they ended", ["status"])
 
+START_AT_ONCE: Final = 200
+"""Items of one batch that a turn starts at most: their payloads are in memory, a megabyte each at most."""
 CANCEL_EVERY_S: Final = 0.5
 RECOUNT_EVERY_S: Final = 300.0
 
@@ -200,7 +202,7 @@ class Batches:
         PLACES.set(most)
         for id_, wanted in deal(running, room, most - sum(running.values())).items():
             if wanted:
-                await self._guarded(id_, self._start(self._going[id_], wanted))
+                await self._guarded(id_, self._start(self._going[id_], min(wanted, START_AT_ONCE)))
 
     async def _unclaimed_s(self) -> float:
         """For how many seconds the oldest run of a batch has waited for a worker that could take it."""
