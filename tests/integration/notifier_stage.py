@@ -93,8 +93,9 @@ async def receiving(**answers: Answer) -> AsyncIterator[Receiver]:
 class Stage:
     """The notifier's parts on a database of their own."""
 
-    def __init__(self, db: mongo.Database, parts: Parts, settings: NotifierSettings) -> None:
+    def __init__(self, db: mongo.Database, parts: Parts, settings: NotifierSettings, producer: Producer) -> None:
         self.db = db
+        self.producer = producer
         self.parts = parts
         self.settings = settings
 
@@ -195,7 +196,7 @@ async def staged(
     await mongo.ensure_indexes(db)
     producer = Producer(bootstrap, "notifier-test")
     parts = compose(made, db, Availability(), producer)
-    stage = Stage(db, parts, made)
+    stage = Stage(db, parts, made, producer)
     task = asyncio.create_task(parts.dispatcher.run()) if sending else None
     try:
         yield stage

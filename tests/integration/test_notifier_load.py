@@ -1,4 +1,4 @@
-"""10,000 notices to ten endpoints, one of them dead: the nine are not delayed."""
+"""10,000 notices to ten endpoints, one of them dead: the nine are not delayed. Several instances share the work."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import time
 
 from aiohttp import web
 from tests.integration.notifier_stage import Receiver, receiving, staged, succeeded, until
+
+from perdure.chassis.outage import Availability
+from perdure.notifier.__main__ import compose
 
 ENDPOINTS = 10
 EACH = 1000
@@ -76,3 +79,25 @@ async def test_one_dead_endpoint_does_not_delay_the_nine(database_uri: str) -> N
 
 async def ok(_: web.Request) -> web.StreamResponse:
     return web.Response(text="ok")
+
+
+async def test_instances_share_by_claims(database_uri: str) -> None:
+    async with receiving() as receiver, staged(database_uri, sending=False, notifier_per_endpoint=2) as stage:
+        deliveries = await stage.tell(f"{receiver.url}/shared", count=200)
+        settings = [stage.settings.model_copy(update={"instance": name}) for name in ("one", "two", "three")]
+        availability = Availability()
+        parts = [compose(each, stage.db, availability, stage.producer) for each in settings]
+        running = [asyncio.create_task(one.dispatcher.run()) for one in parts]
+
+        async def all_delivered() -> bool:
+            return await stage.db.deliveries.count_documents({"state": "delivered"}) == len(deliveries)
+
+        await until(all_delivered, "all notices")
+        for one in parts:
+            await one.dispatcher.drain(5.0)
+            for channel in one.channels.values():
+                await channel.close()
+        await asyncio.wait(running, timeout=5.0)
+        assert sorted(one.id for one in receiver.got) == sorted(one["_id"] for one in deliveries), "each once"
+        instances = await stage.db.deliveries.distinct("attempts.instance")
+        assert len(instances) > 1, "they shared"

@@ -101,13 +101,13 @@ async def listed(marked: Any, **params: str) -> StuckPage:
 )
 async def test_who_is_stuck_now(marked: Any, params: dict[str, str], expected: list[str]) -> None:
     found = await listed(marked, **params)
-    assert [one.thread_id for one in found.stuck] == expected
+    assert [one.thread_id for one in found.items] == expected
     assert found.total == len(expected)
     assert found.cursor is None
 
 
 async def test_what_is_said_of_it(marked: Any) -> None:
-    found = {one.thread_id: one for one in (await listed(marked)).stuck}
+    found = {one.thread_id: one for one in (await listed(marked)).items}
     late, parked = found["late"], found["parked"]
     assert (late.graph, late.node, late.nodes, late.code) == ("crm", "Login", ["Login"], "overdue")
     assert (late.since, late.noticed_at) == (YESTERDAY - timedelta(minutes=40), YESTERDAY)
@@ -126,7 +126,7 @@ async def test_pages(marked: Any) -> None:
     cursor: str | None = ""
     while cursor is not None:
         page = await listed(marked, limit="3", **({"cursor": cursor} if cursor else {}))
-        seen += [one.thread_id for one in page.stuck]
+        seen += [one.thread_id for one in page.items]
         assert page.total == 4
         cursor = page.cursor
     assert seen == ["parallel", "parked", "later", "late"]
@@ -229,12 +229,12 @@ async def historian(
 )
 async def test_who_got_stuck(historian: Any, params: dict[str, str], expected: list[str]) -> None:
     found = await listed(historian, **params)
-    assert [one.thread_id for one in found.stuck] == expected
+    assert [one.thread_id for one in found.items] == expected
     assert found.total == len(expected)
 
 
 async def test_how_it_went_on(historian: Any) -> None:
-    found = {one.thread_id: one for one in (await listed(historian, since="yesterday", until="today")).stuck}
+    found = {one.thread_id: one for one in (await listed(historian, since="yesterday", until="today")).items}
     hung, hangs = found["hung"], found["hangs"]
     assert (hung.node, hung.expected_by, hung.since) == ("Login", YESTERDAY, YESTERDAY + timedelta(minutes=20))
     assert hung.recovered_at == YESTERDAY + timedelta(hours=2)
@@ -248,7 +248,7 @@ async def test_pages_of_history(historian: Any) -> None:
     first = await listed(historian, since="yesterday", until="today", limit="2")
     assert first.cursor is not None
     second = await listed(historian, since="yesterday", until="today", limit="2", cursor=first.cursor)
-    assert [one.thread_id for one in (*first.stuck, *second.stuck)] == ["hung", "killer", "twice", "hangs"]
+    assert [one.thread_id for one in (*first.items, *second.items)] == ["hung", "killer", "twice", "hangs"]
 
 
 async def test_the_command(marked: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -265,5 +265,5 @@ async def test_the_command(marked: Any, monkeypatch: pytest.MonkeyPatch, capsys:
     table = await run("--node", "Login")
     assert "late" in table
     assert "Login stands still; look at it" in table
-    assert [one["thread_id"] for one in json.loads(await run("--json"))["stuck"]] == ["late"]
+    assert [one["thread_id"] for one in json.loads(await run("--json"))["items"]] == ["late"]
     assert "nobody is stuck" in await run("--node", "Nowhere")

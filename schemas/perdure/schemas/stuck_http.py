@@ -46,6 +46,6 @@ class StuckThread(BaseModel):
 class StuckPage(BaseModel):
     """Stuck threads, the one that was noticed last first."""
 
-    stuck: list[StuckThread]
+    items: list[StuckThread]
     total: int
     cursor: str | None = Field(description="`cursor` of the next page; null at the end.")

@@ -54,6 +54,6 @@ def stuck(
         found = gateway.get("stuck", **params)
     history = {"went on": "recovered_at"} if since or until else {}
     empty = "nobody got stuck then" if history else "nobody is stuck"
-    output.result(found, table(found["stuck"], _COLUMNS | history, empty))
+    output.result(found, table(found["items"], _COLUMNS | history, empty))
     if found["cursor"]:
         output.note(f"{len(found['stuck'])} of {found['total']}: --cursor {found['cursor']}")

@@ -93,7 +93,7 @@ class Marks:
         runs_by_id = {run["_id"]: run for run in found}
         flat = [{"_id": thread["_id"], "at": thread["stuck"]["noticed_at"]} for thread in threads]
         return {
-            "stuck": [marked_view(thread, runs_by_id.get(thread["stuck"]["run_id"], {})) for thread in threads[:limit]],
+            "items": [marked_view(thread, runs_by_id.get(thread["stuck"]["run_id"], {})) for thread in threads[:limit]],
             "total": total,
             "cursor": cursor_of(flat, "at", limit),
         }
@@ -112,7 +112,7 @@ async def in_history(client: OpenSearch, tenant: str, given: Mapping[str, str]) 
     items: list[Document] = found["items"]
     related = await _related(client, tenant, items) if items else ([], [])
     return {
-        "stuck": [indexed_view(item, tenant, *related) for item in items],
+        "items": [indexed_view(item, tenant, *related) for item in items],
         "total": found["total"],
         "cursor": found["cursor"],
     }
