@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
@@ -27,6 +28,7 @@ START = b"perdure.run.start"
 COPIES = 40
 """Commands that one fault sends again, at most."""
 WATCH_S = 0.3
+ANSWER_S = 5.0
 
 
 class Faults:
@@ -164,8 +166,7 @@ def read_topic(bootstrap: str, topic: str, timeout_s: float = 60.0) -> list[Any]
     consumer = Consumer(settings | {"auto.offset.reset": "earliest", "enable.partition.eof": False})
     deadline = time.monotonic() + timeout_s
     try:
-        partitions = consumer.list_topics(topic, timeout=timeout_s).topics[topic].partitions
-        ends = {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=timeout_s)[1] for p in partitions}
+        ends = _until_answered(lambda: _ends(consumer, topic), deadline)
         left = {p: end for p, end in ends.items() if end > 0}
         consumer.assign([TopicPartition(topic, p, 0) for p in left])
         found: list[Any] = []
@@ -180,3 +181,22 @@ def read_topic(bootstrap: str, topic: str, timeout_s: float = 60.0) -> list[Any]
         return found
     finally:
         consumer.close()
+
+
+def _ends(consumer: Consumer, topic: str) -> dict[int, int]:
+    """Where each partition of a topic ends now."""
+    partitions = consumer.list_topics(topic, timeout=ANSWER_S).topics[topic].partitions
+    if not partitions:
+        raise KafkaException(f"no broker knows {topic}")
+    return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=ANSWER_S)[1] for p in partitions}
+
+
+def _until_answered(ask: Callable[[], dict[int, int]], deadline: float) -> dict[int, int]:
+    """Ask again while brokers are away or partitions change their leader: other faults hurt them meanwhile."""
+    while True:
+        try:
+            return ask()
+        except KafkaException:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(WATCH_S)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from perdure.agent_step.claims import CLOCKS, _allowed
-from perdure.registry.crashes import BACKOFF_CAP_S, LOG_LENGTH, backoff, counted, crash_change, is_suspect
+from perdure.registry.crashes import BACKOFF_CAP_S, LOG_LENGTH, backoff, counted, crash_change, is_suspect, together
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -46,10 +46,30 @@ def test_suspects() -> None:
     assert not is_suspect({})
 
 
-def test_one_suspect_at_a_time_and_nobody_before_the_back_off_is_over() -> None:
+@pytest.mark.parametrize(("crashes", "at_once"), [(2, 50), (3, 12), (4, 1), (5, 1)])
+def test_the_more_crashes_the_fewer_beside_it(crashes: int, at_once: int) -> None:
+    assert together(crashes, limit=5, most=200) == at_once
+    assert together(2, limit=3, most=200) == 1, "the crash that parks it is charged to nobody else"
+
+
+def test_suspects_wait_for_room_and_nobody_starts_before_the_back_off_is_over() -> None:
+    def rooms(crashes: int) -> int:
+        return {2: 3, 3: 2, 4: 1}[crashes]
+
+    def suspect(name: str, crashes: int) -> dict[str, object]:
+        return {"_id": name, "thread_id": f"t-{name}", "crashes": crashes, "not_before": NOW}
+
     plain = {"_id": "plain", "thread_id": "t0"}
     early = {"_id": "early", "thread_id": "t1", "crashes": 1, "not_before": NOW + CLOCKS * 2}
-    suspects = [{"_id": f"s{n}", "thread_id": f"ts{n}", "crashes": 2, "not_before": NOW} for n in range(3)]
-    assert _allowed([early, *suspects, plain], 1, NOW) == ([suspects[0], plain], ["ts1", "ts2"])
-    assert _allowed([early], 1, NOW + CLOCKS) == ([early], []), "its start would come again only after the grace period"
-    assert _allowed([*suspects, plain], 0, NOW) == ([plain], ["ts0", "ts1", "ts2"])
+    four = [suspect(name, 2) for name in "abcd"]
+    assert _allowed([early, *four, plain], (), rooms, NOW) == ([*four[:3], plain], ["t-d"])
+    assert _allowed([early], (), rooms, NOW + CLOCKS) == ([early], []), (
+        "its start would come again only after the grace period"
+    )
+    assert _allowed([*four, plain], (4,), rooms, NOW) == ([plain], [f"t-{name}" for name in "abcd"]), (
+        "one is on its last chance"
+    )
+    last, other = suspect("last", 4), suspect("other", 2)
+    assert _allowed([last], (2,), rooms, NOW) == ([], ["t-last"]), "it starts when it is alone"
+    assert _allowed([last, other], (), rooms, NOW) == ([last], ["t-other"])
+    assert _allowed([suspect("third", 3), other], (2,), rooms, NOW)[1] == ["t-other"]

@@ -64,15 +64,18 @@ class Claims:
         self._availability = availability
         self._incarnation = incarnation
 
-    async def claim(self, thread_ids: Collection[str], *, suspects: int) -> Claim:
+    async def claim(
+        self, thread_ids: Collection[str], *, suspects: Collection[int], together: Callable[[int], int]
+    ) -> Claim:
         """Claim the oldest pending run of each thread that has no running one.
 
         Args:
             thread_ids: The threads.
-            suspects: How many of the runs may be such that lost several workers.
+            suspects: Crashes of the suspects that are executed here already.
+            together: How many suspects may be executed beside one with so many crashes.
 
         """
-        due, held = _allowed(await self._oldest(thread_ids), suspects, datetime.now(UTC))
+        due, held = _allowed(await self._oldest(thread_ids), suspects, together, datetime.now(UTC))
         if not due:
             return Claim([], held)
         token = str(uuid_utils.uuid7())
@@ -168,18 +171,19 @@ class Claims:
 
 
 def _allowed(
-    oldest: Sequence[Mapping[str, Any]], suspects: int, now: datetime
+    oldest: Sequence[Mapping[str, Any]], suspects: Collection[int], together: Callable[[int], int], now: datetime
 ) -> tuple[list[Mapping[str, Any]], list[str]]:
     """Which runs may be claimed now, and the threads of suspects that there is no room for."""
     due: list[Mapping[str, Any]] = []
     held: list[str] = []
+    crashes = [*suspects]
     for run in oldest:
         if run.get("not_before", now) > now + CLOCKS:
             continue  # the scheduler publishes its start when the back-off is over
         if not is_suspect(run):
             due.append(run)
-        elif suspects > 0:
-            suspects -= 1
+        elif len(crashes) < min(map(together, (*crashes, run["crashes"]))):
+            crashes.append(run["crashes"])
             due.append(run)
         else:
             held.append(run["thread_id"])

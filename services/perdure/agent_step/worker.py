@@ -2,7 +2,7 @@
 
 Contract: at most ``max_open_runs`` at once. Every owned run ends in exactly one of four ways: its end is recorded; it is handed
 over; it is found to have another owner and dropped; or it is put back after a sequence number of it was taken. Of runs that lost
-several workers one is executed at a time, so that the next crash shows whose it is (ADR 10).
+several workers few are executed at a time, so that the next crash shows whose it is (ADR 10).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from pymongo import UpdateOne
 
@@ -31,7 +32,7 @@ from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.telemetry import logger
 from perdure.checkpoint import PerdureSaver
 from perdure.checkpoint.errors import Fenced
-from perdure.registry.crashes import is_suspect
+from perdure.registry.crashes import is_suspect, together
 from perdure.registry.runs import publish_start
 from perdure.schemas.commands import StartReason
 from perdure.schemas.documents import RunDocument, RunStatus
@@ -39,8 +40,8 @@ from perdure.sdk.context import SdkContext
 
 log = logger(__name__)
 
-SUSPECTS = 1
-"""Runs that lost several workers, executed here at once."""
+HELD_AT_ONCE = 50
+"""Suspects that are tried again at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,9 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._claiming = 0
         self._one_claim = asyncio.Lock()
-        self._suspects: set[str] = set()
+        self._suspects: dict[str, int] = {}
+        """Crashes, by run, of the runs here that lost several workers."""
+        self._together = partial(together, limit=settings.crash_limit, most=settings.max_open_runs)
         self._held: dict[str, None] = {}
         self._draining = False
         self._leased = asyncio.Event()
@@ -96,8 +99,10 @@ class Worker:
         self._claiming += len(thread_ids)
         try:
             async with self._one_claim:
-                claim = await self._ports.claims.claim(thread_ids, suspects=SUSPECTS - len(self._suspects))
-                self._suspects.update(one.run["_id"] for one in claim.won if is_suspect(one.run))
+                claim = await self._ports.claims.claim(
+                    thread_ids, suspects=self._suspects.values(), together=self._together
+                )
+                self._suspects |= {one.run["_id"]: one.run["crashes"] for one in claim.won if is_suspect(one.run)}
         finally:
             self._claiming -= len(thread_ids)
         self._held |= dict.fromkeys(claim.held)
@@ -158,16 +163,17 @@ class Worker:
             await self._ports.claims.release_crashed(run, why, self._settings.crash_backoff_s)
         finally:
             self._open.pop(run["_id"], None)
-            self._suspects.discard(run["_id"])
+            self._suspects.pop(run["_id"], None)
             metrics.OPEN.set(len(self._open))
             self._start_held()
 
     def _start_held(self) -> None:
-        """Take the next suspect, when there is room for one."""
-        if self._held and len(self._suspects) < SUSPECTS and self.room():
-            thread_id = next(iter(self._held))
-            del self._held[thread_id]
-            self._keep(asyncio.create_task(self.start([thread_id]), name=f"held {thread_id}"))
+        """Try the suspects that there was no room for again; those that there still is none for are held again."""
+        if self._held and self.room():
+            threads = list(self._held)[: min(self.room(), HELD_AT_ONCE)]
+            for thread_id in threads:
+                del self._held[thread_id]
+            self._keep(asyncio.create_task(self.start(threads), name="held suspects"))
 
     async def _carry(self, claimed: Claimed, events: RunEvents) -> None:
         """From the claim to the recorded end, or to the hand-over."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 LOG_LENGTH: Final = 20
 SUSPECT_FROM: Final = 2
-"""From so many crashes on a run is executed alone among such runs, so that it cannot put its crashes on others."""
+"""From so many crashes on a run is a suspect, executed with few others of its kind, so that it cannot put its crashes on them."""
 BACKOFF_CAP_S: Final = 300.0
 
 
@@ -40,6 +40,15 @@ def crash_change(
 def is_suspect(run: Mapping[str, Any]) -> bool:
     """Whether a run has lost so many workers that it is executed alone among such runs."""
     return int(run.get("crashes", 0)) >= SUSPECT_FROM
+
+
+def together(crashes: int, limit: int, most: int) -> int:
+    """How many suspects a worker may execute at once beside one with so many crashes.
+
+    A quarter, a sixteenth, ... of the ``most`` that it executes otherwise, and one alone before the crash that parks it: the last
+    crash is charged to nobody else. Two that only shared a worker are hardly ever together again.
+    """
+    return 1 if crashes >= limit - 1 else max(1, most // 4 ** (crashes - 1))
 
 
 def counted(run: Mapping[str, Any], head: str | None) -> int:
