@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from perdure.schemas.topics import EVENTS
 
 pytestmark = pytest.mark.timeout(420)
 
@@ -125,3 +128,42 @@ def test_the_database_away_while_runs_go_on(own_stack: Any, start_system: Any, t
     assert Counter(run["status"] for run in ended) == {"success": 50}
     system.assert_linear([run["thread_id"] for run in runs])
     assert len(Counter(file.read_text().splitlines())) == 50 * 20
+
+
+def test_the_next_run_of_a_thread_does_not_overtake_events_that_died_with_a_worker(
+    start_system: Any, own_stack: Any
+) -> None:
+    """Kafka is away when a run ends and the worker dies with its events; nobody sweeps before the next run is claimed."""
+    servers = own_stack("kafka", "mongodb")
+    names = ("gateway", "agent_step", "scheduler")
+    system = start_system(names=names, settings={"PERDURE_SETTLE_GRACE_S": "120"}, servers=servers)
+    first = system.start("slow", {"seconds": 2})
+    system.until(lambda: system.db.runs.find_one({"_id": first["run_id"], "status": "running"}))
+    servers.pause("kafka")
+    system.until(lambda: system.db.runs.find_one({"_id": first["run_id"], "ended_seq": {"$exists": True}}))
+    assert not system.db.runs.find_one({"_id": first["run_id"]})["settled"]
+    second = system.start("chain", {}, thread=first["thread_id"])
+    system.services["agent_step"].kill()
+    servers.resume("kafka")
+    system.services["agent_step"].start()
+    system.until_ended(first, second)
+    assert_published_in_order(servers.environment()["PERDURE_KAFKA_BOOTSTRAP_SERVERS"], first["thread_id"])
+
+
+def assert_published_in_order(bootstrap_servers: str, thread_id: str) -> None:
+    """Each event of the thread's history is in Kafka, the first of each in the order of their numbers."""
+    consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "test", "enable.partition.eof": True})
+    partitions = [TopicPartition(EVENTS.name, n, 0) for n in range(EVENTS.partitions)]
+    consumer.assign(partitions)
+    seqs: list[int] = []
+    ended = 0
+    while ended < len(partitions):
+        message = consumer.poll(10)
+        assert message is not None
+        if message.error():
+            ended += 1
+        elif message.key() == thread_id.encode():
+            seqs.append(int(dict(message.headers())["ce_id"].rpartition(b":")[2]))
+    consumer.close()
+    firsts = list(dict.fromkeys(seqs))
+    assert firsts == list(range(1, max(firsts) + 1)), firsts

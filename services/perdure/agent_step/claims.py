@@ -42,6 +42,8 @@ class Claimed:
     payload: dict[str, Any]
     unreadable: str | None = None
     """Why there is no payload, when it cannot be read."""
+    unsettled: Sequence[RunDocument] = ()
+    """Runs of the thread that ended before it and whose events may not all be published, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,8 @@ class Claims:
             together: How many suspects may be executed beside one with so many crashes.
 
         """
-        due, held = _allowed(await self._oldest(thread_ids), suspects, together, datetime.now(UTC))
+        oldest, ended = await self._unsettled(thread_ids)
+        due, held = _allowed(oldest, suspects, together, datetime.now(UTC))
         if not due:
             return Claim([], held)
         token = str(uuid_utils.uuid7())
@@ -92,7 +95,8 @@ class Claims:
         runs = await self._find(RUNS, {"_id": {"$in": run_ids}, "claim": token})
         known = [run["thread_id"] for run in runs if not _is_fresh(run)]
         threads = {t["_id"]: t for t in await self._find(THREADS, {"_id": {"$in": known}})} if known else {}
-        return Claim([await self._claimed(run, threads.get(run["thread_id"])) for run in runs], held)
+        before = await self._ended({run["thread_id"] for run in runs}, ended)
+        return Claim([await self._claimed(run, threads.get(run["thread_id"]), before) for run in runs], held)
 
     async def _take(self, run_ids: Sequence[str], owned: Mapping[str, Any]) -> None:
         """Take what is pending: in one update, or one by one when a thread turns out to have a running run."""
@@ -109,7 +113,8 @@ class Claims:
 
     async def oldest_pending(self, thread_ids: Sequence[str]) -> dict[str, str]:
         """The oldest pending run of each thread that has no running one: run id by thread id."""
-        return {run["thread_id"]: run["_id"] for run in await self._oldest(thread_ids)}
+        oldest, _ = await self._unsettled(thread_ids)
+        return {run["thread_id"]: run["_id"] for run in oldest}
 
     async def with_thread(self, claimed: Claimed) -> Claimed:
         """A claim whose thread was taken for new, with its thread as it was left."""
@@ -136,24 +141,36 @@ class Claims:
         ours = {"_id": run["_id"], "epoch": run["epoch"], "status": "running"}
         await self._runs.write(updates=[UpdateOne(ours, {**more, "$set": change | more.get("$set", {})})])
 
-    async def _oldest(self, thread_ids: Collection[str]) -> list[Mapping[str, Any]]:
-        """The oldest pending run of each thread that has no running one."""
-        query = {"thread_id": {"$in": list(thread_ids)}, "status": {"$in": ["pending", "running"]}}
+    async def _unsettled(self, thread_ids: Collection[str]) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+        """The oldest pending run of each thread that has no running one; and the runs that ended unsettled."""
+        query = {"thread_id": {"$in": list(thread_ids)}, "settled": False}
         found = await self._find(RUNS, query, PENDING_FIELDS)
         busy = {run["thread_id"] for run in found if run["status"] == "running"}
         oldest: dict[str, Mapping[str, Any]] = {}
         for run in found:
+            if run["status"] != "pending":
+                continue
             best = oldest.get(run["thread_id"])
             if best is None or (run["created_at"], run["_id"]) < (best["created_at"], best["_id"]):
                 oldest[run["thread_id"]] = run
-        return [run for thread, run in oldest.items() if thread not in busy]
+        ended = [run for run in found if run["status"] not in {"pending", "running"}]
+        return [run for thread, run in oldest.items() if thread not in busy], ended
 
-    async def _claimed(self, run: RunDocument, thread: ThreadDocument | None) -> Claimed:
+    async def _ended(self, thread_ids: Collection[str], ended: Sequence[Mapping[str, Any]]) -> list[RunDocument]:
+        """The documents of those of the runs that are of these threads, oldest first: some only after an outage of Kafka."""
+        wanted = [run["_id"] for run in ended if run["thread_id"] in thread_ids]
+        if not wanted:
+            return []
+        found: list[RunDocument] = await self._find(RUNS, {"_id": {"$in": wanted}}, {"payload": 0})
+        return sorted(found, key=lambda run: run["first_seq"])
+
+    async def _claimed(self, run: RunDocument, thread: ThreadDocument | None, ended: Sequence[RunDocument]) -> Claimed:
+        before = [one for one in ended if one["thread_id"] == run["thread_id"]]
         try:
-            return Claimed(run, thread, await self._payload(run))
+            return Claimed(run, thread, await self._payload(run), unsettled=before)
         except (ValueError, TypeError, KeyError) as error:
             log.error("run.payload_unreadable", run_id=run["_id"], thread_id=run["thread_id"], error=str(error))
-            return Claimed(run, thread, {}, f"{type(error).__name__}: {error}")
+            return Claimed(run, thread, {}, f"{type(error).__name__}: {error}", before)
 
     async def _payload(self, run: RunDocument) -> dict[str, Any]:
         data = run.get("payload", b"")

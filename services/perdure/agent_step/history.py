@@ -77,6 +77,13 @@ async def begin(saver: PerdureSaver, claimed: Claimed, worker_id: str, expect: E
             continue  # somebody wrote between the fence and the start: look again
 
 
+async def entries_of(saver: PerdureSaver, run: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The history entries of a run that has ended, oldest first."""
+    bounds = {"$gte": run["first_seq"], "$lte": run["ended_seq"]}
+    query = {"thread": run["thread_id"], "seq": bounds, "run": run["_id"]}
+    return sorted(await saver.notebook.store.find(query, ENTRY_FIELDS), key=lambda entry: entry["seq"])
+
+
 async def append(
     saver: PerdureSaver, run: Mapping[str, Any], seq: int, event: str, ev: dict[str, Any]
 ) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from perdure.agent_step.domain import Outcome, UnknownGraphError, error_info
 from perdure.agent_step.endings import Endings
 from perdure.agent_step.execution import Execution, HandedOver, Lost, StopReason
 from perdure.agent_step.graphs import ServedGraph
-from perdure.agent_step.history import Beginning, append, begin
+from perdure.agent_step.history import Beginning, append, begin, entries_of
 from perdure.agent_step.pace import Pace
 from perdure.agent_step.poison import Poison
 from perdure.agent_step.publisher import SOURCE, RunEvents
@@ -184,6 +184,8 @@ class Worker:
         if claimed.thread is None and beginning.head is not None:
             # The run that made the thread is not its first: another one, from a gateway whose clock is behind, was older.
             claimed = await self._ports.claims.with_thread(claimed)
+        for before in claimed.unsettled:
+            await self._publish_again(before)
         for entry in beginning.entries:
             events.publish(entry)
         if beginning.ended is not None:
@@ -201,6 +203,13 @@ class Worker:
             events.settle_later()
         if (enqueued := await self._next_pending.get(run["thread_id"])) is not None:
             self._publish_start(run, StartReason.ENQUEUED, enqueued)
+
+    async def _publish_again(self, run: RunDocument) -> None:
+        """Publish the events of a run that ended before, so that none of the thread's next run comes before them (ADR 2)."""
+        events = RunEvents(self._ports.events, run, self._settle)
+        for entry in await entries_of(self._ports.saver, run):
+            events.publish(entry)
+        events.settle_later()
 
     async def _execute(self, claimed: Claimed, beginning: Beginning, events: RunEvents) -> tuple[int, Outcome | None]:
         """Execute; the sequence number for the end, and the outcome (``None``: handed over)."""
