@@ -30,6 +30,20 @@ from perdure.schemas.problem import Problem
 from perdure.schemas.waits import Question, Wait, WaitKind, digest
 
 READY_S = 20.0
+END_OF_DAY = timedelta(seconds=30)
+
+
+@pytest.fixture(scope="module")
+def today() -> datetime:
+    """When the day began, UTC; near its end, that of the next, so that "yesterday" means one day throughout a module."""
+    left = timedelta(days=1) - (now() - midnight())
+    if left < END_OF_DAY:
+        time.sleep(left.total_seconds())
+    return midnight()
+
+
+def midnight() -> datetime:
+    return now().replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 @dataclass

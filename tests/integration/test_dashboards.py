@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,6 @@ OBJECTS = {
 }
 QUERIED = [id_ for id_, one in OBJECTS.items() if one["type"] in ("search", "visualization", "query")]
 TENANT = f"boards-{uuid.uuid4().hex[:8]}"
-NOW = datetime.now(UTC).replace(microsecond=0)
-TODAY = NOW.replace(hour=0, minute=0, second=0)
-YESTERDAY = TODAY - timedelta(hours=10)
-LONG_AGO = NOW - timedelta(days=90)
 
 
 def event(kind: type[Event], thread: str, seq: int, at: datetime, **fields: Any) -> Event:
@@ -74,25 +70,28 @@ def stuck(thread: str, seq: int, at: datetime, node: str = "Login", code: StuckC
     return event(ThreadStuck, thread, seq, at, **fields)
 
 
-HISTORY = [
-    step("hangs", 1, YESTERDAY - timedelta(hours=1)),
-    stuck("hangs", 1, YESTERDAY),
-    stuck("pays", 1, YESTERDAY, node="Pay", code=StuckCode.POISON),
-    stuck("old", 1, LONG_AGO),
-    stuck("went on", 1, YESTERDAY + timedelta(minutes=1)),
-    event(
-        ThreadRecovered, "went on", 1, YESTERDAY + timedelta(hours=1), note=2, code="overdue", stuck_since=YESTERDAY,
-        status="running", next=("Login",),
-    ),
-    stuck("today", 1, TODAY),
-    step("works", 1, YESTERDAY, duration_ms=300.0, expected_by=NOW + timedelta(days=1)),
-    step("is late", 1, YESTERDAY, graph="shop", nodes=("pick",), duration_ms=50.0, expected_by=YESTERDAY),
-    event(
-        RunInterrupted, "waits", 1, YESTERDAY, next=("ask",), interrupts=(InterruptInfo(id="i", value={"q": "May I?"}),)
-    ),
-    event(RunFailed, "failed", 1, YESTERDAY, graph="shop", error=ErrorInfo(type="E", message="no", node="Pay")),
-    event(RunSucceeded, "done", 1, YESTERDAY),
-]  # fmt: skip
+def history(today: datetime) -> list[Event]:
+    yesterday, long_ago = today - timedelta(hours=10), today - timedelta(days=90)
+    return [
+        step("hangs", 1, yesterday - timedelta(hours=1)),
+        stuck("hangs", 1, yesterday),
+        stuck("pays", 1, yesterday, node="Pay", code=StuckCode.POISON),
+        stuck("old", 1, long_ago),
+        stuck("went on", 1, yesterday + timedelta(minutes=1)),
+        event(
+            ThreadRecovered, "went on", 1, yesterday + timedelta(hours=1), note=2, code="overdue", stuck_since=yesterday,
+            status="running", next=("Login",),
+        ),
+        stuck("today", 1, today),
+        step("works", 1, yesterday, duration_ms=300.0, expected_by=today + timedelta(days=2)),
+        step("is late", 1, yesterday, graph="shop", nodes=("pick",), duration_ms=50.0, expected_by=yesterday),
+        event(
+            RunInterrupted, "waits", 1, yesterday, next=("ask",), interrupts=(InterruptInfo(id="i", value={"q": "May I?"}),)
+        ),
+        event(RunFailed, "failed", 1, yesterday, graph="shop", error=ErrorInfo(type="E", message="no", node="Pay")),
+        event(RunSucceeded, "done", 1, yesterday),
+    ]  # fmt: skip
+
 
 GOT_STUCK = {"hangs", "pays", "went on", "today"}
 FOUND: dict[str, set[str]] = {
@@ -125,11 +124,11 @@ COUNTED: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-async def client(opensearch_url: str) -> AsyncIterator[OpenSearch]:
+async def client(opensearch_url: str, today: datetime) -> AsyncIterator[OpenSearch]:
     opensearch = OpenSearch(opensearch_url)
     writer = Writer(opensearch, IndexerSettings(opensearch_url=opensearch_url))
     await writer.open()
-    documents = [document_of(one, Redaction(), 1000) for one in HISTORY]
+    documents = [document_of(one, Redaction(), 1000) for one in history(today)]
     items = [state_item(one) for one in documents] + [newest_item(one) for one in newest(documents).values()]
     assert await writer.write(items) == []
     await opensearch.request("POST", f"/{STATES},{THREADS}/_refresh")

@@ -24,8 +24,7 @@ from perdure.schemas.events import ErrorInfo, Event, RunFailed, StuckCode, Threa
 from perdure.schemas.index import STATES
 from perdure.schemas.stuck_http import StuckPage
 
-TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-YESTERDAY = TODAY - timedelta(hours=10)
+A_WHILE_AGO = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=10)
 TENANT = f"stuck-{uuid.uuid4().hex[:8]}"
 THREADS = ("late", "later", "parked", "parallel")
 
@@ -51,7 +50,7 @@ async def marked(waiting: Any) -> Any:
     """Four marked threads of one tenant, one of another, and one that is not marked."""
     threads = [
         ("late", "crm", "overdue", ["Login"], TENANT, {}),
-        ("later", "shop", "overdue", ["Login"], TENANT, {"crash_log": [{"at": YESTERDAY, "worker": "w"}]}),
+        ("later", "shop", "overdue", ["Login"], TENANT, {"crash_log": [{"at": A_WHILE_AGO, "worker": "w"}]}),
         (
             "parked",
             "crm",
@@ -74,7 +73,11 @@ async def marked(waiting: Any) -> Any:
         }
         await waiting.database.runs.insert_one(run)
         await waiting.database.threads.insert_one(
-            {"_id": thread, "tenant": tenant, "stuck": mark(code, nodes, YESTERDAY + timedelta(minutes=n), run["_id"])}
+            {
+                "_id": thread,
+                "tenant": tenant,
+                "stuck": mark(code, nodes, A_WHILE_AGO + timedelta(minutes=n), run["_id"]),
+            }
         )
     await waiting.database.threads.insert_one({"_id": "well", "tenant": TENANT})
     return waiting
@@ -110,14 +113,14 @@ async def test_what_is_said_of_it(marked: Any) -> None:
     found = {one.thread_id: one for one in (await listed(marked)).items}
     late, parked = found["late"], found["parked"]
     assert (late.graph, late.node, late.nodes, late.code) == ("crm", "Login", ["Login"], "overdue")
-    assert (late.since, late.noticed_at) == (YESTERDAY - timedelta(minutes=40), YESTERDAY)
-    assert late.expected_by == YESTERDAY - timedelta(minutes=38)
+    assert (late.since, late.noticed_at) == (A_WHILE_AGO - timedelta(minutes=40), A_WHILE_AGO)
+    assert late.expected_by == A_WHILE_AGO - timedelta(minutes=38)
     assert late.recovered_at is late.last_error is None
     assert parked.last_error is not None
     assert (parked.last_error.type, parked.last_error.node) == ("perdure.poison", "Pay")
     crashed = found["later"].last_error
     assert crashed is not None
-    assert (crashed.type, crashed.message, crashed.at) == ("perdure.crash", "its worker died", YESTERDAY)
+    assert (crashed.type, crashed.message, crashed.at) == ("perdure.crash", "its worker died", A_WHILE_AGO)
     assert found["parallel"].node is None
 
 
@@ -181,31 +184,33 @@ def failure(thread: str, seq: int, at: datetime, message: str) -> Event:
     return event(RunFailed, thread, seq, at, error=ErrorInfo(type="TimeoutError", message=message, node="Login"))
 
 
-HISTORY = [
-    failure("hung", 1, YESTERDAY - timedelta(days=1), "the page did not answer"),
-    standstill("hung", 4, YESTERDAY + timedelta(hours=1), expected_by=YESTERDAY),
-    recovery("hung", 4, YESTERDAY + timedelta(hours=2)),
-    failure("hung", 9, YESTERDAY + timedelta(hours=3), "later"),
-    standstill("hangs", 1, YESTERDAY),
-    standstill("twice", 1, TODAY - timedelta(days=3)),
-    recovery("twice", 1, TODAY - timedelta(days=2)),
-    standstill("twice", 5, YESTERDAY + timedelta(minutes=1)),
-    standstill("other node", 1, YESTERDAY, node="Checkout"),
-    standstill("just now", 1, TODAY + timedelta(milliseconds=1)),
-    standstill("killer", 1, YESTERDAY + timedelta(minutes=2), code=StuckCode.POISON),
-    standstill("not mine", 1, YESTERDAY, tenant="another"),
-]
+def history(today: datetime) -> list[Event]:
+    yesterday = today - timedelta(hours=10)
+    return [
+        failure("hung", 1, yesterday - timedelta(days=1), "the page did not answer"),
+        standstill("hung", 4, yesterday + timedelta(hours=1), expected_by=yesterday),
+        recovery("hung", 4, yesterday + timedelta(hours=2)),
+        failure("hung", 9, yesterday + timedelta(hours=3), "later"),
+        standstill("hangs", 1, yesterday),
+        standstill("twice", 1, today - timedelta(days=3)),
+        recovery("twice", 1, today - timedelta(days=2)),
+        standstill("twice", 5, yesterday + timedelta(minutes=1)),
+        standstill("other node", 1, yesterday, node="Checkout"),
+        standstill("just now", 1, today + timedelta(milliseconds=1)),
+        standstill("killer", 1, yesterday + timedelta(minutes=2), code=StuckCode.POISON),
+        standstill("not mine", 1, yesterday, tenant="another"),
+    ]
 
 
 @pytest.fixture(scope="module")
 async def historian(
-    open_waiting: Any, mongodb_uri: str, kafka_bootstrap: str, opensearch_url: str
+    open_waiting: Any, mongodb_uri: str, kafka_bootstrap: str, opensearch_url: str, today: datetime
 ) -> AsyncIterator[Any]:
-    """A gateway with an index that holds ``HISTORY``."""
+    """A gateway with an index that holds ``history``."""
     client = OpenSearch(opensearch_url, retries=1)
     writer = Writer(client, IndexerSettings(opensearch_url=opensearch_url))
     await writer.open()
-    documents = [document_of(one, Redaction(), 8192) for one in HISTORY]
+    documents = [document_of(one, Redaction(), 8192) for one in history(today)]
     assert await writer.write([state_item(document) for document in documents]) == []
     await client.request("POST", f"/{STATES}/_refresh")
     uri = mongodb_uri.rsplit("/", 1)[0] + f"/stuck_{uuid.uuid4().hex}"
@@ -233,11 +238,12 @@ async def test_who_got_stuck(historian: Any, params: dict[str, str], expected: l
     assert found.total == len(expected)
 
 
-async def test_how_it_went_on(historian: Any) -> None:
+async def test_how_it_went_on(historian: Any, today: datetime) -> None:
+    yesterday = today - timedelta(hours=10)
     found = {one.thread_id: one for one in (await listed(historian, since="yesterday", until="today")).items}
     hung, hangs = found["hung"], found["hangs"]
-    assert (hung.node, hung.expected_by, hung.since) == ("Login", YESTERDAY, YESTERDAY + timedelta(minutes=20))
-    assert hung.recovered_at == YESTERDAY + timedelta(hours=2)
+    assert (hung.node, hung.expected_by, hung.since) == ("Login", yesterday, yesterday + timedelta(minutes=20))
+    assert hung.recovered_at == yesterday + timedelta(hours=2)
     assert hung.last_error is not None
     assert (hung.last_error.message, hung.last_error.node) == ("the page did not answer", "Login")
     assert hangs.recovered_at is hangs.last_error is None
