@@ -3,8 +3,9 @@
     python benchmarks/hibernate.py [--agents 10000] [--rate 100] [--note-bytes 1024] [--workers 1] [--schedulers 1]
 
 Starts real servers and all services with empty data, warms up, puts the agents to sleep over HTTP, and looks at what each service
-holds in memory and computes while they sleep; then their times come, ``--rate`` a second (0: all at one instant). Lateness is from
-the time that the agent asked for until its node goes on, by the same clock, as the node itself writes it down. One JSON line.
+holds in memory and computes while they sleep; then their times come. ``--rate`` agents a second are started, so that no backlog
+grows whose memory would be taken for that of the sleepers, and as many wake (0: all at one instant). Lateness is from the time that
+the agent asked for until its node goes on, by the same clock, as the node itself writes it down. One JSON line.
 """
 
 from __future__ import annotations
@@ -78,9 +79,14 @@ async def measure(options: argparse.Namespace, stack: Stack, services: Services,
         before = memory_mib(stack)
         display.say(f"{options.agents} agents fall asleep")
         began = time.monotonic()
-        first = datetime.now(UTC) + timedelta(seconds=options.agents / 50 + 2 * IDLE_S)
         gap_s = 1 / options.rate if options.rate else 0
-        threads = await asyncio.gather(*(start(first + timedelta(seconds=n * gap_s)) for n in range(options.agents)))
+        first = datetime.now(UTC) + timedelta(seconds=options.agents * (gap_s or 1 / 50) + 4 * IDLE_S)
+
+        async def sleeper(n: int) -> str:
+            await asyncio.sleep(n * gap_s)
+            return await start(first + timedelta(seconds=n * gap_s))
+
+        threads = await asyncio.gather(*map(sleeper, range(options.agents)))
         await until(lambda: len(watcher.parked) == options.agents, 600, "falling asleep")
         falling_s = time.monotonic() - began
         if datetime.now(UTC) + timedelta(seconds=IDLE_S) > first:
@@ -122,7 +128,7 @@ def main() -> int:
     """Run it; the exit status is 1 if an agent failed or woke early."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--agents", type=int, default=10_000)
-    parser.add_argument("--rate", type=float, default=100.0, help="how many are due in a second; 0: all at one instant")
+    parser.add_argument("--rate", type=float, default=100.0, help="how many are started and are due in a second; 0: all at one instant")
     parser.add_argument("--note-bytes", type=int, default=1024)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--schedulers", type=int, default=1)
