@@ -128,7 +128,9 @@ def main() -> int:
     """Run it; the exit status is 1 if an agent failed or woke early."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--agents", type=int, default=10_000)
-    parser.add_argument("--rate", type=float, default=100.0, help="how many are started and are due in a second; 0: all at one instant")
+    parser.add_argument(
+        "--rate", type=float, default=100.0, help="how many are started and are due in a second; 0: all at one instant"
+    )
     parser.add_argument("--note-bytes", type=int, default=1024)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--schedulers", type=int, default=1)

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from pymongo import UpdateOne
-
 from perdure.agent_step.claims import Claimed
 from perdure.agent_step.domain import Outcome
 from perdure.agent_step.hibernation import Hibernation
-from perdure.chassis.group_commit import DuplicateKey, GroupCommit
+from perdure.chassis.assignments import Assignment
+from perdure.chassis.group_commit import GroupCommit
 from perdure.schemas.documents import RunDocument, RunStatus, ThreadStatus
 
 THREAD_STATUS = {
@@ -54,10 +53,10 @@ class Endings:
             ended |= {"parked": True, "parked_noted": False}
         if "batch" in run:
             ended["batch_noted"] = False  # in the same write: no end of an item can be missed (ADR 14)
-        close_run = UpdateOne({"_id": run["_id"], "epoch": run["epoch"], "status": "running"}, {"$set": ended})
+        close_run = Assignment(run["_id"], ended, equal={"epoch": run["epoch"], "status": RunStatus.RUNNING.value})
         if not self._hibernation.concerns(claimed, outcome):
             await asyncio.gather(
-                self._runs.write(updates=[close_run]), self._close_thread(run, outcome, shared, first_seq, seq)
+                self._runs.write(assignments=[close_run]), self._close_thread(run, outcome, shared, first_seq, seq)
             )
             return
         # The run is closed last: until then it is recovered if we die, and nobody can wake a thread whose document does not
@@ -65,7 +64,7 @@ class Endings:
         await asyncio.gather(
             self._hibernation.project(claimed, outcome, now), self._close_thread(run, outcome, shared, first_seq, seq)
         )
-        await self._runs.write(updates=[close_run])
+        await self._runs.write(assignments=[close_run])
 
     async def _close_thread(
         self, run: RunDocument, outcome: Outcome, shared: Mapping[str, Any], first_seq: int, seq: int
@@ -82,17 +81,6 @@ class Endings:
             "graph_id": run["graph_id"],
             "assistant_id": run["assistant_id"],
         }
-        # Upsert: the gateway may have died between the run that made its thread and the thread.
+        # The gateway may have died between the run that made its thread and the thread.
         made = {"tenant": run["tenant"], "created_at": run["created_at"], "metadata": run.get("metadata") or {}}
-        try:
-            await self._threads.write(
-                updates=[
-                    UpdateOne(
-                        {"_id": run["thread_id"], "seq": {"$not": {"$gte": seq}}},
-                        {"$set": left, "$setOnInsert": made},
-                        upsert=True,
-                    )
-                ]
-            )
-        except DuplicateKey:
-            pass  # the document is there and has seen a later end
+        await self._threads.write(assignments=[Assignment(run["thread_id"], left, below={"seq": seq}, otherwise=made)])

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from pymongo import UpdateOne
-
 from perdure.agent_step import metrics
 from perdure.agent_step.claims import Claimed, Claims
 from perdure.agent_step.domain import Outcome, UnknownGraphError, error_info
@@ -26,6 +24,7 @@ from perdure.agent_step.pace import Pace
 from perdure.agent_step.poison import Poison
 from perdure.agent_step.publisher import SOURCE, RunEvents
 from perdure.agent_step.settings import AgentStepSettings
+from perdure.chassis.assignments import Assignment
 from perdure.chassis.group_commit import GroupCommit
 from perdure.chassis.group_read import GroupRead
 from perdure.chassis.kafka.producer import Producer
@@ -263,5 +262,5 @@ class Worker:
         return datetime.now(UTC) + timedelta(seconds=self._settings.expected_floor_s)
 
     async def _mark_settled(self, run: RunDocument) -> None:
-        update = UpdateOne({"_id": run["_id"], "epoch": run["epoch"], "owner": None}, {"$set": {"settled": True}})
-        await self._ports.runs.write(updates=[update])
+        settled = Assignment(run["_id"], {"settled": True}, equal={"epoch": run["epoch"], "owner": None})
+        await self._ports.runs.write(assignments=[settled])

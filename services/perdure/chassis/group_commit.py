@@ -31,8 +31,9 @@ from typing import Any, TypeAlias
 
 import bson
 from pymongo import ReplaceOne, UpdateOne
-from pymongo.errors import BulkWriteError, PyMongoError
+from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
+from perdure.chassis.assignments import Assignment, assign
 from perdure.chassis.errors import RefusedError
 from perdure.chassis.mongo import Collection
 from perdure.chassis.outage import Availability, is_outage, outlast
@@ -91,12 +92,13 @@ class _Submission:
     content: Sequence[Document]
     inserts: Sequence[Document]
     updates: Sequence[Update]
+    assignments: Sequence[Assignment]
     nbytes: int
     done: asyncio.Future[None]
 
     @property
     def ops(self) -> int:
-        return len(self.content) + len(self.inserts) + len(self.updates)
+        return len(self.content) + len(self.inserts) + len(self.updates) + len(self.assignments)
 
     def fail(self, error: BaseException) -> None:
         if not self.done.done():
@@ -134,6 +136,7 @@ class GroupCommit:
         content: Sequence[Document] = (),
         inserts: Sequence[Document] = (),
         updates: Sequence[Update] = (),
+        assignments: Sequence[Assignment] = (),
         nbytes: int | None = None,
     ) -> None:
         """Write durably, together with whatever else is waiting.
@@ -142,6 +145,7 @@ class GroupCommit:
             content: Documents whose ``_id`` is derived from their content: one that is there already is a success.
             inserts: Documents that must be new, or be there with the same content (a repeat).
             updates: Idempotent updates (``$set``, ``$max``, replace; never a bare ``$inc``), applied after the inserts.
+            assignments: Fields to set in documents with a known ``_id``, applied last.
             nbytes: Size of all of it, for the bounds; 512 bytes an operation are assumed.
 
         Raises:
@@ -152,13 +156,14 @@ class GroupCommit:
         """
         if self._closed:
             raise WriteRefused("this group commit is closed")
-        ops = len(content) + len(inserts) + len(updates)
+        ops = len(content) + len(inserts) + len(updates) + len(assignments)
         if not ops:
             return
         size = ops * ASSUMED_BYTES if nbytes is None else nbytes
         if self._waiters or (self._pending_bytes and self._pending_bytes + size > self._max_pending_bytes):
             await self._room(size)
-        submission = _Submission(content, inserts, updates, size, asyncio.get_running_loop().create_future())
+        done = asyncio.get_running_loop().create_future()
+        submission = _Submission(content, inserts, updates, assignments, size, done)
         self._pending_bytes += size
         self._queue.append(submission)
         if self._task is None:
@@ -267,6 +272,12 @@ class GroupCommit:
             failures = await outlast(lambda: self._update(updates), self.availability)
             for failure in failures:
                 owners[bisect_right(ends, failure["index"])].fail(_refusal(failure, None))
+        assignments = [one for owner in owners if not owner.done.done() for one in owner.assignments]
+        if assignments:
+            try:
+                await outlast(lambda: assign(self._collection, assignments), self.availability)
+            except OperationFailure as error:  # of whom it is shows when each is tried by itself
+                raise WriteRefused(str(error), error.code) from error
 
     async def _insert(self, documents: list[Document]) -> list[dict[str, Any]]:
         try:

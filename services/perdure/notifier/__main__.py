@@ -46,6 +46,7 @@ log = logger(__name__)
 GROUP = "perdure.notifier"
 SOURCE = "perdure/notifier"
 TELL_S = 1.0
+PORTION_BYTES = 65_536
 LAST_WRITES_S = 5.0
 
 
@@ -105,7 +106,7 @@ async def main(settings: NotifierSettings, stopping: asyncio.Event) -> None:
     consumers = [
         Consumer(settings.kafka_bootstrap_servers, settings.instance, one, parts.notifying.handle, producer)
         for one in (
-            Subscription(topics.EVENTS, GROUP, EVENTS, passed_over=PASSED_OVER),
+            Subscription(topics.EVENTS, GROUP, EVENTS, passed_over=PASSED_OVER, portion_bytes=PORTION_BYTES),
             Subscription(topics.NOTIFICATIONS, f"{GROUP}.notifications", NOTIFICATIONS),
         )
     ]

@@ -31,6 +31,9 @@ from perdure.chassis.telemetry import logger
 log = logger(__name__)
 
 WAIT_S = 0.2
+FETCH_WAIT_MS = 100
+PORTION_WAIT_MS = 250
+"""How long a broker gathers a portion before it answers with less."""
 
 RawHandler = Callable[[Sequence[Origin]], Awaitable[None]]
 
@@ -63,6 +66,7 @@ class ConsumerLoop(ABC):
         group: str,
         *,
         batch: int,
+        portion_bytes: int = 1,
         room: Callable[[], int] = lambda: sys.maxsize,
     ) -> None:
         self._topics = [*topics]
@@ -85,7 +89,8 @@ class ConsumerLoop(ABC):
                 "auto.commit.interval.ms": 500,
                 "enable.auto.offset.store": False,
                 "max.poll.interval.ms": 900_000,
-                "fetch.wait.max.ms": 100,
+                "fetch.wait.max.ms": FETCH_WAIT_MS if portion_bytes == 1 else PORTION_WAIT_MS,
+                "fetch.min.bytes": portion_bytes,
                 "fetch.message.max.bytes": 4_194_304,
                 "queued.max.messages.kbytes": 65_536,
             },
