@@ -29,6 +29,11 @@ from perdure.schemas.waits import WaitOutcome, outcome_of, wait_id, wait_of, wak
 
 OUTCOME_SHOWN_BYTES = 64 * 1024
 """A larger payload of an outcome is in the waking run only, not in the wait's document."""
+WAKING = (
+    "tenant", "thread_id", "interrupt_id", "run_id", "origin_run_id", "graph_id", "graph_version", "metadata", "traceparent",
+    "batch",
+)  # fmt: skip
+"""What :meth:`Waits.wake` reads of a wait's document, for those who read no more than they need."""
 
 
 @dataclass(frozen=True, slots=True)
