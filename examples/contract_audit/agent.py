@@ -1,6 +1,6 @@
 """An agent that audits one legal text: read, split into sections, find clauses on each topic at once, check quotes, assess.
 
-Input: ``path`` (on the machine of the worker; ``sha256`` says which text it must be) or ``text``; optionally ``title`` and
+Input: ``path`` (on the machine of the worker) and ``sha256`` of the text that is there, or ``text``; optionally ``title`` and
 ``jurisdiction``, whose law the text should choose. No language model: the same text always gives the same clauses.
 
 It sleeps before it splits, checks and assesses, ``CONTRACT_AUDIT_PAUSE_S`` seconds each time (default 0: it does not). With 100 an
@@ -50,11 +50,11 @@ class Audit(Order, total=False):
 
 def read(state: Audit) -> dict[str, Any]:
     """Take the text into the state, where no change of the file reaches it. Raises ValueError for a wrong order."""
-    path, text = state.get("path", ""), state.get("text", "")
-    if bool(path) == bool(text):
-        raise ValueError('input needs either "path", a file on the machine of the worker, or "text"')
-    title = state.get("title", "")
-    return {**(read_file(path, state.get("sha256", ""), title) if path else given(text, title)), "clauses": {}}
+    path, sha256, text, title = (state.get(name, "") for name in ("path", "sha256", "text", "title"))
+    if bool(path) == bool(text) or bool(path) != bool(sha256):
+        raise ValueError('input needs either "path", a file on the machine of the worker, and its "sha256", or "text"')
+    source = read_file(path, sha256, title) if path else given(text, title)
+    return {**source, "clauses": {}}
 
 
 def divide(state: Audit) -> dict[str, Any]:

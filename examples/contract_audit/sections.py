@@ -73,7 +73,6 @@ def _heading(text: str, where: tuple[int, int], before: str, line: str, after: s
     flat = flatten(text, [where])
     title = flat.text.rstrip(".:")
     ends = is_blank(after)
-    short = len(title) <= LENGTH and len(title.split()) <= WORDS
     numbered = _NUMBERED.match(flat.text)
     if numbered:
         run_in = _RUN_IN.match(flat.text, numbered.start("title"))
@@ -82,11 +81,11 @@ def _heading(text: str, where: tuple[int, int], before: str, line: str, after: s
             return _Heading(flat.text[: run_in.end() - 1], where[0], body)
         if (ends or flat.text.endswith(".")) and is_title(numbered["title"].rstrip(".:")):
             return _Heading(title, where[0], where[1])
-    underlined = _RULE.match(after) is not None and is_blank(before)
-    lone = is_blank(before) and ends and flat.text[-1] not in ".,;:" and is_title(title)
-    if short and (underlined or (lone and not numbered)):
-        return _Heading(title, where[0], where[1])
-    return None
+    if not is_blank(before):
+        return None
+    underlined = _RULE.match(after) is not None and len(title) <= LENGTH
+    lone = ends and not numbered and flat.text[-1] not in ".,;:" and is_title(title)
+    return _Heading(title, where[0], where[1]) if underlined or lone else None
 
 
 def is_title(title: str) -> bool:

@@ -107,7 +107,7 @@ PATENTS = Topic(
         _rule("grant", r"\bgrants?\b.{0,300}\bpatent\b.{0,60}\b(?:licen[sc]e|rights?|claims?)\b", _NO_GRANT),
         _rule("grant", r"\blicen[sc]es?\b.{0,250}\bunder\b.{0,80}\bpatents?\b", _NO_GRANT),
         _rule("grant", r"\bunder (?:\w+ )?patents? claims\b"),
-        _rule("grant", r"\bpatent licen[sc]e\b.{0,60}\bto make\b"),
+        _rule("grant", r"\bpatent licen[sc]e\b.{0,60}\bto make\b", _NO_GRANT),
     ),
     _re(r"\bpatents?\b"),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -239,7 +240,7 @@ def test_the_agent_reads_a_file_or_a_given_text(example: SimpleNamespace, tmp_pa
     graph = example.agent.graph
     file = tmp_path / "licence"
     file.write_bytes('Gew\xe4hr: provided "AS IS".\r\nGoverned by the laws of Germany.'.encode("latin-1"))
-    sha256 = example.texts.hashlib.sha256(file.read_bytes()).hexdigest()
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     read = graph.invoke({"path": str(file), "sha256": sha256, "jurisdiction": "Germany"})
     assert (read["sha256"], read["quotes_checked"], read["assessment"]["answer"]) == (sha256, 2, "matches")
     text = file.read_bytes().decode("latin-1")
@@ -254,8 +255,9 @@ def test_the_agent_reads_a_file_or_a_given_text(example: SimpleNamespace, tmp_pa
     [
         ({}, 'needs either "path"'),
         ({"path": "FILE", "text": "x"}, 'needs either "path"'),
+        ({"path": "FILE"}, 'and its "sha256"'),
         ({"path": "FILE", "sha256": "0" * 64}, "is not the text that was ordered"),
-        ({"path": "BINARY"}, "is no text"),
+        ({"path": "BINARY", "sha256": hashlib.sha256(b"x\0").hexdigest()}, "is no text"),
     ],
 )
 def test_wrong_orders_are_refused(
