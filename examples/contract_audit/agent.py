@@ -53,8 +53,7 @@ def read(state: Audit) -> dict[str, Any]:
     path, sha256, text, title = (state.get(name, "") for name in ("path", "sha256", "text", "title"))
     if bool(path) == bool(text) or bool(path) != bool(sha256):
         raise ValueError('input needs either "path", a file on the machine of the worker, and its "sha256", or "text"')
-    source = read_file(path, sha256, title) if path else given(text, title)
-    return {**source, "clauses": {}}
+    return {**(read_file(path, sha256, title) if path else given(text, title))}
 
 
 def divide(state: Audit) -> dict[str, Any]:

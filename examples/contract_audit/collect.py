@@ -1,5 +1,7 @@
 """Write orders for the agent: the legal texts of this machine, one a line (NDJSON), ready for ``perdure batches start``.
 
+::
+
     python examples/contract_audit/collect.py --count 1000 -o contracts.ndjson [FOLDER ...]
 
 Texts are the licence files of installed packages, ``/usr/share/common-licenses`` and the copyright files of system packages; other
@@ -26,24 +28,27 @@ JURISDICTIONS = ("", "California", "Delaware", "New York", "England", "Germany",
 """The questions, in turn; the first asks none."""
 
 LICENCE_NAMES = ("license", "licence", "copying", "notice", "unlicense", "eula", "terms", "copyright")
-NO_TEXT = (
-    ".py",
-    ".pyc",
-    ".js",
-    ".ts",
-    ".rs",
-    ".go",
-    ".c",
-    ".h",
-    ".json",
-    ".xml",
-    ".rtf",
-    ".png",
-    ".svg",
-    ".gz",
-    ".toml",
-    ".cfg",
+NO_TEXT = frozenset(
+    (
+        ".c",
+        ".cfg",
+        ".go",
+        ".gz",
+        ".h",
+        ".js",
+        ".json",
+        ".png",
+        ".py",
+        ".pyc",
+        ".rs",
+        ".rtf",
+        ".svg",
+        ".toml",
+        ".ts",
+        ".xml",
+    )
 )
+"""Files with such a name that are something else."""
 
 
 class Found(NamedTuple):

@@ -1,7 +1,11 @@
 """Make a table and a one-page report from the results of a batch, also while it runs.
 
-perdure batches results BATCH -o results.ndjson
-python examples/contract_audit/overview.py results.ndjson --items contracts.ndjson --csv clauses.csv --report report.md
+::
+
+    perdure batches results BATCH -o results.ndjson
+    python examples/contract_audit/overview.py results.ndjson --items contracts.ndjson --csv clauses.csv --report report.md
+
+Every quote is compared with its file before.
 """
 
 from __future__ import annotations

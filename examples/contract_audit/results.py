@@ -40,13 +40,15 @@ def read_results(file: Path) -> list[Result]:
 
     """
     found: list[Result] = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(file.read_bytes().splitlines(), 1):  # of bytes: a text may hold other line ends
         try:
             result = json.loads(line)
         except ValueError as error:
             raise ValueError(f"{file} line {number} is not JSON ({error}): download the results again") from error
         if not isinstance(result, dict) or "status" not in result:
             raise ValueError(f"{file} line {number} is no result of a batch: give what perdure batches results wrote")
+        if result["status"] == "succeeded" and "assessment" not in (result.get("values") or {}):
+            raise ValueError(f"{file} line {number} holds no audit: download with values, of a batch of contract_audit")
         found.append(result)
     return found
 

@@ -57,9 +57,8 @@ class Batch:
         self._system.until(lambda: self.show()["ended"] >= count, 120, self.show)
 
     def download(self, file: Path) -> list[Any]:
-        text = self._system.http.get(f"{self.path}/results").raise_for_status().text
-        file.write_text(text)
-        return [json.loads(line) for line in text.splitlines()]
+        file.write_bytes(self._system.http.get(f"{self.path}/results").raise_for_status().content)
+        return [json.loads(line) for line in file.read_bytes().splitlines()]
 
 
 def test_sixty_texts_over_two_days(own_stack: Any, start_system: Any, tmp_path: Path) -> None:
@@ -97,7 +96,7 @@ def test_sixty_texts_over_two_days(own_stack: Any, start_system: Any, tmp_path: 
     rows = batch.download(results)
     assert [row["number"] for row in rows] == [*range(1, ITEMS + 1)]
     assert {row["status"] for row in rows} == {"succeeded"}
-    orders = [json.loads(line) for line in items.read_text().splitlines()]
+    orders = [json.loads(line) for line in items.read_bytes().splitlines()]
     assert [row["ref"] for row in rows] == [order["ref"] for order in orders]
     for row, order in zip(rows, orders, strict=True):
         assert_quotes_are_there(row["values"], order["input"])

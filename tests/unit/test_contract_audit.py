@@ -332,7 +332,7 @@ def test_the_overview_says_how_complete_it_is_and_proves_the_quotes(
     results, table, report = tmp_path / "results.ndjson", tmp_path / "clauses.csv", tmp_path / "report.md"
 
     def overview(*found: dict[str, Any]) -> int:
-        results.write_text("".join(json.dumps(row) + "\n" for row in found))
+        results.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found), encoding="utf-8")
         return int(
             example.overview.main([str(results), "--items", str(items), "--csv", str(table), "--report", str(report)])
         )
@@ -359,3 +359,6 @@ def test_the_overview_says_how_complete_it_is_and_proves_the_quotes(
     results.write_text('{"number": 1, "sta')
     assert example.overview.main([str(results), "--csv", str(table), "--report", str(report)]) == 2
     assert "line 1 is not JSON" in capsys.readouterr().err
+    results.write_text('{"number": 1, "status": "succeeded", "values": null}')
+    assert example.overview.main([str(results), "--csv", str(table), "--report", str(report)]) == 2
+    assert "line 1 holds no audit" in capsys.readouterr().err
