@@ -28,7 +28,7 @@ JURISDICTIONS = ("", "California", "Delaware", "New York", "England", "Germany",
 """The questions, in turn; the first asks none."""
 
 LICENCE_NAMES = ("license", "licence", "copying", "notice", "unlicense", "eula", "terms", "copyright")
-NO_TEXT = (".c", ".cfg", ".go", ".gz", ".h", ".js", ".json", ".png", ".py", ".pyc", ".rs", ".svg", ".toml", ".ts", ".xml")  # fmt: skip
+NO_TEXT = (".c", ".cfg", ".go", ".gz", ".h", ".js", ".json", ".png", ".py", ".pyc", ".rs", ".svg", ".toml", ".ts")  # fmt: skip
 """Files with such a name that are something else."""
 
 

@@ -103,4 +103,6 @@ def _inner(line: str) -> tuple[int, int]:
     end = right.start() if right else len(line)
     while start < end and line[start].isspace():
         start += 1
+    while start < end and line[end - 1].isspace():
+        end -= 1
     return start, max(start, end)

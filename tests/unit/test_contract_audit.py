@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import example as fixed_example
 from hypothesis import given as given_example
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -208,6 +209,7 @@ TEXTS = st.one_of(
 
 @settings(max_examples=300, deadline=None)
 @given_example(text=TEXTS)
+@fixed_example(text="liable\r *")
 def test_every_position_verifies_in_any_text(example: SimpleNamespace, audit: Audit, text: str) -> None:
     sections = example.sections.split(text)
     assert "".join(text[one["start"] : one["end"]] for one in sections) == text
