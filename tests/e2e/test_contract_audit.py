@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(420)
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "contract_audit"
 ITEMS = 60
 PAUSE_S = 0.1
-CONCURRENCY = 3
+CONCURRENCY = 6
 """So few, because those that sleep take no place: the night should fall before all have been started."""
 
 
