@@ -11,16 +11,14 @@ Outside: which threads (``candidates``), and when (``perdure.scheduler.archive``
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
 from bson.raw_bson import RawBSONDocument
 
 from perdure.archive.errors import ArchiveError, WorkLostError
 from perdure.archive.living import ENDED, has_new_run, why_it_lives
-from perdure.archive.packing import Manifest, Packer, unpack
+from perdure.archive.packing import Manifest, pack, unpack
 from perdure.archive.sources import BATCH, SOURCES, Owner, documents
 from perdure.archive.store import ArchiveStore
 from perdure.archive.telling import tell_archived
@@ -100,16 +98,10 @@ class Archiver:
                 await self.undo(work)
 
     async def write(self, work: Work) -> Manifest:
-        """Pack the thread's documents into an object and store it."""
-        with TemporaryDirectory(prefix="perdure-archive-") as folder:
-            file = Path(folder) / "object"
-            packer = Packer(file, work.owner)
-            try:
-                await self._pack(work, packer)
-                manifest = await packer.finish()
-            finally:
-                packer.close()
-            await self._store.put(work.key, file)
+        """Pack the thread's documents into an object, straight into the store."""
+        manifest = Manifest()
+        document = {name: value for name, value in work.thread.items() if name != "archive"}
+        await self._store.put(work.key, pack(work.owner, document, self._portions(work), manifest))
         return manifest
 
     async def verify(self, work: Work, sha256: str) -> None:
@@ -170,12 +162,12 @@ class Archiver:
             raise LivesError(work.owner.thread_id, "it changed, or was put under legal hold, meanwhile") from error
         await self._finish(work)
 
-    async def _pack(self, work: Work, packer: Packer) -> None:
+    async def _portions(self, work: Work) -> AsyncIterator[tuple[str, list[bytes]]]:
+        """What is packed. It ends with an error as soon as a run of the thread comes."""
         looked = time.monotonic()
         for source in SOURCES:
             async for portion in documents(self._db, source, work.owner):
-                for document in portion:
-                    await packer.add(source, bytes(document.raw))
+                yield source, [bytes(document.raw) for document in portion]
                 work.require()
                 if time.monotonic() - looked >= LOOK_S:
                     await self._require_no_run(work)

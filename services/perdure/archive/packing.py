@@ -1,6 +1,6 @@
 """The format of an archive object: one zstd frame over records (ADR 15).
 
-    header     BSON: format, tenant, thread, sources (names of collections)
+    header     BSON: format, tenant, thread, sources (names of collections), the thread's own document
     record     one byte: which source; the document as BSON
     ...
     manifest   one byte 0xff; BSON: documents and bytes by source, sha256 of everything before that byte
@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import bson
 import zstandard
@@ -56,61 +55,63 @@ class Manifest:
         self.raw_bytes[source] = self.raw_bytes.get(source, 0) + nbytes
 
 
-class Packer:
-    """Writes one object into a file."""
+async def pack(
+    owner: Owner, document: Mapping[str, Any], portions: AsyncIterator[tuple[str, Sequence[bytes]]], manifest: Manifest
+) -> AsyncIterator[bytes]:
+    """The bytes of an object, as they are made; ``manifest`` is filled, and complete at the end.
 
-    def __init__(self, file: Path, owner: Owner) -> None:
-        self._path = file
-        self._file: IO[bytes] = file.open("wb")
-        self._writer = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).stream_writer(
-            self._file, closefd=False
-        )
-        self._inner = hashlib.sha256()
-        self._buffer = bytearray()
-        self._manifest = Manifest()
-        header = {"format": FORMAT, "tenant": owner.tenant, "thread": owner.thread_id, "sources": list(SOURCES)}
-        self._buffer += bson.encode(header)
+    Args:
+        owner: Whose.
+        document: The thread's own document, which stays in the database; kept here for whoever has only the object.
+        portions: Documents as BSON, by source, in the order of ``SOURCES``.
+        manifest: A new one.
 
-    async def add(self, source: str, document: bytes) -> None:
-        """Add one document, as BSON."""
-        self._buffer.append(SOURCES.index(source))
-        self._buffer += document
-        self._manifest.count(source, len(document))
-        if len(self._buffer) >= FLUSH_BYTES:
-            await self._flush()
+    """
+    packer = _Packer(manifest)
+    header = {"format": FORMAT, "tenant": owner.tenant, "thread": owner.thread_id, "sources": list(SOURCES)}
+    packer.buffer += bson.encode({**header, "document": document})
+    async for source, documents in portions:
+        for one in documents:
+            packer.buffer.append(SOURCES.index(source))
+            packer.buffer += one
+            manifest.count(source, len(one))
+        if len(packer.buffer) >= FLUSH_BYTES and (made := await asyncio.to_thread(packer.flush)):
+            yield made
+    yield await asyncio.to_thread(packer.end)
 
-    async def finish(self) -> Manifest:
-        """Close the object; what is in it."""
-        await self._flush()
+
+class _Packer:
+    """Compresses what is in its buffer and keeps the digests."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.buffer = bytearray()
+        self._manifest = manifest
+        self._compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compressobj()
+        self._inner, self._whole = hashlib.sha256(), hashlib.sha256()
+
+    def flush(self) -> bytes:
+        """Bytes of the object that are there now; often none."""
+        data, self.buffer = self.buffer, bytearray()
+        self._inner.update(data)
+        return self._count(self._compressor.compress(data))
+
+    def end(self) -> bytes:
+        """The last bytes."""
+        rest = self.flush()
         said = {
             "documents": self._manifest.documents,
             "bytes": self._manifest.raw_bytes,
             "sha256": self._inner.hexdigest(),
         }
-        self._buffer.append(END)
-        self._buffer += bson.encode(said)
-        await self._flush()
-        await asyncio.to_thread(self._end)
-        return self._manifest
+        last = self._compressor.compress(bytes([END]) + bson.encode(said)) + self._compressor.flush()
+        rest += self._count(last)
+        self._manifest.sha256 = self._whole.hexdigest()
+        return rest
 
-    def close(self) -> None:
-        """Close the file, whole or not."""
-        self._file.close()
-
-    async def _flush(self) -> None:
-        data, self._buffer = self._buffer, bytearray()
-        await asyncio.to_thread(self._write, data)
-
-    def _write(self, data: bytearray) -> None:
-        self._inner.update(data)
-        self._writer.write(data)
-
-    def _end(self) -> None:
-        self._writer.flush(zstandard.FLUSH_FRAME)
-        self._file.flush()
-        with self._path.open("rb") as whole:
-            self._manifest.sha256 = hashlib.file_digest(whole, "sha256").hexdigest()
-        self._manifest.nbytes = self._path.stat().st_size
+    def _count(self, made: bytes) -> bytes:
+        self._whole.update(made)
+        self._manifest.nbytes += len(made)
+        return made
 
 
 async def unpack(key: str, pieces: AsyncIterator[bytes], sha256: str | None = None) -> AsyncIterator[tuple[str, bytes]]:

@@ -8,6 +8,7 @@ Outside: dead letters and reply addresses, which remove themselves; schedules an
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -28,6 +29,13 @@ SOURCES: Final = (RUNS, PAYLOADS, WAITS, SIGNALS, EFFECTS, DELIVERIES, SUBSCRIPT
 """Runs first: whoever reads an object knows a history entry's run when it meets it."""
 
 BATCH: Final = 200
+PARTS: Final[dict[str, tuple[str, ...]]] = {
+    "checkpoints": (keys.CHECKPOINT,),
+    "segments": (keys.SEGMENT,),
+    "writes": (keys.WRITES,),
+    "history": (keys.ENTRY, keys.FENCE, keys.NOTE, keys.HEAD),
+}
+"""What the notebook holds, by the kinds of its keys."""
 
 
 def slot_id(thread_id: str) -> str:
@@ -57,17 +65,28 @@ async def documents(db: Database, name: str, owner: Owner) -> AsyncIterator[Sequ
             yield portion
 
 
-async def sizes(db: Database, name: str, owner: Owner) -> tuple[int, int]:
-    """How many documents of one collection, and their bytes as BSON."""
-    count = nbytes = 0
-    for query in await _queries(db, name, owner):
+async def sizes(db: Database, owner: Owner) -> dict[str, dict[str, int]]:
+    """``documents`` and ``bytes`` (as BSON) of a thread, by what they are: the notebook's parts, and the other collections."""
+    wanted: dict[str, tuple[str, Sequence[Mapping[str, Any]]]] = {}
+    for part, kinds in PARTS.items():
+        wanted[part] = (NOTEBOOK, [keys.query(keys.of_kind(owner.thread_id, kind)) for kind in kinds])
+    for name in SOURCES:
+        if name != NOTEBOOK:
+            wanted[name] = (name, await _queries(db, name, owner))
+    found = await asyncio.gather(*(_size(db, name, queries) for name, queries in wanted.values()))
+    return dict(zip(wanted, found, strict=True))
+
+
+async def _size(db: Database, name: str, queries: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    size = {"documents": 0, "bytes": 0}
+    for query in queries:
         pipeline: list[dict[str, Any]] = [
             {"$match": query},
-            {"$group": {"_id": None, "count": {"$sum": 1}, "bytes": {"$sum": {"$bsonSize": "$$ROOT"}}}},
+            {"$group": {"_id": None, "documents": {"$sum": 1}, "bytes": {"$sum": {"$bsonSize": "$$ROOT"}}}},
         ]
         async for found in db[name].aggregate(pipeline):
-            count, nbytes = count + found["count"], nbytes + found["bytes"]
-    return count, nbytes
+            size = {part: size[part] + found[part] for part in size}
+    return size
 
 
 async def _queries(db: Database, name: str, owner: Owner) -> list[Mapping[str, Any]]:

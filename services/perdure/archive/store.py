@@ -24,7 +24,8 @@ from perdure.archive.errors import ArchiveDamagedError, ArchiveUnavailableError
 from perdure.chassis.errors import ConfigurationError
 
 PART_BYTES: Final = 8 * 1024 * 1024
-"""Of a multipart upload: one object may have 10,000 parts, so 80 GB."""
+"""Of a multipart upload: an object may have 10,000 parts, so 80 GB. An upload that dies leaves parts, which the store's own
+lifecycle rule removes."""
 PARTS_AT_ONCE: Final = 2
 READ_BYTES: Final = 256 * 1024
 SCHEMES: Final = ("file", "s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl", "https", "memory")
@@ -65,15 +66,15 @@ class ArchiveStore:
         except (BaseError, OSError, ValueError) as error:
             raise ConfigurationError(f"PERDURE_ARCHIVE_URL {url!r} or PERDURE_ARCHIVE_OPTIONS: {error}") from error
 
-    async def put(self, key: str, file: Path) -> None:
-        """Store a file's bytes, in parts when it is large.
+    async def put(self, key: str, pieces: AsyncIterator[bytes]) -> None:
+        """Store an object, in parts as its bytes come; what they raise ends it, and there is no object.
 
         Raises:
             ArchiveUnavailableError: the store does not take it.
 
         """
         try:
-            await obstore.put_async(self._store, key, file, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
+            await obstore.put_async(self._store, key, pieces, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
             if self._folder is not None:
                 await asyncio.to_thread(_sync, self._folder, key)
         except (BaseError, OSError) as error:

@@ -1,0 +1,104 @@
+"""Retention, a little at a time: archives what is due, brings back what is wanted, finishes what others left (ADR 15).
+
+Contract: turns of the leader, bounded. Between two threads it rests, so that archiving takes no more than its share of one process;
+it is not in the way of interactive work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Final
+
+from prometheus_client import Counter
+
+from perdure.archive.archiving import Archiver, LivesError
+from perdure.archive.candidates import Candidates
+from perdure.archive.errors import ArchiveError
+from perdure.archive.policy import RetentionPolicy
+from perdure.archive.restoring import Restorer
+from perdure.archive.sources import slot_id
+from perdure.archive.store import ArchiveStore
+from perdure.archive.work import Work, take_over
+from perdure.chassis.mongo import Database, server_time
+from perdure.chassis.telemetry import logger
+from perdure.registry.notes import Notes
+from perdure.scheduler.settings import SchedulerSettings
+from perdure.schemas.documents import RUNS, THREADS, ArchiveState
+
+log = logger(__name__)
+
+LEFT_AT_ONCE: Final = 20
+TURN_S: Final = 10.0
+"""A turn begins with no further thread after so long."""
+
+DONE = Counter("perdure_archive_threads", "Threads that went to the archive or came back", ["what"])
+FAILED = Counter("perdure_archive_failures", "Threads that could not be archived or restored; they are tried again")
+
+
+class Archiving:
+    """The scheduler's part in retention. Belongs to one event loop."""
+
+    def __init__(
+        self, db: Database, store: ArchiveStore, policy: RetentionPolicy, notes: Notes, settings: SchedulerSettings
+    ) -> None:
+        self._db = db
+        self._settings = settings
+        self._archiver = Archiver(db, store, notes, settings.archive_lease_s)
+        self._restorer = Restorer(db, store, notes, settings.archive_lease_s)
+        self._candidates = Candidates(db, policy)
+
+    async def turn(self) -> None:
+        """Archive what is due, for some seconds at most."""
+        end = time.monotonic() + TURN_S
+        more = True
+        while more and time.monotonic() < end:
+            found, more = await self._candidates.portion(await server_time(self._db))
+            for one in found:
+                if one.kept is None and time.monotonic() < end:
+                    await self._archive(one.thread)
+
+    async def finish(self) -> None:
+        """Bring back what somebody asked for, or what has a run that came at the last moment; finish what others left."""
+        await self._want_late()
+        states = {"$ne": ArchiveState.PURGING.value}
+        for work in await take_over(self._db, self._settings.archive_lease_s, LEFT_AT_ONCE, states):
+            await self._finish(work)
+
+    async def _archive(self, thread: Any) -> None:
+        began = time.monotonic()
+        try:
+            await self._archiver.archive(thread)
+            DONE.labels(what="archived").inc()
+        except LivesError as error:
+            log.info("archive.kept", thread_id=thread["_id"], why=error.why)
+        except ArchiveError as error:
+            FAILED.inc()
+            log.error("archive.failed", thread_id=thread["_id"], error=str(error))
+        share = self._settings.archive_share
+        await asyncio.sleep((time.monotonic() - began) * (1 / share - 1))
+
+    async def _finish(self, work: Work) -> None:
+        """A failure is tried again when the lease is over; it concerns this thread only."""
+        restoring = work.state is ArchiveState.RESTORING
+        try:
+            await (self._restorer if restoring else self._archiver).go_on(work)
+            DONE.labels(what="restored" if restoring else "finished").inc()
+        except ArchiveError as error:
+            FAILED.inc()
+            log.error("archive.failed", thread_id=work.owner.thread_id, state=work.state.value, error=str(error))
+
+    async def _want_late(self) -> None:
+        """Ask for the archived threads back that have a pending run: it was accepted when the thread went."""
+        pending = await self._db[RUNS].find({"settled": False, "status": "pending"}, {"thread_id": 1}).to_list(None)
+        by_slot = {slot_id(run["thread_id"]): run for run in pending}
+        async for slot in self._db[RUNS].find({"_id": {"$in": list(by_slot)}}, {"thread_id": 1}):
+            run = by_slot[slot["_id"]]
+            archived = {"_id": slot["thread_id"], "archive.state": ArchiveState.ARCHIVED.value}
+            wanted = {
+                "archive.state": ArchiveState.RESTORING.value,
+                "archive.restore_by": f"run {run['_id']}",
+                "archive.expires_at": await server_time(self._db),
+            }
+            if (await self._db[THREADS].update_one(archived, {"$set": wanted})).matched_count:
+                log.info("archive.wanted_back", thread_id=slot["thread_id"], run_id=run["_id"])
