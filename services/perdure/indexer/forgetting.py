@@ -18,6 +18,8 @@ from perdure.indexer import indices
 from perdure.schemas.index import STATES, THREADS
 
 PAGE: Final = 1_000
+LENIENT: Final = {"ignore_unavailable": "true"}
+"""Where nothing was ever indexed there is nothing to remove."""
 
 
 async def forget(client: OpenSearch, tenant: str, thread_id: str) -> int:
@@ -28,7 +30,7 @@ async def forget(client: OpenSearch, tenant: str, thread_id: str) -> int:
         OpenSearchRefusedError: it refuses; also when documents are left.
 
     """
-    await client.request("POST", f"/{STATES},{THREADS}/_refresh")
+    await client.request("POST", f"/{STATES},{THREADS}/_refresh", params=LENIENT)
     removed = 0
     while found := await _found(client, tenant, thread_id):
         layout = await indices.read_layout(client)
@@ -55,7 +57,7 @@ async def _found(client: OpenSearch, tenant: str, thread_id: str) -> list[dict[s
         "size": PAGE,
         "_source": False,
     }
-    answer = await client.request("POST", f"/{STATES},{THREADS}/_search", body)
+    answer = await client.request("POST", f"/{STATES},{THREADS}/_search", body, LENIENT)
     hits: list[dict[str, Any]] = answer["hits"]["hits"]
     return hits
 
