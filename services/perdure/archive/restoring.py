@@ -10,13 +10,13 @@ A run's idempotency key that was used again while the thread was away stays with
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from bson.raw_bson import RawBSONDocument
 
 from perdure.archive.archiving import Archiver
 from perdure.archive.packing import unpack
-from perdure.archive.sources import BATCH, RAW
+from perdure.archive.sources import BATCH, BATCH_BYTES, RAW
 from perdure.archive.store import ArchiveStore
 from perdure.archive.telling import tell_restored
 from perdure.archive.work import LEASE_S, Work, begin
@@ -26,9 +26,6 @@ from perdure.registry.notes import Notes
 from perdure.schemas.documents import RUNS, ArchiveState
 
 log = logger(__name__)
-
-PORTION_BYTES: Final = 4 * 1024 * 1024
-"""Written in one transaction, about."""
 
 
 class Restorer:
@@ -72,7 +69,7 @@ class Restorer:
         portion: list[RawBSONDocument] = []
         before, size = "", 0
         async for source, document in unpack(work.key, self._store.read(work.key), work.mark["sha256"]):
-            if portion and (source != before or len(portion) == BATCH or size >= PORTION_BYTES):
+            if portion and (source != before or len(portion) == BATCH or size >= BATCH_BYTES):
                 await self._write(work, before, portion)
                 portion, size = [], 0
             before, size = source, size + len(document)

@@ -29,6 +29,8 @@ SOURCES: Final = (RUNS, PAYLOADS, WAITS, SIGNALS, EFFECTS, DELIVERIES, SUBSCRIPT
 """Runs first: whoever reads an object knows a history entry's run when it meets it."""
 
 BATCH: Final = 200
+BATCH_BYTES: Final = 4 * 1024 * 1024
+"""Documents, and their bytes about, that are handled at once."""
 PARTS: Final[dict[str, tuple[str, ...]]] = {
     "checkpoints": (keys.CHECKPOINT,),
     "segments": (keys.SEGMENT,),
@@ -56,11 +58,13 @@ async def documents(db: Database, name: str, owner: Owner) -> AsyncIterator[Sequ
     for query in await _queries(db, name, owner):
         cursor = db[name].with_options(codec_options=RAW).find(query).sort("_id", 1).batch_size(BATCH)
         portion: list[Any] = []
+        size = 0
         async for document in cursor:
             portion.append(document)
-            if len(portion) == BATCH:
+            size += len(document.raw)
+            if len(portion) == BATCH or size >= BATCH_BYTES:
                 yield portion
-                portion = []
+                portion, size = [], 0
         if portion:
             yield portion
 
