@@ -147,6 +147,7 @@ INDEXES: dict[str, list[IndexModel]] = {
             [("firing.at", ASCENDING)], name="decided", partialFilterExpression={"firing.at": {"$exists": True}}
         ),
         IndexModel([("tenant", ASCENDING), ("_id", ASCENDING)], name="by_tenant"),
+        IndexModel([("thread_id", ASCENDING)], name="by_thread"),
     ],
     documents.SIGNALS: [
         IndexModel([("thread_id", ASCENDING)], name="free", partialFilterExpression={"state": "free"}),

@@ -11,6 +11,7 @@ import time
 from typing import Any, Final
 
 from prometheus_client import Counter
+from pymongo.errors import PyMongoError
 
 from perdure.archive.archiving import Archiver, LivesError
 from perdure.archive.candidates import Candidates
@@ -21,6 +22,7 @@ from perdure.archive.sources import slot_id
 from perdure.archive.store import ArchiveStore
 from perdure.archive.work import Work, take_over
 from perdure.chassis.mongo import Database, server_time
+from perdure.chassis.outage import is_outage
 from perdure.chassis.telemetry import logger
 from perdure.registry.notes import Notes
 from perdure.scheduler.settings import SchedulerSettings
@@ -29,8 +31,8 @@ from perdure.schemas.documents import RUNS, THREADS, ArchiveState
 log = logger(__name__)
 
 LEFT_AT_ONCE: Final = 20
-TURN_S: Final = 10.0
-"""A turn begins with no further thread after so long."""
+TURN_S: Final = 60.0
+"""A turn begins with no further thread after so long: another instance may lead by then."""
 
 DONE = Counter("perdure_archive_threads", "Threads that went to the archive or came back", ["what"])
 FAILED = Counter("perdure_archive_failures", "Threads that could not be archived or restored; they are tried again")
@@ -72,9 +74,8 @@ class Archiving:
             DONE.labels(what="archived").inc()
         except LivesError as error:
             log.info("archive.kept", thread_id=thread["_id"], why=error.why)
-        except ArchiveError as error:
-            FAILED.inc()
-            log.error("archive.failed", thread_id=thread["_id"], error=str(error))
+        except (ArchiveError, PyMongoError) as error:
+            _note(error, thread["_id"])
         share = self._settings.archive_share
         await asyncio.sleep((time.monotonic() - began) * (1 / share - 1))
 
@@ -84,9 +85,8 @@ class Archiving:
         try:
             await (self._restorer if restoring else self._archiver).go_on(work)
             DONE.labels(what="restored" if restoring else "finished").inc()
-        except ArchiveError as error:
-            FAILED.inc()
-            log.error("archive.failed", thread_id=work.owner.thread_id, state=work.state.value, error=str(error))
+        except (ArchiveError, PyMongoError) as error:
+            _note(error, work.owner.thread_id)
 
     async def _want_late(self) -> None:
         """Ask for the archived threads back that have a pending run: it was accepted when the thread went."""
@@ -102,3 +102,11 @@ class Archiving:
             }
             if (await self._db[THREADS].update_one(archived, {"$set": wanted})).matched_count:
                 log.info("archive.wanted_back", thread_id=slot["thread_id"], run_id=run["_id"])
+
+
+def _note(error: Exception, thread_id: str) -> None:
+    """Note what concerns one thread; an outage of the database concerns all."""
+    if is_outage(error):
+        raise error
+    FAILED.inc()
+    log.error("archive.failed", thread_id=thread_id, error=str(error))
