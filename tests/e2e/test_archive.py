@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -151,7 +152,9 @@ def test_an_archived_thread_is_refused_found_and_comes_back_as_it_was(system: An
     was = before["/storage"].json()
     assert storage["total"] == was["total"]
     assert storage["archive"]["bytes"] > 0
-    assert storage["archive"]["object"].startswith(f"default/{thread_id[-2:]}/{thread_id}@")
+    assert re.fullmatch(
+        rf"tenant-default/[0-9a-f]{{2}}/{thread_id}@\d+-[0-9a-f-]{{36}}\.zst", storage["archive"]["object"]
+    )
     assert perdure("storage", thread_id)[1] == storage
 
     assert perdure("archive", "verify", thread_id)[1] == {"verified": 1, "damaged": []}

@@ -10,6 +10,7 @@ Outside: which threads (``candidates``), and when (``perdure.scheduler.archive``
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
@@ -19,7 +20,7 @@ from bson.raw_bson import RawBSONDocument
 from perdure.archive.errors import ArchiveError, WorkLostError
 from perdure.archive.living import ENDED, has_new_run, why_it_lives
 from perdure.archive.packing import Manifest, pack, unpack
-from perdure.archive.sources import BATCH, SOURCES, Owner, documents
+from perdure.archive.sources import BATCH, SOURCES, documents
 from perdure.archive.store import ArchiveStore
 from perdure.archive.telling import tell_archived
 from perdure.archive.work import LEASE_S, Work, begin
@@ -177,8 +178,8 @@ class Archiver:
         """Everything after the mark."""
         if work.state is ArchiveState.MARKED:
             await self._require_no_run(work)
-            await tell_archived(self._db, self._notes, work.thread, work.mark)
             await work.advance(ArchiveState.DELETING)
+        await tell_archived(self._db, self._notes, work.thread, work.mark)
         await self.delete(work)
         await work.advance(ArchiveState.ARCHIVED, idle=True)
         log.info("thread.archived", thread_id=work.owner.thread_id, object=work.key, bytes=work.mark["bytes"])
@@ -195,6 +196,7 @@ class Archiver:
 
 
 def key_of(thread: Mapping[str, Any]) -> str:
-    """A new key for a thread's object: no two attempts share one."""
-    owner = Owner(thread["tenant"], thread["_id"])
-    return f"{owner.tenant}/{owner.thread_id[-2:]}/{owner.thread_id}@{thread['seq']}-{new_id()}.zst"
+    """A new key for a thread's object: no two attempts share one, and no folder holds very many."""
+    thread_id = thread["_id"]
+    spread = hashlib.blake2b(thread_id.encode(), digest_size=1).hexdigest()
+    return f"tenant-{thread['tenant']}/{spread}/{thread_id}@{thread['seq']}-{new_id()}.zst"

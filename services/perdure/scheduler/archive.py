@@ -31,6 +31,7 @@ from perdure.schemas.documents import RUNS, THREADS, ArchiveState
 log = logger(__name__)
 
 LEFT_AT_ONCE: Final = 20
+LATE_AT_ONCE: Final = 1_000
 TURN_S: Final = 60.0
 """A turn begins with no further thread after so long: another instance may lead by then."""
 
@@ -49,6 +50,8 @@ class Archiving:
         self._archiver = Archiver(db, store, notes, settings.archive_lease_s)
         self._restorer = Restorer(db, store, notes, settings.archive_lease_s)
         self._candidates = Candidates(db, policy)
+        self._looked_at = ""
+        """The pending run up to which it was looked for late ones."""
 
     async def turn(self) -> None:
         """Archive what is due, for some seconds at most."""
@@ -90,7 +93,9 @@ class Archiving:
 
     async def _want_late(self) -> None:
         """Ask for the archived threads back that have a pending run: it was accepted when the thread went."""
-        pending = await self._db[RUNS].find({"settled": False, "status": "pending"}, {"thread_id": 1}).to_list(None)
+        query = {"settled": False, "status": "pending", "new_thread": {"$ne": True}, "_id": {"$gt": self._looked_at}}
+        pending = await self._db[RUNS].find(query, {"thread_id": 1}).sort("_id", 1).limit(LATE_AT_ONCE).to_list(None)
+        self._looked_at = pending[-1]["_id"] if len(pending) == LATE_AT_ONCE else ""
         by_slot = {slot_id(run["thread_id"]): run for run in pending}
         async for slot in self._db[RUNS].find({"_id": {"$in": list(by_slot)}}, {"thread_id": 1}):
             run = by_slot[slot["_id"]]
