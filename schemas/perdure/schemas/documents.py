@@ -146,7 +146,7 @@ class ArchiveMark(TypedDict, total=False):
     raw_bytes: dict[str, int]
     """Their size as BSON, by collection."""
     ended_run_id: str
-    """The thread's ``ended_run_id`` while it is away."""
+    """The thread's ``ended_run_id``, which is not there while it is away."""
     restore_by: str
     """Who asked for it back."""
 

@@ -73,7 +73,8 @@ class Archiver:
         """
         thread_id = thread["_id"]
         only = UNMARKED | {"seq": thread["seq"], "ended_run_id": thread["ended_run_id"]}
-        work = await begin(self._db, thread, ArchiveState.PACKING, only, self._lease_s, object=key_of(thread))
+        mark = {"object": key_of(thread), "ended_run_id": thread["ended_run_id"]}
+        work = await begin(self._db, thread, ArchiveState.PACKING, only, self._lease_s, **mark)
         if work is None:
             raise LivesError(thread_id, "it changed meanwhile, or another process archives it")
         async with work.held():
@@ -126,7 +127,6 @@ class Archiver:
             bytes=manifest.nbytes,
             documents=manifest.documents,
             raw_bytes=manifest.raw_bytes,
-            ended_run_id=work.thread["ended_run_id"],
         )
 
     async def delete(self, work: Work) -> None:
@@ -144,8 +144,8 @@ class Archiver:
 
     async def undo(self, work: Work) -> None:
         """Leave the thread as it was before the attempt, or as it came back: the slot, the object and the mark go."""
-        back = {"ended_run_id": work.mark["ended_run_id"]} if work.state is ArchiveState.MARKED else {}
-        await work.advance(ArchiveState.RELEASING, thread=back)
+        if work.state is not ArchiveState.RELEASING:  # else it may have gone on since
+            await work.advance(ArchiveState.RELEASING, thread={"ended_run_id": work.mark["ended_run_id"]})
         await work.give_slot_back()
         await self._store.delete(work.key)
         await work.end()

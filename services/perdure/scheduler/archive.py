@@ -30,7 +30,7 @@ from perdure.schemas.documents import RUNS, THREADS, ArchiveState
 
 log = logger(__name__)
 
-LEFT_AT_ONCE: Final = 20
+LEFT_AT_ONCE: Final = 8
 LATE_AT_ONCE: Final = 1_000
 TURN_S: Final = 60.0
 """A turn begins with no further thread after so long: another instance may lead by then."""
@@ -67,8 +67,8 @@ class Archiving:
         """Bring back what somebody asked for, or what has a run that came at the last moment; finish what others left."""
         await self._want_late()
         states = {"$ne": ArchiveState.PURGING.value}
-        for work in await take_over(self._db, self._settings.archive_lease_s, LEFT_AT_ONCE, states):
-            await self._finish(work)
+        left = await take_over(self._db, self._settings.archive_lease_s, LEFT_AT_ONCE, states)
+        await asyncio.gather(*map(self._finish, left))
 
     async def _archive(self, thread: Any) -> None:
         began = time.monotonic()
