@@ -143,7 +143,7 @@ def test_an_archived_thread_is_refused_found_and_comes_back_as_it_was(system: An
     system.until(lambda: any(item["event"] == "perdure.thread.archived" for item in found(system, thread_id)))
     by_scope = {scope: found(system, thread_id, scope) for scope in ("states", "threads")}
     assert {item["seq"] for item in by_scope["states"]} == seqs
-    assert all(item["archived"]["state"] == "archived" for items in by_scope.values() for item in items)
+    places = {item["archived"]["object"] for items in by_scope.values() for item in items}
     assert [item["status"] for item in by_scope["threads"]] == ["success"]
     text = system.http.get("/search", params={"q": "odd", "thread_id": thread_id}).json()
     assert text["total"] > 0, "its past states are still found by their text"
@@ -155,6 +155,7 @@ def test_an_archived_thread_is_refused_found_and_comes_back_as_it_was(system: An
     assert re.fullmatch(
         rf"tenant-default/[0-9a-f]{{2}}/{thread_id}@\d+-[0-9a-f-]{{36}}\.zst", storage["archive"]["object"]
     )
+    assert places == {storage["archive"]["object"]}, "every hit says where its thread is"
     assert perdure("storage", thread_id)[1] == storage
 
     assert perdure("archive", "verify", thread_id)[1] == {"verified": 1, "damaged": []}

@@ -6,7 +6,7 @@ asked back is brought by the scheduler.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from perdure.archive.sources import Owner, sizes
@@ -42,18 +42,13 @@ class Archive:
         done = await self._store.read(lambda: self._threads.update_one(query, [{"$set": wanted}]))
         return bool(done.matched_count)
 
-    async def marks(self, thread_ids: Collection[str], tenant: str) -> dict[str, Document]:
-        """Where the archived ones of these threads are."""
-        query = {"_id": {"$in": list(thread_ids)}, "tenant": tenant, "archive.at": {"$exists": True}}
-        found = await self._store.read(lambda: self._threads.find(query, {"archive": 1}).to_list(None))
-        return {thread["_id"]: archived_view(thread["archive"]) for thread in found if not _lives(thread)}
-
     async def storage(self, thread: Mapping[str, Any]) -> Document:
         """What a thread takes up, as ``perdure.schemas.archive_http.ThreadStorage``."""
         mark = thread.get("archive")
-        if mark is None or _lives(thread):
-            owner = Owner(thread["tenant"], thread["_id"])
-            parts = await self._store.patiently(sizes(self._database, owner))
+        if mark is not None and ArchiveState(mark["state"]).lives:
+            mark = None
+        if mark is None:
+            parts = await self._store.patiently(sizes(self._database, Owner(thread["tenant"], thread["_id"])))
         else:
             parts = {name: {"documents": n, "bytes": mark["raw_bytes"][name]} for name, n in mark["documents"].items()}
         return {
@@ -69,7 +64,3 @@ class Archive:
 def archived_view(mark: Mapping[str, Any]) -> Document:
     """A mark as clients see it."""
     return {name: mark.get(name) for name in ("state", "object", "bytes", "sha256", "at")}
-
-
-def _lives(thread: Mapping[str, Any]) -> bool:
-    return ArchiveState(thread["archive"]["state"]).lives

@@ -13,17 +13,13 @@ from perdure.gateway.search import search as ask
 
 
 async def search(request: web.Request) -> web.Response:
-    """``GET /search``; what is archived says where."""
-    context, tenant = request.app[CONTEXT], tenant_of(request)
+    """``GET /search``."""
     try:
-        found = await ask(context.opensearch, tenant, request.query)
+        found = await ask(request.app[CONTEXT].opensearch, tenant_of(request), request.query)
     except UnavailableError as error:
         raise RequestProblem(
             "search-unavailable", f"The search index does not answer: {error.detail}", headers={"Retry-After": "5"}
         ) from error
     except SearchProblem as error:
         raise invalid(error.pointer, error.detail) from error
-    marks = await context.archive.marks({item["thread_id"] for item in found["items"]}, tenant)
-    for item in found["items"]:
-        item["archived"] = marks.get(item["thread_id"])
     return json_response(found)
