@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import operator
 import os
 import shutil
@@ -59,7 +60,10 @@ def work(state: State) -> State:
 class Stage:
     """One database and one archive store."""
 
-    def __init__(self, db: mongo.Database, producer: Producer, store: ArchiveStore) -> None:
+    def __init__(
+        self, db: mongo.Database, producer: Producer, store: ArchiveStore, *, uri: str = "", kafka: str = ""
+    ) -> None:
+        self.uri, self.kafka = uri, kafka
         self.db = db
         self.producer = producer
         self.store = store
@@ -168,6 +172,7 @@ class Stage:
         """Let schedulers go on with what is left of work on a thread, until nothing is."""
         end = time.monotonic() + timeout_s
         while True:
+            await asyncio.sleep(0.05)
             await self.scheduler().finish()
             found = await self.document(thread_id)
             if "expires_at" not in found.get("archive", {}):

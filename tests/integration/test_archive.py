@@ -49,7 +49,7 @@ async def opened(uri: str, kafka_bootstrap: str, store: ArchiveStore) -> AsyncIt
     await mongo.ensure_indexes(client[name])
     await TopicAdmin(kafka_bootstrap).apply(topics.ALL)
     producer = Producer(kafka_bootstrap, "test")
-    stage = Stage(client[name], producer, store)
+    stage = Stage(client[name], producer, store, uri=uri, kafka=kafka_bootstrap)
     await stage.saver.ensure_indexes()
     yield stage
     await stage.saver.aclose()
@@ -115,25 +115,10 @@ def run_victim(
     stage: Stage, folder: Path, thread_id: str, point: str, number: str = "SIGKILL"
 ) -> subprocess.Popen[str]:
     script = Path(__file__).with_name("archive_victim.py")
-    uri = os.environ["ARCHIVE_TEST_URI"]
-    arguments = [
-        uri,
-        stage.db.name,
-        os.environ["ARCHIVE_TEST_KAFKA"],
-        str(folder / "archive"),
-        thread_id,
-        point,
-        number,
-    ]
+    arguments = [stage.uri, stage.db.name, stage.kafka, str(folder / "archive"), thread_id, point, number]
     return subprocess.Popen(
         [sys.executable, str(script), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-
-
-@pytest.fixture(autouse=True)
-def _addresses(mongodb_uri: str, kafka_bootstrap: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ARCHIVE_TEST_URI", mongodb_uri)
-    monkeypatch.setenv("ARCHIVE_TEST_KAFKA", kafka_bootstrap)
 
 
 async def kill(stage: Stage, folder: Path, thread_id: str, point: str) -> None:

@@ -86,7 +86,7 @@ async def main(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
         archive = Archiving(db, store, retention, notes, settings)
         loops += [
             Loop("archive", settings.archive_interval_s, lead.only(archive.turn)),
-            Loop("archive-left", 1.0, lead.only(archive.finish)),
+            Loop("archive-left", 2.0, lead.only(archive.finish)),
         ]
     else:
         log.info("archive.off", detail="PERDURE_ARCHIVE_URL is not set: ended threads stay in MongoDB")
