@@ -31,7 +31,6 @@ from perdure.chassis.payload import pack
 from perdure.checkpoint import PerdureSaver, keys
 from perdure.local.resources import free_port
 from perdure.local.settings import LocalSettings
-from perdure.registry.notes import Notes
 from perdure.registry.runs import new_id, run_document
 from perdure.registry.subscriptions import scope_key
 from perdure.registry.threads import thread_document
@@ -67,7 +66,6 @@ class Stage:
         self.db = db
         self.producer = producer
         self.store = store
-        self.notes = Notes(db, producer, "test")
         self.saver = PerdureSaver(db)
         builder = StateGraph(State)
         builder.add_node("work", work)
@@ -77,16 +75,16 @@ class Stage:
 
     @property
     def archiver(self) -> Archiver:
-        return Archiver(self.db, self.store, self.notes, LEASE_S)
+        return Archiver(self.db, self.store, self.producer, "test", LEASE_S)
 
     @property
     def restorer(self) -> Restorer:
-        return Restorer(self.db, self.store, self.notes, LEASE_S)
+        return Restorer(self.db, self.store, self.producer, "test", LEASE_S)
 
     def scheduler(self, policy: RetentionPolicy | None = None) -> Archiving:
         """Another leader, that knows nothing yet."""
         settings = SchedulerSettings(archive_share=1.0, archive_lease_s=LEASE_S)
-        return Archiving(self.db, self.store, policy or RetentionPolicy(), self.notes, settings)
+        return Archiving(self.db, self.store, policy or RetentionPolicy(), self.producer, settings)
 
     async def thread(self, **fields: Any) -> str:
         """A thread that ended long ago; ``fields`` are set in its document."""

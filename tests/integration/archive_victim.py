@@ -17,7 +17,6 @@ from perdure.archive.store import ArchiveStore
 from perdure.archive.work import Work
 from perdure.chassis import mongo
 from perdure.chassis.kafka.producer import Producer
-from perdure.registry.notes import Notes
 
 LEASE_S = 1.0
 POINTS: dict[str, tuple[type[Any], str, int]] = {
@@ -54,7 +53,7 @@ async def main(uri: str, name: str, kafka: str, folder: str, thread_id: str, poi
     arm(point, signal.Signals[number])
     client = mongo.connect(uri)
     db, producer = client[name], Producer(kafka, "victim")
-    parts = (db, ArchiveStore(folder), Notes(db, producer, "victim"), LEASE_S)
+    parts = (db, ArchiveStore(folder), producer, "victim", LEASE_S)
     thread = await db.threads.find_one({"_id": thread_id})
     assert thread is not None
     if "archive" in thread:

@@ -80,6 +80,7 @@ async def require_goes_and_comes_back(stage: Stage) -> None:
     await stage.archiver.archive(document)
     archived = await stage.document(thread_id)
     assert await stage.snapshot(thread_id) == {}
+    assert await stage.db.payloads.count_documents({}) == len(others["payloads"])
     assert await stage.told(thread_id) == ["archived"]
     assert archived["archive"]["documents"] == {source: len(found) for source, found in before.items()}
     assert archived["archive"]["state"] == "archived"

@@ -24,16 +24,19 @@ from perdure.archive.sources import BATCH, SOURCES, documents
 from perdure.archive.store import ArchiveStore
 from perdure.archive.telling import tell_archived
 from perdure.archive.work import LEASE_S, Work, begin
+from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.mongo import Database
 from perdure.chassis.telemetry import logger
 from perdure.registry.notes import Notes
-from perdure.registry.runs import new_id, now
-from perdure.schemas.documents import ArchiveState
+from perdure.registry.runs import new_id, now, publish_start
+from perdure.schemas.commands import StartReason
+from perdure.schemas.documents import RUNS, ArchiveState
 
 log = logger(__name__)
 
 LOOK_S: Final = 1.0
 """While a thread is packed, it is looked so often whether a run of it came."""
+START_FIELDS: Final = dict.fromkeys(("tenant", "thread_id", "epoch", "traceparent"), 1)
 UNMARKED: Final = {"archive": {"$exists": False}, "hold": {"$exists": False}, "status": {"$in": list(ENDED)}}
 
 
@@ -51,16 +54,21 @@ class Archiver:
     Args:
         db: Where they are.
         store: Where they go.
-        notes: How it is told.
+        producer: Where it is told, and pending runs are started.
+        source: Who tells.
         lease_s: An attempt without a sign of life for so many seconds is taken over.
 
     """
 
-    def __init__(self, db: Database, store: ArchiveStore, notes: Notes, lease_s: float = LEASE_S) -> None:
+    def __init__(
+        self, db: Database, store: ArchiveStore, producer: Producer, source: str, lease_s: float = LEASE_S
+    ) -> None:
         self._db = db
         self._store = store
-        self._notes = notes
+        self._producer = producer
+        self._source = source
         self._lease_s = lease_s
+        self.notes = Notes(db, producer, source)
 
     async def archive(self, thread: Mapping[str, Any]) -> None:
         """Archive one thread, as its document was found.
@@ -147,6 +155,7 @@ class Archiver:
         if work.state is not ArchiveState.RELEASING:  # else it may have gone on since
             await work.advance(ArchiveState.RELEASING, thread={"ended_run_id": work.mark["ended_run_id"]})
         await work.give_slot_back()
+        await self._start_pending(work)
         await self._store.delete(work.key)
         await work.end()
 
@@ -179,7 +188,7 @@ class Archiver:
         if work.state is ArchiveState.MARKED:
             await self._require_no_run(work)
             await work.advance(ArchiveState.DELETING)
-        await tell_archived(self._db, self._notes, work.thread, work.mark)
+        await tell_archived(self._db, self.notes, work.thread, work.mark)
         await self.delete(work)
         await work.advance(ArchiveState.ARCHIVED, idle=True)
         log.info("thread.archived", thread_id=work.owner.thread_id, object=work.key, bytes=work.mark["bytes"])
@@ -187,6 +196,12 @@ class Archiver:
     async def _require_no_run(self, work: Work) -> None:
         if await has_new_run(self._db, work.owner.thread_id):
             raise LivesError(work.owner.thread_id, "a run of it came meanwhile")
+
+    async def _start_pending(self, work: Work) -> None:
+        """Start the run that came meanwhile; the scheduler's sweep does it if we die."""
+        query = {"thread_id": work.owner.thread_id, "settled": False, "status": "pending"}
+        for run in await self._db[RUNS].find(query, START_FIELDS).sort("created_at", 1).limit(1).to_list(None):
+            publish_start(self._producer, run, StartReason.SWEPT, self._source)
 
     async def _delete(self, work: Work, source: str, ids: list[Any]) -> None:
         async def remove(session: Any) -> None:

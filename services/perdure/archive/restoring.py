@@ -20,9 +20,9 @@ from perdure.archive.sources import BATCH, BATCH_BYTES, RAW
 from perdure.archive.store import ArchiveStore
 from perdure.archive.telling import tell_restored
 from perdure.archive.work import LEASE_S, Work, begin
+from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.mongo import Database, server_time
 from perdure.chassis.telemetry import logger
-from perdure.registry.notes import Notes
 from perdure.schemas.documents import RUNS, ArchiveState
 
 log = logger(__name__)
@@ -31,12 +31,13 @@ log = logger(__name__)
 class Restorer:
     """Brings threads back. Arguments as for :class:`Archiver`."""
 
-    def __init__(self, db: Database, store: ArchiveStore, notes: Notes, lease_s: float = LEASE_S) -> None:
+    def __init__(
+        self, db: Database, store: ArchiveStore, producer: Producer, source: str, lease_s: float = LEASE_S
+    ) -> None:
         self._db = db
         self._store = store
-        self._notes = notes
         self._lease_s = lease_s
-        self._archiver = Archiver(db, store, notes, lease_s)
+        self._archiver = Archiver(db, store, producer, source, lease_s)
 
     async def restore(self, thread: Mapping[str, Any], by: str) -> bool:
         """Bring one archived thread back; false when it is not archived, or another process brings it back.
@@ -58,7 +59,7 @@ class Restorer:
         async with work.held():
             await self._archiver.verify(work, work.mark["sha256"])
             await self.copy_back(work)
-            await tell_restored(self._db, self._notes, work.thread, work.mark)
+            await tell_restored(self._db, self._archiver.notes, work.thread, work.mark)
             back = {"ended_run_id": work.mark["ended_run_id"], "restored_at": await server_time(self._db)}
             await work.advance(ArchiveState.RELEASING, thread=back)
             await self._archiver.undo(work)

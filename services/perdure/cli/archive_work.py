@@ -25,7 +25,6 @@ from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.opensearch import OpenSearch
 from perdure.cli.errors import CommandError
 from perdure.indexer.forgetting import forget
-from perdure.registry.notes import Notes
 from perdure.scheduler.settings import SchedulerSettings
 from perdure.schemas.documents import THREADS, ArchiveState
 
@@ -46,7 +45,7 @@ async def run(settings: SchedulerSettings, *, limit: int, dry_run: bool) -> list
     rows: list[Row] = []
     async with _opened(settings) as opened:
         producer = Producer(settings.kafka_bootstrap_servers, SOURCE)
-        archiver = Archiver(opened.db, opened.store, Notes(opened.db, producer, SOURCE), settings.archive_lease_s)
+        archiver = Archiver(opened.db, opened.store, producer, SOURCE, settings.archive_lease_s)
         try:
             async for one in _due(opened):
                 result = f"kept: {one.kept}" if one.kept else "would be archived"

@@ -83,7 +83,7 @@ async def main(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
         Loop("sweeps", settings.sweep_interval_s, sweeping(Sweeper(db, producer, settings), lead)),
     ]
     if store is not None:
-        archive = Archiving(db, store, retention, notes, settings)
+        archive = Archiving(db, store, retention, producer, settings)
         loops += [
             Loop("archive", settings.archive_interval_s, lead.only(archive.turn)),
             Loop("archive-left", 2.0, lead.only(archive.finish)),

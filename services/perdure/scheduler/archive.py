@@ -21,11 +21,12 @@ from perdure.archive.restoring import Restorer
 from perdure.archive.sources import slot_id
 from perdure.archive.store import ArchiveStore
 from perdure.archive.work import Work, take_over
+from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.mongo import Database, server_time
 from perdure.chassis.outage import is_outage
 from perdure.chassis.telemetry import logger
-from perdure.registry.notes import Notes
 from perdure.scheduler.settings import SchedulerSettings
+from perdure.scheduler.sweeps import SOURCE
 from perdure.schemas.documents import RUNS, THREADS, ArchiveState
 
 log = logger(__name__)
@@ -43,12 +44,17 @@ class Archiving:
     """The scheduler's part in retention. Belongs to one event loop."""
 
     def __init__(
-        self, db: Database, store: ArchiveStore, policy: RetentionPolicy, notes: Notes, settings: SchedulerSettings
+        self,
+        db: Database,
+        store: ArchiveStore,
+        policy: RetentionPolicy,
+        producer: Producer,
+        settings: SchedulerSettings,
     ) -> None:
         self._db = db
         self._settings = settings
-        self._archiver = Archiver(db, store, notes, settings.archive_lease_s)
-        self._restorer = Restorer(db, store, notes, settings.archive_lease_s)
+        self._archiver = Archiver(db, store, producer, SOURCE, settings.archive_lease_s)
+        self._restorer = Restorer(db, store, producer, SOURCE, settings.archive_lease_s)
         self._candidates = Candidates(db, policy)
         self._looked_at = ""
         """The pending run up to which it was looked for late ones."""
