@@ -92,8 +92,7 @@ async def _finish_waits(context: Context) -> None:
 
 async def _open(settings: GatewaySettings) -> AsyncIterator[Context]:
     """Open the adapters, and close them in the opposite order."""
-    secret = settings.link_secret.get_secret_value() if settings.link_secret else None
-    links = links_offered(secret, settings.public_url, settings.mail_domain)
+    links = links_offered(settings)
     if links is None:
         log.info("gateway.links_not_offered", detail=NOT_OFFERED)
     availability = Availability()
