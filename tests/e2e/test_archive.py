@@ -191,6 +191,13 @@ def test_a_legal_hold_keeps_a_thread_here_and_in_the_archive(system: Any, perdur
     assert rows[thread_id] == "kept: it is under legal hold: case 8 (ann)"
     assert len(found(system, thread_id)) > 0
 
+    assert perdure("archive", "release", thread_id)[0] == 0
+    one = {"_id": thread_id}
+    system.db.threads.update_one(one, {"$set": {"archive.state": "purging"}})
+    late = system.http.put(f"/threads/{thread_id}/hold", json={"by": "ann", "reason": "case 9"})
+    assert (late.status_code, "is being purged" in late.json()["detail"]) == (404, True)
+    system.db.threads.update_one(one, {"$set": {"archive.state": "archived"}})
+
     wrong = system.http.put(f"/threads/{thread_id}/hold", json={"by": "ann"})
     assert (wrong.status_code, wrong.json()["errors"][0]["pointer"]) == (422, "/reason")
     assert system.http.put("/threads/none/hold", json={"by": "a", "reason": "b"}).status_code == 404

@@ -293,11 +293,14 @@ async def test_a_run_that_comes_while_its_thread_is_packed_wins(stage: Stage, tm
     assert await claimed() == started
 
 
-async def test_a_run_that_slips_through_at_the_last_moment_brings_its_thread_back(stage: Stage) -> None:
+@pytest.mark.parametrize("fields", [{}, {"new_thread": True}], ids=["start", "redriven item"])
+async def test_a_run_that_slips_through_at_the_last_moment_brings_its_thread_back(
+    stage: Stage, fields: dict[str, Any]
+) -> None:
     thread_id = await stage.thread()
     before = await stage.snapshot(thread_id)
     await stage.archiver.archive(await stage.document(thread_id))
-    late = await stage.run(thread_id)  # by a gateway that read the thread before it was marked
+    late = await stage.run(thread_id, **fields)  # by a gateway that read the thread before it was marked
     claims = Claims(stage.db, GroupCommit(stage.db.runs, availability=Availability()), Availability(), lambda: "worker")
     claim = await claims.claim([thread_id], suspects=[], together=lambda _: 1)
     assert claim.won == [], "it must not run on an empty thread"
@@ -373,6 +376,17 @@ async def test_what_is_damaged_between_writing_and_reading_back_is_not_deleted(s
         await stage.archiver.archive(document)
     assert await stage.snapshot(thread_id) == before
     assert await stage.document(thread_id) == document
+
+
+async def test_what_was_damaged_before_anything_was_deleted_is_given_up(stage: Stage, tmp_path: Path) -> None:
+    thread_id = await stage.thread()
+    before, document = await stage.snapshot(thread_id), await stage.document(thread_id)
+    await kill(stage, tmp_path, thread_id, "between mark and event")
+    (path,) = objects(tmp_path)
+    path.write_bytes(path.read_bytes()[:-20])
+    assert await stage.finish(thread_id) == document
+    assert await stage.snapshot(thread_id) == before
+    assert (await stage.slot(thread_id), objects(tmp_path)) == (None, [])
 
 
 async def test_a_damaged_object_is_not_restored_in_part(stage: Stage, tmp_path: Path) -> None:

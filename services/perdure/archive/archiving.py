@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from bson.raw_bson import RawBSONDocument
 
-from perdure.archive.errors import ArchiveError, WorkLostError
+from perdure.archive.errors import ArchiveDamagedError, ArchiveError, WorkLostError
 from perdure.archive.living import ENDED, has_new_run, why_it_lives
 from perdure.archive.packing import Manifest, pack, unpack
 from perdure.archive.sources import BATCH, SOURCES, documents
@@ -88,9 +88,9 @@ class Archiver:
         async with work.held():
             try:
                 await self._attempt(work)
-            except Exception as error:
+            except Exception:
                 # Undone at once, so that nobody waits for the lease; once deleting has begun there is no way back.
-                if work.state is ArchiveState.PACKING or isinstance(error, LivesError):
+                if work.state in (ArchiveState.PACKING, ArchiveState.MARKED):
                     await self.undo(work)
                 raise
 
@@ -98,11 +98,13 @@ class Archiver:
         """Finish, or undo, an attempt that another process left; in any state but ``restoring`` and ``purging``."""
         async with work.held():
             if work.state in (ArchiveState.MARKED, ArchiveState.DELETING):
-                await self.verify(work, work.mark["sha256"])
                 try:
+                    await self.verify(work, work.mark["sha256"])
                     await self._finish(work)
-                except LivesError as error:
-                    log.info("archive.undone", thread_id=work.owner.thread_id, why=error.why)
+                except (LivesError, ArchiveDamagedError) as error:
+                    if work.state is not ArchiveState.MARKED:
+                        raise
+                    log.warning("archive.undone", thread_id=work.owner.thread_id, why=str(error))
                     await self.undo(work)
             else:
                 await self.undo(work)

@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
 import obstore
@@ -23,11 +24,16 @@ from obstore.store import from_url
 from perdure.archive.errors import ArchiveDamagedError, ArchiveUnavailableError
 from perdure.chassis.errors import ConfigurationError
 
+if TYPE_CHECKING:
+    from obstore.store import RetryConfig
+
 PART_BYTES: Final = 8 * 1024 * 1024
 """Of a multipart upload: an object may have 10,000 parts, so 80 GB. An upload that dies leaves parts, which the store's own
 lifecycle rule removes."""
 PARTS_AT_ONCE: Final = 2
 READ_BYTES: Final = 256 * 1024
+RETRIES: Final[RetryConfig] = {"retry_timeout": timedelta(seconds=20)}
+"""Of one request: while a thread is packed its runs wait, so a store that is away is not waited for long."""
 SCHEMES: Final = ("file", "s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl", "https", "memory")
 _CLIENT_OPTIONS: Final = frozenset(
     {"allow_http", "allow_invalid_certificates", "timeout", "connect_timeout", "proxy_url"}
@@ -62,7 +68,9 @@ class ArchiveStore:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self._store = from_url(self.url, mkdir=True)
             else:
-                self._store = from_url(self.url, config=config or None, client_options=client or None)
+                self._store = from_url(
+                    self.url, config=config or None, client_options=client or None, retry_config=RETRIES
+                )
         except (BaseError, OSError, ValueError) as error:
             raise ConfigurationError(f"PERDURE_ARCHIVE_URL {url!r} or PERDURE_ARCHIVE_OPTIONS: {error}") from error
 
@@ -78,7 +86,7 @@ class ArchiveStore:
             if self._folder is not None:
                 await asyncio.to_thread(_sync, self._folder, key)
         except (BaseError, OSError) as error:
-            raise ArchiveUnavailableError(self.url, f"store {key}", str(error)) from error
+            raise ArchiveUnavailableError(self.url, f"store {key}", _said(error)) from error
 
     async def read(self, key: str) -> AsyncIterator[bytes]:
         """The object's bytes, in pieces of about ``READ_BYTES``.
@@ -97,7 +105,7 @@ class ArchiveStore:
         except (NotFoundError, FileNotFoundError) as error:
             raise ArchiveDamagedError(key, f"it is not in the archive store {self.url}") from error
         except (BaseError, OSError) as error:
-            raise ArchiveUnavailableError(self.url, f"read {key}", str(error)) from error
+            raise ArchiveUnavailableError(self.url, f"read {key}", _said(error)) from error
 
     async def delete(self, key: str) -> None:
         """Remove an object; nothing happens when there is none.
@@ -111,7 +119,12 @@ class ArchiveStore:
         except (NotFoundError, FileNotFoundError):
             return
         except (BaseError, OSError) as error:
-            raise ArchiveUnavailableError(self.url, f"delete {key}", str(error)) from error
+            raise ArchiveUnavailableError(self.url, f"delete {key}", _said(error)) from error
+
+
+def _said(error: Exception) -> str:
+    """What a store said, without its dump of the request."""
+    return str(error).partition("\n")[0].strip()
 
 
 def _plain(value: str) -> Any:

@@ -25,11 +25,12 @@ class Archive:
         self._threads = database[THREADS]
         self._store = store
 
-    async def hold(self, thread_id: str, tenant: str, hold: HoldMark | None) -> None:
-        """Put a thread under legal hold, or end it."""
+    async def hold(self, thread_id: str, tenant: str, hold: HoldMark | None) -> bool:
+        """Put a thread under legal hold, or end it; false when it is being purged, or gone."""
         change = {"$unset": {"hold": ""}} if hold is None else {"$set": {"hold": dict(hold)}}
-        query = {"_id": thread_id, "tenant": tenant}
-        await self._store.read(lambda: self._threads.update_one(query, change))
+        query = {"_id": thread_id, "tenant": tenant, "archive.state": {"$ne": ArchiveState.PURGING.value}}
+        done = await self._store.read(lambda: self._threads.update_one(query, change))
+        return bool(done.matched_count)
 
     async def want_back(self, thread_id: str, tenant: str, by: str) -> bool:
         """Ask for an archived thread; false when it is not archived, or was asked for already."""

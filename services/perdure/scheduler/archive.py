@@ -64,7 +64,9 @@ class Archiving:
         end = time.monotonic() + TURN_S
         more = True
         while more and time.monotonic() < end:
+            began = time.monotonic()
             found, more = await self._candidates.portion(await server_time(self._db))
+            await self._rest(began)
             for one in found:
                 if one.kept is None and time.monotonic() < end:
                     await self._archive(one.thread)
@@ -85,8 +87,11 @@ class Archiving:
             log.info("archive.kept", thread_id=thread["_id"], why=error.why)
         except (ArchiveError, PyMongoError) as error:
             _note(error, thread["_id"])
-        share = self._settings.archive_share
-        await asyncio.sleep((time.monotonic() - began) * (1 / share - 1))
+        await self._rest(began)
+
+    async def _rest(self, began: float) -> None:
+        """Do nothing for as long as the share of what was begun then asks for."""
+        await asyncio.sleep((time.monotonic() - began) * (1 / self._settings.archive_share - 1))
 
     async def _finish(self, work: Work) -> None:
         """A failure is tried again when the lease is over; it concerns this thread only."""
@@ -99,7 +104,7 @@ class Archiving:
 
     async def _want_late(self) -> None:
         """Ask for the archived threads back that have a pending run: it was accepted when the thread went."""
-        query = {"settled": False, "status": "pending", "new_thread": {"$ne": True}, "_id": {"$gt": self._looked_at}}
+        query = {"settled": False, "status": "pending", "_id": {"$gt": self._looked_at}}
         pending = await self._db[RUNS].find(query, {"thread_id": 1}).sort("_id", 1).limit(LATE_AT_ONCE).to_list(None)
         self._looked_at = pending[-1]["_id"] if len(pending) == LATE_AT_ONCE else ""
         by_slot = {slot_id(run["thread_id"]): run for run in pending}

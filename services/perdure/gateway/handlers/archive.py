@@ -22,7 +22,8 @@ async def hold(request: web.Request) -> web.Response:
     wanted, _ = await read_body(request, HoldRequest)
     thread_id = str((await require_known(request))["_id"])
     mark: HoldMark = {"by": wanted.by, "reason": wanted.reason, "at": now()}
-    await request.app[CONTEXT].archive.hold(thread_id, tenant_of(request), mark)
+    if not await request.app[CONTEXT].archive.hold(thread_id, tenant_of(request), mark):
+        raise RequestProblem("unknown-thread", f"Thread {thread_id!r} is being purged, or is gone: it cannot be held.")
     return json_response(mark)
 
 
