@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from perdure.cli.__main__ import main
 from perdure.local.stack import Stack
 
 pytestmark = pytest.mark.timeout(240)
@@ -55,33 +56,21 @@ def system(start_module_system: Any, settings: dict[str, str]) -> Any:
 
 
 @pytest.fixture
-def perdure(
-    system: Any,
-    stack: Stack,
-    settings: dict[str, str],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Run:
-    """Run the command line in this process, with ``--json``: (exit status, what it wrote, stderr)."""
+def perdure(system: Any, stack: Stack, settings: dict[str, str], folder: Path) -> Run:
+    """Run the command line with ``--json``: (exit status, what it wrote, stderr)."""
     uri = stack.environment()["PERDURE_MONGODB_URI"].rpartition("/")[0] + f"/{system.db.name}"
     environment = {
+        **os.environ,
         **stack.environment(),
         **settings,
         "PERDURE_MONGODB_URI": uri,
         "PERDURE_URL": system.services.gateway_url,
     }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
 
-    def run(*arguments: str) -> tuple[int, Any, str]:
-        monkeypatch.setattr(sys, "argv", ["perdure", *arguments, "--json"])
-        status = 0
-        try:
-            main()
-        except SystemExit as ended:
-            status = int(ended.code or 0)
-        captured = capsys.readouterr()
-        return status, json.loads(captured.out) if captured.out else None, captured.err
+    def run(*arguments: str, **more: str) -> tuple[int, Any, str]:
+        command = [sys.executable, "-m", "perdure.cli", *arguments, "--json"]
+        done = subprocess.run(command, env=environment | more, cwd=folder, capture_output=True, text=True, check=False)
+        return done.returncode, json.loads(done.stdout) if done.stdout else None, done.stderr
 
     return run
 
@@ -137,7 +126,7 @@ def test_an_archived_thread_is_refused_found_and_comes_back_as_it_was(system: An
     refused(system.http.post(f"{path}/runs", json={"assistant_id": "chain", "if_not_exists": "create"}))
     refused(system.http.post(f"{path}/signals/go", json={}))
     refused(system.http.post("/threads", json={"thread_id": thread_id, "if_exists": "do_nothing"}))
-    schedule = {"graph_id": "chain", "cron": "0 0 * * *", "thread_id": thread_id}
+    schedule = {"assistant_id": "chain", "cron": "0 0 * * *", "thread_id": thread_id}
     refused(system.http.post("/schedules", json=schedule))
 
     system.until(lambda: any(item["event"] == "perdure.thread.archived" for item in found(system, thread_id)))
@@ -253,10 +242,6 @@ def test_what_is_not_archived_cannot_be_restored(system: Any, perdure: Run) -> N
     assert (status, json.loads(err)["detail"]) == (1, f"not archived: {thread_id}")
 
 
-def test_without_a_store_the_command_says_what_to_set(
-    perdure: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.delenv("PERDURE_ARCHIVE_URL")
-    monkeypatch.chdir(tmp_path)
-    status, _, err = perdure("archive", "run")
+def test_without_a_store_the_command_says_what_to_set(perdure: Run) -> None:
+    status, _, err = perdure("archive", "run", PERDURE_ARCHIVE_URL="")
     assert (status, "PERDURE_ARCHIVE_URL is not set" in json.loads(err)["detail"]) == (1, True)

@@ -34,7 +34,7 @@ PARTS_AT_ONCE: Final = 2
 READ_BYTES: Final = 256 * 1024
 RETRIES: Final[RetryConfig] = {"retry_timeout": timedelta(seconds=20)}
 """Of one request: while a thread is packed its runs wait, so a store that is away is not waited for long."""
-SCHEMES: Final = ("file", "s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl", "https", "memory")
+SCHEMES: Final = ("file", "s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl", "https")
 _CLIENT_OPTIONS: Final = frozenset(
     {"allow_http", "allow_invalid_certificates", "timeout", "connect_timeout", "proxy_url"}
 )

@@ -23,6 +23,7 @@ from perdure.archive.store import ArchiveStore
 from perdure.chassis import mongo
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.opensearch import OpenSearch
+from perdure.chassis.telemetry import configure_logging
 from perdure.cli.errors import CommandError
 from perdure.indexer.forgetting import forget
 from perdure.scheduler.settings import SchedulerSettings
@@ -119,6 +120,8 @@ async def _opened(settings: SchedulerSettings) -> AsyncIterator[_Open]:
         raise CommandError(
             "PERDURE_ARCHIVE_URL is not set, so nothing is archived; set it as for the scheduler: a folder, s3://bucket/..."
         )
+    # What is done is in the rows; the log says only what went wrong.
+    configure_logging(SOURCE, settings.model_copy(update={"log_level": "warning"}))
     store = ArchiveStore(settings.archive_url, settings.archive_options)
     retention = policy.load(settings.retention_file)
     client = mongo.connect(settings.mongodb_uri)
