@@ -198,7 +198,7 @@ def place(thread_id: str) -> dict[str, Any]:
 
 
 LIVING: dict[str, tuple[str, dict[str, Any], str]] = {
-    "pending": ("runs", {"status": "pending", "settled": False}, "a run of it is not finished"),
+    "pending": ("runs", {"status": "pending", "settled": False, "epoch": 1}, "a run of it is not finished"),
     "unsettled": ("runs", {"status": "success", "settled": False}, "a run of it is not finished"),
     "parked": ("runs", {"status": "error", "settled": True, "parked_noted": False}, "is still to be noted"),
     "wait": ("waits", {"status": "open"}, "it waits"),

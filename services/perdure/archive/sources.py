@@ -28,7 +28,7 @@ RAW: Final[CodecOptions[Any]] = CodecOptions(document_class=RawBSONDocument)
 SOURCES: Final = (RUNS, PAYLOADS, WAITS, SIGNALS, EFFECTS, DELIVERIES, SUBSCRIPTIONS, NOTEBOOK)
 """Runs first: whoever reads an object knows a history entry's run when it meets it."""
 
-BATCH: Final = 200
+BATCH: Final = 100
 BATCH_BYTES: Final = 4 * 1024 * 1024
 """Documents, and their bytes about, that are handled at once."""
 PARTS: Final[dict[str, tuple[str, ...]]] = {
