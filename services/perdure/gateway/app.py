@@ -13,6 +13,7 @@ from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.opensearch import OpenSearch
 from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.telemetry import logger
+from perdure.gateway.archive import Archive
 from perdure.gateway.batches import Batches
 from perdure.gateway.conditions import Conditions
 from perdure.gateway.context import CONTEXT, Context
@@ -116,6 +117,7 @@ async def _open(settings: GatewaySettings) -> AsyncIterator[Context]:
         notices=Notices(database, store),
         schedules=Scheduling(database, store, Schedules(database, store.run_commit, producer, availability, SOURCE)),
         batches=Batches(database, store, settings.gateway_batch_items_limit),
+        archive=Archive(database, store),
         links=links,
         replies=ReplyAddresses(database, availability),
         conditions=Conditions(availability),

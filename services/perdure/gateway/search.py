@@ -4,6 +4,8 @@ Contract: :func:`parse` and :func:`body_of` are pure; :func:`search` adds the on
 by a filter that no parameter reaches. Paging is by position in the sort order, not by offset: an opaque cursor holds the
 position and the time range as it was resolved on the first page, and is good only for the query that gave it.
 
+Of archived threads everything is found as before; each item says where its thread is (``archived``).
+
 ``node`` matches the node that ran, that runs next (where a waiting or stuck thread stands), or that failed. Times are UTC;
 ``since`` is included, ``until`` is not. Highlights are HTML: escaped text, with ``<em>`` around what was found.
 """
@@ -13,7 +15,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -62,6 +64,7 @@ ITEM_FIELDS: Final = (
     "wait",
     "stuck",
     "notice",
+    "archived",
     "metadata",
 )
 DEFAULT_LIMIT: Final = 20
@@ -252,7 +255,25 @@ async def search(client: OpenSearch, tenant: str, query: Mapping[str, str]) -> d
 
     """
     checked = parse(query, datetime.now(UTC))
-    return answer_of(checked, await ask(client, checked.index, body_of(checked, tenant)))
+    found = answer_of(checked, await ask(client, checked.index, body_of(checked, tenant)))
+    if checked.index == STATES and found["items"]:
+        await _mark_archived(client, tenant, found["items"])
+    return found
+
+
+async def _mark_archived(client: OpenSearch, tenant: str, items: Sequence[dict[str, Any]]) -> None:
+    """Say of past states whether their thread is archived now: its newest document knows."""
+    threads = {item["thread_id"] for item in items}
+    filters = [
+        {"term": {"tenant": tenant}},
+        {"terms": {"thread_id": sorted(threads)}},
+        {"exists": {"field": "archived.at"}},
+    ]
+    body = {"query": {"bool": {"filter": filters}}, "size": len(threads), "_source": ["thread_id", "archived"]}
+    found = await ask(client, THREADS, body)
+    marks = {hit["_source"]["thread_id"]: hit["_source"]["archived"] for hit in found["hits"]["hits"]}
+    for item in items:
+        item["archived"] = marks.get(item["thread_id"])
 
 
 async def ask(client: OpenSearch, index: str, body: Mapping[str, Any]) -> dict[str, Any]:
