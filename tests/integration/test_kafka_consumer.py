@@ -228,6 +228,7 @@ async def test_a_consumer_killed_before_it_stored_leaves_the_record_to_the_next(
         kafka_bootstrap,
         topic.name,
         f"group.{topic.name}",
+        "handler",
         stdout=asyncio.subprocess.PIPE,
         env=dict(os.environ),
     )
@@ -239,6 +240,22 @@ async def test_a_consumer_killed_before_it_stored_leaves_the_record_to_the_next(
     await victim.wait()
     async with consuming(kafka_bootstrap, topic, handle, producer):
         await until(lambda: seen == ["a"], "the record that the dead consumer had in hand")
+
+
+async def test_a_client_that_does_not_come_back_ends_its_process_and_says_where_it_is(
+    kafka_bootstrap: str, topic: Topic
+) -> None:
+    victim = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(VICTIM), kafka_bootstrap, topic.name, f"group.{topic.name}", "client"),
+        stderr=asyncio.subprocess.PIPE,
+        env=os.environ | {"PERDURE_KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap},
+    )
+    async with asyncio.timeout(DEADLINE_S):
+        _, told = await victim.communicate()
+    assert victim.returncode == 1
+    (stalled,) = [line for line in told.decode().splitlines() if "kafka.stalled" in line]
+    assert "in _take" in stalled
+    assert "service.stalled" in told.decode()
 
 
 async def test_the_order_of_a_thread_is_kept_over_batches(

@@ -38,3 +38,7 @@ class UnavailableError(PerdureError):
 
 class RefusedError(PerdureError):
     """The request was understood and is refused."""
+
+
+class StalledError(Exception):
+    """A client library has not come back from a call: this process cannot even end in order, and only a new one helps."""

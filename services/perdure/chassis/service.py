@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -11,7 +13,7 @@ from typing import TypeVar
 import uvloop
 from pydantic import ValidationError
 
-from perdure.chassis.errors import PerdureError
+from perdure.chassis.errors import PerdureError, StalledError
 from perdure.chassis.settings import ServiceSettings
 from perdure.chassis.telemetry import configure_logging, logger
 
@@ -42,6 +44,10 @@ def run_service(name: str, settings_type: type[S], main: Callable[[S, asyncio.Ev
 
     try:
         uvloop.run(supervise())
+    except StalledError as error:
+        log.critical("service.stalled", error=str(error))
+        logging.shutdown()
+        os._exit(1)  # an orderly end would wait for the thread that does not come back
     except PerdureError as error:
         log.error("service.failed", error=str(error))
         sys.exit(2)

@@ -5,6 +5,9 @@ then are its offsets stored (committed in the background). A handler that raises
 after a pause that grows; one that raises anything else ends the consumer (the service ends and is restarted; nothing is lost,
 since nothing was stored).
 
+A client that stops answering (its thread has not come back for ``STALLED_S``) ends the consumer too, with the stacks of all
+threads in the log: nobody else would notice, since the process lives and its other threads go on.
+
 ``room()`` says how many records may be taken now; while it stays 0 the partitions are paused and the group membership is kept.
 
 Outside: what the records mean (``consumer`` decodes envelopes and buries what it cannot).
@@ -14,24 +17,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import sys
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
 
 from confluent_kafka import Consumer as RdConsumer
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as RdMessage
 from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
 
+from perdure.chassis.errors import StalledError
 from perdure.chassis.kafka.deadletter import Origin
 from perdure.chassis.kafka.producer import _RdLog, describe
 from perdure.chassis.telemetry import logger
 
 log = logger(__name__)
 
+T = TypeVar("T")
+
 WAIT_S = 0.2
+STALLED_S = 30.0
+"""How long a call into librdkafka may take that should take ``WAIT_S``, or a close that the brokers need not even answer."""
+STALL_LOOKS: Final = 6
 ROOM_WAIT_S = 1.0
 """How long a full consumer waits for room before it pauses its partitions; a rebalance waits as long."""
 ROOM_POLL_S = 0.01
@@ -44,6 +56,14 @@ RawHandler = Callable[[Sequence[Origin]], Awaitable[None]]
 
 def _retryable(error: BaseException) -> bool:
     return bool(getattr(error, "retryable", False))
+
+
+def stacks() -> str:
+    """Where all threads of this process are."""
+    with tempfile.TemporaryFile("w+") as file:  # faulthandler needs a file of the system's
+        faulthandler.dump_traceback(file, all_threads=True)
+        file.seek(0)
+        return file.read()
 
 
 def origin_of(message: RdMessage) -> Origin:
@@ -78,6 +98,7 @@ class ConsumerLoop(ABC):
         self._room = room
         self._client_id = client_id
         self._paused = False
+        self._stalled = False
         self._stopped = asyncio.Event()
         self._assigned = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -111,17 +132,19 @@ class ConsumerLoop(ABC):
 
         Raises:
             KafkaException: librdkafka reports a fatal error.
+            StalledError: librdkafka does not come back from a call.
 
         """
         self._consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=lambda _, __: None)
         try:
             while not self._stopped.is_set():
                 await self._until_room()
-                batch = await self._loop.run_in_executor(self._thread, self._take)
+                batch = await self._call(self._take)
                 if batch and not self._stopped.is_set() and await self._safe([origin_of(m) for m in batch]):
                     self._store(batch)
         finally:
-            await self._loop.run_in_executor(self._thread, self._consumer.close)
+            if not self._stalled:
+                await self._call(self._consumer.close)
             self._thread.shutdown(wait=False)
 
     def stop(self) -> None:
@@ -140,6 +163,17 @@ class ConsumerLoop(ABC):
         until = time.monotonic() + ROOM_WAIT_S
         while self._room() <= 0 and time.monotonic() < until and not self._stopped.is_set():
             await self._pause(ROOM_POLL_S)
+
+    async def _call(self, call: Callable[[], T]) -> T:
+        """Make a call on the consumer's thread, which must come back."""
+        made = self._loop.run_in_executor(self._thread, call)
+        for _ in range(STALL_LOOKS):  # several: a process that was stopped for a while sees one of them pass at once
+            await asyncio.wait({made}, timeout=STALLED_S / STALL_LOOKS)
+            if made.done():
+                return made.result()
+        self._stalled = True
+        log.critical("kafka.stalled", call=call.__name__, seconds=STALLED_S, stacks=stacks())
+        raise StalledError(f"the Kafka client has not come back from {call.__name__} in {STALLED_S:g} s")
 
     def _take(self) -> list[RdMessage]:
         """On the consumer's thread: what is there now, waiting at most ``WAIT_S`` for the first record."""
