@@ -70,6 +70,11 @@ def signal(thread: str, name: str, payload: Any = None) -> SignalDocument:
     }
 
 
+def _ms(moment: datetime) -> datetime:
+    """As MongoDB keeps it."""
+    return moment.replace(tzinfo=None, microsecond=moment.microsecond // 1000 * 1000)
+
+
 def due(document: WaitDocument) -> WaitOutcome:
     return WaitOutcome(kind=OutcomeKind.DUE, wait_id=document["_id"], at=now(), due_at=document.get("due_at"))
 
@@ -98,8 +103,11 @@ async def test_of_many_who_end_a_wait_one_does_and_the_others_learn_who(side: Si
 
 async def test_a_signal_that_comes_before_its_wait_is_kept_for_it(side: Side) -> None:
     early = signal("t1", "reply", {"text": "yes"})
-    assert await side.signals.store(early) is None
-    assert await side.signals.offer("t1") == 0
+    stored = await side.signals.store(early)
+    assert (stored.earlier, stored.wait) == (False, None)
+    assert await side.signals.deliver(stored) is False
+    again = await side.signals.store({**early, "created_at": now()})
+    assert (again.earlier, again.signal["created_at"].replace(tzinfo=None)) == (True, _ms(early["created_at"]))
     asked = wait("t1", events=("reply",), due_in_s=100)
     await side.waits.open([asked])
     assert await side.signals.offer("t1") == 1
@@ -114,8 +122,11 @@ async def test_signals_and_waits_that_come_at_once_are_paired_in_order(side: Sid
     signals = [signal("t1", "go" if n % 2 else "stop", n) for n in range(15)]
 
     async def arrive(one: Any) -> None:
-        await (side.signals.store(one) if "payload" in one else side.waits.open([one]))
-        await side.signals.offer("t1")
+        if "payload" in one:
+            await side.signals.deliver(await side.signals.store(one))
+        else:
+            await side.waits.open([one])
+            await side.signals.offer("t1")
 
     await asyncio.gather(*map(arrive, [*signals, *waits]))
     await side.signals.offer("t1")
@@ -128,15 +139,28 @@ async def test_signals_and_waits_that_come_at_once_are_paired_in_order(side: Sid
     assert await side.db.runs.count_documents({}) == 10
 
 
+async def test_a_signal_leaves_the_wait_to_the_one_before_it_that_was_not_offered_yet(side: Side) -> None:
+    first, second = signal("t1", "reply", 1), signal("t1", "reply", 2)
+    await side.signals.store(first)  # and its sender dies
+    asked = wait("t1", events=("reply",))
+    await side.waits.open([asked])
+    stored = await side.signals.store(second)
+    assert stored.wait is None
+    assert await side.signals.deliver(stored) is False
+    outcome = await woken(side, asked)
+    assert outcome is not None
+    assert outcome.payload == 1
+
+
 async def test_a_signal_that_loses_against_the_clock_is_free_for_the_next_wait(side: Side) -> None:
     first = wait("t1", events=("reply",), due_in_s=0, number=1)
     await side.waits.open([first])
     late = signal("t1", "reply", "late")
-    await side.signals.store(late)
-    # The signal is taken for the wait, and then the clock is first.
-    await side.db.signals.update_one({"_id": late["_id"]}, {"$set": {"state": "taken", "taken_by": first["_id"]}})
-    assert (await side.waits.wake(first, due(first))).won
-    assert await side.signals.sweep(now() + timedelta(seconds=1)) == 1
+    stored = await side.signals.store(late)
+    assert stored.wait is not None
+    assert (stored.signal["state"], stored.signal["taken_by"]) == ("taken", first["_id"])
+    assert (await side.waits.wake(first, due(first))).won, "the clock is first"
+    assert await side.signals.deliver(stored) is False
     found: Any = await side.db.signals.find_one({"_id": late["_id"]})
     assert (found["state"], found["taken_by"], found["offered"]) == ("free", None, True)
     second = wait("t1", events=("reply",), number=2)
@@ -147,14 +171,16 @@ async def test_a_signal_that_loses_against_the_clock_is_free_for_the_next_wait(s
     assert outcome.payload == "late"
 
 
-@pytest.mark.parametrize("died", ["before the offer", "after taking", "after waking"])
+@pytest.mark.parametrize("died", ["before the offer", "before the delivery", "after waking"])
 async def test_the_sweep_finishes_what_a_crash_left(side: Side, died: str) -> None:
     asked = wait("t1", events=("reply",))
-    await side.waits.open([asked])
     sent = signal("t1", "reply", 7)
-    await side.signals.store(sent)
-    if died != "before the offer":
-        await side.db.signals.update_one({"_id": sent["_id"]}, {"$set": {"state": "taken", "taken_by": asked["_id"]}})
+    if died == "before the offer":
+        await side.signals.store(sent)
+        await side.waits.open([asked])
+    else:
+        await side.waits.open([asked])
+        assert (await side.signals.store(sent)).wait is not None
     if died == "after waking":
         outcome = WaitOutcome(
             kind=OutcomeKind.SIGNAL, wait_id=asked["_id"], at=now(), name="reply", payload=7, signal_id=sent["_id"]
@@ -184,8 +210,7 @@ async def test_a_wait_that_ended_ends_again_with_the_same_outcome_when_a_later_r
     """The waking run failed before its checkpoint; somebody started the thread again without input."""
     asked = wait("t1", events=("reply",))
     await side.waits.open([asked])
-    await side.signals.store(signal("t1", "reply", "once"))
-    await side.signals.offer("t1")
+    assert await side.signals.deliver(await side.signals.store(signal("t1", "reply", "once")))
     later: Any = {**asked, "run_id": new_id()}
     await side.waits.open([later])
     assert await side.db.runs.count_documents({}) == 1, "the run that wakes the thread has not even begun"

@@ -40,9 +40,6 @@ log = logger(__name__)
 GROUP = "perdure.agent-step"
 VERDICTS_GROUP = "perdure.agent-step.verdicts"
 
-EVENTS_LINGER_MS = 10
-"""Events are collected so long before they are sent: fewer, larger requests. Commands go at once."""
-
 
 async def prepare(db: mongo.Database, saver: PerdureSaver, graphs: dict[str, ServedGraph]) -> None:
     """Create what is missing in the database and tell the gateway which graphs are served, however long that takes."""
@@ -73,7 +70,6 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
     runs = GroupCommit(db[documents.RUNS], availability=saver.availability)
     threads = GroupCommit(db[documents.THREADS], availability=saver.availability)
     producer = Producer(settings.kafka_bootstrap_servers, settings.instance)
-    events = Producer(settings.kafka_bootstrap_servers, f"{settings.instance}-events", linger_ms=EVENTS_LINGER_MS)
 
     async def renew() -> None:
         await outlast(lease.renew_incarnation, saver.availability)
@@ -101,7 +97,7 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
     endings = Endings(runs, threads, Hibernation(waits, signals, producer, SOURCE))
     sdk = SdkContext(db, saver.availability, waits, loop, links_offered(settings))
     poison = Poison(claims, settings.crash_limit)
-    worker = Worker(settings, Ports(saver, runs, claims, endings, events, producer, graphs, paces, poison, sdk))
+    worker = Worker(settings, Ports(saver, runs, claims, endings, producer, graphs, paces, poison, sdk))
     saver.availability.on_outage(
         lambda down: log.warning("database.lost") if down else log.warning("database.regained")
     )
@@ -125,7 +121,7 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
         worker.drain(settings.shutdown_grace_s), asyncio.wait(consuming, timeout=settings.shutdown_grace_s)
     )
     learning.cancel()
-    await asyncio.gather(events.close(), producer.close())
+    await producer.close()
     await lease.close()
     await saver.aclose()
     await health.close()

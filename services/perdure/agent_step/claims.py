@@ -30,7 +30,7 @@ log = logger(__name__)
 
 CLOCKS = timedelta(seconds=1)
 """A back-off ends by the database's clock, by which its start is published; ours may be behind so much."""
-PENDING_FIELDS = dict.fromkeys(("thread_id", "created_at", "status", "crashes", "not_before"), 1)
+PENDING_FIELDS = dict.fromkeys(("thread_id", "created_at", "status", "crashes", "not_before", "new_thread", "epoch"), 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +92,12 @@ class Claims:
         }
         run_ids = [run["_id"] for run in due]
         await self._take(run_ids, owned)
-        runs = await self._find(RUNS, {"_id": {"$in": run_ids}, "claim": token})
-        known = [run["thread_id"] for run in runs if not _is_fresh(run)]
-        threads = {t["_id"]: t for t in await self._find(THREADS, {"_id": {"$in": known}})} if known else {}
+        known = [run["thread_id"] for run in due if not _is_fresh(run)]
+        runs, found = await asyncio.gather(
+            self._find(RUNS, {"_id": {"$in": run_ids}, "claim": token}),
+            self._find(THREADS, {"_id": {"$in": known}}) if known else _nothing(),
+        )
+        threads = {thread["_id"]: thread for thread in found}
         before = await self._ended({run["thread_id"] for run in runs}, ended)
         return Claim([await self._claimed(run, threads.get(run["thread_id"]), before) for run in runs], held)
 
@@ -207,6 +210,10 @@ def _allowed(
     return due, held
 
 
-def _is_fresh(run: RunDocument) -> bool:
+def _is_fresh(pending: Mapping[str, Any]) -> bool:
     """Whether nothing should be stored for the run's thread yet; its first sequence number tells whether it is so."""
-    return bool(run.get("new_thread")) and run["epoch"] == 1
+    return bool(pending.get("new_thread")) and pending["epoch"] == 0
+
+
+async def _nothing() -> list[Any]:
+    return []

@@ -100,6 +100,7 @@ class Execution:
             next_seq=beginning.next_seq,
             new_thread=bool(run.get("new_thread")) and run["epoch"] == 1 and beginning.head is None,
             head=beginning.head,
+            found=beginning.found,
             describe=self._describe,
             on_durable=self._on_durable,
             sdk=sdk,

@@ -6,6 +6,7 @@ owner had ended the run already, the outcome that it recorded is returned instea
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,7 +16,9 @@ from perdure.agent_step.claims import Claimed
 from perdure.agent_step.domain import Outcome
 from perdure.chassis.group_commit import DuplicateKey
 from perdure.checkpoint import PerdureSaver, keys
+from perdure.checkpoint.documents import Place
 from perdure.checkpoint.errors import Fenced
+from perdure.checkpoint.store import Found
 
 ENTRY_FIELDS = dict.fromkeys(
     ("kind", "thread", "run", "epoch", "seq", "ns", "checkpoint_id", "parent", "step", "event", "at", "ev"), 1
@@ -38,6 +41,8 @@ class Beginning:
     progressed: bool = False
     """Whether the newest root checkpoint is this run's own, or of a failed one that it takes the place of, so that it goes on
     without its input."""
+    found: Found | None = None
+    """``head`` as it is stored, where it was read already."""
     entries: list[dict[str, Any]] = field(default_factory=list)
     """The run's entries that may not have been published, oldest first, the new ``started`` last."""
     ended: Outcome | None = None
@@ -62,10 +67,16 @@ async def begin(saver: PerdureSaver, claimed: Claimed, worker_id: str, expect: E
         progressed=await _is_of_those_before(saver, run, thread.get("head")),
     )
     if run["epoch"] == 1:
+        # Nobody had the run before, and whoever had the thread has ended: nothing is added to its head any more.
+        found = asyncio.ensure_future(_head(saver, run, left))
         try:
-            return await _start(saver, run, left, worker_id, expect)
+            await _start(saver, run, left, worker_id, expect)
+            left.found = await found
+            return left
         except Fenced:
             pass  # the run before ended and its thread's document does not say so yet: look at the history itself
+        finally:
+            found.cancel()
     while True:
         left.next_seq = await saver.fence(run["thread_id"], run["_id"], run["epoch"], left.first_seq)
         await _read_back(saver, run, left)
@@ -117,6 +128,12 @@ async def _is_of_those_before(saver: PerdureSaver, run: Mapping[str, Any], head:
         return False
     key = keys.checkpoint(run["thread_id"], "", head)
     return any(entry["run"] in run["resumes"] for entry in await saver.notebook.store.find({"_id": key}, {"run": 1}))
+
+
+async def _head(saver: PerdureSaver, run: Mapping[str, Any], left: Beginning) -> Found | None:
+    if left.head is None:
+        return None
+    return await saver.notebook.store.exact(Place(run["thread_id"], "", left.head))
 
 
 async def _start(

@@ -51,8 +51,7 @@ class Ports:
     runs: GroupCommit
     claims: Claims
     endings: Endings
-    events: Producer
-    commands: Producer
+    producer: Producer
     graphs: Mapping[str, ServedGraph]
     paces: Mapping[str, Pace]
     """By graph id."""
@@ -148,7 +147,7 @@ class Worker:
 
     async def _own(self, claimed: Claimed) -> None:
         run = claimed.run
-        events = RunEvents(self._ports.events, run, self._settle)
+        events = RunEvents(self._ports.producer, run, self._settle)
         try:
             await self._carry(claimed, events)
         except (Fenced, Lost):
@@ -205,7 +204,7 @@ class Worker:
 
     async def _publish_again(self, run: RunDocument) -> None:
         """Publish the events of a run that ended before, so that none of the thread's next run comes before them (ADR 2)."""
-        events = RunEvents(self._ports.events, run, self._settle)
+        events = RunEvents(self._ports.producer, run, self._settle)
         for entry in await entries_of(self._ports.saver, run):
             events.publish(entry)
         events.settle_later()
@@ -248,7 +247,7 @@ class Worker:
         self._publish_start(run, reason, run["_id"])
 
     def _publish_start(self, run: RunDocument, reason: StartReason, run_id: str) -> None:
-        publish_start(self._ports.commands, run, reason, SOURCE, run_id=run_id, causation_id=f"{run['_id']}:start")
+        publish_start(self._ports.producer, run, reason, SOURCE, run_id=run_id, causation_id=f"{run['_id']}:start")
 
     def _settle(self, run: RunDocument) -> None:
         self._keep(asyncio.create_task(self._mark_settled(run), name=f"settle {run['_id']}"))

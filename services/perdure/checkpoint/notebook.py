@@ -149,6 +149,9 @@ class Notebook:
         if scope is None:
             return await self.store.newest(thread, ns)
         page = self.pages.of(thread, scope).namespaces.get(ns)
+        if page is None and ns == "" and scope.found is not None:
+            read, scope.found = scope.found, None
+            return read
         if scope.new_thread and page is None:
             return None
         known = page.checkpoint_id if page else scope.head if ns == "" else None

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata
+
+if TYPE_CHECKING:
+    from perdure.checkpoint.store import Found
 
 SCOPE_KEY = "__perdure_run"
 """The key in ``config["configurable"]``."""
@@ -43,6 +46,8 @@ class RunScope:
     """Nothing can be stored for this thread yet: what this run has not written itself need not be looked for."""
     head: str | None = None
     """The newest root checkpoint id if known, so that the load is exact. The saver keeps it current."""
+    found: Found | None = None
+    """The checkpoint ``head`` with its pending writes, if it was read since the run was claimed; used for the first load."""
     floor: str | None = None
     """Without ``head``: a root checkpoint id that the newest one is not below, if known; saves a read."""
     describe: Describe | None = None

@@ -12,6 +12,7 @@ from typing import Any
 
 from perdure.chassis.telemetry import logger
 from perdure.gateway.context import Context
+from perdure.registry.signals import Stored
 from perdure.schemas.documents import SignalDocument
 
 log = logger(__name__)
@@ -39,16 +40,18 @@ async def accept(context: Context, signal: SignalDocument) -> Accepted:
 
     """
     context.store.require_available()
-    earlier = await context.store.within(context.signals.store(signal))
-    kept = earlier or signal
-    return Accepted(kept if kept["offered"] else await _offer(context, kept), replayed=earlier is not None)
+    stored = await context.store.within(context.signals.store(signal))
+    kept: Mapping[str, Any] = stored.signal
+    return Accepted(kept if kept["offered"] else await _deliver(context, stored), replayed=stored.earlier)
 
 
-async def _offer(context: Context, signal: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Offer a stored signal to the open waits; the signal as it is afterwards, or as it was when that fails."""
+async def _deliver(context: Context, stored: Stored) -> Mapping[str, Any]:
+    """Give a stored signal to the wait that it is for; the signal as it is afterwards, or as it was when that fails."""
+    signal = stored.signal
     try:
         async with asyncio.timeout(context.store.timeout_s):
-            await context.signals.offer(signal["thread_id"])
+            if await context.signals.deliver(stored):
+                return {**signal, "offered": True}
             return await context.inbox.signal(signal["_id"]) or signal
     except Exception as error:  # it is durable, so the answer is 202; the sweep offers it again
         log.warning("gateway.signal_left_to_sweep", signal_id=signal["_id"], reason=repr(error))

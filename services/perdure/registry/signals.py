@@ -1,16 +1,21 @@
-"""Signals: stored first, then offered to the waits of their name; one that comes before its wait is kept for it (ADR 6).
+"""Signals: stored first, then given to the waits of their name; one that comes before its wait is kept for it (ADR 6).
 
 Contract: a signal ends at most one wait, a wait is ended by at most one signal, in the order of arrival on both sides. Who stores
-a signal and whoever stores a wait call :meth:`Signals.offer`; what a crash leaves half done is finished by :meth:`Signals.sweep`.
+a signal calls :meth:`Signals.deliver`, whoever stores a wait calls :meth:`Signals.offer`; what a crash leaves half done is
+finished by :meth:`Signals.sweep`. Reads and writes of concurrent signals share round trips.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from perdure.chassis.assignments import Assignment
 from perdure.chassis.group_commit import DuplicateKey, GroupCommit
+from perdure.chassis.group_read import GroupRead
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.payload import unpack
@@ -25,43 +30,69 @@ log = logger(__name__)
 FREE, TAKEN = "free", "taken"
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A signal that is durable.
+
+    Attributes:
+        signal: As it is stored.
+        earlier: It was there before, with the same id.
+        wait: The open wait that it was stored for.
+
+    """
+
+    signal: SignalDocument
+    earlier: bool = False
+    wait: WaitDocument | None = None
+
+
 class Signals:
     """The signals of all threads. Belongs to one event loop."""
 
     def __init__(self, db: Database, waits: Waits, availability: Availability) -> None:
         self._signals = db[SIGNALS]
-        self._open_waits = db[WAITS]
         self._waits = waits
         self._commit = GroupCommit(db[SIGNALS], availability=availability)
         self._availability = availability
+        are_open = {"status": WaitStatus.OPEN.value, "events.0": {"$exists": True}}
+        self._open_waits: GroupRead[str, list[Any]] = GroupRead(
+            _of_threads(db[WAITS], are_open, "opened_at"), availability=availability
+        )
+        self._free: GroupRead[str, list[Any]] = GroupRead(
+            _of_threads(self._signals, {"state": FREE}, "created_at"), availability=availability
+        )
 
-    async def store(self, signal: SignalDocument) -> SignalDocument | None:
-        """Store a new signal, free and not yet offered; the earlier signal with its id, if there is one."""
+    async def store(self, signal: SignalDocument) -> Stored:
+        """Store a new signal, taken by the wait that it ends if there is one already, and not yet offered."""
+        waits, free = await self._here(signal["thread_id"])
+        wait = _first(waits, free, signal)
+        taken: SignalDocument = {**signal, "state": TAKEN, "taken_by": wait["_id"]} if wait else signal
         try:
-            await self._commit.write(inserts=[signal], nbytes=512 + len(signal["payload"]))
+            await self._commit.write(inserts=[taken], nbytes=512 + len(signal["payload"]))
         except DuplicateKey:
             earlier: Any = await outlast(lambda: self._signals.find_one({"_id": signal["_id"]}), self._availability)
-            return earlier  # type: ignore[no-any-return]
-        return None
+            return Stored(earlier, earlier=True)
+        return Stored(taken, wait=wait)
+
+    async def deliver(self, stored: Stored) -> bool:
+        """Let a stored signal, and others of its thread, end open waits; whether it ended the one that it was stored for."""
+        if stored.wait is not None and await self._deliver(stored.wait, stored.signal):
+            return True
+        await self.offer(stored.signal["thread_id"])
+        return False
 
     async def offer(self, thread_id: str) -> int:
         """Let the free signals of a thread end its open waits; how many waits ended by it."""
         ended = 0
         while True:
-            waits = await self._sorted(
-                self._open_waits,
-                {"thread_id": thread_id, "status": WaitStatus.OPEN.value, "events.0": {"$exists": True}},
-                "opened_at",
-            )
-            free = await self._sorted(self._signals, {"thread_id": thread_id, "state": FREE}, "created_at")
+            waits, free = await self._here(thread_id)
             delivered, again = await self._match(waits, free)
             ended += delivered
             if not again:
                 break
-        seen = [signal["_id"] for signal in free if not signal["offered"]]
-        if seen:
-            query = {"_id": {"$in": seen}, "state": FREE}
-            await outlast(lambda: self._signals.update_many(query, {"$set": {"offered": True}}), self._availability)
+        offered = {"offered": True}
+        seen = [Assignment(one["_id"], offered, equal={"state": FREE}) for one in free if not one["offered"]]
+        await self._commit.write(assignments=seen)
         return ended
 
     async def sweep(self, before: datetime, limit: int = 1_000) -> int:
@@ -109,9 +140,12 @@ class Signals:
 
     async def _deliver(self, wait: WaitDocument, signal: Mapping[str, Any]) -> bool:
         """End a wait with the signal that was taken for it; false when it had ended otherwise and the signal is free again."""
-        stored: Any = await outlast(
-            lambda: self._signals.find_one({"_id": signal["_id"]}, {"payload": 1}), self._availability
-        )
+        id_, packed = signal["_id"], signal.get("payload")
+        if packed is None:
+            stored: Any = await outlast(
+                lambda: self._signals.find_one({"_id": id_}, {"payload": 1}), self._availability
+            )
+            packed = stored["payload"]
         woken = await self._waits.wake(
             wait,
             WaitOutcome(
@@ -119,17 +153,45 @@ class Signals:
                 wait_id=wait["_id"],
                 at=now(),
                 name=signal["name"],
-                signal_id=signal["_id"],
-                payload=unpack(stored["payload"]),
+                signal_id=id_,
+                payload=unpack(packed),
                 sent_at=signal["created_at"],
             ),
         )
-        ours: bool = woken.outcome.signal_id == signal["_id"]
+        ours: bool = woken.outcome.signal_id == id_
         change = {"offered": True} if ours else {"state": FREE, "taken_by": None, "offered": False}
-        query = {"_id": signal["_id"], "state": TAKEN, "taken_by": wait["_id"]}
-        await outlast(lambda: self._signals.update_one(query, {"$set": change}), self._availability)
+        taken = {"state": TAKEN, "taken_by": wait["_id"]}
+        await self._commit.write(assignments=[Assignment(id_, change, equal=taken)])
         return ours
 
-    async def _sorted(self, collection: Any, query: dict[str, Any], by: str) -> list[dict[str, Any]]:
-        found = await outlast(lambda: collection.find(query, {"payload": 0}).to_list(None), self._availability)
-        return sorted(found, key=lambda one: (one[by], one["_id"]))
+    async def _here(self, thread_id: str) -> tuple[list[Any], list[Any]]:
+        """The open waits for signals and the free signals of a thread, in the order of arrival."""
+        waits, free = await asyncio.gather(self._open_waits.get(thread_id), self._free.get(thread_id))
+        return waits or [], free or []
+
+
+def _first(
+    waits: Sequence[WaitDocument], before: Sequence[Mapping[str, Any]], signal: SignalDocument
+) -> WaitDocument | None:
+    """The wait that a signal ends, unless one of those before it ends a wait: that one must be seen to first."""
+    names = {one["name"] for one in before}
+    if any(names.intersection(wait["events"]) for wait in waits):
+        return None
+    return next((wait for wait in waits if signal["name"] in wait["events"]), None)
+
+
+def _of_threads(
+    collection: Any, condition: Mapping[str, Any], by: str
+) -> Callable[[Sequence[str]], Awaitable[Mapping[str, list[Any]]]]:
+    """Reads documents, without payloads, by thread, in the order of ``by``."""
+
+    async def fetch(threads: Sequence[str]) -> Mapping[str, list[Any]]:
+        query = {"thread_id": {"$in": list(threads)}, **condition}
+        found: dict[str, list[Any]] = {}
+        for one in await collection.find(query, {"payload": 0}).to_list(None):
+            found.setdefault(one["thread_id"], []).append(one)
+        for several in found.values():
+            several.sort(key=lambda one: (one[by], one["_id"]))
+        return found
+
+    return fetch

@@ -21,6 +21,9 @@ from perdure.schemas.envelope import Record
 log = logger(__name__)
 
 POLL_S = 0.05
+LINGER_MS = 2.0
+"""How long records are collected before they are sent. Ten times as long saved no CPU, since a busy broker lets them queue anyway,
+and each end of a run waits for it."""
 
 Delivered = Callable[[], None]
 Failed = Callable[[str], None]
@@ -29,7 +32,7 @@ Failed = Callable[[str], None]
 class Producer:
     """One librdkafka producer with its own polling thread."""
 
-    def __init__(self, bootstrap_servers: str, client_id: str, *, linger_ms: int = 2) -> None:
+    def __init__(self, bootstrap_servers: str, client_id: str) -> None:
         self._loop = asyncio.get_running_loop()
         self._producer = RdProducer(
             {
@@ -37,7 +40,7 @@ class Producer:
                 "client.id": client_id,
                 "enable.idempotence": True,
                 "acks": "all",
-                "linger.ms": linger_ms,
+                "linger.ms": LINGER_MS,
                 "compression.type": "lz4",
                 "partitioner": "murmur2_random",
                 "message.timeout.ms": 0,
