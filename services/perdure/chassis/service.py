@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -39,6 +40,7 @@ def run_service(name: str, settings_type: type[S], main: Callable[[S, asyncio.Ev
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
         log.info("service.start", instance=settings.instance)
+        collect_seldom()
         await main(settings, stopping)
         log.info("service.end")
 
@@ -54,6 +56,17 @@ def run_service(name: str, settings_type: type[S], main: Callable[[S, asyncio.Ev
     except Exception:
         log.exception("service.crashed")
         sys.exit(1)
+
+
+def collect_seldom() -> None:
+    """Let Python's collector of cycles look less often, and not at what lives as long as the process.
+
+    With the defaults a worker spent a fifth of its time in it: a superstep makes thousands of objects and few cycles. Less often still
+    saves nothing more, and keeps the states of ended runs longer.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
 
 
 def settings_problem(error: ValidationError) -> str:

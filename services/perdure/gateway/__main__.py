@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 
 from aiohttp import web
 
@@ -15,9 +14,6 @@ from perdure.gateway.gunzip import AUTO_DECOMPRESS
 from perdure.gateway.settings import GatewaySettings
 
 log = logger(__name__)
-
-GC_THRESHOLDS = (20_000, 20, 50)
-"""Requests leave few cycles: collect them seldom, so that a collection does not show in the slowest answers."""
 
 
 async def serve(settings: GatewaySettings, stopping: asyncio.Event) -> None:
@@ -45,9 +41,6 @@ async def serve(settings: GatewaySettings, stopping: asyncio.Event) -> None:
                 "Set PERDURE_GATEWAY_HOST and PERDURE_GATEWAY_PORT."
             ) from error
         log.info("gateway.listening", url=f"http://{settings.gateway_host}:{runner.addresses[0][1]}")
-        gc.collect()
-        gc.freeze()  # what lives as long as the process need not be walked again
-        gc.set_threshold(*GC_THRESHOLDS)
         await stopping.wait()
     finally:
         await runner.cleanup()
