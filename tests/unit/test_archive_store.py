@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from perdure.archive import store as places
 from perdure.archive.errors import ArchiveDamagedError, ArchiveUnavailableError
 from perdure.archive.store import PART_BYTES, ArchiveStore
 from perdure.chassis.errors import ConfigurationError
@@ -57,7 +58,8 @@ async def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
         await store.put(KEY, pieces(b"x"))
 
 
-async def test_a_store_that_does_not_answer_is_said_in_one_line() -> None:
+async def test_a_store_that_does_not_answer_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "RETRIES", {"max_retries": 1})
     options = {"endpoint": f"http://127.0.0.1:{free_port()}", "allow_http": "true", "region": "us-east-1"}
     store = ArchiveStore("s3://archive/x", options | {"access_key_id": "a", "secret_access_key": "b"})
     with pytest.raises(ArchiveUnavailableError) as raised:
