@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from archive_stage import Gate, Stage, kill, objects, opened, run_victim
 from archive_victim import POINTS
 
-BEFORE_MARK = ("before writing", "between write and verify", "between verify and mark")
+BEFORE_MARK = ("before the slot", "before writing", "between write and verify", "between verify and mark")
 AFTER_MARK = ("between mark and event", "between mark and delete", "in the middle of delete", "at the end of delete")
 RESTORING = ("before copying back", "in the middle of copying back", "when it is back", "while cleaning up")
 

@@ -8,12 +8,14 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
 from perdure.agent_step.claims import Claims
 from perdure.archive.archiving import LivesError
 from perdure.archive.candidates import Candidates
+from perdure.archive.errors import WorkLostError
 from perdure.archive.policy import RetentionPolicy
 from perdure.archive.store import ArchiveStore
 from perdure.chassis.group_commit import GroupCommit
@@ -21,7 +23,7 @@ from perdure.chassis.outage import Availability
 from perdure.registry.runs import now
 
 sys.path.insert(0, str(Path(__file__).parent))
-from archive_stage import LONG_AGO, Gate, Stage, objects, opened, place
+from archive_stage import LONG_AGO, Gate, Stage, kill, objects, opened, place
 
 
 @pytest.fixture
@@ -175,3 +177,50 @@ async def test_what_comes_after_it_was_packed_is_kept(stage: Stage) -> None:
     await stage.restorer.restore(await stage.document(thread_id), "ann")
     assert await stage.db.signals.count_documents({"thread_id": thread_id}) == 2
     assert await stage.db.signals.find_one({"_id": early["_id"]}) is not None
+
+
+async def test_a_run_that_ends_while_an_attempt_gives_up_keeps_its_end(stage: Stage, tmp_path: Path) -> None:
+    thread_id = await stage.thread()
+    document = await stage.document(thread_id)
+    await kill(stage, tmp_path, thread_id, "before the slot")
+    ended = {"seq": 5, "ended_run_id": "newer", "ended_first_seq": 3, "updated_at": now()}
+    await stage.db.threads.update_one({"_id": thread_id}, {"$set": ended})
+    assert (await stage.finish(thread_id))["ended_run_id"] == "newer"
+    assert await stage.document(thread_id) == document | ended | {"updated_at": ANY}
+
+
+async def test_what_changes_after_it_was_packed_is_kept(stage: Stage, tmp_path: Path) -> None:
+    gate = stage.store = Gate(str(tmp_path / "archive"))
+    thread_id = await stage.thread()
+    before = await stage.snapshot(thread_id)
+    (signal,) = await stage.db.signals.find({"thread_id": thread_id}).to_list(None)
+
+    async def change() -> None:
+        await stage.db.signals.update_one({"_id": signal["_id"]}, {"$set": {"taken_by": "another wait"}})
+
+    gate.after = change
+    await stage.archiver.archive(await stage.document(thread_id))
+    changed = signal | {"taken_by": "another wait"}
+    assert await stage.db.signals.find_one({"_id": signal["_id"]}) == changed
+    assert set(await stage.snapshot(thread_id)) == {"signals"}
+    await stage.restorer.restore(await stage.document(thread_id), "ann")
+    assert await stage.db.signals.find_one({"_id": signal["_id"]}) == changed
+    assert {**await stage.snapshot(thread_id), "signals": []} == {**before, "signals": []}
+
+
+async def test_who_lost_the_work_while_it_stored_leaves_no_object(stage: Stage, tmp_path: Path) -> None:
+    gate = stage.store = Gate(str(tmp_path / "archive"))
+    thread_id = await stage.thread()
+    before, document = await stage.snapshot(thread_id), await stage.document(thread_id)
+
+    async def take_over() -> None:
+        expired = {"archive.expires_at": LONG_AGO}
+        await stage.db.threads.update_one({"_id": thread_id}, {"$set": expired})
+        await stage.scheduler().finish()
+        gate.before = None
+
+    gate.before = take_over
+    with pytest.raises(WorkLostError):
+        await stage.archiver.archive(document)
+    assert (await stage.snapshot(thread_id), await stage.document(thread_id)) == (before, document)
+    assert objects(tmp_path) == []

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -49,6 +53,33 @@ async def test_pieces_that_end_with_an_error_leave_no_object(tmp_path: Path) -> 
     with pytest.raises(LookupError, match="no more"):
         await ArchiveStore(str(tmp_path)).put(KEY, broken())
     assert files(tmp_path) == []
+
+
+async def test_what_a_process_left_that_was_killed_while_it_stored_goes_with_its_object(tmp_path: Path) -> None:
+    script = f"""
+import asyncio, os
+from perdure.archive.store import PART_BYTES, ArchiveStore
+
+async def pieces():
+    while True:
+        yield os.urandom(PART_BYTES)
+        if [name for _, _, files in os.walk({str(tmp_path)!r}) for name in files]:
+            os.kill(os.getpid(), 9)
+
+asyncio.run(ArchiveStore({str(tmp_path)!r}).put({KEY!r}, pieces()))
+"""
+    done = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", script], check=False)
+    assert done.returncode == -signal.SIGKILL
+    other = tmp_path / "tenant-a" / "7c" / "t:1@2-y.zst#1"
+    other.write_bytes(b"of another process at work")
+    assert len(files(tmp_path)) == 2
+    await ArchiveStore(str(tmp_path)).delete(KEY)
+    assert files(tmp_path) == [other]
+
+
+def test_a_folder_that_is_made_is_for_its_owner_only(tmp_path: Path) -> None:
+    ArchiveStore(str(tmp_path / "archive"))
+    assert (tmp_path / "archive").stat().st_mode & 0o777 == 0o700
 
 
 async def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
