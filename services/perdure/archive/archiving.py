@@ -2,8 +2,8 @@
 
 Contract: what is deleted is exactly what was verified to be in the object, document by document and byte by byte; what came or
 changed later stays and is there when the thread comes back. A crash at any point is finished by :meth:`Archiver.go_on`: until the
-mark the attempt is undone, after it the deletion goes on. A run that comes before the mark, or at the same moment, wins: the attempt
-is undone and nothing was deleted.
+mark the attempt is undone, after it the deletion goes on. A run that comes before the mark, or at the same moment, wins: the
+attempt is undone and nothing was deleted.
 
 Outside: which threads (``candidates``), and when (``perdure.scheduler.archive``).
 """
