@@ -103,5 +103,6 @@ async def test_a_store_that_does_not_answer_is_said_in_one_line(monkeypatch: pyt
     ("url", "options"), [("ftp://host/x", {}), ("s3://", {}), ("s3://bucket", {"endpont": "http://x"})]
 )
 def test_a_place_that_cannot_be_used_is_refused_with_the_name_of_the_setting(url: str, options: dict[str, str]) -> None:
-    with pytest.raises(ConfigurationError, match="PERDURE_ARCHIVE_URL"):
+    with pytest.raises(ConfigurationError, match="PERDURE_ARCHIVE_URL") as raised:
         ArchiveStore(url, options)
+    assert "\n" not in str(raised.value)

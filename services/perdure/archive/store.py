@@ -73,7 +73,9 @@ class ArchiveStore:
                     self.url, config=config or None, client_options=client or None, retry_config=RETRIES
                 )
         except (BaseError, OSError, ValueError) as error:
-            raise ConfigurationError(f"PERDURE_ARCHIVE_URL {url!r} or PERDURE_ARCHIVE_OPTIONS: {error}") from error
+            raise ConfigurationError(
+                f"PERDURE_ARCHIVE_URL {url!r} or PERDURE_ARCHIVE_OPTIONS: {_said(error)}"
+            ) from error
 
     async def put(self, key: str, pieces: AsyncIterator[bytes]) -> None:
         """Store an object, in parts as its bytes come; what they raise ends it, and there is no object.
