@@ -164,11 +164,13 @@ def test_an_archived_thread_is_refused_found_and_comes_back_as_it_was(system: An
 
 
 def test_a_legal_hold_keeps_a_thread_here_and_in_the_archive(system: Any, perdure: Run) -> None:
-    thread_id = ended(system, NOW)
+    archive(perdure)  # what other tests left, so that nothing else is due
+    thread_id, younger = ended(system, NOW), ended(system, {"archive": "keep"})
     assert perdure("archive", "hold", thread_id, "--reason", "case 7", "--by", "ann")[0] == 0
-    _, shown, _ = perdure("archive", "run")
+    _, shown, _ = perdure("archive", "run", "--limit", "1")
     rows = {row["thread_id"]: row["result"] for row in shown["threads"]}
     assert rows[thread_id] == "kept: it is under legal hold: case 7 (ann)"
+    assert rows[younger] == "archived", "what is kept does not count"
     held = system.http.get(f"/threads/{thread_id}/storage").json()["hold"]
     assert (held["by"], held["reason"]) == ("ann", "case 7")
     assert perdure("archive", "release", thread_id)[0] == 0
@@ -185,6 +187,9 @@ def test_a_legal_hold_keeps_a_thread_here_and_in_the_archive(system: Any, perdur
     system.db.threads.update_one(one, {"$set": {"archive.state": "purging"}})
     late = system.http.put(f"/threads/{thread_id}/hold", json={"by": "ann", "reason": "case 9"})
     assert (late.status_code, "is being purged" in late.json()["detail"]) == (404, True)
+    assert "perdure archive purge --yes" in refused(system.http.get(f"/threads/{thread_id}"))
+    asked = system.http.post(f"/threads/{thread_id}/restore")
+    assert (asked.status_code, "perdure archive purge --yes" in asked.json()["detail"]) == (409, True)
     system.db.threads.update_one(one, {"$set": {"archive.state": "archived"}})
 
     wrong = system.http.put(f"/threads/{thread_id}/hold", json={"by": "ann"})
@@ -230,6 +235,7 @@ def test_a_damaged_object_is_found_and_stays_in_the_archive(system: Any, perdure
     assert "1 of 1 archive objects" in json.loads(err)["detail"]
     status, _, err = perdure("archive", "restore", thread_id, "--timeout", "2")
     assert (status, "is not back after 2 s" in err) == (1, True), err
+    system.until(lambda: "it was cut off" in refused(system.http.get(f"/threads/{thread_id}")))
     path.write_bytes(whole)
     system.until(lambda: system.http.get(f"/threads/{thread_id}").status_code == 200, 90)
 
@@ -245,3 +251,17 @@ def test_what_is_not_archived_cannot_be_restored(system: Any, perdure: Run) -> N
 def test_without_a_store_the_command_says_what_to_set(perdure: Run) -> None:
     status, _, err = perdure("archive", "run", PERDURE_ARCHIVE_URL="")
     assert (status, "PERDURE_ARCHIVE_URL is not set" in json.loads(err)["detail"]) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("PERDURE_ARCHIVE_OPTIONS", "{bad", "PERDURE_ARCHIVE_OPTIONS: it must be JSON"),
+        ("PERDURE_ARCHIVE_LEASE_S", "soon", "PERDURE_ARCHIVE_LEASE_S: Input should be a valid number"),
+        ("PERDURE_MONGODB_URI", "mongodb://127.0.0.1:1/x", "Check PERDURE_MONGODB_URI and the server"),
+        ("PERDURE_MONGODB_URI", "http://x", "URI must begin with 'mongodb://'"),
+    ],
+)
+def test_what_is_set_wrongly_is_said_in_one_message(perdure: Run, variable: str, value: str, says: str) -> None:
+    status, _, err = perdure("archive", "verify", **{variable: value})
+    assert (status, says in json.loads(err)["detail"]) == (1, True), err

@@ -101,6 +101,18 @@ def test_ours_run_without_rights(name: str) -> None:
     assert "curl" not in " ".join(service.get("healthcheck", {}).get("test", []))
 
 
+def test_the_archive_is_on_a_volume_that_its_user_may_write_to() -> None:
+    service = OURS["scheduler"]
+    folder = service["environment"]["PERDURE_ARCHIVE_URL"]
+    (mounted,) = service["volumes"]
+    name, _, how = mounted.partition(f":{folder}:")
+    assert (name in COMPOSE["volumes"], how) == (True, "rw")
+    lines = (ROOT / "deploy" / "Dockerfile").read_text().splitlines()
+    assert f"RUN install --directory --owner=10001 --group=10001 {folder}" in lines
+    assert "--replSet" in SERVICES["mongo"]["command"], "the archive deletes and copies back in transactions"
+    assert "replicaSet=" in service["environment"]["PERDURE_MONGODB_URI"]
+
+
 def test_the_saved_objects_are_loaded() -> None:
     service = SERVICES["dashboards-objects"]
     assert service["image"] == SERVICES["dashboards"]["image"]
@@ -152,9 +164,13 @@ class Place:
         for name, value in given.items():
             text = self._replace.get(value, self._ports.get(value, value))
             for target, source in mounted.items():
-                text = text.replace(target, str((ROOT if "/" in source else self.folder) / source))
+                text = text.replace(target, str(ROOT / source if "/" in source else self.volume(source)))
             found[name] = text
         return found
+
+    def volume(self, name: str) -> Path:
+        """Where a named volume is, beside the root file system."""
+        return self.folder.with_name(f"{self.folder.name}-{name}")
 
     def check(self, service: Mapping[str, Any]) -> list[str]:
         kind, *command = service["healthcheck"]["test"]

@@ -18,7 +18,7 @@ from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.opensearch import OpenSearch
 from perdure.indexer.bulk import newest_item, state_item
 from perdure.indexer.domain import document_of, newest
-from perdure.indexer.forgetting import forget
+from perdure.indexer.forgetting import forget, newest_of
 from perdure.indexer.indices import read_layout
 from perdure.indexer.rebuild import rebuild
 from perdure.indexer.redaction import Redaction
@@ -143,6 +143,9 @@ async def test_a_rebuild_reads_archived_threads_from_their_objects(
     (newest_of_away,) = await search.documents(THREADS, away)
     assert newest_of_away["archived"]["object"] == (await stage.document(away))["archive"]["object"]
     assert newest_of_away["status"] == "success"
+    assert await newest_of(search.client, "default", away) == {"archived": newest_of_away["archived"]}
+    assert await newest_of(search.client, "default", here) == {}
+    assert await newest_of(search.client, "another tenant", away) is None
     (newest_of_back,) = await search.documents(THREADS, back)
     assert ("archived" in newest_of_back, newest_of_back["status"]) == (False, "success")
 

@@ -149,6 +149,8 @@ class ArchiveMark(TypedDict, total=False):
     """The thread's ``ended_run_id``, which is not there while it is away."""
     restore_by: str
     """Who asked for it back."""
+    trouble: str
+    """Why it did not come back when that was last tried, for people."""
 
 
 class HoldMark(TypedDict):

@@ -38,6 +38,7 @@ class ArchiveDamagedError(ArchiveError):
             f"archive object {key}: {what}. Nothing was changed; bring the object back from a copy of the store and try again"
         )
         self.key = key
+        self.what = f"its object {key} is damaged or missing ({what})"
 
 
 class WorkLostError(ArchiveError):

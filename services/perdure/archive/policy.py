@@ -11,16 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from perdure.chassis import json
 from perdure.chassis.errors import ConfigurationError
 
-Keep = Literal["forever"] | float
-Purge = Literal["never"] | float
-MAX_DAYS = 100_000
+MAX_DAYS: Final = 100_000
+Days = Annotated[float, Field(strict=True, ge=0, le=MAX_DAYS)]
+Keep = Literal["forever"] | Days
+Purge = Literal["never"] | Days
+WORDS: Final = {"keep_days": "forever", "purge_days": "never"}
 
 
 class _Ages(BaseModel):
@@ -115,14 +117,26 @@ def load(file: Path | None) -> RetentionPolicy:
     try:
         policy = RetentionPolicy.model_validate(found)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
-        raise ConfigurationError(f"PERDURE_RETENTION_FILE {file}: {problems}") from error
-    for where, rule in (("file", policy), *((f"rule {n}", rule) for n, rule in enumerate(policy.rules, 1))):
-        for name in ("keep_days", "purge_days"):
-            days = getattr(rule, name)
-            if isinstance(days, float) and not 0 <= days <= MAX_DAYS:
-                raise ConfigurationError(f"PERDURE_RETENTION_FILE {file}: {where}: {name} must be 0 to {MAX_DAYS} days")
+        raise ConfigurationError(f"PERDURE_RETENTION_FILE {file}: {_said(error)}") from error
     return policy
+
+
+def _said(error: ValidationError) -> str:
+    """What is wrong in a file, and where; one problem once."""
+    problems: dict[str, None] = {}
+    for one in error.errors():
+        place = list(one["loc"])
+        where = f"rule {place[1] + 1}" if len(place) > 1 and isinstance(place[1], int) else "file"
+        names = [str(name) for name in (place[2:] if where != "file" else place)]
+        if names and names[0] in WORDS:
+            problems[f'{where}: {names[0]} must be 0 to {MAX_DAYS} days, or "{WORDS[names[0]]}"'] = None
+        elif one["type"] == "extra_forbidden":
+            problems[f"{where}: there is no setting {'.'.join(names)}"] = None
+        elif one["type"] == "model_type":
+            problems[f"{where} must be a table of settings"] = None
+        else:
+            problems[f"{where}: {'.'.join(names)}: {one['msg']}"] = None
+    return "; ".join(problems)
 
 
 def _span(age: Keep | Purge) -> timedelta | None:

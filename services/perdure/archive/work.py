@@ -120,7 +120,7 @@ class Work:
         put = {f"archive.{name}": value for name, value in changes.items()} | {"archive.state": state.value}
         put |= {name: value for name, value in own.items() if value is not None}
         gone = [name for name, value in own.items() if value is None]
-        gone += ["archive.token", "archive.expires_at"] if idle else []
+        gone += ["archive.token", "archive.expires_at", "archive.trouble"] if idle else []
         update: Document = {"$set": put} | ({"$unset": dict.fromkeys(gone, "")} if gone else {})
         done = await self._db[THREADS].update_one(self._ours | dict(only or {}), update)
         if not done.matched_count:
@@ -145,6 +145,14 @@ class Work:
 
         async with await self._db.client.start_session() as session:
             await session.with_transaction(step)
+
+    async def note_trouble(self, why: str) -> None:
+        """Say in the mark what hinders the work, for whoever waits for it."""
+        await self._db[THREADS].update_one(self._ours, {"$set": {"archive.trouble": why}})
+
+    async def leave(self) -> None:
+        """Let another take the work over at once."""
+        await self._db[THREADS].update_one(self._ours, [{"$set": {"archive.expires_at": from_now(0)}}])
 
     async def end(self) -> None:
         """Take the mark off: the thread is as any other."""

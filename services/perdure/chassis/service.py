@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import uvloop
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from perdure.chassis.errors import PerdureError, StalledError
 from perdure.chassis.settings import ServiceSettings
@@ -29,7 +30,7 @@ def run_service(name: str, settings_type: type[S], main: Callable[[S, asyncio.Ev
     """
     try:
         settings = settings_type()
-    except ValidationError as error:
+    except (ValidationError, SettingsError) as error:
         sys.exit(f"{name}: {settings_problem(error)}")
     configure_logging(name, settings)
     log = logger(f"perdure.{name}")
@@ -69,7 +70,12 @@ def collect_seldom() -> None:
     gc.set_threshold(10_000, 10, 10)
 
 
-def settings_problem(error: ValidationError) -> str:
+def settings_problem(error: ValidationError | SettingsError) -> str:
     """What is wrong with the environment, one variable a line."""
-    lines = [f"  PERDURE_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
+    if isinstance(error, ValidationError):
+        found = [("_".join(map(str, one["loc"])), one["msg"]) for one in error.errors()]
+    else:  # it names the field in its text only
+        field = str(error).partition('"')[2].partition('"')[0]
+        found = [(field, f"it must be JSON, and cannot be read: {error.__cause__}")]
+    lines = [f"  PERDURE_{name.upper()}: {said}" for name, said in found]
     return "the environment is not usable:\n" + "\n".join(lines)

@@ -35,14 +35,15 @@ POLL_S = 0.2
 def run(
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be archived and change nothing.")] = False,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many threads at most.")] = 1_000,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, help="How many threads at most; what is kept does not count.")
+    ] = 1_000,
     as_json: AsJson = False,
 ) -> None:
     """Archive what is due now, without waiting for the scheduler."""
     found = asyncio.run(archive_work.run(_settings(), limit=limit, dry_run=dry_run))
     _show(Output(as_json), found, "nothing is due", dry_run=dry_run)
-    if any(row["result"].startswith("failed") for row in found):
-        raise CommandError("some threads could not be archived; they are as they were, or are gone on with later")
+    _require_done(found, "some threads could not be archived; they are as they were, or are gone on with later")
 
 
 @app.command()
@@ -56,7 +57,7 @@ def verify(
     found = asyncio.run(archive_work.verify(_settings(), threads or []))
     damaged = [row for row in found if row["result"] != "whole"]
     columns = {"thread": "thread_id", "object": "object", "bytes": "bytes", "result": "result"}
-    shown = table(damaged, columns, f"all {len(found)} archived threads are whole")
+    shown = table(damaged, columns, f"all {len(found)} archived threads are whole" if found else "nothing is archived")
     Output(as_json).result({"verified": len(found), "damaged": damaged}, shown)
     if damaged:
         raise CommandError(f"{len(damaged)} of {len(found)} archive objects are damaged or missing")
@@ -66,13 +67,18 @@ def verify(
 def purge(
     *,
     yes: Annotated[bool, typer.Option("--yes", help="Do it. Without this it is only shown.")] = False,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many threads at most.")] = 1_000,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, help="How many threads at most; what is kept does not count.")
+    ] = 1_000,
     as_json: AsJson = False,
 ) -> None:
     """Remove archived threads that are older than their purge age, for good, with their search documents."""
     output = Output(as_json)
     found = asyncio.run(archive_work.purge(_settings(), limit=limit, dry_run=not yes))
     _show(output, found, "nothing is old enough", dry_run=not yes)
+    _require_done(
+        found, "the purge was broken off; `perdure archive purge --yes` goes on with it once the cause is mended"
+    )
     if not yes and any(row["result"] == "would be purged" for row in found):
         output.note("Nothing was removed. `perdure archive purge --yes` removes them for good.")
 
@@ -129,6 +135,11 @@ def _show(output: Output, found: list[dict[str, Any]], empty: str, *, dry_run: b
         output.note(", ".join(f"{count} {result}" for result, count in counts.items()))
 
 
+def _require_done(found: list[dict[str, Any]], otherwise: str) -> None:
+    if any(row["result"].startswith("failed") for row in found):
+        raise CommandError(otherwise)
+
+
 def _until_back(gateway: Gateway, thread: str, timeout_s: float) -> Any:
     """The thread, once it is readable."""
     end = time.monotonic() + timeout_s
@@ -140,6 +151,7 @@ def _until_back(gateway: Gateway, thread: str, timeout_s: float) -> Any:
                 raise
             if time.monotonic() > end:
                 raise CommandError(
-                    f"thread {thread} is not back after {timeout_s:g} s; the scheduler goes on, its log says what hinders it"
+                    f"thread {thread} is not back after {timeout_s:g} s; the scheduler goes on, its log says what hinders it. "
+                    f"{error.problem.get('detail')}"
                 ) from error
         time.sleep(POLL_S)

@@ -1,7 +1,8 @@
 """What ``perdure archive run | verify | purge`` do, on the database and the archive store themselves.
 
-Contract: each returns rows for people and scripts: ``thread_id``, ``tenant``, ``result`` and more. How many is bounded by the
-caller's limit. Nothing is changed by a dry run.
+Contract: each returns rows for people and scripts: ``thread_id``, ``tenant``, ``result`` and more. The caller's limit bounds how
+many threads are changed, or would be; those that are kept are shown beside them. Nothing is changed by a dry run. A server that
+does not answer ends it: the next thread would wait as long.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from pymongo.errors import PyMongoError
+
 from perdure.archive import policy, purging
 from perdure.archive.archiving import Archiver, LivesError
 from perdure.archive.candidates import Candidates
@@ -21,15 +24,19 @@ from perdure.archive.policy import RetentionPolicy
 from perdure.archive.purging import Purger
 from perdure.archive.store import ArchiveStore
 from perdure.chassis import mongo
+from perdure.chassis.errors import PerdureError
+from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.opensearch import OpenSearch
 from perdure.chassis.telemetry import configure_logging
 from perdure.cli.errors import CommandError
-from perdure.indexer.forgetting import forget
+from perdure.indexer.forgetting import forget, newest_of
 from perdure.scheduler.settings import SchedulerSettings
 from perdure.schemas.documents import THREADS, ArchiveState
 
 SOURCE: Final = "perdure-cli"
+
+AWAY: Final = "failed, a server is away"
 
 Row = dict[str, Any]
 
@@ -44,19 +51,16 @@ class _Open:
 async def run(settings: SchedulerSettings, *, limit: int, dry_run: bool) -> list[Row]:
     """Archive what is due now; what would be, in a dry run."""
     rows: list[Row] = []
-    async with _opened(settings) as opened:
-        producer = Producer(settings.kafka_bootstrap_servers, SOURCE)
-        archiver = Archiver(opened.db, opened.store, producer, SOURCE, settings.archive_lease_s)
-        try:
-            async for one in _due(opened):
-                result = f"kept: {one.kept}" if one.kept else "would be archived"
-                if one.kept is None and not dry_run:
-                    result = await _archive(archiver, one.thread)
-                rows.append(_row(one.thread, one.due_at, one.rule, result))
-                if len(rows) == limit:
-                    break
-        finally:
-            await producer.close()
+    left = limit
+    async with _opened(settings) as opened, _archiving(settings, opened, dry_run=dry_run) as archiver:
+        async for one in _due(opened):
+            result = f"kept: {one.kept}" if one.kept else "would be archived"
+            if one.kept is None:
+                left -= 1
+                result = result if archiver is None else await _archive(archiver, one.thread)
+            rows.append(_row(one.thread, one.due_at, one.rule, result))
+            if left == 0 or result.startswith(AWAY):
+                break
     return rows
 
 
@@ -91,6 +95,7 @@ async def verify(settings: SchedulerSettings, thread_ids: Sequence[str]) -> list
 async def purge(settings: SchedulerSettings, *, limit: int, dry_run: bool) -> list[Row]:
     """Remove archived threads that are old enough; what would be, in a dry run."""
     rows: list[Row] = []
+    left = limit
     async with _opened(settings) as opened:
         search = OpenSearch(settings.opensearch_url, ca_file=settings.opensearch_ca_file)
 
@@ -100,14 +105,16 @@ async def purge(settings: SchedulerSettings, *, limit: int, dry_run: bool) -> li
         purger = Purger(opened.db, opened.store, forgotten, settings.archive_lease_s)
         try:
             if not dry_run:
-                await purger.go_on()
+                rows += [_row(one, one["archive"]["at"], "begun before", "purged") async for one in purger.go_on()]
             now = await mongo.server_time(opened.db)
             async for one in purging.plan(opened.db, opened.policy, now):
-                result = f"kept: {one.kept}" if one.kept else "would be purged"
-                if one.kept is None and not dry_run:
-                    result = "purged" if await purger.purge(one.thread) else "kept: it changed meanwhile"
+                kept = one.kept or await _unheard(search, one.thread)
+                result = f"kept: {kept}" if kept else "would be purged"
+                if kept is None:
+                    left -= 1
+                    result = result if dry_run else await _purge(purger, one.thread)
                 rows.append(_row(one.thread, one.due_at, one.rule, result))
-                if len(rows) == limit:
+                if left == 0 or result.startswith(AWAY):
                     break
         finally:
             await search.close()
@@ -124,11 +131,35 @@ async def _opened(settings: SchedulerSettings) -> AsyncIterator[_Open]:
     configure_logging(SOURCE, settings.model_copy(update={"log_level": "warning"}))
     store = ArchiveStore(settings.archive_url, settings.archive_options)
     retention = policy.load(settings.retention_file)
-    client = mongo.connect(settings.mongodb_uri)
+    try:
+        client = mongo.connect(settings.mongodb_uri)
+    except (PyMongoError, ValueError) as error:
+        raise CommandError(f"PERDURE_MONGODB_URI cannot be used: {error}") from error
     try:
         yield _Open(mongo.database(client, settings.mongodb_uri), store, retention)
+    except PyMongoError as error:
+        reason = str(error).partition(", Timeout:")[0]
+        raise CommandError(
+            f"MongoDB did not do what it was asked ({reason}). Check PERDURE_MONGODB_URI and the server, then repeat the "
+            "command: what was begun is gone on with"
+        ) from error
     finally:
         client.close()
+
+
+@asynccontextmanager
+async def _archiving(settings: SchedulerSettings, opened: _Open, *, dry_run: bool) -> AsyncIterator[Archiver | None]:
+    """What archives; nothing in a dry run."""
+    if dry_run:
+        yield None
+        return
+    # It is told before anything is deleted: without a broker the first thread would be neither here nor there meanwhile.
+    await TopicAdmin(settings.kafka_bootstrap_servers).existing()
+    producer = Producer(settings.kafka_bootstrap_servers, SOURCE)
+    try:
+        yield Archiver(opened.db, opened.store, producer, SOURCE, settings.archive_lease_s)
+    finally:
+        await producer.close()
 
 
 async def _due(opened: _Open) -> AsyncIterator[Any]:
@@ -146,9 +177,29 @@ async def _archive(archiver: Archiver, thread: Mapping[str, Any]) -> str:
     except LivesError as error:
         return f"kept: {error.why}"
     except ArchiveError as error:
-        return f"failed: {error}"
+        return _failed(error)
     return "archived"
 
 
+async def _purge(purger: Purger, thread: Mapping[str, Any]) -> str:
+    try:
+        return "purged" if await purger.purge(thread) else "kept: it changed meanwhile"
+    except PerdureError as error:
+        return _failed(error)
+
+
+async def _unheard(search: OpenSearch, thread: Mapping[str, Any]) -> str | None:
+    """Why a purge would leave search documents behind: those that the indexer has not written yet."""
+    newest = await newest_of(search, thread["tenant"], thread["_id"])
+    if newest is None or (newest.get("archived") or {}).get("object") == thread["archive"]["object"]:
+        return None
+    return "the index has not heard that it was archived: purge again once the indexer has caught up"
+
+
+def _failed(error: PerdureError) -> str:
+    return f"{AWAY if error.retryable else 'failed'}: {error}"
+
+
 def _row(thread: Mapping[str, Any], due_at: datetime, rule: str, result: str) -> Row:
-    return {"thread_id": thread["_id"], "tenant": thread["tenant"], "due_at": due_at, "rule": rule, "result": result}
+    due = due_at.isoformat(timespec="seconds")
+    return {"thread_id": thread["_id"], "tenant": thread["tenant"], "due_at": due, "rule": rule, "result": result}

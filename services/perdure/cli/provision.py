@@ -9,8 +9,13 @@ import asyncio
 from collections.abc import Mapping
 from typing import TypeVar
 
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+
 from perdure.chassis import mongo
+from perdure.chassis.errors import ConfigurationError
 from perdure.chassis.kafka.admin import Change, TopicAdmin
+from perdure.chassis.service import settings_problem
 from perdure.chassis.settings import ServiceSettings
 from perdure.checkpoint.store import INDEXES as NOTEBOOK_INDEXES
 from perdure.schemas import topics
@@ -20,9 +25,17 @@ S = TypeVar("S", bound=ServiceSettings)
 
 
 def service_settings(environment: Mapping[str, str], kind: type[S] = ServiceSettings) -> S:  # type: ignore[assignment]
-    """The settings that a service gets which is started with these variables added to ours."""
+    """The settings that a service gets which is started with these variables added to ours.
+
+    Raises:
+        ConfigurationError: a variable does not say what it should.
+
+    """
     given = {name.removeprefix("PERDURE_").lower(): value for name, value in environment.items()}
-    return kind.model_validate({**kind().model_dump(), **given})
+    try:
+        return kind.model_validate({**kind().model_dump(), **given})
+    except (ValidationError, SettingsError) as error:
+        raise ConfigurationError(settings_problem(error)) from error
 
 
 def provision(environment: Mapping[str, str]) -> list[Change]:

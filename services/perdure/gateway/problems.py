@@ -115,15 +115,27 @@ def require_here(thread: Mapping[str, Any]) -> None:
     if mark is None or (state := ArchiveState(mark["state"])).lives:
         return
     if state is ArchiveState.RESTORING:
+        trouble = mark.get("trouble")
+        hindered = f" It cannot yet: {trouble}; it is tried again and again." if trouble else " Try again in a moment."
         raise RequestProblem(
             "thread-archived",
-            f"Thread {thread['_id']!r} is coming back from the archive. Try again in a moment.",
+            f"Thread {thread['_id']!r} is coming back from the archive.{hindered}",
             headers={"Retry-After": "2"},
         )
+    if state is ArchiveState.PURGING:
+        raise RequestProblem("thread-archived", being_purged(thread["_id"]))
     raise RequestProblem(
         "thread-archived",
         f"Thread {thread['_id']!r} was archived at {mark['at'].isoformat()}. Bring it back with POST "
         f"/threads/{thread['_id']}/restore or `perdure archive restore {thread['_id']}`; search still finds it.",
+    )
+
+
+def being_purged(thread_id: str) -> str:
+    """What is said of a thread that is on its way out for good."""
+    return (
+        f"Thread {thread_id!r} is being purged: it is removed for good and does not come back. If that was broken off, "
+        "`perdure archive purge --yes` goes on with it."
     )
 
 

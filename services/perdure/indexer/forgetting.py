@@ -51,9 +51,29 @@ async def forget(client: OpenSearch, tenant: str, thread_id: str) -> int:
     return removed
 
 
+async def newest_of(client: OpenSearch, tenant: str, thread_id: str) -> dict[str, Any] | None:
+    """What the threads index has of a thread; ``None``: nothing.
+
+    Raises:
+        UnavailableError: OpenSearch does not answer.
+
+    """
+    body = {"query": {"bool": {"filter": _is(tenant, thread_id)}}, "size": 1, "_source": ["archived"]}
+    await client.request("POST", f"/{THREADS}/_refresh", params=LENIENT)
+    answer = await client.request("POST", f"/{THREADS}/_search", body, LENIENT)
+    for hit in answer["hits"]["hits"]:
+        found: dict[str, Any] = hit["_source"]
+        return found
+    return None
+
+
+def _is(tenant: str, thread_id: str) -> list[dict[str, Any]]:
+    return [{"term": {"tenant": tenant}}, {"term": {"thread_id": thread_id}}]
+
+
 async def _found(client: OpenSearch, tenant: str, thread_id: str) -> list[dict[str, Any]]:
     body = {
-        "query": {"bool": {"filter": [{"term": {"tenant": tenant}}, {"term": {"thread_id": thread_id}}]}},
+        "query": {"bool": {"filter": _is(tenant, thread_id)}},
         "size": PAGE,
         "_source": False,
     }

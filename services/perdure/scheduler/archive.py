@@ -15,7 +15,7 @@ from pymongo.errors import PyMongoError
 
 from perdure.archive.archiving import Archiver, LivesError
 from perdure.archive.candidates import Candidates
-from perdure.archive.errors import ArchiveError
+from perdure.archive.errors import ArchiveDamagedError, ArchiveError
 from perdure.archive.policy import RetentionPolicy
 from perdure.archive.restoring import Restorer
 from perdure.archive.sources import slot_id
@@ -75,8 +75,12 @@ class Archiving:
         """Bring back what somebody asked for, or what has a run that came at the last moment; finish what others left."""
         await self._want_late()
         states = {"$ne": ArchiveState.PURGING.value}
-        left = await take_over(self._db, self._settings.archive_lease_s, LEFT_AT_ONCE, states)
-        await asyncio.gather(*map(self._finish, left))
+        end = time.monotonic() + TURN_S
+        more = True
+        while more and time.monotonic() < end:
+            left = await take_over(self._db, self._settings.archive_lease_s, LEFT_AT_ONCE, states)
+            await asyncio.gather(*map(self._finish, left))
+            more = len(left) == LEFT_AT_ONCE
 
     async def _archive(self, thread: Any) -> None:
         began = time.monotonic()
@@ -101,6 +105,8 @@ class Archiving:
             DONE.labels(what="restored" if restoring else "finished").inc()
         except (ArchiveError, PyMongoError) as error:
             _note(error, work.owner.thread_id)
+            if isinstance(error, ArchiveDamagedError):
+                await work.note_trouble(error.what)
 
     async def _want_late(self) -> None:
         """Ask for the archived threads back that have a pending run: it was accepted when the thread went."""

@@ -10,7 +10,7 @@ from perdure.gateway.archive import archived_view
 from perdure.gateway.context import CONTEXT, json_response
 from perdure.gateway.handlers.threads import require_known
 from perdure.gateway.middleware import tenant_of
-from perdure.gateway.problems import RequestProblem
+from perdure.gateway.problems import RequestProblem, being_purged
 from perdure.gateway.requests import read_body
 from perdure.registry.runs import now
 from perdure.schemas.archive_http import HoldRequest, RestoreRequest
@@ -56,4 +56,6 @@ async def storage(request: web.Request) -> web.Response:
 def _not_archived(thread_id: str, mark: Any) -> str:
     if mark is None:
         return f"Thread {thread_id!r} is not archived; there is nothing to bring back."
-    return f"Thread {thread_id!r} is {mark['state']} at this moment. Ask again in a moment."
+    if mark["state"] == ArchiveState.PURGING:
+        return being_purged(thread_id)
+    return f"Thread {thread_id!r} is on its way ({mark['state']}) at this moment. Ask again in a moment."
