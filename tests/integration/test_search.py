@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from perdure.chassis.errors import UnavailableError
 from perdure.chassis.opensearch import OpenSearch
-from perdure.gateway.search import SearchProblem, search
+from perdure.gateway.search import SearchBehindError, SearchProblem, search
 from perdure.indexer.bulk import newest_item, state_item
 from perdure.indexer.domain import document_of, newest
 from perdure.indexer.redaction import Redaction
@@ -185,12 +186,42 @@ async def test_all_agents_that_failed_or_waited_at_login_yesterday(client: OpenS
         ({"metadata.customer.id": "today"}, [("today", 1)]),
         ({"metadata.tier": "4"}, []),
         ({"until": "today", "since": "2d", "node": "Checkout"}, [("elsewhere", 1)]),
-        ({"q": 'a AND ("b OR ~2 tenant:x \\', "graph": "billing"}, []),
+        ({"q": "node:browse shop -graph:billing"}, [("stuck", 1)]),
+        ({"q": 'bought | error:"did not answer" thread:stuck'}, [("fine", 1), ("stuck", 2)]),
+        ({"q": "wait:* scope:threads"}, [("waiting", 2)]),
+        ({"q": "(thread:stuck OR thread:fine) step:1.. -bought"}, [("stuck", 1)]),
+        ({"q": "metadata.customer.id:waiting status:interrupted"}, [("waiting", 2)]),
+        ({"q": f"metadata.tenant:{OTHER} OR thread:foreign"}, []),
     ],
     ids=str,
 )
 async def test_exactly_what_fits(client: OpenSearch, query: dict[str, str], expected: list[tuple[str, int]]) -> None:
     assert await hits(client, **query) == expected
+
+
+@pytest.mark.parametrize("by", ["node", "graph", "status", "day"])
+async def test_each_group_is_as_large_as_the_search_for_it(client: OpenSearch, by: str) -> None:
+    groups = (await search(client, TENANT, {"by": by}))["groups"]
+    assert len(groups) > 1
+    for group in groups:
+        condition = f'{"at" if by == "day" else by}:"{group["key"]}"'
+        assert (await search(client, TENANT, {"q": condition}))["total"] == group["count"]
+
+
+async def test_what_a_client_wrote_is_waited_for(client: OpenSearch, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = saved("late", 7, datetime.now(UTC), tenant=f"{TENANT}-late")
+    writer = Writer(client, IndexerSettings())
+    await writer.open()
+    asked = asyncio.ensure_future(search(client, late.tenant, {"min_seq": "late:7"}))
+    await asyncio.sleep(0.3)
+    assert not asked.done()
+    assert await writer.write([state_item(document_of(late, Redaction(), 1000))]) == []
+    assert [item["seq"] for item in (await asked)["items"]] == [7]
+    monkeypatch.setattr("perdure.gateway.search.MIN_SEQ_WAIT_S", 0.3)
+    with pytest.raises(SearchBehindError, match="up to 8"):
+        await search(client, late.tenant, {"min_seq": "late:8"})
+    with pytest.raises(SearchBehindError):
+        await search(client, TENANT, {"min_seq": "late:7"})
 
 
 async def test_an_item_says_what_a_client_needs(client: OpenSearch) -> None:
