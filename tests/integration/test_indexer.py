@@ -19,8 +19,13 @@ from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.opensearch import OpenSearch, OpenSearchRefusedError
 from perdure.indexer.rebuild import rebuild
+from perdure.indexer.rules import load
 from perdure.indexer.settings import IndexerSettings
+from perdure.indexer.source import Source
+from perdure.indexer.status import status
 from perdure.indexer.stream import GROUP
+from perdure.indexer.verify import repair, verify
+from perdure.indexer.writer import Writer
 from perdure.local.errors import LocalError
 from perdure.local.probes import probe_http
 from perdure.local.services import ServiceProcess
@@ -444,6 +449,68 @@ def stored_run(n: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         for seq in (2, 3)
     ]
     return run, entries
+
+
+async def test_verify_finds_each_difference_and_repair_mends_exactly_these(bench: Bench) -> None:
+    uri = bench.env["PERDURE_MONGODB_URI"].rsplit("/", 1)[0] + "/verify"
+    settings = IndexerSettings(**{k.removeprefix("PERDURE_").lower(): v for k, v in bench.env.items()})  # type: ignore[arg-type]
+    mongo_client = mongo.connect(uri)
+    db = mongo.database(mongo_client, uri)
+    source = Source(db, load(settings.redaction_file, settings.redaction_key), settings)
+    await bench.opensearch.request("DELETE", "/perdure-*")
+    writer = Writer(bench.opensearch, settings)
+    await writer.open()
+    for n in range(20):
+        run, entries = stored_run(n)
+        await db.notebook.insert_many(entries)
+        await db.runs.insert_one(run)
+    soon = timedelta(seconds=-5)
+
+    async def differences() -> list[tuple[str, str, str]]:
+        report = await verify(bench.opensearch, source, soon)
+        assert report.states == 20 * 4
+        return sorted((one.kind, one.of, one.id) for one in report.differences)
+
+    everything = await verify(bench.opensearch, source, soon)
+    assert len(everything.differences) == 20 * 5, "nothing is indexed yet"
+    await repair(bench.opensearch, writer, everything)
+    assert await differences() == []
+    clean = await bench.found(STATES)
+    threads = await bench.found(THREADS)
+
+    await bench.roll_over()  # what is to be mended is in an index that takes no writes any more
+    await writer.open()
+    index = next(iter(await bench.opensearch.request("GET", f"/_alias/{THREADS}")))
+    old = (await bench.opensearch.request("POST", f"/{STATES}/_search", {"size": 1}))["hits"]["hits"][0]["_index"]
+    await bench.opensearch.request("DELETE", f"/{old}/_doc/rebuild-0003:2")
+    altered = clean[4] | {"graph": "altered", "digest": 7}
+    await bench.opensearch.request("PUT", f"/{old}/_doc/rebuild-0001:1", altered)
+    surplus = clean[8] | {"thread_id": "ghost", "run_id": "no-run", "seq": 9}
+    await bench.opensearch.request("PUT", f"/{old}/_doc/ghost:9", surplus)
+    await bench.opensearch.request("PUT", f"/{index}/_doc/ghost", surplus)
+    await bench.opensearch.request("DELETE", f"/{index}/_doc/rebuild-0005")
+    await bench.opensearch.request("PUT", f"/{index}/_doc/rebuild-0006", threads[6] | {"status": "stuck"})
+    await bench.opensearch.request("PUT", f"/{old}/_settings", {"index.blocks.write": True})
+    planted = [
+        ("missing", "states", "rebuild-0003:2"),
+        ("missing", "threads", "rebuild-0005"),
+        ("surplus", "states", "ghost:9"),
+        ("surplus", "threads", "ghost"),
+        ("wrong", "states", "rebuild-0001:1"),
+        ("wrong", "threads", "rebuild-0006"),
+    ]
+    assert await differences() == planted
+    report = await verify(bench.opensearch, source, soon)
+    assert report.runs == 3, "only runs that differ are read"
+    await repair(bench.opensearch, writer, report)
+    assert await differences() == []
+    assert await bench.found(STATES) == clean
+    assert await bench.found(THREADS) == threads
+    blocked = await bench.opensearch.request("GET", f"/{old}/_settings", params={"flat_settings": "true"})
+    assert blocked[old]["settings"]["index.blocks.write"] == "true"
+    assert (await status(bench.opensearch, TopicAdmin(settings.kafka_bootstrap_servers)))["states"] == 80
+    await mongo_client.drop_database("verify")
+    mongo_client.close()
 
 
 async def test_a_wrong_rule_stops_the_start_and_names_itself(bench: Bench, tmp_path: Path) -> None:
