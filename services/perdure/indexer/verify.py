@@ -1,10 +1,10 @@
 """Index = store: what is missing, surplus or wrong in the index, and mending exactly that (ADR 16).
 
 Contract: :func:`verify` compares what is older than :data:`SETTLED`, so that events on their way are no differences. Of each
-range of run ids it asks for the count and the sum of digests; only where they differ from the store's it asks run by run, and only of
-runs that differ it reads documents. :func:`repair` writes what :func:`verify` found, and nothing else; what changed since is left
-alone. Digests in the index are trusted: a state that was altered by hand, and its digest not, is found only when something else of
-its run differs.
+range of run ids it asks for the count and the sum of digests; only where they differ from the store's it asks run by run, and only
+of runs that differ it reads documents. :func:`repair` writes what :func:`verify` found, and nothing else; what changed since is
+left alone. Digests in the index are trusted: a state that was altered by hand, and its digest not, is found only when something
+else of its run differs.
 
 Outside: where the documents come from (``perdure.indexer.source``).
 """
