@@ -34,6 +34,7 @@ from perdure.local.stack import Stack
 from perdure.schemas import topics
 from perdure.schemas.envelope import Record, encode
 from perdure.schemas.events import (
+    NOTES_PER_SEQ,
     CheckpointSaved,
     ErrorInfo,
     Event,
@@ -482,6 +483,7 @@ async def test_verify_finds_each_difference_and_repair_mends_exactly_these(bench
     await writer.open()
     index = next(iter(await bench.opensearch.request("GET", f"/_alias/{THREADS}")))
     old = (await bench.opensearch.request("POST", f"/{STATES}/_search", {"size": 1}))["hits"]["hits"][0]["_index"]
+    await bench.opensearch.request("PUT", f"/{old}/_settings", {"index.blocks.write": None})
     await bench.opensearch.request("DELETE", f"/{old}/_doc/rebuild-0003:2")
     altered = clean[4] | {"graph": "altered", "digest": 7}
     await bench.opensearch.request("PUT", f"/{old}/_doc/rebuild-0001:1", altered)
@@ -489,7 +491,8 @@ async def test_verify_finds_each_difference_and_repair_mends_exactly_these(bench
     await bench.opensearch.request("PUT", f"/{old}/_doc/ghost:9", surplus)
     await bench.opensearch.request("PUT", f"/{index}/_doc/ghost", surplus)
     await bench.opensearch.request("DELETE", f"/{index}/_doc/rebuild-0005")
-    await bench.opensearch.request("PUT", f"/{index}/_doc/rebuild-0006", threads[6] | {"status": "stuck"})
+    same = {"version": 4 * NOTES_PER_SEQ, "version_type": "external_gte"}
+    await bench.opensearch.request("PUT", f"/{index}/_doc/rebuild-0006", threads[6] | {"status": "stuck"}, same)
     await bench.opensearch.request("PUT", f"/{old}/_settings", {"index.blocks.write": True})
     planted = [
         ("missing", "states", "rebuild-0003:2"),
