@@ -90,6 +90,6 @@ TITLES = {
     "timers": "W3: timers that are due at one instant (CPU: per 1,000 agents, start to end)",
     "chat": "W4: one agent whose history grows by messages of 1 KiB",
     "fanout": "W5: 100 parallel branches (a branch counts as a step)",
-    "batch": "W6: a batch of 10,000 agents of one step, started one by one (there is no batch API yet)",
+    "batch": "W6: a batch of 10,000 agents of one step, started one by one over HTTP",
     "soak": "W7: soak (growth: by least squares, from the first window to the last, as a share of the mean)",
 }

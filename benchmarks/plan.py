@@ -11,7 +11,7 @@ PEERS = ("langgraph_postgres", "langgraph_mongodb", "dbos", "restate", "temporal
 LIMIT_S = 240
 
 FULL: dict[str, dict[str, Any]] = {
-    "chain-1k": {"workload": "chain", "agents": 500, "warmup": 50, "state_bytes": 1024, "seconds": 10, "rounds": 3},
+    "chain-1k": {"workload": "chain", "agents": 1000, "warmup": 1000, "state_bytes": 1024, "seconds": 10, "rounds": 3},
     "chain-64k": {
         "workload": "chain",
         "agents": 300,
@@ -35,7 +35,7 @@ FULL: dict[str, dict[str, Any]] = {
     "fanout": {"workload": "fanout", "agents": 60, "open": 8, "warmup": 4, "width": 100, "seconds": 8, "rounds": 2},
     "batch": {"workload": "batch", "agents": 10_000, "warmup": 50, "seconds": 20, "rounds": 1},
 }
-"""``rounds``: in so many of the rounds at most. ``seconds``: no agent is begun later than that."""
+"""``rounds``: in so many of the rounds at most. ``seconds``: no agent is begun later than that, nor is the warm-up longer."""
 
 _QUICK: dict[str, dict[str, Any]] = {
     "chain-1k": {"agents": 100, "warmup": 10},

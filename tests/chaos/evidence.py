@@ -105,7 +105,7 @@ def gather(environment: dict[str, str], gateway: str | None, driver_log: Path, w
             name: {one["_id"]: one for one in db[name].find({}, {"payload": 0})}
             for name in ("runs", "threads", "workers", "waits", "signals", "effects", "deliveries")
         }
-        now = db.command("hello")["localTime"]
+        now = db.command("hello", codec_options=db.codec_options)["localTime"]
     events: dict[str, list[str]] = defaultdict(list)
     for record in read_topic(environment["PERDURE_KAFKA_BOOTSTRAP_SERVERS"], EVENTS):
         events[record.key().decode()].append(dict(record.headers())["ce_id"].decode())

@@ -81,6 +81,7 @@ class ChaosRun:
         local_settings = LocalSettings().model_copy(update={**local, "local_kafka_heap_mb": 384})
         self.stack = Stack(local_settings, ephemeral=True, brokers=3)
         self.began = time.monotonic()
+        self._settled = False
         self.environment: dict[str, str] = {}
         self.services: Services
         self.faults: Faults
@@ -95,7 +96,7 @@ class ChaosRun:
             self._drive()
             self._settle()
             verdict = self._check()
-            kept = verdict.holds
+            kept = verdict.holds and self._settled
             return verdict
         finally:
             if not kept:
@@ -189,12 +190,22 @@ class ChaosRun:
             while left := self._unsettled(db):
                 if time.monotonic() > deadline:
                     self.say(f"not settled within {SETTLE_S:.0f} s: {left}")
+                    self._dump_stacks()
                     return
                 time.sleep(0.5)
             entries = db.notebook.find({"kind": {"$in": ["c", "e", "n"]}}, {"body": 0})
             stored = len({entry_id(one) for one in entries})
         self._await_index(stored, deadline)
+        self._settled = True
         self.say("settled")
+
+    def _dump_stacks(self) -> None:
+        """Write beside the logs where every service stands: one that is stuck shows it."""
+        spy = Path(sys.executable).parent / "py-spy"
+        for process in self.services.processes.values():
+            with (self.stack.folder / "logs" / f"{process.label}.stack").open("wb") as file:
+                command = [spy, "dump", "--pid", str(process.pid)]
+                subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False, timeout=30)
 
     def _unsettled(self, db: Any) -> dict[str, int]:
         ended = db.runs.count_documents({"status": {"$in": ["success", "error", "timeout"]}})

@@ -28,7 +28,9 @@ from perdure.schemas.events import (
     RunSucceeded,
     RunTimedOut,
     StuckCode,
+    ThreadArchived,
     ThreadRecovered,
+    ThreadRestored,
     ThreadStuck,
 )
 from perdure.schemas.message import Message
@@ -197,6 +199,23 @@ SAMPLES: dict[str, Message] = {
     "perdure.thread.recovered.v1": ThreadRecovered(
         **FULL, note=2, code=StuckCode.OVERDUE, stuck_since=WHEN, status="running", next=("Cart",)
     ),
+    "perdure.thread.archived.v1": ThreadArchived(
+        **FULL,
+        note=3,
+        object="acme/7c/0198f0c2@7-0198f0c2.zst",
+        object_bytes=48_213,
+        status="error",
+        checkpoint_id=CHECKPOINT,
+        next=("fetch",),
+        error=ERROR,
+    ),
+    "perdure.thread.archived.v1.minimal": ThreadArchived(
+        **MINIMAL, note=1, object="acme/7c/0198f0c2@0-0198f0c2.zst", object_bytes=0, status="success"
+    ),
+    "perdure.thread.restored.v1": ThreadRestored(
+        **FULL, note=4, by="Zoë", status="error", checkpoint_id=CHECKPOINT, next=("fetch",), error=ERROR
+    ),
+    "perdure.thread.restored.v1.minimal": ThreadRestored(**MINIMAL, note=2, by="perdure", status="success"),
     "perdure.approval.escalated.v1": ApprovalEscalated(
         **FULL,
         note=3,

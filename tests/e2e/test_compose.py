@@ -152,7 +152,7 @@ class Place:
         for name, value in given.items():
             text = self._replace.get(value, self._ports.get(value, value))
             for target, source in mounted.items():
-                text = text.replace(target, str(ROOT / source))
+                text = text.replace(target, str((ROOT if "/" in source else self.folder) / source))
             found[name] = text
         return found
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from perdure.chassis import mongo
-from perdure.chassis.assignments import Assignment, assign
+from perdure.chassis.assignments import TOGETHER, Assignment, assign
 from perdure.chassis.group_commit import DUPLICATE_KEY, GroupCommit, WriteRefused
 from perdure.chassis.mongo import Collection
 
@@ -43,6 +43,8 @@ async def test_each_document_gets_its_own_fields(collection: Collection) -> None
     [
         ({"epoch": 2, "owner": None, "seq": 4}, True),
         ({"epoch": 2}, True),
+        ({"epoch": 2, "status": "open"}, True),
+        ({"epoch": 2, "status": "over"}, False),
         ({"epoch": 2, "owner": None, "seq": 5}, False),
         ({"epoch": 2, "owner": None, "seq": 6}, False),
         ({"epoch": 2, "owner": "somebody"}, False),
@@ -52,8 +54,26 @@ async def test_each_document_gets_its_own_fields(collection: Collection) -> None
 )
 async def test_only_what_is_as_expected(collection: Collection, document: dict[str, Any], applies: bool) -> None:
     await collection.insert_one({"_id": "x", **document})
-    await assign(collection, [Assignment("x", {"set": True}, equal={"epoch": 2, "owner": None}, below={"seq": 5})])
+    wanted = Assignment(
+        "x", {"set": True}, equal={"epoch": 2, "owner": None}, unequal={"status": "over"}, below={"seq": 5}
+    )
+    await assign(collection, [wanted])
     assert (await stored(collection))["x"] == document | ({"set": True} if applies else {})
+
+
+async def test_fields_are_taken_off(collection: Collection) -> None:
+    await collection.insert_one({"_id": "x", "claim": "c", "due_at": 1, "kept": 2})
+    await assign(
+        collection, [Assignment("x", {"state": "sent"}, equal={"claim": "c"}, removed=("claim", "due_at", "no"))]
+    )
+    assert (await stored(collection))["x"] == {"kept": 2, "state": "sent"}
+
+
+async def test_more_than_one_statement_takes(collection: Collection) -> None:
+    await collection.insert_many([{"_id": n, "at": 0} for n in range(TOGETHER + 1)])
+    first = [Assignment(n, {"at": n}) for n in range(TOGETHER + 1)]
+    await assign(collection, [*first, *(Assignment(n, {"at": -n}, equal={"at": n}) for n in range(TOGETHER + 1))])
+    assert await stored(collection) == {n: {"at": -n} for n in range(TOGETHER + 1)}
 
 
 async def test_one_document_in_order(collection: Collection) -> None:

@@ -204,6 +204,16 @@ async def test_among_100_000_sleepers_those_that_are_due_wake_in_time(base: Base
     assert await base.db.waits.count_documents({"due_at": {"$exists": True}}) == 100_000, "the others sleep on"
 
 
+async def test_what_the_clock_wakes_knows_its_batch_and_its_first_run(base: Base, clockwork: Clockwork) -> None:
+    item = {"id": "batch-1", "number": 7, "attempt": 1}
+    told = {"batch": item, "metadata": {"batch_item": 7}, "origin_run_id": "run-0"}
+    await insert(base.db, [sleeper(7, await mongo.server_time(base.db), **told)])
+    await clockwork.timers.turn()
+    await eventually(lambda: all_woken(base.db, 1))
+    (run,) = await base.db.runs.find({}).to_list(None)
+    assert {name: run[name] for name in told} == told
+
+
 async def test_the_death_of_one_of_three_instances_delays_nothing_and_doubles_nothing(base: Base) -> None:
     victim, *_ = await base.start_schedulers(3)
     start = await mongo.server_time(base.db) + timedelta(seconds=1)

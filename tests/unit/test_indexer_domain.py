@@ -90,6 +90,8 @@ EVENTS: list[tuple[Event, str | None]] = [
         ),
         "interrupted",
     ),
+    (events.ThreadArchived(**SHARED, seq=7, note=6, object="k", object_bytes=9, status="error", error=ERROR), "error"),
+    (events.ThreadRestored(**SHARED, seq=7, note=7, by="ann", status="success", next=("Login",)), "success"),
     (events.NoticeDelivered(**SHARED, seq=7, note=4, **NOTICE), None),
     (events.NoticeDead(**SHARED, seq=7, note=5, **NOTICE, reason="answered 410"), None),
 ]
@@ -116,10 +118,20 @@ def test_every_event_has_a_document_that_fits(event: Event, status: str | None) 
 
 def test_a_notice_is_not_where_its_thread_stands() -> None:
     documents = [document_of(event, Redaction(), 100) for event, _ in EVENTS]
-    assert newest(documents)["th"]["event"] == "perdure.approval.escalated"
+    others = [document for document in documents if "archived" not in document and document.get("note") != 7]
+    assert newest(others)["th"]["event"] == "perdure.approval.escalated"
     dead = documents[-1]["notice"]
     assert (dead["result"], dead["attempts"]) == ("dead", 3)
     assert "answered 410" in dead["text"]
+
+
+def test_an_archived_thread_says_where_it_is_and_where_it_stood_until_it_is_back() -> None:
+    by_type = {type(event): document_of(event, Redaction(), 100) for event, _ in EVENTS}
+    archived, restored = by_type[events.ThreadArchived], by_type[events.ThreadRestored]
+    assert archived["archived"] == {"object": "k", "bytes": 9, "at": AT}
+    assert archived["error"] == {"type": "builtins.ValueError", "message": "no", "node": "Login"}
+    assert newest([archived, by_type[events.RunFailed]])["th"]["status"] == "error"
+    assert "archived" not in newest([archived, restored])["th"]
 
 
 def test_every_event_type_is_known() -> None:

@@ -92,6 +92,71 @@ class ThreadDocument(TypedDict, total=False):
     batch: BatchMark
     stuck: StuckMark
     """There while the thread is stuck."""
+    archive: ArchiveMark
+    """There while the thread is archived, or on its way to the archive or back (ADR 15)."""
+    hold: HoldMark
+    """There while the thread is under legal hold."""
+    restored_at: datetime
+    """When it last came back from the archive: its retention begins anew."""
+
+
+class ArchiveState(StrEnum):
+    """Where a thread is on its way to the archive and back (ADR 15)."""
+
+    PACKING = "packing"
+    """Its documents are copied; it lives, and a new run ends the attempt."""
+    MARKED = "marked"
+    """The copy was read back and verified; a run that came at the last moment still ends the attempt."""
+    DELETING = "deleting"
+    """What was copied is deleted."""
+    ARCHIVED = "archived"
+    """What is left of it here is this document."""
+    RESTORING = "restoring"
+    """Its documents are copied back."""
+    RELEASING = "releasing"
+    """It lives; what the attempt or the restore leaves behind is removed."""
+    PURGING = "purging"
+    """It is removed for good."""
+
+    @property
+    def lives(self) -> bool:
+        """Whether the thread can be read and run."""
+        return self in (ArchiveState.PACKING, ArchiveState.RELEASING)
+
+
+class ArchiveMark(TypedDict, total=False):
+    """What is known of a thread's archive object, and who works on it."""
+
+    state: str
+    """:class:`ArchiveState`."""
+    object: str
+    """The key of the object in the archive store."""
+    token: str
+    """Of the attempt that works on it: whoever takes the work over changes it first, and every step compares it."""
+    expires_at: datetime
+    """By the database's clock: the work is taken over after that. Absent while nothing is to be done."""
+    at: datetime
+    """When the object was verified."""
+    sha256: str
+    """Of the object, hexadecimal."""
+    bytes: int
+    """Of the object."""
+    documents: dict[str, int]
+    """Documents in the object, by collection."""
+    raw_bytes: dict[str, int]
+    """Their size as BSON, by collection."""
+    ended_run_id: str
+    """The thread's ``ended_run_id``, which is not there while it is away."""
+    restore_by: str
+    """Who asked for it back."""
+
+
+class HoldMark(TypedDict):
+    """A legal hold: the thread is neither archived nor purged."""
+
+    by: str
+    reason: str
+    at: datetime
 
 
 class StuckMark(TypedDict):

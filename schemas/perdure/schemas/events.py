@@ -274,6 +274,36 @@ class NoticeDead(NoticeNote):
     """Why, for people. At most 2,000 characters."""
 
 
+class ThreadArchived(Note):
+    """The thread is in the archive (ADR 15). It says where the thread stood, so that it is found as before."""
+
+    TYPE: ClassVar[str] = "perdure.thread.archived"
+    VERSION: ClassVar[int] = 1
+
+    object: str
+    """The key of its object in the archive store."""
+    object_bytes: int = Field(ge=0)
+    status: str
+    """How its last run ended, as :class:`perdure.schemas.documents.RunStatus` names it."""
+    checkpoint_id: str | None = None
+    next: tuple[str, ...] = ()
+    error: ErrorInfo | None = None
+
+
+class ThreadRestored(Note):
+    """The thread came back from the archive and can go on."""
+
+    TYPE: ClassVar[str] = "perdure.thread.restored"
+    VERSION: ClassVar[int] = 1
+
+    by: str
+    """Who asked for it."""
+    status: str
+    checkpoint_id: str | None = None
+    next: tuple[str, ...] = ()
+    error: ErrorInfo | None = None
+
+
 EVENTS: dict[tuple[str, int], type[Message]] = {
     (e.TYPE, e.VERSION): e
     for e in (
@@ -289,5 +319,7 @@ EVENTS: dict[tuple[str, int], type[Message]] = {
         ApprovalEscalated,
         NoticeDelivered,
         NoticeDead,
+        ThreadArchived,
+        ThreadRestored,
     )
 }

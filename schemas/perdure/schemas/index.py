@@ -79,6 +79,16 @@ class IndexedNotice(TypedDict, total=False):
     """All of it in words, the target and the reason too."""
 
 
+class IndexedArchive(TypedDict, total=False):
+    """Where an archived thread is."""
+
+    object: Annotated[str, KEYWORD]
+    """The key of its object in the archive store."""
+    bytes: Annotated[int, LONG]
+    """Of the object."""
+    at: Annotated[datetime, DATE]
+
+
 class IndexDocument(TypedDict, total=False):
     """One state change of a thread (and, in the threads index, its newest). A field that is not known is absent."""
 
@@ -107,6 +117,8 @@ class IndexDocument(TypedDict, total=False):
     stuck: IndexedStuck
     error: IndexedError
     notice: IndexedNotice
+    archived: IndexedArchive
+    """There when the thread had gone to the archive; its restoration is a newer document without it."""
     occurred_at: Annotated[datetime, DATE]
     duration_ms: Annotated[float, FLOAT]
     expected_by: Annotated[datetime, DATE]

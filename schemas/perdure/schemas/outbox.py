@@ -25,7 +25,9 @@ from perdure.schemas.events import (
     RunStarted,
     RunSucceeded,
     RunTimedOut,
+    ThreadArchived,
     ThreadRecovered,
+    ThreadRestored,
     ThreadStuck,
 )
 
@@ -45,6 +47,8 @@ NOTES: dict[str, type[Note]] = {
     "escalated": ApprovalEscalated,
     "notice_delivered": NoticeDelivered,
     "notice_dead": NoticeDead,
+    "archived": ThreadArchived,
+    "restored": ThreadRestored,
 }
 """By the note's ``event``."""
 

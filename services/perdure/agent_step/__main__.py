@@ -29,7 +29,7 @@ from perdure.chassis.outage import outlast
 from perdure.chassis.service import run_service
 from perdure.chassis.telemetry import logger
 from perdure.checkpoint import PerdureSaver
-from perdure.registry.answer_links import AnswerLinks, links_offered
+from perdure.registry.answer_links import links_offered
 from perdure.registry.signals import Signals
 from perdure.registry.waits import Waits
 from perdure.schemas import commands, documents, topics, validation
@@ -99,7 +99,7 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
     waits = Waits(db, runs, producer, saver.availability, SOURCE)
     signals = Signals(db, waits, saver.availability)
     endings = Endings(runs, threads, Hibernation(waits, signals, producer, SOURCE))
-    sdk = SdkContext(db, saver.availability, waits, loop, links_of(settings))
+    sdk = SdkContext(db, saver.availability, waits, loop, links_offered(settings))
     poison = Poison(claims, settings.crash_limit)
     worker = Worker(settings, Ports(saver, runs, claims, endings, events, producer, graphs, paces, poison, sdk))
     saver.availability.on_outage(
@@ -136,12 +136,6 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
 def _clock_of(db: mongo.Database, saver: PerdureSaver) -> verdicts.Clock:
     """Asks the database for the time, however long that takes."""
     return partial(outlast, partial(mongo.server_time, db), saver.availability)
-
-
-def links_of(settings: AgentStepSettings) -> AnswerLinks | None:
-    """What makes reply addresses."""
-    secret = settings.link_secret.get_secret_value() if settings.link_secret is not None else None
-    return links_offered(secret, settings.public_url, settings.mail_domain)
 
 
 async def _one_ends_or(stopping: asyncio.Event, consuming: set[asyncio.Task[None]]) -> None:

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from pymongo.errors import BulkWriteError
 
 from perdure.chassis.mongo import Collection
 from perdure.chassis.outage import is_outage
+
+TOGETHER: Final = 100
+"""Assignments of one statement: its cost grows with the square (100: 7 ms, 200: 22 ms)."""
 
 Expression = Mapping[str, Any]
 """A MongoDB aggregation expression."""
@@ -30,7 +33,9 @@ class Assignment:
         id: Its ``_id``.
         fields: Field names without dots, and their values.
         equal: What the document must hold; a field that it lacks equals ``None``.
+        unequal: What it must not hold.
         below: Fields that must be missing or smaller than a value.
+        removed: Names of fields that are taken off.
         otherwise: With what the document is made where it is missing; ``None``: it is not made.
 
     """
@@ -38,7 +43,9 @@ class Assignment:
     id: Any
     fields: Mapping[str, Any]
     equal: Mapping[str, Any] = field(default_factory=dict)
+    unequal: Mapping[str, Any] = field(default_factory=dict)
     below: Mapping[str, Any] = field(default_factory=dict)
+    removed: Sequence[str] = ()
     otherwise: Mapping[str, Any] | None = None
 
     def condition(self) -> Expression:
@@ -46,19 +53,32 @@ class Assignment:
         return {
             "$and": [
                 {"$eq": ["$_id", _literal(self.id)]},
-                *({"$eq": [{"$ifNull": [f"${name}", None]}, _literal(value)]} for name, value in self.equal.items()),
+                *({"$eq": [_held(name), _literal(value)]} for name, value in self.equal.items()),
+                *({"$ne": [_held(name), _literal(value)]} for name, value in self.unequal.items()),
                 *({"$not": [{"$gte": [f"${name}", _literal(value)]}]} for name, value in self.below.items()),
             ]
         }
 
+    def result(self) -> Expression:
+        """What the document becomes."""
+        found: Expression = {"$mergeObjects": ["$$ROOT", _literal(dict(self.fields))]}
+        for name in self.removed:
+            found = {"$setField": {"field": name, "input": found, "value": "$$REMOVE"}}
+        return found
+
 
 async def assign(collection: Collection, assignments: Sequence[Assignment]) -> None:
-    """Apply all of them.
+    """Apply all of them, :data:`TOGETHER` in one statement.
 
     Raises:
         PyMongoError: It could not be done; do it again, or one by one where it is refused.
 
     """
+    for start in range(0, len(assignments), TOGETHER):
+        await _assign(collection, assignments[start : start + TOGETHER])
+
+
+async def _assign(collection: Collection, assignments: Sequence[Assignment]) -> None:
     ids = list({one.id: None for one in assignments})
     outcome = await collection.update_many({"_id": {"$in": ids}}, pipeline(assignments))
     if outcome.matched_count == len(ids) or all(one.otherwise is None for one in assignments):
@@ -78,8 +98,7 @@ def pipeline(assignments: Sequence[Assignment]) -> list[Expression]:
         turn = turns[one.id] = turns.get(one.id, -1) + 1
         if turn == len(stages):
             stages.append([])
-        then = {"$mergeObjects": ["$$ROOT", _literal(dict(one.fields))]}
-        stages[turn].append({"case": one.condition(), "then": then})
+        stages[turn].append({"case": one.condition(), "then": one.result()})
     return [{"$replaceWith": {"$switch": {"branches": branches, "default": "$$ROOT"}}} for branches in stages]
 
 
@@ -90,6 +109,10 @@ async def _insert(collection: Collection, made: Sequence[Mapping[str, Any]]) -> 
         failures = error.details["writeErrors"] if error.details else []
         if is_outage(error) or any(failure["code"] != 11000 for failure in failures):
             raise  # a document that somebody else made meanwhile is there, which is all that is wanted
+
+
+def _held(name: str) -> Expression:
+    return {"$ifNull": [f"${name}", None]}
 
 
 def _literal(value: Any) -> Expression:

@@ -98,6 +98,17 @@ INDEXES: dict[str, list[IndexModel]] = {
             name="stuck",
             partialFilterExpression={"stuck.noticed_at": {"$exists": True}},
         ),
+        IndexModel(
+            [("updated_at", ASCENDING)], name="ended", partialFilterExpression={"ended_run_id": {"$exists": True}}
+        ),
+        IndexModel(
+            [("archive.expires_at", ASCENDING)],
+            name="archive_work",
+            partialFilterExpression={"archive.expires_at": {"$exists": True}},
+        ),
+        IndexModel(
+            [("archive.at", ASCENDING)], name="archived", partialFilterExpression={"archive.at": {"$exists": True}}
+        ),
     ],
     batch_documents.BATCHES: [
         IndexModel([("open", ASCENDING)], name="open", partialFilterExpression={"open": True}),
@@ -136,6 +147,7 @@ INDEXES: dict[str, list[IndexModel]] = {
             [("firing.at", ASCENDING)], name="decided", partialFilterExpression={"firing.at": {"$exists": True}}
         ),
         IndexModel([("tenant", ASCENDING), ("_id", ASCENDING)], name="by_tenant"),
+        IndexModel([("thread_id", ASCENDING)], name="by_thread"),
     ],
     documents.SIGNALS: [
         IndexModel([("thread_id", ASCENDING)], name="free", partialFilterExpression={"state": "free"}),

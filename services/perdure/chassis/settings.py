@@ -28,6 +28,13 @@ class ServiceSettings(BaseSettings):
     """May hold user and password: ``https://user:password@host:9200``."""
     opensearch_ca_file: str | None = None
     """Certificates that an ``https`` OpenSearch is verified with; the system's by default."""
+    archive_url: str | None = None
+    """Where ended threads are archived: a folder, `s3://bucket/prefix`, `gs://bucket/prefix` or
+    `az://account/container/prefix`. Without one nothing is archived. A folder must outlive the process, and be the same for all
+    who archive or rebuild."""
+    archive_options: dict[str, str] = Field(default_factory=dict)
+    """Further settings of that store as JSON, by obstore's names: `{"endpoint": "https://...", "region": "..."}`. Credentials are
+    found as the store's own tools find them, e.g. `AWS_ACCESS_KEY_ID`."""
     tenant: str = "default"
     """The tenant of requests that name none."""
     link_secret: SecretStr | None = None

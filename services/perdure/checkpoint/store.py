@@ -26,6 +26,8 @@ DURABLE: Final = WriteConcern(w="majority", j=True)
 SEQUENCE_INDEX: Final = "one_history"
 ASIDE_BYTES: Final = 2 * 1024 * 1024
 """Segments of more bytes together are opened in a thread, so that the event loop keeps turning."""
+EXACT_KEYS: Final = 32
+"""Checkpoints of one query: each is a clause, and servers take more than twice as long for twice as many clauses."""
 FETCH_SEGMENTS: Final = 64
 """Segments asked for at once; each is at most 4 MiB before compression."""
 
@@ -55,7 +57,9 @@ class Store:
     def __init__(self, database: Database, availability: Availability) -> None:
         self.collection: Collection = database[COLLECTION].with_options(write_concern=DURABLE)
         self.availability = availability
-        self._exact: GroupRead[tuple[str, str, str], Found] = GroupRead(self._fetch_exact, availability=availability)
+        self._exact: GroupRead[tuple[str, str, str], Found] = GroupRead(
+            self._fetch_exact, availability=availability, max_keys=EXACT_KEYS
+        )
         self._hints: GroupRead[str, str] = GroupRead(self._fetch_hints, availability=availability)
 
     async def ensure_indexes(self) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from perdure.cli import (
     approvals,
+    archive,
     batches,
     deliveries,
     dlq,
@@ -19,6 +20,7 @@ from perdure.cli import (
     settings,
     signals,
     states,
+    storage,
     stuck,
     subscriptions,
     threads,
@@ -49,6 +51,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
         states.state,
         states.history,
         states.search,
+        storage.storage,
         stuck.stuck,
         runs.resume,
         runs.retry,
@@ -66,7 +69,13 @@ GROUPS = {
         "approvals": approvals.app,
         "subscriptions": subscriptions.app,
     },
-    "Operation": {"topics": topics.app, "index": index.app, "dlq": dlq.app, "deliveries": deliveries.app},
+    "Operation": {
+        "topics": topics.app,
+        "index": index.app,
+        "archive": archive.app,
+        "dlq": dlq.app,
+        "deliveries": deliveries.app,
+    },
 }
 
 

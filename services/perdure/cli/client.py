@@ -59,6 +59,10 @@ class Gateway:
         """PATCH a JSON body."""
         return self._call("PATCH", path, body=body)
 
+    def put(self, *path: str, body: Any) -> Any:
+        """PUT a JSON body."""
+        return self._call("PUT", path, body=body)
+
     def delete(self, *path: str) -> Any:
         """DELETE."""
         return self._call("DELETE", path)

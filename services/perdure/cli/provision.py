@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import TypeVar
 
 from perdure.chassis import mongo
 from perdure.chassis.kafka.admin import Change, TopicAdmin
@@ -15,11 +16,13 @@ from perdure.checkpoint.store import INDEXES as NOTEBOOK_INDEXES
 from perdure.schemas import topics
 from perdure.schemas.documents import NOTEBOOK
 
+S = TypeVar("S", bound=ServiceSettings)
 
-def service_settings(environment: Mapping[str, str]) -> ServiceSettings:
+
+def service_settings(environment: Mapping[str, str], kind: type[S] = ServiceSettings) -> S:  # type: ignore[assignment]
     """The settings that a service gets which is started with these variables added to ours."""
     given = {name.removeprefix("PERDURE_").lower(): value for name, value in environment.items()}
-    return ServiceSettings.model_validate({**ServiceSettings().model_dump(), **given})
+    return kind.model_validate({**kind().model_dump(), **given})
 
 
 def provision(environment: Mapping[str, str]) -> list[Change]:

@@ -13,6 +13,7 @@ from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.opensearch import OpenSearch
 from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.telemetry import logger
+from perdure.gateway.archive import Archive
 from perdure.gateway.batches import Batches
 from perdure.gateway.conditions import Conditions
 from perdure.gateway.context import CONTEXT, Context
@@ -91,8 +92,7 @@ async def _finish_waits(context: Context) -> None:
 
 async def _open(settings: GatewaySettings) -> AsyncIterator[Context]:
     """Open the adapters, and close them in the opposite order."""
-    secret = settings.link_secret.get_secret_value() if settings.link_secret else None
-    links = links_offered(secret, settings.public_url, settings.mail_domain)
+    links = links_offered(settings)
     if links is None:
         log.info("gateway.links_not_offered", detail=NOT_OFFERED)
     availability = Availability()
@@ -117,6 +117,7 @@ async def _open(settings: GatewaySettings) -> AsyncIterator[Context]:
         notices=Notices(database, store),
         schedules=Scheduling(database, store, Schedules(database, store.run_commit, producer, availability, SOURCE)),
         batches=Batches(database, store, settings.gateway_batch_items_limit),
+        archive=Archive(database, store),
         links=links,
         replies=ReplyAddresses(database, availability),
         conditions=Conditions(availability),

@@ -16,6 +16,7 @@ from perdure.chassis.mongo import Database
 from perdure.checkpoint.errors import NotebookError
 from perdure.gateway.batches import Batches
 from perdure.gateway.context import as_json
+from perdure.gateway.problems import RequestProblem, require_here
 from perdure.gateway.states import States
 from perdure.gateway.store import Store
 from perdure.registry.batches import newest_run_id, thread_id_of
@@ -46,23 +47,29 @@ class Results:
         async for part in self._batches.windows(batch, statuses, after, WINDOW):
             for start in range(0, len(part), AT_ONCE):
                 items = part[start : start + AT_ONCE]
-                heads = await self._heads(batch, items) if values else {}
-                found = await asyncio.gather(*(self._line(batch, item, heads) for item in items))
+                threads = await self._threads_of(batch, items) if values else {}
+                found = await asyncio.gather(*(self._line(batch, item, threads) for item in items))
                 yield b"".join(found)
 
-    async def _heads(self, batch: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-        """The newest checkpoints of the threads of those items that have values."""
+    async def _threads_of(self, batch: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> dict[str, Document]:
+        """The threads of those items that have values: their newest checkpoints, and whether they are archived."""
         ids = [thread_id_of(batch, item["number"]) for item in items if item["status"] in WITH_VALUES]
         query = {"_id": {"$in": ids}}
-        found = await self._store.read(lambda: self._threads.find(query, {"head": 1}).to_list(None))
-        return {thread["_id"]: thread["head"] for thread in found if thread.get("head")}
+        fields = {"head": 1, "archive.state": 1, "archive.at": 1}
+        found = await self._store.read(lambda: self._threads.find(query, fields).to_list(None))
+        return {thread["_id"]: thread for thread in found if thread.get("head")}
 
-    async def _line(self, batch: Mapping[str, Any], item: Mapping[str, Any], heads: Mapping[str, str]) -> bytes:
+    async def _line(self, batch: Mapping[str, Any], item: Mapping[str, Any], threads: Mapping[str, Document]) -> bytes:
         shown = result_view(batch, item)
-        head = heads.get(shown["thread_id"])
-        if head is not None:
+        thread = threads.get(shown["thread_id"])
+        if thread is not None:
             try:
-                state = await self._store.patiently(self._states.at(shown["thread_id"], head))
+                require_here(thread)
+            except RequestProblem as problem:
+                shown["unreadable"] = str(problem)
+                return as_json(shown, orjson.OPT_APPEND_NEWLINE)
+            try:
+                state = await self._store.patiently(self._states.at(shown["thread_id"], thread["head"]))
                 shown["values"] = state["values"] if state else None
             except NotebookError as error:
                 shown["unreadable"] = str(error)

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.opensearch import OpenSearch
+from perdure.gateway.archive import Archive
 from perdure.gateway.batches import Batches
 from perdure.gateway.conditions import Conditions
 from perdure.gateway.deadletters import DeadLetters
@@ -49,6 +50,7 @@ class Context:
     notices: Notices
     schedules: Scheduling
     batches: Batches
+    archive: Archive
     links: AnswerLinks | None
     """``None``: not offered."""
     replies: ReplyAddresses

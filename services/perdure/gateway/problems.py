@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from perdure.chassis.errors import PerdureError
+from perdure.schemas.documents import ArchiveState
 from perdure.schemas.problem import InvalidField, Problem
 
 URN = "urn:perdure:problem:"
@@ -35,6 +36,8 @@ TITLES: dict[str, tuple[int, str]] = {
     "link-refused": (404, "This link does not work"),
     "method-not-allowed": (405, "This path does not take this method"),
     "thread-exists": (409, "The thread id is taken"),
+    "thread-archived": (409, "The thread is archived"),
+    "thread-not-archived": (409, "The thread is not archived"),
     "thread-busy": (409, "A run of this thread is active"),
     "schedule-busy": (409, "The schedule is being changed"),
     "batch-status": (409, "The batch is not in a status for this"),
@@ -99,6 +102,29 @@ def unknown_thread(thread_id: str) -> RequestProblem:
     """No such thread in the caller's tenant."""
     return RequestProblem(
         "unknown-thread", f"Thread {thread_id!r} does not exist. Make it with POST /threads, or start with POST /runs."
+    )
+
+
+def require_here(thread: Mapping[str, Any]) -> None:
+    """Refuse what needs the states and runs of a thread that is archived.
+
+    Raises:
+        RequestProblem: ``thread-archived``.
+
+    """
+    mark = thread.get("archive")
+    if mark is None or (state := ArchiveState(mark["state"])).lives:
+        return
+    if state is ArchiveState.RESTORING:
+        raise RequestProblem(
+            "thread-archived",
+            f"Thread {thread['_id']!r} is coming back from the archive. Try again in a moment.",
+            headers={"Retry-After": "2"},
+        )
+    raise RequestProblem(
+        "thread-archived",
+        f"Thread {thread['_id']!r} was archived at {mark['at'].isoformat()}. Bring it back with POST "
+        f"/threads/{thread['_id']}/restore or `perdure archive restore {thread['_id']}`; search still finds it.",
     )
 
 

@@ -51,3 +51,4 @@ def page_of(default: int, highest: int) -> Parameter:
 TEXT, FLAG = {"type": "string"}, {"type": "boolean"}
 CURSOR = Parameter("cursor", TEXT, "The `cursor` of the page before.")
 BODY = ("malformed-json", "body-too-large", "unsupported-media-type")
+THREAD, RUN = ("unknown-thread", "thread-archived"), ("unknown-run", "thread-archived")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from perdure.gateway.archive_routes import ARCHIVE
 from perdure.gateway.batch_routes import BATCHES
 from perdure.gateway.handlers import (
     answers,
@@ -21,7 +22,7 @@ from perdure.gateway.handlers import (
     threads,
 )
 from perdure.gateway.notice_routes import NOTICES
-from perdure.gateway.route import BODY, CURSOR, FLAG, TEXT, Handle, Parameter, Route, page_of
+from perdure.gateway.route import BODY, CURSOR, FLAG, RUN, TEXT, THREAD, Handle, Parameter, Route, page_of
 from perdure.schemas import deadletter_http, http, schedule_http, stuck_http
 
 LIMIT = Parameter("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 10})
@@ -52,33 +53,33 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "GET", "/threads/{thread_id}", threads.get, "getThread", "A thread and its newest values", "Threads",
-        {200: http.Thread}, problems=("unknown-thread",),
+        {200: http.Thread}, problems=THREAD,
     ),
     Route(
         "GET", "/threads/{thread_id}/state", states.state, "getState", "The newest state", "States",
         {200: http.ThreadState},
         parameters=(Parameter("checkpoint_id", TEXT, "The state at this checkpoint instead."), NAMESPACE, SUBGRAPHS),
-        problems=("unknown-thread", "unknown-checkpoint"),
+        problems=(*THREAD, "unknown-checkpoint"),
     ),
     Route(
         "POST", "/threads/{thread_id}/state/checkpoint", states.state_at_checkpoint, "getStateAtCheckpointPost",
         "The state at a checkpoint, also of a subgraph", "States", {200: http.ThreadState}, http.StateAtCheckpoint,
-        problems=(*BODY, "unknown-thread", "unknown-checkpoint"),
+        problems=(*BODY, *THREAD, "unknown-checkpoint"),
     ),
     Route(
         "GET", "/threads/{thread_id}/state/{checkpoint_id}", states.state_at, "getStateAtCheckpoint",
         "The state at a checkpoint", "States", {200: http.ThreadState}, parameters=(NAMESPACE, SUBGRAPHS),
-        problems=("unknown-thread", "unknown-checkpoint"),
+        problems=(*THREAD, "unknown-checkpoint"),
     ),
     Route(
         "GET", "/threads/{thread_id}/history", states.history, "getHistory", "Past states, newest first", "States",
         {200: (http.ThreadState,)},
         parameters=(LIMIT, Parameter("before", TEXT, "Only states older than this checkpoint."), NAMESPACE),
-        problems=("unknown-thread",),
+        problems=THREAD,
     ),
     Route(
         "POST", "/threads/{thread_id}/history", states.history_post, "searchHistory", "Past states, newest first",
-        "States", {200: (http.ThreadState,)}, http.HistoryRequest, problems=(*BODY, "unknown-thread"),
+        "States", {200: (http.ThreadState,)}, http.HistoryRequest, problems=(*BODY, *THREAD),
     ),
     Route(
         "POST", "/runs", runs.create, "createRunWithThread", "Start a run on a thread made for it", "Runs",
@@ -87,7 +88,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST", "/threads/{thread_id}/runs", runs.create_on_thread, "createRun",
         "Start a run, or resume the thread by `command`", "Runs", {202: http.Run}, http.RunCreate, (KEY, TRACE),
-        (*START, "unknown-thread", "thread-busy", "thread-exists"),
+        (*START, *THREAD, "thread-busy", "thread-exists"),
     ),
     Route(
         "GET", "/threads/{thread_id}/runs", runs.list_runs, "listRuns", "Runs of a thread, newest first", "Runs",
@@ -96,23 +97,23 @@ ROUTES: tuple[Route, ...] = (
             LIMIT, OFFSET, STATUS,
             Parameter("select", {"type": "array", "items": TEXT}, "Only these fields of each run."),
         ),
-        problems=("unknown-thread",),
+        problems=THREAD,
     ),
     Route(
         "GET", "/threads/{thread_id}/runs/{run_id}", runs.get, "getRun", "A run", "Runs", {200: http.Run},
-        problems=("unknown-run",),
+        problems=RUN,
     ),
     Route(
         "GET", "/threads/{thread_id}/runs/{run_id}/join", runs.join, "joinRun",
         "Wait for the end of a run and answer its values", "Runs",
         {200: "The values; with `__error__` or `__interrupt__` where it ended so.", 202: http.Run},
         parameters=(Parameter("timeout", {"type": "number", "minimum": 0}, "Seconds to wait at most."),),
-        problems=("unknown-run",),
+        problems=RUN,
     ),
     Route(
         "POST", "/threads/{thread_id}/runs/{run_id}/retry", retries.retry, "retryRun",
         "Go on with a run that failed or was parked, from its last checkpoint", "Runs", {202: http.Run},
-        problems=("unknown-run", "run-not-failed", "thread-moved-on", "thread-busy", "damaged-state"),
+        problems=(*RUN, "run-not-failed", "thread-moved-on", "thread-busy", "damaged-state"),
     ),
     Route(
         "POST", "/threads/{thread_id}/runs/{run_id}/cancel", runs.cancel, "cancelRun", "Stop an active run", "Runs",
@@ -121,18 +122,18 @@ ROUTES: tuple[Route, ...] = (
             Parameter("wait", FLAG, "Answer 200 when the run has ended; 202 when that takes too long."),
             Parameter("action", {"enum": ["interrupt", "rollback"]}, "rollback is not supported yet."),
         ),
-        problems=("unknown-run", "run-ended", "not-supported"),
+        problems=(*RUN, "run-ended", "not-supported"),
     ),
     Route(
         "POST", "/threads/{thread_id}/signals/{name}", signals.send, "sendSignal",
         "Send a signal; it is kept until a wait of its name takes it", "Waits", {202: http.Signal}, http.SignalCreate,
-        (SIGNAL_KEY,), (*BODY, "unknown-thread", "signal-conflict"),
+        (SIGNAL_KEY,), (*BODY, *THREAD, "signal-conflict"),
     ),
     Route(
         "GET", "/threads/{thread_id}/signals", signals.list_signals, "listSignals", "Signals of a thread, oldest first",
         "Waits", {200: http.SignalPage},
         parameters=(page_of(20, 100), AFTER, Parameter("state", {"enum": ["free", "taken"]})),
-        problems=("unknown-thread",),
+        problems=THREAD,
     ),
     Route(
         "GET", "/approvals", approvals.list_approvals, "listApprovals", "Questions to people, oldest first", "Waits",
@@ -194,12 +195,13 @@ ROUTES: tuple[Route, ...] = (
         "Dead letters", {200: deadletter_http.DeadLetter}, deadletter_http.Decision,
         problems=(*BODY, "unknown-dead-letter", "dead-letter-decided"),
     ),
+    *ARCHIVE,
     *BATCHES,
     *NOTICES,
     Route(
         "POST", "/schedules", schedules.create, "createSchedule", "Start runs by the clock", "Schedules",
         {201: schedule_http.Schedule}, schedule_http.ScheduleCreate,
-        problems=(*BODY, "unknown-graph", "unknown-thread", "not-ready"),
+        problems=(*BODY, "unknown-graph", *THREAD, "not-ready"),
     ),
     Route(
         "GET", "/schedules", schedules.list_schedules, "listSchedules", "Schedules, oldest first", "Schedules",
@@ -249,7 +251,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST", "/threads/{thread_id}/runs/crons", crons.create_on_thread, "createThreadCron",
         "A schedule of one thread, in the Agent Server's shape", "Crons", {200: schedule_http.Cron},
-        schedule_http.CronCreate, problems=(*BODY, "unknown-graph", "unknown-thread", "not-supported", "not-ready"),
+        schedule_http.CronCreate, problems=(*BODY, "unknown-graph", *THREAD, "not-supported", "not-ready"),
     ),
     Route(
         "POST", "/runs/crons/search", crons.search, "searchCrons", "Crons, newest first", "Crons",

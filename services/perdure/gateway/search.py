@@ -5,6 +5,8 @@ Contract: :func:`parse` and :func:`body_of` are pure; :func:`search` adds the re
 query is restricted to its tenant by a filter that no parameter reaches. Paging is by position in the sort order, not by offset: an
 opaque cursor holds the position and the instant of the first page, which relative times stay relative to, and is good only for
 the query that gave it. Highlights are HTML: escaped text, with ``<em>`` around what was found.
+
+Of archived threads everything is found as before; each item says where its thread is (``archived``).
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import asyncio
 import base64
 import binascii
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -53,6 +55,7 @@ ITEM_FIELDS: Final = (
     "wait",
     "stuck",
     "notice",
+    "archived",
     "metadata",
 )
 DEFAULT_LIMIT: Final = 20
@@ -272,6 +275,8 @@ async def search(client: OpenSearch, tenant: str, query: Mapping[str, str]) -> d
     body = body_of(checked, tenant)
     found = await ask(client, checked.index, body)
     answer = answer_of(checked, found)
+    if checked.index == STATES and answer["items"]:
+        await _mark_archived(client, tenant, answer["items"])
     if checked.by:
         aggregations = found["aggregations"]
         if again := second_aggregations(checked.by, aggregations):
@@ -291,6 +296,21 @@ async def _until_reached(client: OpenSearch, tenant: str, index: str, thread: st
             detail = f"thread {thread!r} is not searchable up to {seq} after {MIN_SEQ_WAIT_S:g} s"
             raise SearchBehindError("OpenSearch", client.address, detail)
         await asyncio.sleep(MIN_SEQ_LOOK_S)
+
+
+async def _mark_archived(client: OpenSearch, tenant: str, items: Sequence[dict[str, Any]]) -> None:
+    """Say of past states whether their thread is archived now: its newest document knows."""
+    threads = {item["thread_id"] for item in items}
+    filters = [
+        {"term": {"tenant": tenant}},
+        {"terms": {"thread_id": sorted(threads)}},
+        {"exists": {"field": "archived.at"}},
+    ]
+    body = {"query": {"bool": {"filter": filters}}, "size": len(threads), "_source": ["thread_id", "archived"]}
+    found = await ask(client, THREADS, body)
+    marks = {hit["_source"]["thread_id"]: hit["_source"]["archived"] for hit in found["hits"]["hits"]}
+    for item in items:
+        item["archived"] = marks.get(item["thread_id"])
 
 
 async def ask(client: OpenSearch, index: str, body: Mapping[str, Any]) -> dict[str, Any]:

@@ -153,7 +153,7 @@ class Store:
 
     async def is_busy(self, thread_id: str) -> bool:
         """Whether a run of the thread is pending or running."""
-        query = {"thread_id": thread_id, "status": {"$in": ACTIVE}}
+        query = {"thread_id": thread_id, "status": {"$in": ACTIVE}, "settled": False}
         return await self.read(lambda: self._runs.find_one(query, {"_id": 1})) is not None
 
     async def runs(self, thread_id: str, tenant: str, *, status: str | None, limit: int, offset: int) -> list[Document]:

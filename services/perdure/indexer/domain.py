@@ -11,6 +11,7 @@ from perdure.schemas.events import (
     NOTES_PER_SEQ,
     ApprovalEscalated,
     CheckpointSaved,
+    ErrorInfo,
     Event,
     InterruptInfo,
     Note,
@@ -22,7 +23,9 @@ from perdure.schemas.events import (
     RunStarted,
     RunSucceeded,
     RunTimedOut,
+    ThreadArchived,
     ThreadRecovered,
+    ThreadRestored,
     ThreadStuck,
 )
 from perdure.schemas.index import (
@@ -45,7 +48,8 @@ STATUS: Final[dict[type[Event], str]] = {
     ThreadStuck: "stuck",
     ApprovalEscalated: "interrupted",
 }
-"""The status that an event leaves its thread in; ``ThreadRecovered`` says it itself, a notice changes none."""
+"""The status that an event leaves its thread in; ``TELLING`` say it themselves, a notice changes none."""
+TELLING: Final = (ThreadRecovered, ThreadArchived, ThreadRestored)
 
 WAIT_LIMIT: Final = 4_000
 METADATA_LEAVES: Final = 200
@@ -66,7 +70,7 @@ def document_of(event: Event, redaction: Redaction, text_limit: int) -> IndexDoc
         "occurred_at": event.occurred_at,
     }
     if not isinstance(event, NoticeNote):
-        document["status"] = event.status if isinstance(event, ThreadRecovered) else STATUS[type(event)]
+        document["status"] = event.status if isinstance(event, TELLING) else STATUS[type(event)]
     if isinstance(event, Note):
         document["note"] = event.note
     if event.graph_version is not None:
@@ -155,7 +159,9 @@ def _add_particulars(document: IndexDocument, event: Event, redaction: Redaction
     elif isinstance(event, RunInterrupted):
         document["wait"] = _wait(event.interrupts, redaction, event.graph_id)
     elif isinstance(event, RunFailed | RunTimedOut):
-        document["error"] = _error(event)
+        document["error"] = _error(event.error)
+    elif isinstance(event, ThreadArchived | ThreadRestored):
+        _add_archive(document, event)
     elif isinstance(event, ThreadStuck):
         document["stuck"] = _stuck(event)
     elif isinstance(event, NoticeNote):
@@ -184,11 +190,18 @@ def _wait(interrupts: tuple[InterruptInfo, ...], redaction: Redaction, graph: st
     return {"ids": [one.id for one in interrupts], "text": "\n".join(words)[:WAIT_LIMIT]}
 
 
-def _error(event: RunFailed | RunTimedOut) -> IndexedError:
-    error: IndexedError = {"type": event.error.type, "message": event.error.message}
-    if event.error.node is not None:
-        error["node"] = event.error.node
+def _error(info: ErrorInfo) -> IndexedError:
+    error: IndexedError = {"type": info.type, "message": info.message}
+    if info.node is not None:
+        error["node"] = info.node
     return error
+
+
+def _add_archive(document: IndexDocument, event: ThreadArchived | ThreadRestored) -> None:
+    if isinstance(event, ThreadArchived):
+        document["archived"] = {"object": event.object, "bytes": event.object_bytes, "at": event.occurred_at}
+    if event.error is not None:
+        document["error"] = _error(event.error)
 
 
 def _stuck(event: ThreadStuck) -> IndexedStuck:

@@ -53,10 +53,18 @@ class Layout:
         return [index.name for index in self.older if index.at_ms >= earliest]
 
 
-async def ensure(client: OpenSearch) -> None:
-    """Create what is missing: templates, first indices, aliases; add new fields to the indices that take writes."""
+async def ensure(client: OpenSearch, shards: int = 1) -> None:
+    """Create what is missing: templates, first indices, aliases; add new fields to the indices that take writes.
+
+    Args:
+        client: OpenSearch.
+        shards: Primary shards of a states index that is made from now on.
+
+    """
     for name, template in TEMPLATES.items():
-        await client.request("PUT", f"/_index_template/{name}", template)
+        await client.request(
+            "PUT", f"/_index_template/{name}", _with_shards(template, shards) if name == STATES else template
+        )
     write = {STATES: {}, STATES_WRITE: {"is_write_index": True}}
     await _create_first(client, STATES_WRITE, FIRST_STATES_INDEX, write)
     await _create_first(client, THREADS, FIRST_THREADS_INDEX, {THREADS: {}})
@@ -64,6 +72,11 @@ async def ensure(client: OpenSearch) -> None:
     mapping = TEMPLATES[STATES]["template"]["mappings"]
     await client.request("PUT", f"/{layout.states},{layout.threads}/_mapping", mapping)
     await block_older(client, layout)
+
+
+def _with_shards(template: dict[str, Any], shards: int) -> dict[str, Any]:
+    inner = template["template"]
+    return template | {"template": inner | {"settings": inner["settings"] | {"index.number_of_shards": shards}}}
 
 
 async def _create_first(client: OpenSearch, alias: str, index: str, aliases: dict[str, Any]) -> None:

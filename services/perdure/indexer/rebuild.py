@@ -7,7 +7,8 @@ write to an old one, and a second pass writes what happened since the first bega
 
 The old indices are deleted at the end. A rebuild that dies leaves indices without aliases; the next one removes them.
 
-Outside: the archive (whole threads that were moved out of MongoDB).
+Archived threads are read from the archive; without ``PERDURE_ARCHIVE_URL`` a rebuild with archived threads is refused, for they
+would be lost to search.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from perdure.indexer.rules import load
 from perdure.indexer.settings import IndexerSettings
 from perdure.indexer.source import ID_RANGES, Source
 from perdure.indexer.writer import Writer
-from perdure.schemas.index import STATES, STATES_WRITE, THREADS
+from perdure.schemas.index import STATES, STATES_WRITE, THREADS, IndexDocument
 
 log = logger("perdure.indexer.rebuild")
 
@@ -109,23 +110,28 @@ class _Rebuild:
         stamp = started.strftime("%Y%m%d%H%M%S")
         new = Layout(f"{STATES}-{stamp}-000001", f"{THREADS}-{stamp}-000001")
         self._report.states_index, self._report.threads_index = new.states, new.threads
+        await self._source.archived.require_store()
         await patiently(lambda: self._prepare(new))
         writer = Writer(self._client, self._settings, fixed=new)
         await self._pass(writer, "first pass", {})
+        await self._archived(writer, None)
         self._enter("switching")
         old = await patiently(lambda: self._switch(new))
         switched = time.monotonic()
         # A note may be about a run whose document did not change.
         noted = await self._source.noted_since(started - MARGIN)
+        restored = await self._source.archived.restored_since(started - MARGIN)
         changed = {
             "$or": [
                 {"_id": {"$in": noted}},
+                {"thread_id": {"$in": restored}},
                 {"status": {"$in": ["pending", "running"]}},
                 {"updated_at": {"$gte": started - MARGIN}},
                 {"ended_at": {"$gte": started - MARGIN}},
             ]
         }
         await self._pass(writer, "second pass", changed)
+        await self._archived(writer, started - MARGIN)
         await patiently(lambda: self._client.request("POST", f"/{new.states},{new.threads}/_refresh"))
         if old:
             # By then every indexer has looked at the aliases: none makes an old index anew by writing to it.
@@ -141,7 +147,7 @@ class _Rebuild:
         self._progress(self._report)
 
     async def _prepare(self, new: Layout) -> None:
-        await indices.ensure(self._client)
+        await indices.ensure(self._client, self._settings.index_shards)
         await self._remove_left_overs()
         for name in (new.states, new.threads):
             # Nobody searches them yet: refreshing can wait.
@@ -192,14 +198,22 @@ class _Rebuild:
         for n, (low, high) in enumerate(ID_RANGES):
             self._enter(phase, n / len(ID_RANGES))
             async for runs, found in self._source.documents(low, high, condition):
-                items: list[Item] = [state_item(document) for document in found]
-                items += [newest_item(document) for document in newest(found).values()]
-                refused = await writer.write(items)
-                for _, why in refused:
-                    log.error("rebuild.refused", reason=why)
-                self._report.runs += runs
-                self._report.states += len(found)
-                self._report.refused += len(refused)
+                await self._write(writer, runs, found)
+
+    async def _archived(self, writer: Writer, since: datetime | None) -> None:
+        """After the runs: a thread that goes to the archive meanwhile is there before its runs are deleted."""
+        async for runs, found in self._source.archived.documents(since):
+            await self._write(writer, runs, found)
+
+    async def _write(self, writer: Writer, runs: int, found: list[IndexDocument]) -> None:
+        items: list[Item] = [state_item(document) for document in found]
+        items += [newest_item(document) for document in newest(found).values()]
+        refused = await writer.write(items)
+        for _, why in refused:
+            log.error("rebuild.refused", reason=why)
+        self._report.runs += runs
+        self._report.states += len(found)
+        self._report.refused += len(refused)
 
 
 async def patiently(step: Callable[[], Awaitable[T]]) -> T:

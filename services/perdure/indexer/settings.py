@@ -28,8 +28,10 @@ class IndexerSettings(ServiceSettings):
     """Events held in memory at most, about."""
     index_text_limit: int = Field(default=8192, ge=0)
     """Characters of state text indexed per state at most."""
+    index_shards: int = Field(default=1, ge=1, le=64)
+    """Primary shards of a new states index: one for each data node that shall share the writing (docs/retention.md)."""
     index_rollover_size: str = Field(default="20gb", pattern=r"^\d+(kb|mb|gb|tb)$")
-    """A new states index begins when the present one is this large."""
+    """A new states index begins when the primary shards of the present one are this large together."""
     index_rollover_docs: int = Field(default=20_000_000, ge=1)
     """... or has this many documents."""
     index_rollover_check_s: float = Field(default=10.0, gt=0)

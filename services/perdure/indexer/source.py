@@ -1,7 +1,7 @@
 """What the index must hold, from the store: rebuild, verify and repair read it here.
 
 Contract: documents are pure functions of stored entries and their runs, as the indexer makes them of events.
-Outside: the archive. Whole threads that were moved out of MongoDB belong into :meth:`Source.documents`, and nowhere else.
+Threads that were moved out of MongoDB are in :attr:`Source.archived`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability, outlast
+from perdure.indexer.archived import ArchivedThreads
 from perdure.indexer.domain import document_of
 from perdure.indexer.redaction import Redaction
 from perdure.indexer.settings import IndexerSettings
@@ -48,13 +49,16 @@ class Source:
         self._redaction = redaction
         self._settings = settings
         self._availability = Availability()
+        self.archived = ArchivedThreads(db, settings, self._document, ENTRY_FIELDS)
 
     async def documents(
         self, low: str, high: str | None, condition: dict[str, Any]
     ) -> AsyncIterator[tuple[int, list[IndexDocument]]]:
         """Runs and their documents, of the runs with ``low <= _id < high`` that match, a few runs at a time."""
         span: dict[str, Any] = {"$gte": low} if high is None else {"$gte": low, "$lt": high}
-        runs = await self._find(documents.RUNS, {"_id": span, **condition}, RUN_FIELDS)
+        # What only holds an archived thread's place has no graph.
+        query = {"_id": span, "graph_id": {"$exists": True}, **condition}
+        runs = await self._find(documents.RUNS, query, RUN_FIELDS)
         for start in range(0, len(runs), RUNS_AT_ONCE):
             portion = {run["_id"]: run for run in runs[start : start + RUNS_AT_ONCE]}
             histories = [_history(run) for run in portion.values()]

@@ -169,7 +169,7 @@ class Writer:
         if self._fixed:
             raise IndicesGoneError(self._fixed)
         try:
-            await indices.ensure(self._client)
+            await indices.ensure(self._client, self._settings.index_shards)
             await self._read()
         except (UnavailableError, OpenSearchRefusedError) as error:
             await self._pause(error)

@@ -8,6 +8,7 @@ Scope: :mod:`perdure.local.servers` knows the servers, :mod:`perdure.local.proce
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import tempfile
@@ -44,6 +45,7 @@ from perdure.local.settings import LocalSettings
 from perdure.local.state import Record, StateFile
 from perdure.local.status import ProcessStatus, describe, describe_external
 
+ARCHIVE: Final = "PERDURE_ARCHIVE_URL"
 _EXTERNAL_TIMEOUT_S: Final = 30.0
 _POLL_S: Final = 0.1
 _PORT_ATTEMPTS: Final = 3
@@ -151,13 +153,18 @@ class Stack:
         self._signal(name, signal.SIGCONT)
 
     def environment(self) -> dict[str, str]:
-        """The addresses of the servers that were started or set, as environment variables for Perdure's services."""
+        """The addresses of the servers that were started or set, as environment variables for Perdure's services.
+
+        What is archived is a folder beside the data of this stack's own database, unless the environment names another place.
+        """
         records = self.state.read().records
         found: dict[str, str] = {}
         for name, field in ADDRESS_FIELDS.items():
             local = [records[one].address for one in self._named([name]) if one in records]
             if address := external_address(name, self.settings) or ",".join(local):
                 found[variable(field)] = address
+        if "mongodb" in records and ARCHIVE not in os.environ:
+            found[ARCHIVE] = str(self.folder / "archive")
         return found
 
     def status(self) -> list[ProcessStatus]:

@@ -7,7 +7,6 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from pydantic import SecretStr
 from pymongo.errors import PyMongoError
 
 from perdure.chassis import mongo
@@ -71,7 +70,7 @@ def compose(settings: NotifierSettings, db: Database, availability: Availability
     """
     queue = Queue(db, availability, settings.notifier_claim_s)
     subscriptions = Subscriptions(db, availability)
-    links = links_offered(_secret(settings.link_secret), settings.public_url, settings.mail_domain)
+    links = links_offered(settings)
     if links is None:
         log.warning("notifier.no_links", hint=NOT_OFFERED)
     composer = Composer(links, ReplyAddresses(db, availability), settings.notifier_link_days)
@@ -80,8 +79,9 @@ def compose(settings: NotifierSettings, db: Database, availability: Availability
         Limits(settings.notifier_timeout_s, settings.notifier_response_limit),
         ca_file=settings.notifier_ca_file,
     )
+    secret = settings.notifier_webhook_secret
     channels: dict[str, Send] = {
-        "webhook": WebhookChannel(http, _secret(settings.notifier_webhook_secret)),
+        "webhook": WebhookChannel(http, secret.get_secret_value() if secret is not None else None),
         "email": EmailChannel(settings, composer),
         "slack": SlackChannel(http, composer),
     }
@@ -168,10 +168,6 @@ async def _last_writes(parts: Parts) -> None:
         log.warning("notifier.results_left")
     for channel in parts.channels.values():
         await channel.close()
-
-
-def _secret(setting: SecretStr | None) -> str | None:
-    return setting.get_secret_value() if setting is not None else None
 
 
 if __name__ == "__main__":

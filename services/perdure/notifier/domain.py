@@ -30,15 +30,19 @@ from perdure.schemas.events import (
     RunStarted,
     RunSucceeded,
     RunTimedOut,
+    ThreadArchived,
     ThreadRecovered,
+    ThreadRestored,
     ThreadStuck,
 )
 from perdure.schemas.message import Message
 from perdure.schemas.notices import NoticeKind, Scope
 from perdure.schemas.waits import Wait, wait_id, wait_of
 
-PASSED_OVER: Final = frozenset(e.TYPE for e in (CheckpointSaved, RunStarted, NoticeDelivered, NoticeDead))
-"""Events that nobody can subscribe to: most of all events, and those about deliveries."""
+PASSED_OVER: Final = frozenset(
+    e.TYPE for e in (CheckpointSaved, RunStarted, NoticeDelivered, NoticeDead, ThreadArchived, ThreadRestored)
+)
+"""Events that nobody can subscribe to: most of all events, and those about deliveries and the archive."""
 RUN_ENDS: Final[dict[type[Event], tuple[NoticeKind, str]]] = {
     RunSucceeded: (NoticeKind.COMPLETED, "success"),
     RunFailed: (NoticeKind.FAILED, "error"),

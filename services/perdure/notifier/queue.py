@@ -16,9 +16,10 @@ from uuid import uuid4
 
 from pymongo.errors import BulkWriteError
 
+from perdure.chassis.group_commit import GroupCommit
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability, is_outage, outlast
-from perdure.notifier.results import Change, Results
+from perdure.notifier.results import Change
 from perdure.schemas.notices import DELIVERIES, DeliveryDocument, DeliveryState
 
 Document = dict[str, Any]
@@ -33,7 +34,7 @@ class Queue:
     def __init__(self, db: Database, availability: Availability, claim_s: float) -> None:
         self._deliveries = db[DELIVERIES]
         self._availability = availability
-        self._results = Results(db[DELIVERIES], availability)
+        self._results = GroupCommit(db[DELIVERIES], availability=availability)
         self._claim = timedelta(seconds=claim_s)
 
     async def insert(self, deliveries: Sequence[DeliveryDocument]) -> list[str]:
@@ -63,7 +64,7 @@ class Queue:
 
     async def record(self, delivery: Mapping[str, Any], change: Change) -> None:
         """Write the result of an attempt, unless somebody else has claimed the delivery meanwhile."""
-        await self._results.write(delivery, change)
+        await self._results.write(assignments=[change.of(delivery)])
 
     async def put_back(self, deliveries: Sequence[Mapping[str, Any]], due_at: datetime) -> None:
         """Give claimed deliveries back that were not tried."""

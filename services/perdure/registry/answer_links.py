@@ -35,6 +35,7 @@ from typing import Any, Final
 
 from perdure.chassis import json
 from perdure.chassis.errors import ConfigurationError, RefusedError
+from perdure.chassis.settings import ServiceSettings
 from perdure.schemas.documents import ReplyAddressDocument
 
 SECRET_MIN: Final = 32
@@ -239,21 +240,17 @@ class AnswerLinks:
         return any(matches)
 
 
-def links_offered(secrets: str | None, base_url: str | None, mail_domain: str | None) -> AnswerLinks | None:
+def links_offered(settings: ServiceSettings) -> AnswerLinks | None:
     """The links of an installation as it is set up; ``None`` when it offers none (see :data:`NOT_OFFERED`).
-
-    Args:
-        secrets: ``PERDURE_LINK_SECRET``: one or several, separated by commas.
-        base_url: ``PERDURE_PUBLIC_URL``.
-        mail_domain: ``PERDURE_MAIL_DOMAIN``.
 
     Raises:
         ConfigurationError: a secret is too short.
 
     """
-    if not secrets or not base_url:
+    if settings.link_secret is None or not settings.public_url:
         return None
-    return AnswerLinks([one.strip() for one in secrets.split(",") if one.strip()], base_url, mail_domain or None)
+    secrets = [one.strip() for one in settings.link_secret.get_secret_value().split(",") if one.strip()]
+    return AnswerLinks(secrets, settings.public_url, settings.mail_domain or None) if secrets else None
 
 
 NOT_OFFERED: Final = (

@@ -318,7 +318,7 @@ class Schedules:
                 log.warning("command.left_to_poll", run_id=run["_id"])
 
     async def _active(self, thread_id: str) -> Sequence[Mapping[str, Any]]:
-        query = {"thread_id": thread_id, "status": {"$in": ACTIVE}}
+        query = {"thread_id": thread_id, "status": {"$in": ACTIVE}, "settled": False}
         return await outlast(
             lambda: self._db[RUNS].find(query, {"tenant": 1, "thread_id": 1}).to_list(None), self._availability
         )

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pymongo import ReplaceOne, UpdateOne
+from pymongo import ReplaceOne
 
+from perdure.chassis.assignments import Assignment
 from perdure.chassis.group_commit import DuplicateKey, GroupCommit
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.mongo import Database
@@ -29,6 +30,11 @@ from perdure.schemas.waits import WaitOutcome, outcome_of, wait_id, wait_of, wak
 
 OUTCOME_SHOWN_BYTES = 64 * 1024
 """A larger payload of an outcome is in the waking run only, not in the wait's document."""
+WAKING = (
+    "tenant", "thread_id", "interrupt_id", "run_id", "origin_run_id", "graph_id", "graph_version", "metadata", "traceparent",
+    "batch",
+)  # fmt: skip
+"""What :meth:`Waits.wake` reads of a wait's document, for those who read no more than they need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +116,10 @@ class Waits:
 
     async def close(self, waits: Iterable[str], moment: datetime) -> None:
         """Close those of these waits that are open: their thread went on without them."""
-        change = {"$set": {"status": WaitStatus.CLOSED.value, "ended_at": moment}, "$unset": {"due_at": ""}}
+        change = {"status": WaitStatus.CLOSED.value, "ended_at": moment}
+        are_open = {"status": WaitStatus.OPEN.value}
         await self._waits.write(
-            updates=[UpdateOne({"_id": wait, "status": WaitStatus.OPEN.value}, change) for wait in waits]
+            assignments=[Assignment(wait, change, equal=are_open, removed=("due_at",)) for wait in waits]
         )
 
     async def open_on(self, thread_id: str) -> set[str]:
@@ -205,8 +212,8 @@ class Waits:
         if len(outcome.model_dump_json()) > OUTCOME_SHOWN_BYTES:
             shown.pop("payload", None)
         change = {"status": WaitStatus.ANSWERED.value, "outcome": shown, "woken_by": run_id, "ended_at": outcome.at}
-        unmarked = {"_id": wait, "status": {"$ne": WaitStatus.ANSWERED.value}}
-        await self._waits.write(updates=[UpdateOne(unmarked, {"$set": change, "$unset": {"due_at": ""}})])
+        answered = {"status": WaitStatus.ANSWERED.value}
+        await self._waits.write(assignments=[Assignment(wait, change, unequal=answered, removed=("due_at",))])
 
     async def aclose(self) -> None:
         """Wait for what was submitted."""

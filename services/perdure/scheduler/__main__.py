@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Coroutine
 from functools import partial
 from typing import Any
 
+from perdure.archive import policy
+from perdure.archive.store import ArchiveStore
 from perdure.chassis import mongo
 from perdure.chassis.group_commit import GroupCommit
 from perdure.chassis.health import HealthServer
@@ -18,6 +20,7 @@ from perdure.registry.notes import Notes
 from perdure.registry.schedules import Schedules
 from perdure.registry.signals import Signals
 from perdure.registry.waits import Waits
+from perdure.scheduler.archive import Archiving
 from perdure.scheduler.batch_events import Outbox
 from perdure.scheduler.batch_uploads import Uploads
 from perdure.scheduler.batches import Batches
@@ -43,6 +46,8 @@ LAST_WRITES_S = 5.0
 
 async def main(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
     """Run every loop until ``stopping``."""
+    retention = policy.load(settings.retention_file)
+    store = ArchiveStore(settings.archive_url, settings.archive_options) if settings.archive_url else None
     client = mongo.connect(settings.mongodb_uri)
     db = mongo.database(client, settings.mongodb_uri)
     producer = Producer(settings.kafka_bootstrap_servers, settings.instance)
@@ -60,7 +65,7 @@ async def main(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
     unfinished = Unfinished(db, producer, signals, clock)
     dead_letters = DeadLetters(db, settings)
     batches = Batches(db, producer, waits, settings)
-    loops = (
+    loops = [
         Loop("members", RENEW_S, members.renew),
         Loop("timers", settings.timer_interval_s, timers.turn),
         Loop("schedules", settings.timer_interval_s, firings.turn),
@@ -76,7 +81,15 @@ async def main(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
         Loop("dead-letters", 5.0, partial(dead_letters.consume, stopping)),
         Loop("dead-letters-count", 15.0, dead_letters.count),
         Loop("sweeps", settings.sweep_interval_s, sweeping(Sweeper(db, producer, settings), lead)),
-    )
+    ]
+    if store is not None:
+        archive = Archiving(db, store, retention, producer, settings)
+        loops += [
+            Loop("archive", settings.archive_interval_s, lead.only(archive.turn)),
+            Loop("archive-left", 2.0, lead.only(archive.finish)),
+        ]
+    else:
+        log.info("archive.off", detail="PERDURE_ARCHIVE_URL is not set: ended threads stay in MongoDB")
     health = HealthServer(settings, {"mongodb": lambda: lead.answering})
     await health.start()
     await _before_stop(outlast(lambda: mongo.ensure_indexes(db), availability), stopping)

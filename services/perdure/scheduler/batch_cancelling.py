@@ -61,7 +61,7 @@ class Cancelling:
     async def _stop(self, batch: Mapping[str, Any], items: Sequence[Document]) -> int:
         """Ask runs to stop; of the items that hibernate, how many were cancelled."""
         threads = {thread_id_of(batch, item["number"]): item for item in items}
-        query = {"thread_id": {"$in": list(threads)}, "status": {"$in": ACTIVE}}
+        query = {"thread_id": {"$in": list(threads)}, "status": {"$in": ACTIVE}, "settled": False}
         found = await self._db[RUNS].find(query, {"tenant": 1, "thread_id": 1, "traceparent": 1}).to_list(None)
         await self._ask([run for run in found if run["_id"] not in self._asked])
         busy = {run["thread_id"] for run in found}

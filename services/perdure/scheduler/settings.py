@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 
 from perdure.chassis.settings import ServiceSettings
@@ -46,3 +48,11 @@ class SchedulerSettings(ServiceSettings):
     """Before a failed item is tried a second time; doubled with each further time, five minutes at most."""
     batch_upload_grace_s: float = Field(default=120.0, gt=0)
     """An upload that shows no sign of life for so long is removed with what it stored."""
+    retention_file: Path | None = None
+    """How long ended threads are kept, as TOML or JSON (docs/retention.md); 30 days without one."""
+    archive_interval_s: float = Field(default=60.0, gt=0)
+    """Between two looks at which threads are to be archived."""
+    archive_share: float = Field(default=0.25, gt=0, le=1)
+    """The share of the time that archiving takes at most; it rests in between."""
+    archive_lease_s: float = Field(default=60.0, ge=1)
+    """What was begun on a thread and shows no sign of life for so long is taken over."""

@@ -169,7 +169,9 @@ class StuckWatch:
         self, thread_id: str, mark: StuckMark, run: Document, newest: Document | None, now: datetime
     ) -> None:
         if run:
-            active = await self._db[RUNS].find_one({"thread_id": thread_id, "status": {"$in": ["pending", "running"]}})
+            active = await self._db[RUNS].find_one(
+                {"thread_id": thread_id, "settled": False, "status": {"$in": ["pending", "running"]}}
+            )
             last = await self._db[RUNS].find_one({"_id": newest["run"]}, {"status": 1}) if newest else run
             told = {
                 "code": mark["code"],

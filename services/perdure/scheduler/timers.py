@@ -19,7 +19,7 @@ from prometheus_client import Counter, Histogram
 
 from perdure.chassis.mongo import Database
 from perdure.chassis.telemetry import logger
-from perdure.registry.waits import Waits
+from perdure.registry.waits import WAKING, Waits
 from perdure.scheduler import escalation
 from perdure.scheduler.clock import DatabaseClock
 from perdure.scheduler.escalation import Escalations
@@ -51,13 +51,7 @@ LATENESS = Histogram(
 WOKEN = Counter("perdure_waits_woken", "Waits that the clock ended", ["how"])
 
 LOOKED_AT = {"_id": 1, "thread_id": 1, "tenant": 1, "due_at": 1}
-NEEDED = dict.fromkeys(
-    (
-        "tenant", "thread_id", "interrupt_id", "graph_id", "graph_version", "metadata", "traceparent", "due_at", "status",
-        *escalation.NEEDED,
-    ),
-    1,
-)  # fmt: skip
+NEEDED = dict.fromkeys((*WAKING, "due_at", "status", *escalation.NEEDED), 1)
 
 
 class Timers:

@@ -5,7 +5,7 @@ then are its offsets stored (committed in the background). A handler that raises
 after a pause that grows; one that raises anything else ends the consumer (the service ends and is restarted; nothing is lost,
 since nothing was stored).
 
-``room()`` says how many records may be taken now; while it is 0 the partitions are paused and the group membership is kept.
+``room()`` says how many records may be taken now; while it stays 0 the partitions are paused and the group membership is kept.
 
 Outside: what the records mean (``consumer`` decodes envelopes and buries what it cannot).
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,9 @@ from perdure.chassis.telemetry import logger
 log = logger(__name__)
 
 WAIT_S = 0.2
+ROOM_WAIT_S = 1.0
+"""How long a full consumer waits for room before it pauses its partitions; a rebalance waits as long."""
+ROOM_POLL_S = 0.01
 FETCH_WAIT_MS = 100
 PORTION_WAIT_MS = 250
 """How long a broker gathers a portion before it answers with less."""
@@ -112,6 +116,7 @@ class ConsumerLoop(ABC):
         self._consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=lambda _, __: None)
         try:
             while not self._stopped.is_set():
+                await self._until_room()
                 batch = await self._loop.run_in_executor(self._thread, self._take)
                 if batch and not self._stopped.is_set() and await self._safe([origin_of(m) for m in batch]):
                     self._store(batch)
@@ -129,6 +134,12 @@ class ConsumerLoop(ABC):
     def _on_assign(self, _: object, partitions: list[TopicPartition]) -> None:
         log.info("kafka.assigned", partitions=[f"{p.topic}:{p.partition}" for p in partitions])
         self._loop.call_soon_threadsafe(self._assigned.set)
+
+    async def _until_room(self) -> None:
+        """Wait a moment for room: to pause a partition throws away what was fetched of it, and costs a fetch when it is resumed."""
+        until = time.monotonic() + ROOM_WAIT_S
+        while self._room() <= 0 and time.monotonic() < until and not self._stopped.is_set():
+            await self._pause(ROOM_POLL_S)
 
     def _take(self) -> list[RdMessage]:
         """On the consumer's thread: what is there now, waiting at most ``WAIT_S`` for the first record."""

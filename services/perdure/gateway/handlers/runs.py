@@ -17,7 +17,7 @@ from perdure.gateway import domain
 from perdure.gateway.context import CONTEXT, Context, json_response
 from perdure.gateway.handlers.threads import require_thread
 from perdure.gateway.middleware import tenant_of
-from perdure.gateway.problems import RequestProblem, invalid, not_supported, unknown_run, unknown_thread
+from perdure.gateway.problems import RequestProblem, invalid, not_supported, require_here, unknown_run, unknown_thread
 from perdure.gateway.publish import SOURCE, cancel_record, publish
 from perdure.gateway.requests import (
     query_bool,
@@ -170,6 +170,7 @@ async def _thread_for(
         return _made(new_id(), tenant, wanted, graph_id)
     found: Any = await context.store.thread(thread_id, tenant)
     if found is not None:
+        require_here(found)
         return cast("ThreadDocument", found)
     if wanted.if_not_exists != "create":
         raise unknown_thread(thread_id)
@@ -228,12 +229,15 @@ async def require_run(request: web.Request) -> dict[str, Any]:
     """The run that the path names.
 
     Raises:
-        RequestProblem: ``unknown-run``.
+        RequestProblem: ``unknown-run``, ``thread-archived``.
 
     """
     thread_id, run_id = request.match_info["thread_id"], request.match_info["run_id"]
-    found = await request.app[CONTEXT].store.run(run_id, thread_id, tenant_of(request))
+    store, tenant = request.app[CONTEXT].store, tenant_of(request)
+    found = await store.run(run_id, thread_id, tenant)
     if found is None:
+        if (thread := await store.thread(thread_id, tenant)) is not None:
+            require_here(thread)
         raise unknown_run(thread_id, run_id)
     return found
 

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from perdure.gateway.context import CONTEXT, json_response
 from perdure.gateway.middleware import tenant_of
-from perdure.gateway.problems import invalid, unknown_thread
+from perdure.gateway.problems import invalid, require_here, unknown_thread
 from perdure.gateway.requests import idempotency_key, query_int, read_body
 from perdure.gateway.schedules import (
     checked_metadata,
@@ -100,9 +100,13 @@ async def backfill(request: web.Request) -> web.Response:
 
 
 async def require_thread(request: web.Request, thread_id: str | None) -> None:
-    """Refuse a thread that does not exist."""
-    if thread_id is not None and await request.app[CONTEXT].store.thread(thread_id, tenant_of(request)) is None:
+    """Refuse a thread that does not exist, or is archived."""
+    if thread_id is None:
+        return
+    found = await request.app[CONTEXT].store.thread(thread_id, tenant_of(request))
+    if found is None:
         raise unknown_thread(thread_id)
+    require_here(found)
 
 
 def _named(request: web.Request) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from aiohttp import web
 from perdure.gateway import domain
 from perdure.gateway.context import CONTEXT, Context, json_response
 from perdure.gateway.middleware import tenant_of
-from perdure.gateway.problems import RequestProblem, not_supported, unknown_thread
+from perdure.gateway.problems import RequestProblem, not_supported, require_here, unknown_thread
 from perdure.gateway.requests import read_body, require_metadata
 from perdure.registry.runs import new_id, now
 from perdure.registry.threads import thread_document
@@ -36,6 +36,7 @@ async def create(request: web.Request) -> web.Response:
             "thread-exists",
             f'Thread {thread_id!r} exists already. Leave thread_id out, or send if_exists: "do_nothing".',
         )
+    require_here(existing)
     return json_response(await _view(context, existing), headers=_location(thread_id))
 
 
@@ -46,7 +47,19 @@ async def get(request: web.Request) -> web.Response:
 
 
 async def require_thread(request: web.Request) -> dict[str, object]:
-    """The thread that the path names.
+    """The thread that the path names, not archived.
+
+    Raises:
+        RequestProblem: ``unknown-thread``, ``thread-archived``.
+
+    """
+    found = await require_known(request)
+    require_here(found)
+    return found
+
+
+async def require_known(request: web.Request) -> dict[str, object]:
+    """The thread that the path names, archived or not.
 
     Raises:
         RequestProblem: ``unknown-thread``.

@@ -1,0 +1,154 @@
+"""What ``perdure archive run | verify | purge`` do, on the database and the archive store themselves.
+
+Contract: each returns rows for people and scripts: ``thread_id``, ``tenant``, ``result`` and more. How many is bounded by the
+caller's limit. Nothing is changed by a dry run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from perdure.archive import policy, purging
+from perdure.archive.archiving import Archiver, LivesError
+from perdure.archive.candidates import Candidates
+from perdure.archive.errors import ArchiveDamagedError, ArchiveError
+from perdure.archive.packing import unpack
+from perdure.archive.policy import RetentionPolicy
+from perdure.archive.purging import Purger
+from perdure.archive.store import ArchiveStore
+from perdure.chassis import mongo
+from perdure.chassis.kafka.producer import Producer
+from perdure.chassis.opensearch import OpenSearch
+from perdure.chassis.telemetry import configure_logging
+from perdure.cli.errors import CommandError
+from perdure.indexer.forgetting import forget
+from perdure.scheduler.settings import SchedulerSettings
+from perdure.schemas.documents import THREADS, ArchiveState
+
+SOURCE: Final = "perdure-cli"
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    db: mongo.Database
+    store: ArchiveStore
+    policy: RetentionPolicy
+
+
+async def run(settings: SchedulerSettings, *, limit: int, dry_run: bool) -> list[Row]:
+    """Archive what is due now; what would be, in a dry run."""
+    rows: list[Row] = []
+    async with _opened(settings) as opened:
+        producer = Producer(settings.kafka_bootstrap_servers, SOURCE)
+        archiver = Archiver(opened.db, opened.store, producer, SOURCE, settings.archive_lease_s)
+        try:
+            async for one in _due(opened):
+                result = f"kept: {one.kept}" if one.kept else "would be archived"
+                if one.kept is None and not dry_run:
+                    result = await _archive(archiver, one.thread)
+                rows.append(_row(one.thread, one.due_at, one.rule, result))
+                if len(rows) == limit:
+                    break
+        finally:
+            await producer.close()
+    return rows
+
+
+async def verify(settings: SchedulerSettings, thread_ids: Sequence[str]) -> list[Row]:
+    """Read the objects of archived threads; ``whole``, or what is wrong with each."""
+    rows: list[Row] = []
+    async with _opened(settings) as opened:
+        query: Row = {"archive.at": {"$exists": True}, "archive.state": {"$ne": ArchiveState.PURGING.value}}
+        if thread_ids:
+            query["_id"] = {"$in": list(thread_ids)}
+        async for thread in opened.db[THREADS].find(query, {"tenant": 1, "archive": 1}):
+            mark = thread["archive"]
+            try:
+                async for _ in unpack(mark["object"], opened.store.read(mark["object"]), mark["sha256"]):
+                    pass
+                result = "whole"
+            except ArchiveDamagedError as error:
+                same = {"_id": thread["_id"], "archive.object": mark["object"], "archive.at": mark["at"]}
+                if await opened.db[THREADS].find_one(same, {"_id": 1}) is None:
+                    continue  # it came back, or was purged, meanwhile
+                result = str(error)
+            rows.append(
+                {"thread_id": thread["_id"], "tenant": thread["tenant"], "result": result}
+                | {name: mark[name] for name in ("object", "bytes", "at")}
+            )
+    missing = set(thread_ids) - {row["thread_id"] for row in rows}
+    if missing:
+        raise CommandError(f"not archived: {', '.join(sorted(missing))}")
+    return rows
+
+
+async def purge(settings: SchedulerSettings, *, limit: int, dry_run: bool) -> list[Row]:
+    """Remove archived threads that are old enough; what would be, in a dry run."""
+    rows: list[Row] = []
+    async with _opened(settings) as opened:
+        search = OpenSearch(settings.opensearch_url, ca_file=settings.opensearch_ca_file)
+
+        async def forgotten(tenant: str, thread_id: str) -> int:
+            return await forget(search, tenant, thread_id)
+
+        purger = Purger(opened.db, opened.store, forgotten, settings.archive_lease_s)
+        try:
+            if not dry_run:
+                await purger.go_on()
+            now = await mongo.server_time(opened.db)
+            async for one in purging.plan(opened.db, opened.policy, now):
+                result = f"kept: {one.kept}" if one.kept else "would be purged"
+                if one.kept is None and not dry_run:
+                    result = "purged" if await purger.purge(one.thread) else "kept: it changed meanwhile"
+                rows.append(_row(one.thread, one.due_at, one.rule, result))
+                if len(rows) == limit:
+                    break
+        finally:
+            await search.close()
+    return rows
+
+
+@asynccontextmanager
+async def _opened(settings: SchedulerSettings) -> AsyncIterator[_Open]:
+    if not settings.archive_url:
+        raise CommandError(
+            "PERDURE_ARCHIVE_URL is not set, so nothing is archived; set it as for the scheduler: a folder, s3://bucket/..."
+        )
+    # What is done is in the rows; the log says only what went wrong.
+    configure_logging(SOURCE, settings.model_copy(update={"log_level": "warning"}))
+    store = ArchiveStore(settings.archive_url, settings.archive_options)
+    retention = policy.load(settings.retention_file)
+    client = mongo.connect(settings.mongodb_uri)
+    try:
+        yield _Open(mongo.database(client, settings.mongodb_uri), store, retention)
+    finally:
+        client.close()
+
+
+async def _due(opened: _Open) -> AsyncIterator[Any]:
+    candidates, more = Candidates(opened.db, opened.policy), True
+    now = await mongo.server_time(opened.db)
+    while more:
+        found, more = await candidates.portion(now)
+        for one in found:
+            yield one
+
+
+async def _archive(archiver: Archiver, thread: Mapping[str, Any]) -> str:
+    try:
+        await archiver.archive(thread)
+    except LivesError as error:
+        return f"kept: {error.why}"
+    except ArchiveError as error:
+        return f"failed: {error}"
+    return "archived"
+
+
+def _row(thread: Mapping[str, Any], due_at: datetime, rule: str, result: str) -> Row:
+    return {"thread_id": thread["_id"], "tenant": thread["tenant"], "due_at": due_at, "rule": rule, "result": result}
