@@ -19,12 +19,13 @@ from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.opensearch import OpenSearch, OpenSearchRefusedError
 from perdure.indexer.rebuild import rebuild
+from perdure.indexer.repair import repair
 from perdure.indexer.rules import load
 from perdure.indexer.settings import IndexerSettings
 from perdure.indexer.source import Source
 from perdure.indexer.status import status
 from perdure.indexer.stream import GROUP
-from perdure.indexer.verify import repair, verify
+from perdure.indexer.verify import verify
 from perdure.indexer.writer import Writer
 from perdure.local.errors import LocalError
 from perdure.local.probes import probe_http
@@ -467,8 +468,8 @@ async def test_verify_finds_each_difference_and_repair_mends_exactly_these(bench
         await db.runs.insert_one(run)
     soon = timedelta(seconds=-5)
 
-    async def differences() -> list[tuple[str, str, str]]:
-        report = await verify(bench.opensearch, source, soon)
+    async def differences(*, full: bool = False) -> list[tuple[str, str, str]]:
+        report = await verify(bench.opensearch, source, soon, full=full)
         assert report.states == 20 * 4
         return sorted((one.kind, one.of, one.id) for one in report.differences)
 
@@ -476,6 +477,7 @@ async def test_verify_finds_each_difference_and_repair_mends_exactly_these(bench
     assert len(everything.differences) == 20 * 5, "nothing is indexed yet"
     await repair(bench.opensearch, writer, everything)
     assert await differences() == []
+    assert await differences(full=True) == []
     clean = await bench.found(STATES)
     threads = await bench.found(THREADS)
 
@@ -492,7 +494,10 @@ async def test_verify_finds_each_difference_and_repair_mends_exactly_these(bench
     await bench.opensearch.request("PUT", f"/{index}/_doc/ghost", surplus)
     await bench.opensearch.request("DELETE", f"/{index}/_doc/rebuild-0005")
     same = {"version": 4 * NOTES_PER_SEQ, "version_type": "external_gte"}
-    await bench.opensearch.request("PUT", f"/{index}/_doc/rebuild-0006", threads[6] | {"status": "stuck"}, same)
+    changed = threads[6] | {"status": "stuck", "digest": 7}
+    await bench.opensearch.request("PUT", f"/{index}/_doc/rebuild-0006", changed, same)
+    await bench.opensearch.request("PUT", f"/{old}/_doc/rebuild-0002:2", clean[9] | {"graph": "secretly"})
+    await bench.opensearch.request("PUT", f"/{index}/_doc/rebuild-0007", threads[7] | {"status": "stuck"}, same)
     await bench.opensearch.request("PUT", f"/{old}/_settings", {"index.blocks.write": True})
     planted = [
         ("missing", "states", "rebuild-0003:2"),
@@ -507,6 +512,10 @@ async def test_verify_finds_each_difference_and_repair_mends_exactly_these(bench
     assert report.runs == 3, "only runs that differ are read"
     await repair(bench.opensearch, writer, report)
     assert await differences() == []
+    secretly = [("wrong", "states", "rebuild-0002:2"), ("wrong", "threads", "rebuild-0007")]
+    assert await differences(full=True) == secretly, "altered without their digests"
+    await repair(bench.opensearch, writer, await verify(bench.opensearch, source, soon, full=True))
+    assert await differences(full=True) == []
     assert await bench.found(STATES) == clean
     assert await bench.found(THREADS) == threads
     blocked = await bench.opensearch.request("GET", f"/{old}/_settings", params={"flat_settings": "true"})

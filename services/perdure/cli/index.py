@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from importlib.util import find_spec
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import RenderableType
@@ -21,7 +21,11 @@ app = typer.Typer(no_args_is_help=True, help="The search index.")
 
 REBUILD = "perdure.indexer.rebuild"
 VERIFY = "perdure.indexer.verify"
+REPAIR = "perdure.indexer.repair"
 STATUS = "perdure.indexer.status"
+
+Full = Annotated[bool, typer.Option("--full", help="Read every document, instead of comparing digests.")]
+Settled = Annotated[int, typer.Option("--settled-s", min=0, help="Leave out what is younger than so many seconds.")]
 
 
 @app.command()
@@ -33,20 +37,20 @@ def rebuild(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def verify(as_json: AsJson = False) -> None:
+def verify(*, full: Full = False, settled_s: Settled = 60, as_json: AsJson = False) -> None:
     """Compare the search index with the store; exit status 1 if they differ."""
     output = Output(as_json)
-    found = json.loads(_run(VERIFY))
+    found = json.loads(_run(VERIFY, *_asked(full=full, settled_s=settled_s)))
     output.result(found, *_shown(found))
     if found["differences"]:
         raise typer.Exit(1)
 
 
 @app.command()
-def repair(as_json: AsJson = False) -> None:
+def repair(*, full: Full = False, settled_s: Settled = 60, as_json: AsJson = False) -> None:
     """Mend what `perdure index verify` finds, from the store."""
     output = Output(as_json)
-    found = json.loads(_run(VERIFY, "repair"))
+    found = json.loads(_run(REPAIR, *_asked(full=full, settled_s=settled_s)))
     output.result(found, *_shown(found))
     output.note(
         "mended; `perdure index verify` shows whether anything is left" if found["differences"] else "nothing to do"
@@ -70,6 +74,10 @@ def _run(module: str, *arguments: str) -> bytes:
     if done.returncode:
         raise CommandError(f"{module} ended with exit status {done.returncode}; its messages are above")
     return done.stdout
+
+
+def _asked(*, full: bool, settled_s: int) -> tuple[str, ...]:
+    return ("--settled-s", str(settled_s), *(("--full",) if full else ()))
 
 
 def _shown(found: dict[str, Any]) -> tuple[RenderableType, ...]:

@@ -57,7 +57,7 @@ def newest_item(document: IndexDocument) -> Item:
     return Item(document, source_of(document), newest=True)
 
 
-def digest_of(document: IndexDocument) -> int:
+def digest_of(document: Mapping[str, Any]) -> int:
     """32 bits of a document without its digest."""
     return int.from_bytes(blake2b(orjson.dumps(document, option=orjson.OPT_SORT_KEYS), digest_size=4).digest())
 

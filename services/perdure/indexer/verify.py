@@ -1,20 +1,20 @@
-"""Index = store: what is missing, surplus or wrong in the index, and mending exactly that (ADR 16).
+"""Index = store: what is missing, surplus or wrong in the index (ADR 16).
 
 Contract: :func:`verify` compares what is older than :data:`SETTLED`, so that events on their way are no differences. Of each
 range of run ids it asks for the count and the sum of digests; only where they differ from the store's it asks run by run, and only
-of runs that differ it reads documents. :func:`repair` writes what :func:`verify` found, and nothing else; what changed since is
-left alone. Digests in the index are trusted: a state that was altered by hand, and its digest not, is found only when something
-else of its run differs.
+of runs that differ it reads documents. Threads are compared by their digests. Digests in the index are trusted unless ``full`` is
+asked for, which reads every document: a document that was altered by hand, and its digest not, is found only then.
 
-Outside: where the documents come from (``perdure.indexer.source``).
+Outside: where the documents come from (``perdure.indexer.source``), and mending (``perdure.indexer.repair``).
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import sys
-import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -22,22 +22,29 @@ from typing import Any, Final
 import orjson
 
 from perdure.chassis.mongo import connect, database
-from perdure.chassis.opensearch import OpenSearch, OpenSearchRefusedError
+from perdure.chassis.opensearch import OpenSearch
 from perdure.chassis.service import run_service
-from perdure.indexer.bulk import digest_of, newest_item, source_of, state_item
+from perdure.indexer.bulk import digest_of, source_of
 from perdure.indexer.domain import event_id, newest, version
 from perdure.indexer.rules import load
 from perdure.indexer.settings import IndexerSettings
 from perdure.indexer.source import ID_RANGES, RUNS_AT_ONCE, Source
-from perdure.indexer.writer import Writer
 from perdure.schemas.index import STATES, THREADS, IndexDocument
 
 SETTLED: Final = timedelta(minutes=1)
 PAGE: Final = 5_000
-FORGOTTEN_S: Final = 90.0
 
 Totals = tuple[int, int]
 """How many documents, and the sum of their digests."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Newest:
+    """What is kept of each thread of the store while all are read."""
+
+    version: int
+    digest: int
+    run: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,23 +89,30 @@ class Report:
     differences: list[Difference] = field(default_factory=list)
 
 
-async def verify(client: OpenSearch, source: Source, settled: timedelta = SETTLED) -> Report:
+async def verify(client: OpenSearch, source: Source, settled: timedelta = SETTLED, *, full: bool = False) -> Report:
     """Compare the index with the store.
+
+    Args:
+        client: OpenSearch.
+        source: The store.
+        settled: What is younger is left out.
+        full: Read every document instead of trusting the digests in the index.
 
     Raises:
         UnavailableError: OpenSearch does not answer; start again.
 
     """
-    return await _Comparison(client, source, datetime.now(UTC) - settled).run()
+    return await _Comparison(client, source, datetime.now(UTC) - settled, full=full).run()
 
 
 class _Comparison:
-    def __init__(self, client: OpenSearch, source: Source, before: datetime) -> None:
+    def __init__(self, client: OpenSearch, source: Source, before: datetime, *, full: bool) -> None:
         self._client = client
         self._source = source
         self._before = before
+        self._full = full
         self._report = Report()
-        self._newest: dict[str, IndexDocument] = {}
+        self._newest: dict[str, _Newest] = {}
 
     async def run(self) -> Report:
         await self._client.request("POST", f"/{STATES},{THREADS}/_refresh")
@@ -114,16 +128,17 @@ class _Comparison:
                 count, total = stored.get(document["run_id"], (0, 0))
                 stored[document["run_id"]] = count + 1, total + digest_of(document)
             for thread, latest in newest(found).items():
-                if thread not in self._newest or version(self._newest[thread]) < version(latest):
-                    self._newest[thread] = latest
+                if thread not in self._newest or self._newest[thread].version < version(latest):
+                    self._newest[thread] = _Newest(version(latest), digest_of(latest), latest["run_id"])
         here = sum(count for count, _ in stored.values()), sum(total for _, total in stored.values())
         self._report.states += here[0]
         span = {"range": {"run_id": {"gte": low} if high is None else {"gte": low, "lt": high}}}
-        if await self._totals(span) == here:
+        if not self._full and await self._totals(span) == here:
             return
         self._report.ranges += 1
         indexed = {run: totals async for run, totals in self._totals_by_run(span)}
-        differing = sorted(run for run in stored.keys() | indexed.keys() if stored.get(run) != indexed.get(run))
+        runs = sorted(stored.keys() | indexed.keys())
+        differing = [run for run in runs if self._full or stored.get(run) != indexed.get(run)]
         self._report.runs += len(differing)
         for start in range(0, len(differing), RUNS_AT_ONCE):
             await self._documents(low, high, differing[start : start + RUNS_AT_ONCE])
@@ -148,17 +163,41 @@ class _Comparison:
     async def _threads(self) -> None:
         self._report.threads = len(self._newest)
         seen: set[str] = set()
-        async for hit in self._scan(THREADS, {"match_all": {}}, [{"thread_id": "asc"}, {"seq": "asc"}]):
-            seen.add(hit["_id"])
-            self._compare("threads", hit, self._newest.get(hit["_id"]))
-        absent = [thread for thread in self._newest if thread not in seen]
+        suspects: set[str] = set()
+        read = {"_source": True if self._full else ["digest"]}
+        sort = [{"thread_id": "asc"}, {"seq": "asc"}]
+        async for hit in self._scan(THREADS, {"match_all": {}}, sort, read):
+            thread = hit["_id"]
+            seen.add(thread)
+            if thread not in self._newest or self._newest[thread].digest != self._digest(hit["_source"]):
+                suspects.add(thread)
+        for start in range(0, len(ids := sorted(suspects)), RUNS_AT_ONCE):
+            portion = ids[start : start + RUNS_AT_ONCE]
+            expected = await self._newest_of(portion)
+            async for hit in self._scan(THREADS, {"terms": {"_id": portion}}, sort):
+                self._compare("threads", hit, expected.get(hit["_id"]))
+        absent = sorted(self._newest.keys() - seen)
         for start in range(0, len(absent), PAGE):
             # Some are there and newer than what is compared.
             portion = absent[start : start + PAGE]
-            body = {"query": {"terms": {"thread_id": portion}}, "size": PAGE, "_source": False}
+            body = {"query": {"terms": {"_id": portion}}, "size": PAGE, "_source": False}
             answer = await self._client.request("POST", f"/{THREADS}/_search", body)
             there = {hit["_id"] for hit in answer["hits"]["hits"]}
-            self._missing("threads", {thread: self._newest[thread] for thread in portion if thread not in there})
+            self._missing("threads", await self._newest_of([one for one in portion if one not in there]))
+
+    def _digest(self, source: dict[str, Any]) -> int | None:
+        """The digest of a thread in the index; ``None`` if ``full`` shows that it is not that of its document."""
+        said: int | None = source.pop("digest", None)
+        return None if self._full and digest_of(source) != said else said
+
+    async def _newest_of(self, threads: Collection[str]) -> dict[str, IndexDocument]:
+        """The documents of threads, as far as the store has them."""
+        found: dict[str, IndexDocument] = {}
+        runs = [self._newest[thread].run for thread in threads if thread in self._newest]
+        for start in range(0, len(runs), RUNS_AT_ONCE):
+            async for documents in self._stored("", None, {"_id": {"$in": runs[start : start + RUNS_AT_ONCE]}}):
+                found |= newest(documents)
+        return found
 
     def _compare(self, of: str, hit: dict[str, Any], document: IndexDocument | None) -> None:
         revision = hit["_seq_no"], hit["_primary_term"]
@@ -198,9 +237,10 @@ class _Comparison:
             runs["after"] = found["after_key"]
 
     async def _scan(
-        self, alias: str, query: dict[str, Any], sort: list[dict[str, Any]]
+        self, alias: str, query: dict[str, Any], sort: Sequence[dict[str, Any]], more: dict[str, Any] | None = None
     ) -> AsyncIterator[dict[str, Any]]:
         body: dict[str, Any] = {"query": self._settled(query), "sort": sort, "size": PAGE, "seq_no_primary_term": True}
+        body |= more or {}
         while True:
             hits = (await self._client.request("POST", f"/{alias}/_search", body))["hits"]["hits"]
             for hit in hits:
@@ -210,76 +250,36 @@ class _Comparison:
             body["search_after"] = hits[-1]["sort"]
 
 
-async def repair(client: OpenSearch, writer: Writer, report: Report) -> None:
-    """Mend what :func:`verify` found. A document in an index that takes no writes any more is mended there."""
-    lost = [one for one in report.differences if one.document is not None and one.index is None]
-    make = {"states": state_item, "threads": newest_item}
-    await writer.write([make[one.of](one.document) for one in lost if one.document is not None])
-    there = [one for one in report.differences if one.index is not None]
-    for index in sorted({one.index for one in there if one.index}):
-        found = await client.request("GET", f"/{index}/_settings", params={"flat_settings": "true"})
-        blocked = found[index]["settings"].get("index.blocks.write")
-        try:
-            if blocked:
-                await client.request("PUT", f"/{index}/_settings", {"index.blocks.write": None})
-            for one in there:
-                if one.index == index:
-                    await _mend(client, one)
-        finally:
-            if blocked:
-                await client.request("PUT", f"/{index}/_settings", {"index.blocks.write": True})
-
-
-async def _mend(client: OpenSearch, one: Difference) -> None:
-    seen = {"if_seq_no": one.revision[0], "if_primary_term": one.revision[1]} if one.revision else {}
-    place = {"_index": one.index, "_id": one.id}
-    if one.document is None:
-        await _bulk(client, orjson.dumps({"delete": {**place, **seen}}))
-        return
-    source = source_of(one.document)
-    if one.of == "states":
-        await _bulk(client, orjson.dumps({"index": {**place, **seen}}), source)
-        return
-    write = orjson.dumps({"index": {**place, "version": version(one.document), "version_type": "external_gte"}})
-    if await _bulk(client, write, source) or not await _bulk(client, orjson.dumps({"delete": {**place, **seen}})):
-        return
-    # It had a newer version than the right one. OpenSearch remembers that of a deleted document for a minute.
-    deadline = time.monotonic() + FORGOTTEN_S
-    while time.monotonic() < deadline:
-        if await _bulk(client, write, source):
-            return
-        await asyncio.sleep(1.0)
-
-
-async def _bulk(client: OpenSearch, *lines: bytes) -> bool:
-    """Whether it was done; not if the document is another by now."""
-    answer = await client.bulk(b"\n".join(lines) + b"\n")
-    ((result,),) = (item.values() for item in answer["items"])
-    if result["status"] not in {200, 201, 404, 409}:
-        raise OpenSearchRefusedError(result["status"], "repair", str(result.get("error")), "POST /_bulk")
-    return bool(result["status"] < 400)
-
-
-async def main(settings: IndexerSettings, stopping: asyncio.Event) -> None:
-    """``python -m perdure.indexer.verify [repair]``: the report as JSON on stdout; the report is of before the repair."""
-    del stopping  # nothing is half done: what is mended is mended
+@asynccontextmanager
+async def both_sides(settings: IndexerSettings) -> AsyncIterator[tuple[OpenSearch, Source]]:
+    """OpenSearch and the store."""
     client = OpenSearch(settings.opensearch_url, ca_file=settings.opensearch_ca_file, timeout_s=60.0)
     mongo = connect(settings.mongodb_uri)
     try:
         redaction = load(settings.redaction_file, settings.redaction_key)
-        source = Source(database(mongo, settings.mongodb_uri), redaction, settings)
-        report = await verify(client, source)
-        if "repair" in sys.argv[1:] and report.differences:
-            writer = Writer(client, settings)
-            await writer.open()
-            await repair(client, writer, report)
-        shown = asdict(report) | {
-            "differences": [{"kind": d.kind, "of": d.of, "id": d.id, "index": d.index} for d in report.differences]
-        }
-        sys.stdout.write(orjson.dumps(shown).decode() + "\n")
+        yield client, Source(database(mongo, settings.mongodb_uri), redaction, settings)
     finally:
         mongo.close()
         await client.close()
+
+
+async def verify_as_asked(client: OpenSearch, source: Source) -> Report:
+    """:func:`verify` by the arguments of the process; the report goes to stdout as JSON."""
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--full", action="store_true", help="read every document")
+    arguments.add_argument("--settled-s", type=float, default=SETTLED.total_seconds(), help="leave out what is younger")
+    given = arguments.parse_args()
+    report = await verify(client, source, timedelta(seconds=given.settled_s), full=given.full)
+    shown = [{"kind": one.kind, "of": one.of, "id": one.id, "index": one.index} for one in report.differences]
+    sys.stdout.write(orjson.dumps(asdict(report) | {"differences": shown}).decode() + "\n")
+    return report
+
+
+async def main(settings: IndexerSettings, stopping: asyncio.Event) -> None:
+    """``python -m perdure.indexer.verify``: the report as JSON on stdout."""
+    del stopping  # it only reads
+    async with both_sides(settings) as (client, source):
+        await verify_as_asked(client, source)
 
 
 if __name__ == "__main__":
