@@ -32,7 +32,7 @@ from perdure.indexer.domain import newest
 from perdure.indexer.indices import Layout
 from perdure.indexer.rules import load
 from perdure.indexer.settings import IndexerSettings
-from perdure.indexer.source import ID_RANGES, Source
+from perdure.indexer.source import Source
 from perdure.indexer.writer import Writer
 from perdure.schemas.index import STATES, STATES_WRITE, THREADS, IndexDocument
 
@@ -195,23 +195,27 @@ class _Rebuild:
         return old
 
     async def _pass(self, writer: Writer, phase: str, condition: dict[str, Any]) -> None:
-        for n, (low, high) in enumerate(ID_RANGES):
-            self._enter(phase, n / len(ID_RANGES))
-            async for runs, found in self._source.documents(low, high, condition):
-                await self._write(writer, runs, found)
+        self._enter(phase)
+        total, read = await self._source.count(), 0
+        async for page in self._source.pages(condition):
+            async for found in self._source.documents(page.runs):
+                await self._write(writer, found)
+            read += len(page.runs)
+            self._report.runs += len(page.runs)
+            self._enter(phase, min(1.0, read / max(1, total)))
 
     async def _archived(self, writer: Writer, since: datetime | None) -> None:
         """After the runs: a thread that goes to the archive meanwhile is there before its runs are deleted."""
         async for runs, found in self._source.archived.documents(since):
-            await self._write(writer, runs, found)
+            await self._write(writer, found)
+            self._report.runs += runs
 
-    async def _write(self, writer: Writer, runs: int, found: list[IndexDocument]) -> None:
+    async def _write(self, writer: Writer, found: list[IndexDocument]) -> None:
         items: list[Item] = [state_item(document) for document in found]
         items += [newest_item(document) for document in newest(found).values()]
         refused = await writer.write(items)
         for _, why in refused:
             log.error("rebuild.refused", reason=why)
-        self._report.runs += runs
         self._report.states += len(found)
         self._report.refused += len(refused)
 
