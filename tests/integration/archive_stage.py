@@ -6,12 +6,14 @@ import asyncio
 import operator
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
@@ -26,6 +28,7 @@ from perdure.archive.restoring import Restorer
 from perdure.archive.sources import SOURCES, Owner, documents
 from perdure.archive.store import ArchiveStore
 from perdure.chassis import mongo
+from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.payload import pack
 from perdure.checkpoint import PerdureSaver, keys
@@ -36,6 +39,7 @@ from perdure.registry.subscriptions import scope_key
 from perdure.registry.threads import thread_document
 from perdure.scheduler.archive import Archiving
 from perdure.scheduler.settings import SchedulerSettings
+from perdure.schemas import topics
 from perdure.schemas.notices import Scope
 
 LONG_AGO = datetime.now(UTC).replace(microsecond=0) - timedelta(days=60)
@@ -176,6 +180,63 @@ class Stage:
             if "expires_at" not in found.get("archive", {}):
                 return found
             assert time.monotonic() < end, found["archive"]
+
+
+@asynccontextmanager
+async def opened(uri: str, kafka_bootstrap: str, store: ArchiveStore) -> AsyncIterator[Stage]:
+    client = mongo.connect(uri)
+    name = f"archive_{uuid.uuid4().hex[:8]}"
+    await mongo.ensure_indexes(client[name])
+    await TopicAdmin(kafka_bootstrap).apply(topics.ALL)
+    producer = Producer(kafka_bootstrap, "test")
+    stage = Stage(client[name], producer, store, uri=uri, kafka=kafka_bootstrap)
+    await stage.saver.ensure_indexes()
+    yield stage
+    await stage.saver.aclose()
+    await producer.close()
+    await client.drop_database(name)
+    client.close()
+
+
+def objects(folder: Path) -> list[Path]:
+    return [path for path in (folder / "archive").rglob("*") if path.is_file()]
+
+
+class Gate(ArchiveStore):
+    """A store that lets something happen right before an object is stored, or right after."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.before: Any = None
+        self.after: Any = None
+
+    async def put(self, key: str, pieces: AsyncIterator[bytes]) -> None:
+        if self.before:
+            await self.before()
+        await super().put(key, pieces)
+        if self.after:
+            await self.after()
+
+
+def place(thread_id: str) -> dict[str, Any]:
+    return {"_id": new_id(), "thread_id": thread_id, "tenant": "default"}
+
+
+def run_victim(
+    stage: Stage, folder: Path, thread_id: str, point: str, number: str = "SIGKILL"
+) -> subprocess.Popen[str]:
+    script = Path(__file__).with_name("archive_victim.py")
+    arguments = [stage.uri, stage.db.name, stage.kafka, str(folder / "archive"), thread_id, point, number]
+    return subprocess.Popen(
+        [sys.executable, str(script), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+async def kill(stage: Stage, folder: Path, thread_id: str, point: str) -> None:
+    """Let a process work on the thread until it is killed right before that point."""
+    process = run_victim(stage, folder, thread_id, point)
+    out, err = await asyncio.to_thread(process.communicate, timeout=60)
+    assert process.returncode == -signal.SIGKILL, f"{out}\n{err}"
 
 
 @contextmanager

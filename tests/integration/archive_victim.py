@@ -20,6 +20,7 @@ from perdure.chassis.kafka.producer import Producer
 
 LEASE_S = 1.0
 POINTS: dict[str, tuple[type[Any], str, int]] = {
+    "before the slot": (Work, "take_slot", 1),
     "before writing": (Archiver, "write", 1),
     "between write and verify": (Archiver, "verify", 1),
     "between verify and mark": (Archiver, "mark", 1),

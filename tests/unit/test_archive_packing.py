@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -100,3 +101,34 @@ async def test_a_newer_format_is_refused() -> None:
     with pytest.raises(ArchiveDamagedError, match=f"format {FORMAT + 1}, and this version reads {FORMAT}"):
         async for _ in unpack("key", pieces(data)):
             pass
+
+
+@pytest.mark.parametrize("bit", [0x01, 0x80])
+async def test_whatever_byte_changed_it_is_damage_and_no_other_error(bit: int) -> None:
+    data, _ = await packed(DOCUMENTS[:1])
+    plain = zstandard.ZstdDecompressor().decompressobj().decompress(data)
+    compressed = [bytes([*data[:at], data[at] ^ bit, *data[at + 1 :]]) for at in range(len(data))]
+    repacked = [zstandard.compress(bytes([*plain[:at], plain[at] ^ bit, *plain[at + 1 :]])) for at in range(len(plain))]
+    for broken in compressed[2:] + repacked:
+        try:
+            found = [one async for one in unpack("key", pieces(broken))]
+        except ArchiveDamagedError:
+            continue
+        # Bits of the frame's header that mean nothing, and the thread's own document, say nothing about the others.
+        assert found == [("runs", DOCUMENTS[0][1][0])]
+
+
+async def test_memory_holds_a_portion_of_what_compresses_well() -> None:
+    megabyte = bson.encode({"_id": 1, "d": bytes(1_000_000)})
+    data, manifest = await packed([("notebook", [megabyte])] * 300)
+    assert len(data) < 100_000
+    tracemalloc.start()
+    try:
+        count = 0
+        async for _, document in unpack("key", pieces(data, 256 * 1024), manifest.sha256):
+            assert document == megabyte
+            count += 1
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (count, peak < 50_000_000) == (300, True), peak

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from perdure.archive import store as places
 from perdure.archive.errors import ArchiveDamagedError, ArchiveUnavailableError
 from perdure.archive.store import PART_BYTES, ArchiveStore
 from perdure.chassis.errors import ConfigurationError
@@ -50,6 +55,33 @@ async def test_pieces_that_end_with_an_error_leave_no_object(tmp_path: Path) -> 
     assert files(tmp_path) == []
 
 
+async def test_what_a_process_left_that_was_killed_while_it_stored_goes_with_its_object(tmp_path: Path) -> None:
+    script = f"""
+import asyncio, os
+from perdure.archive.store import PART_BYTES, ArchiveStore
+
+async def pieces():
+    while True:
+        yield os.urandom(PART_BYTES)
+        if [name for _, _, files in os.walk({str(tmp_path)!r}) for name in files]:
+            os.kill(os.getpid(), 9)
+
+asyncio.run(ArchiveStore({str(tmp_path)!r}).put({KEY!r}, pieces()))
+"""
+    done = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", script], check=False)
+    assert done.returncode == -signal.SIGKILL
+    other = tmp_path / "tenant-a" / "7c" / "t:1@2-y.zst#1"
+    other.write_bytes(b"of another process at work")
+    assert len(files(tmp_path)) == 2
+    await ArchiveStore(str(tmp_path)).delete(KEY)
+    assert files(tmp_path) == [other]
+
+
+def test_a_folder_that_is_made_is_for_its_owner_only(tmp_path: Path) -> None:
+    ArchiveStore(str(tmp_path / "archive"))
+    assert (tmp_path / "archive").stat().st_mode & 0o777 == 0o700
+
+
 async def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     store = ArchiveStore(str(tmp_path / "archive"))
     (tmp_path / "archive" / "tenant-a").write_bytes(b"in the way")
@@ -57,7 +89,8 @@ async def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
         await store.put(KEY, pieces(b"x"))
 
 
-async def test_a_store_that_does_not_answer_is_said_in_one_line() -> None:
+async def test_a_store_that_does_not_answer_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "RETRIES", {"max_retries": 1})
     options = {"endpoint": f"http://127.0.0.1:{free_port()}", "allow_http": "true", "region": "us-east-1"}
     store = ArchiveStore("s3://archive/x", options | {"access_key_id": "a", "secret_access_key": "b"})
     with pytest.raises(ArchiveUnavailableError) as raised:

@@ -1,9 +1,9 @@
 """Archiving one thread: pack, write, read back and verify, mark, delete (ADR 15).
 
-Contract: what is deleted is exactly what was verified to be in the object, document by document; what came later stays and is
-there when the thread comes back. A crash at any point is finished by :meth:`Archiver.go_on`: until the mark the attempt is undone,
-after it the deletion goes on. A run that comes before the mark, or at the same moment, wins: the attempt is undone and nothing was
-deleted.
+Contract: what is deleted is exactly what was verified to be in the object, document by document and byte by byte; what came or
+changed later stays and is there when the thread comes back. A crash at any point is finished by :meth:`Archiver.go_on`: until the
+mark the attempt is undone, after it the deletion goes on. A run that comes before the mark, or at the same moment, wins: the
+attempt is undone and nothing was deleted.
 
 Outside: which threads (``candidates``), and when (``perdure.scheduler.archive``).
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
 from bson.raw_bson import RawBSONDocument
@@ -20,17 +20,17 @@ from bson.raw_bson import RawBSONDocument
 from perdure.archive.errors import ArchiveDamagedError, ArchiveError, WorkLostError
 from perdure.archive.living import ENDED, has_new_run, why_it_lives
 from perdure.archive.packing import Manifest, pack, unpack
-from perdure.archive.sources import BATCH, SOURCES, documents
+from perdure.archive.sources import RAW, SOURCES, documents, portions
 from perdure.archive.store import ArchiveStore
 from perdure.archive.telling import tell_archived
 from perdure.archive.work import LEASE_S, Work, begin
 from perdure.chassis.kafka.producer import Producer
-from perdure.chassis.mongo import Database
+from perdure.chassis.mongo import Database, server_time
 from perdure.chassis.telemetry import logger
 from perdure.registry.notes import Notes
-from perdure.registry.runs import new_id, now, publish_start
+from perdure.registry.runs import new_id, publish_start
 from perdure.schemas.commands import StartReason
-from perdure.schemas.documents import RUNS, ArchiveState
+from perdure.schemas.documents import RUNS, THREADS, ArchiveState
 
 log = logger(__name__)
 
@@ -87,11 +87,9 @@ class Archiver:
             raise LivesError(thread_id, "it changed meanwhile, or another process archives it")
         async with work.held():
             try:
-                await self._attempt(work)
-            except Exception:
-                # Undone at once, so that nobody waits for the lease; once deleting has begun there is no way back.
-                if work.state in (ArchiveState.PACKING, ArchiveState.MARKED):
-                    await self.undo(work)
+                await self._attempt_or_undo(work)
+            except WorkLostError:
+                await self._remove_unnamed(work)
                 raise
 
     async def go_on(self, work: Work) -> None:
@@ -132,7 +130,7 @@ class Archiver:
             ArchiveState.MARKED,
             only={"archive.state": ArchiveState.PACKING.value, "seq": work.thread["seq"], "hold": {"$exists": False}},
             thread={"ended_run_id": None},
-            at=now(),
+            at=await server_time(self._db),
             sha256=manifest.sha256,
             bytes=manifest.nbytes,
             documents=manifest.documents,
@@ -141,25 +139,31 @@ class Archiver:
 
     async def delete(self, work: Work) -> None:
         """Delete what the object holds, some documents in each transaction."""
-        portion: list[Any] = []
-        before = ""
-        async for source, document in unpack(work.key, self._store.read(work.key), work.mark["sha256"]):
-            if portion and (source != before or len(portion) == BATCH):
-                await self._delete(work, before, portion)
-                portion = []
-            before = source
-            portion.append(RawBSONDocument(document)["_id"])
-        if portion:
-            await self._delete(work, before, portion)
+        pieces = self._store.read(work.key)
+        async for source, portion in portions(work.key, unpack(work.key, pieces, work.mark["sha256"])):
+            await self._delete(work, source, portion)
 
     async def undo(self, work: Work) -> None:
         """Leave the thread as it was before the attempt, or as it came back: the slot, the object and the mark go."""
-        if work.state is not ArchiveState.RELEASING:  # else it may have gone on since
-            await work.advance(ArchiveState.RELEASING, thread={"ended_run_id": work.mark["ended_run_id"]})
+        if work.state is not ArchiveState.RELEASING:
+            # Only the mark took the field away, and held the slot: else a run may have ended since and written its own.
+            taken = work.state is not ArchiveState.PACKING
+            await work.advance(
+                ArchiveState.RELEASING, thread={"ended_run_id": work.mark["ended_run_id"]} if taken else {}
+            )
         await work.give_slot_back()
         await self._start_pending(work)
         await self._store.delete(work.key)
         await work.end()
+
+    async def _attempt_or_undo(self, work: Work) -> None:
+        try:
+            await self._attempt(work)
+        except Exception:
+            # Undone at once, so that nobody waits for the lease; once deleting has begun there is no way back.
+            if work.state in (ArchiveState.PACKING, ArchiveState.MARKED):
+                await self.undo(work)
+            raise
 
     async def _attempt(self, work: Work) -> None:
         if not await work.take_slot():
@@ -173,6 +177,12 @@ class Archiver:
         except WorkLostError as error:
             raise LivesError(work.owner.thread_id, "it changed, or was put under legal hold, meanwhile") from error
         await self._finish(work)
+
+    async def _remove_unnamed(self, work: Work) -> None:
+        """Remove what we stored after another process had undone the attempt: keys are used once, so nobody will want it."""
+        named = {"_id": work.owner.thread_id, "archive.object": work.key}
+        if await self._db[THREADS].find_one(named, {"_id": 1}) is None:
+            await self._store.delete(work.key)
 
     async def _portions(self, work: Work) -> AsyncIterator[tuple[str, list[bytes]]]:
         """What is packed. It ends with an error as soon as a run of the thread comes."""
@@ -205,9 +215,15 @@ class Archiver:
         for run in await self._db[RUNS].find(query, START_FIELDS).sort("created_at", 1).limit(1).to_list(None):
             publish_start(self._producer, run, StartReason.SWEPT, self._source)
 
-    async def _delete(self, work: Work, source: str, ids: list[Any]) -> None:
+    async def _delete(self, work: Work, source: str, portion: Sequence[RawBSONDocument]) -> None:
+        """Delete the documents that are still as they were packed: one that changed since is not in the object."""
+        packed = {document["_id"]: document.raw for document in portion}
+        collection = self._db[source].with_options(codec_options=RAW)
+
         async def remove(session: Any) -> None:
-            await self._db[source].delete_many({"_id": {"$in": ids}}, session=session)
+            there = collection.find({"_id": {"$in": list(packed)}}, session=session)
+            same = [one["_id"] async for one in there if one.raw == packed[one["_id"]]]
+            await collection.delete_many({"_id": {"$in": same}}, session=session)
 
         await work.fenced(remove)
 

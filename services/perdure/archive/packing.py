@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import bson
 import zstandard
+from bson.errors import BSONError
 
 from perdure.archive.errors import ArchiveDamagedError
 from perdure.archive.sources import SOURCES, Owner
@@ -29,6 +30,8 @@ LEVEL: Final = 3
 END: Final = 0xFF
 FLUSH_BYTES: Final = 1024 * 1024
 """Plain bytes that are compressed at once, beside the event loop."""
+SLICE_BYTES: Final = 512
+"""Compressed bytes that are decompressed at once: they can become 32,768 times as many, and an object may be anybody's."""
 MAX_DOCUMENT: Final = 17 * 1024 * 1024
 
 
@@ -130,8 +133,10 @@ async def unpack(key: str, pieces: AsyncIterator[bytes], sha256: str | None = No
     whole = hashlib.sha256()
     async for piece in pieces:
         whole.update(piece)
-        for one in await asyncio.to_thread(reader.feed, piece):
-            yield one
+        reader.give(piece)
+        while reader.has_more:
+            for one in await asyncio.to_thread(reader.take):
+                yield one
     reader.require_end()
     if sha256 is not None and whole.hexdigest() != sha256:
         raise ArchiveDamagedError(key, f"its sha-256 is {whole.hexdigest()}, and {sha256} was written")
@@ -143,23 +148,42 @@ class _Reader:
     def __init__(self, key: str) -> None:
         self._key = key
         self._decompressor = zstandard.ZstdDecompressor().decompressobj()
+        self._given = memoryview(b"")
         self._buffer = bytearray()
         self._inner = hashlib.sha256()
         self._found = Manifest()
         self._sources: list[str] | None = None
         self._ended = False
 
-    def feed(self, piece: bytes) -> list[tuple[str, bytes]]:
-        """The documents that are whole now."""
-        try:
-            self._buffer += self._decompressor.decompress(piece)
-        except zstandard.ZstdError as error:
-            raise ArchiveDamagedError(self._key, f"it cannot be decompressed ({error})") from error
-        return list(self._records())
+    @property
+    def has_more(self) -> bool:
+        """Whether something of what was given is still to be taken."""
+        return len(self._given) > 0
+
+    def give(self, piece: bytes) -> None:
+        """More bytes, once everything before them is taken."""
+        self._given = memoryview(piece)
+
+    def take(self) -> list[tuple[str, bytes]]:
+        """Some of the documents that are whole now."""
+        taken: list[tuple[str, bytes]] = []
+        size = 0
+        while self._given and size < FLUSH_BYTES:
+            try:
+                self._buffer += self._decompressor.decompress(self._given[:SLICE_BYTES])
+            except zstandard.ZstdError as error:
+                raise ArchiveDamagedError(self._key, f"it cannot be decompressed ({error})") from error
+            self._given = self._given[SLICE_BYTES:]
+            for source, document in self._records():
+                taken.append((source, document))
+                size += len(document)
+            if self._ended and self._buffer:
+                raise ArchiveDamagedError(self._key, "it goes on after its end")
+        return taken
 
     def require_end(self) -> None:
-        """Refuse an object that is cut off, or goes on."""
-        if not self._ended or self._buffer:
+        """Refuse an object that is cut off."""
+        if not self._ended:
             raise ArchiveDamagedError(self._key, "it has no end: it was cut off")
 
     def _records(self) -> Iterator[tuple[str, bytes]]:
@@ -174,7 +198,7 @@ class _Reader:
             if record is None:
                 return
             if kind == END:
-                self._check(bson.decode(record))
+                self._check(self._decode(record))
                 self._ended = True
             elif kind < len(self._sources):
                 source = self._sources[kind]
@@ -200,13 +224,22 @@ class _Reader:
         return taken[skipped:]
 
     def _read_header(self, data: bytes) -> list[str]:
-        header: dict[str, Any] = bson.decode(data)
+        header = self._decode(data)
         if header.get("format") != FORMAT:
             raise ArchiveDamagedError(
                 self._key, f"it has format {header.get('format')}, and this version reads {FORMAT}"
             )
-        return list(header["sources"])
+        sources = header.get("sources")
+        if not isinstance(sources, list) or not set(sources) <= set(SOURCES):
+            raise ArchiveDamagedError(self._key, f"it is of {sources!r}, and this version knows {', '.join(SOURCES)}")
+        return sources
 
-    def _check(self, said: dict[str, Any]) -> None:
-        if said["sha256"] != self._inner.hexdigest() or said["documents"] != self._found.documents:
+    def _decode(self, data: bytes) -> dict[str, Any]:
+        try:
+            return bson.decode(data)
+        except (BSONError, ValueError, OverflowError) as error:
+            raise ArchiveDamagedError(self._key, f"it has a document that is no BSON ({error})") from error
+
+    def _check(self, said: Mapping[str, Any]) -> None:
+        if said.get("sha256") != self._inner.hexdigest() or said.get("documents") != self._found.documents:
             raise ArchiveDamagedError(self._key, "its documents are not those that its manifest names")

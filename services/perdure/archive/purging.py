@@ -90,26 +90,32 @@ class Purger:
         work = await begin(self._db, thread, ArchiveState.PURGING, only, self._lease_s)
         if work is None:
             return False
-        await self._remove(work)
+        async with work.held():
+            if await has_new_run(
+                self._db, thread["_id"]
+            ):  # it was accepted at the last moment: the scheduler brings it back
+                await work.advance(ArchiveState.ARCHIVED, idle=True)
+                return False
+            await self._remove(work)
         return True
 
     async def go_on(self) -> int:
         """Finish the purges that died; how many."""
         left = await take_over(self._db, self._lease_s, LEFT_OVERS, {"$eq": ArchiveState.PURGING.value})
         for work in left:
-            await self._remove(work)
+            async with work.held():
+                await self._remove(work)
         return len(left)
 
     async def _remove(self, work: Work) -> None:
         thread_id = work.owner.thread_id
-        async with work.held():
-            forgotten = await self._forget(work.owner.tenant, thread_id)
-            await self._store.delete(work.key)
-            for source in SOURCES:
-                async for portion in documents(self._db, source, work.owner):
-                    await self._delete(work, source, [document["_id"] for document in portion])
-            await work.give_slot_back()
-            await self._delete(work, THREADS, [thread_id])
+        forgotten = await self._forget(work.owner.tenant, thread_id)
+        await self._store.delete(work.key)
+        for source in reversed(SOURCES):  # runs last: they name their payloads
+            async for portion in documents(self._db, source, work.owner):
+                await self._delete(work, source, [document["_id"] for document in portion])
+        await work.give_slot_back()
+        await self._delete(work, THREADS, [thread_id])
         log.info("thread.purged", thread_id=thread_id, object=work.key, states=forgotten)
 
     async def _delete(self, work: Work, source: str, ids: list[Any]) -> None:

@@ -9,14 +9,14 @@ A run's idempotency key that was used again while the thread was away stays with
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bson.raw_bson import RawBSONDocument
 
 from perdure.archive.archiving import Archiver
 from perdure.archive.packing import unpack
-from perdure.archive.sources import BATCH, BATCH_BYTES, RAW
+from perdure.archive.sources import RAW, portions
 from perdure.archive.store import ArchiveStore
 from perdure.archive.telling import tell_restored
 from perdure.archive.work import LEASE_S, Work, begin
@@ -67,18 +67,11 @@ class Restorer:
 
     async def copy_back(self, work: Work) -> None:
         """Write the documents that are not there."""
-        portion: list[RawBSONDocument] = []
-        before, size = "", 0
-        async for source, document in unpack(work.key, self._store.read(work.key), work.mark["sha256"]):
-            if portion and (source != before or len(portion) == BATCH or size >= BATCH_BYTES):
-                await self._write(work, before, portion)
-                portion, size = [], 0
-            before, size = source, size + len(document)
-            portion.append(RawBSONDocument(document))
-        if portion:
-            await self._write(work, before, portion)
+        pieces = self._store.read(work.key)
+        async for source, portion in portions(work.key, unpack(work.key, pieces, work.mark["sha256"])):
+            await self._write(work, source, portion)
 
-    async def _write(self, work: Work, source: str, portion: list[RawBSONDocument]) -> None:
+    async def _write(self, work: Work, source: str, portion: Sequence[RawBSONDocument]) -> None:
         there = await self._present(source, portion)
         missing: list[Any] = [document for document in portion if document["_id"] not in there]
         if source == RUNS:
@@ -91,7 +84,7 @@ class Restorer:
 
         await work.fenced(insert)
 
-    async def _present(self, source: str, portion: list[RawBSONDocument]) -> set[Any]:
+    async def _present(self, source: str, portion: Sequence[RawBSONDocument]) -> set[Any]:
         ids = [document["_id"] for document in portion]
         return {found["_id"] async for found in self._db[source].find({"_id": {"$in": ids}}, {"_id": 1})}
 

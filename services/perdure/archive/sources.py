@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bson.codec_options import CodecOptions
+from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 
+from perdure.archive.errors import ArchiveDamagedError
 from perdure.chassis.mongo import Database
 from perdure.checkpoint import keys
 from perdure.registry.subscriptions import scope_key
@@ -67,6 +69,36 @@ async def documents(db: Database, name: str, owner: Owner) -> AsyncIterator[Sequ
                 portion, size = [], 0
         if portion:
             yield portion
+
+
+async def portions(
+    key: str, documents: AsyncIterator[tuple[str, bytes]]
+) -> AsyncIterator[tuple[str, Sequence[RawBSONDocument]]]:
+    """The documents of an object, some of one collection at a time.
+
+    Raises:
+        ArchiveDamagedError: one has no id.
+
+    """
+    portion: list[RawBSONDocument] = []
+    before, size = "", 0
+    async for source, document in documents:
+        if portion and (source != before or len(portion) == BATCH or size + len(document) > BATCH_BYTES):
+            yield before, portion
+            portion, size = [], 0
+        before, size = source, size + len(document)
+        portion.append(_with_id(key, document))
+    if portion:
+        yield before, portion
+
+
+def _with_id(key: str, data: bytes) -> RawBSONDocument:
+    try:
+        document = RawBSONDocument(data)
+        document["_id"]
+    except (BSONError, KeyError) as error:
+        raise ArchiveDamagedError(key, f"it has a document without an id ({error})") from error
+    return document
 
 
 async def sizes(db: Database, owner: Owner) -> dict[str, dict[str, int]]:

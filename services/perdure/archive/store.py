@@ -10,6 +10,7 @@ Outside: credentials. The stores find them as their own tools do (``AWS_ACCESS_K
 from __future__ import annotations
 
 import asyncio
+import glob
 import os
 from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
@@ -65,7 +66,7 @@ class ArchiveStore:
         config: Any = {name: value for name, value in given.items() if name not in _CLIENT_OPTIONS}
         try:
             if self._folder is not None:
-                self._folder.mkdir(parents=True, exist_ok=True)
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # the states of agents are not everybody's
                 self._store = from_url(self.url, mkdir=True)
             else:
                 self._store = from_url(
@@ -108,13 +109,15 @@ class ArchiveStore:
             raise ArchiveUnavailableError(self.url, f"read {key}", _said(error)) from error
 
     async def delete(self, key: str) -> None:
-        """Remove an object; nothing happens when there is none.
+        """Remove an object, and what a process that died while it stored it left in a folder; nothing happens when there is none.
 
         Raises:
             ArchiveUnavailableError: the store does not answer.
 
         """
         try:
+            if self._folder is not None:
+                await asyncio.to_thread(_remove_staged, self._folder / key)
             await obstore.delete_async(self._store, key)
         except (NotFoundError, FileNotFoundError):
             return
@@ -129,6 +132,12 @@ def _said(error: Exception) -> str:
 
 def _plain(value: str) -> Any:
     return value.lower() == "true" if value.lower() in ("true", "false") else value
+
+
+def _remove_staged(path: Path) -> None:
+    """Remove ``name#1``, ...: the files that obstore writes an object to before it has its name."""
+    for staged in path.parent.glob(f"{glob.escape(path.name)}#*"):
+        staged.unlink(missing_ok=True)
 
 
 def _sync(folder: Path, key: str) -> None:
