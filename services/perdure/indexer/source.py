@@ -72,7 +72,7 @@ class Source:
 
     async def count(self) -> int:
         """About how many runs there are."""
-        return await outlast(lambda: self._db[documents.RUNS].estimated_document_count(), self._availability)
+        return await outlast(self._db[documents.RUNS].estimated_document_count, self._availability)
 
     async def pages(self, condition: Mapping[str, Any] | None = None) -> AsyncIterator[Page]:
         """The runs (that match), in the order of their ids: of those that come meanwhile at least what is older is there."""
@@ -113,9 +113,7 @@ class Source:
         event = event_of(run, entry)
         return None if event is None else document_of(event, self._redaction, self._settings.index_text_limit)
 
-    async def _find(
-        self, collection: str, query: Document, fields: Sequence[str], *, first: int = 0
-    ) -> list[Document]:
+    async def _find(self, collection: str, query: Document, fields: Sequence[str], *, first: int = 0) -> list[Document]:
         """What matches; with ``first``, only so many with the lowest ids, in their order."""
 
         async def fetch() -> list[Document]:

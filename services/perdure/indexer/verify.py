@@ -1,9 +1,11 @@
 """Index = store: what is missing, surplus or wrong in the index (ADR 16).
 
-Contract: :func:`verify` compares what is older than :data:`SETTLED`, so that events on their way are no differences. Of each
-range of run ids it asks for the count and the sum of digests; only where they differ from the store's it asks run by run, and only
-of runs that differ it reads documents. Threads are compared by their digests. Digests in the index are trusted unless ``full`` is
-asked for, which reads every document: a document that was altered by hand, and its digest not, is found only then.
+Contract: :func:`verify` compares what is older than :data:`SETTLED`, so that events on their way are no differences. It goes
+through the runs in pages. For the span of ids of each it asks the index for the count and the sum of digests; only where they
+differ from the store's it asks run by run, and only of runs that differ it reads documents. Threads are compared by their
+digests. Of archived threads, whose objects would be dear to read every day, only how many states there are is compared, and
+objects are read where it differs. ``full`` trusts no digest and no count, and reads every document and every object: one that was
+altered by hand, and its digest not, is found only then.
 
 Outside: where the documents come from (``perdure.indexer.source``), and mending (``perdure.indexer.repair``).
 """
@@ -13,7 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -24,15 +26,19 @@ import orjson
 from perdure.chassis.mongo import connect, database
 from perdure.chassis.opensearch import OpenSearch
 from perdure.chassis.service import run_service
+from perdure.indexer import indices
+from perdure.indexer.archived import ArchivedThread
 from perdure.indexer.bulk import digest_of, source_of
 from perdure.indexer.domain import event_id, newest, version
 from perdure.indexer.rules import load
 from perdure.indexer.settings import IndexerSettings
-from perdure.indexer.source import ID_RANGES, RUNS_AT_ONCE, Source
+from perdure.indexer.source import RUNS_AT_ONCE, Page, Source
 from perdure.schemas.index import STATES, THREADS, IndexDocument
 
 SETTLED: Final = timedelta(minutes=1)
 PAGE: Final = 5_000
+
+SORT_THREADS: Final = ({"thread_id": "asc"}, {"seq": "asc"})
 
 Totals = tuple[int, int]
 """How many documents, and the sum of their digests."""
@@ -76,16 +82,20 @@ class Report:
     Attributes:
         states: States in the store that were compared.
         threads: Threads likewise.
-        ranges: Ranges of run ids whose totals differed.
+        archived: Archived threads likewise.
+        ranges: Spans of run ids whose totals differed.
         runs: Runs whose documents were read.
+        objects: Archive objects that were read.
         differences: What is not as the store says.
 
     """
 
     states: int = 0
     threads: int = 0
+    archived: int = 0
     ranges: int = 0
     runs: int = 0
+    objects: int = 0
     differences: list[Difference] = field(default_factory=list)
 
 
@@ -113,40 +123,51 @@ class _Comparison:
         self._full = full
         self._report = Report()
         self._newest: dict[str, _Newest] = {}
+        self._away: set[str] = set()
 
     async def run(self) -> Report:
         await self._client.request("POST", f"/{STATES},{THREADS}/_refresh")
-        for low, high in ID_RANGES:
-            await self._range(low, high)
+        async for page in self._source.pages():
+            await self._page(page)
+        async for threads in self._source.archived.pages():
+            await self._archived(threads)
         await self._threads()
         return self._report
 
-    async def _range(self, low: str, high: str | None) -> None:
+    async def _page(self, page: Page) -> None:
         stored: dict[str, Totals] = {}
-        async for found in self._stored(low, high, {}):
+        async for found in self._stored(page.runs):
             for document in found:
                 count, total = stored.get(document["run_id"], (0, 0))
                 stored[document["run_id"]] = count + 1, total + digest_of(document)
-            for thread, latest in newest(found).items():
-                if thread not in self._newest or self._newest[thread].version < version(latest):
-                    self._newest[thread] = _Newest(version(latest), digest_of(latest), latest["run_id"])
+            self._remember(found)
         here = sum(count for count, _ in stored.values()), sum(total for _, total in stored.values())
         self._report.states += here[0]
-        span = {"range": {"run_id": {"gte": low} if high is None else {"gte": low, "lt": high}}}
+        span = {"range": {"run_id": {"gt": page.after} | ({} if page.upto is None else {"lte": page.upto})}}
         if not self._full and await self._totals(span) == here:
             return
         self._report.ranges += 1
-        indexed = {run: totals async for run, totals in self._totals_by_run(span)}
-        runs = sorted(stored.keys() | indexed.keys())
+        indexed: dict[str, Totals] = {}
+        strange: dict[str, str] = {}
+        async for run, thread, totals in self._totals_by_run(span):
+            indexed[run] = totals
+            if run not in stored:
+                strange[run] = thread
+        away = await self._source.archived.away(set(strange.values()))
+        gone = {run for run, thread in strange.items() if thread in away}
+        runs = sorted((stored.keys() | indexed.keys()) - gone)
         differing = [run for run in runs if self._full or stored.get(run) != indexed.get(run)]
         self._report.runs += len(differing)
+        there = {run["_id"]: run for run in page.runs}
         for start in range(0, len(differing), RUNS_AT_ONCE):
-            await self._documents(low, high, differing[start : start + RUNS_AT_ONCE])
+            portion = differing[start : start + RUNS_AT_ONCE]
+            expected: dict[str, IndexDocument] = {}
+            async for found in self._stored([there[run] for run in portion if run in there]):
+                expected |= {event_id(document): document for document in found}
+            await self._states({"terms": {"run_id": portion}}, expected)
 
-    async def _documents(self, low: str, high: str | None, runs: Sequence[str]) -> None:
-        expected: dict[str, IndexDocument] = {}
-        async for found in self._stored(low, high, {"_id": {"$in": list(runs)}}):
-            expected |= {event_id(document): document for document in found}
+    async def _states(self, query: dict[str, Any], expected: Mapping[str, IndexDocument]) -> None:
+        """Compare the states that match with those that there should be."""
         sort: list[dict[str, Any]] = [
             {"run_id": "asc"},
             {"seq": "asc"},
@@ -154,29 +175,69 @@ class _Comparison:
             {"_index": "asc"},
         ]
         seen: set[str] = set()
-        async for hit in self._scan(STATES, {"terms": {"run_id": list(runs)}}, sort):
+        async for hit in self._scan(STATES, query, sort):
             document = None if hit["_id"] in seen else expected.get(hit["_id"])
             seen.add(hit["_id"])
             self._compare("states", hit, document)
         self._missing("states", {id_: document for id_, document in expected.items() if id_ not in seen})
+
+    async def _archived(self, threads: Sequence[ArchivedThread]) -> None:
+        self._away |= {one.id for one in threads}
+        settled = [one for one in threads if one.at is not None and one.at < self._before]
+        ids = [one.id for one in settled]
+        if not ids:
+            return
+        counted = {"threads": {"terms": {"field": "thread_id", "size": len(ids)}}}
+        body = {"query": self._settled({"terms": {"thread_id": ids}}), "size": 0, "aggs": counted}
+        answer = await self._client.request("POST", f"/{STATES}/_search", body)
+        states = {bucket["key"]: bucket["doc_count"] for bucket in answer["aggregations"]["threads"]["buckets"]}
+        there = await indices.present(self._client, {THREADS: ids})
+        told = await self._source.archived.told(ids, self._before)
+        self._report.archived += len(settled)
+        for one in settled:
+            if (
+                self._full
+                or one.id not in there
+                or one.states is None
+                or states.get(one.id, 0) != one.states + told[one.id]
+            ):
+                await self._object(one)
+            else:
+                self._report.states += states[one.id]
+
+    async def _object(self, thread: ArchivedThread) -> None:
+        """Compare an archived thread with its object."""
+        expected: dict[str, IndexDocument] = {}
+        async for _, found in self._source.archived.of(thread):
+            expected |= {event_id(document): document for document in self._settle(found)}
+        self._report.objects += 1
+        self._report.states += len(expected)
+        await self._states({"term": {"thread_id": thread.id}}, expected)
+        latest = newest(expected.values())
+        absent = set(latest)
+        async for hit in self._scan(THREADS, {"term": {"thread_id": thread.id}}, SORT_THREADS):
+            absent.discard(hit["_id"])
+            self._compare("threads", hit, latest.get(hit["_id"]))
+        self._missing("threads", {one: latest[one] for one in absent})
 
     async def _threads(self) -> None:
         self._report.threads = len(self._newest)
         seen: set[str] = set()
         suspects: set[str] = set()
         read = {"_source": True if self._full else ["digest"]}
-        sort = [{"thread_id": "asc"}, {"seq": "asc"}]
-        async for hit in self._scan(THREADS, {"match_all": {}}, sort, read):
+        async for hit in self._scan(THREADS, {"match_all": {}}, SORT_THREADS, read):
             thread = hit["_id"]
             seen.add(thread)
+            if thread in self._away:
+                continue
             if thread not in self._newest or self._newest[thread].digest != self._digest(hit["_source"]):
                 suspects.add(thread)
         for start in range(0, len(ids := sorted(suspects)), RUNS_AT_ONCE):
             portion = ids[start : start + RUNS_AT_ONCE]
             expected = await self._newest_of(portion)
-            async for hit in self._scan(THREADS, {"terms": {"_id": portion}}, sort):
+            async for hit in self._scan(THREADS, {"terms": {"_id": portion}}, SORT_THREADS):
                 self._compare("threads", hit, expected.get(hit["_id"]))
-        absent = sorted(self._newest.keys() - seen)
+        absent = sorted(self._newest.keys() - seen - self._away)
         for start in range(0, len(absent), PAGE):
             # Some are there and newer than what is compared.
             portion = absent[start : start + PAGE]
@@ -194,9 +255,8 @@ class _Comparison:
         """The documents of threads, as far as the store has them."""
         found: dict[str, IndexDocument] = {}
         runs = [self._newest[thread].run for thread in threads if thread in self._newest]
-        for start in range(0, len(runs), RUNS_AT_ONCE):
-            async for documents in self._stored("", None, {"_id": {"$in": runs[start : start + RUNS_AT_ONCE]}}):
-                found |= newest(documents)
+        async for documents in self._stored(await self._source.runs(runs)):
+            found |= newest(documents)
         return found
 
     def _compare(self, of: str, hit: dict[str, Any], document: IndexDocument | None) -> None:
@@ -209,11 +269,17 @@ class _Comparison:
     def _missing(self, of: str, documents: dict[str, IndexDocument]) -> None:
         self._report.differences += [Difference("missing", of, id_, None, one) for id_, one in documents.items()]
 
-    async def _stored(
-        self, low: str, high: str | None, condition: dict[str, Any]
-    ) -> AsyncIterator[list[IndexDocument]]:
-        async for _, found in self._source.documents(low, high, condition):
-            yield [document for document in found if document["occurred_at"] < self._before]
+    async def _stored(self, runs: Sequence[dict[str, Any]]) -> AsyncIterator[list[IndexDocument]]:
+        async for found in self._source.documents(runs):
+            yield self._settle(found)
+
+    def _settle(self, found: Sequence[IndexDocument]) -> list[IndexDocument]:
+        return [document for document in found if document["occurred_at"] < self._before]
+
+    def _remember(self, found: Sequence[IndexDocument]) -> None:
+        for thread, latest in newest(found).items():
+            if thread not in self._newest or self._newest[thread].version < version(latest):
+                self._newest[thread] = _Newest(version(latest), digest_of(latest), latest["run_id"])
 
     def _settled(self, query: dict[str, Any]) -> dict[str, Any]:
         return {"bool": {"filter": [query, {"range": {"occurred_at": {"lt": self._before.isoformat()}}}]}}
@@ -224,14 +290,17 @@ class _Comparison:
         answer = await self._client.request("POST", f"/{STATES}/_search", body)
         return answer["hits"]["total"]["value"], round(answer["aggregations"]["digest"]["value"])
 
-    async def _totals_by_run(self, query: dict[str, Any]) -> AsyncIterator[tuple[str, Totals]]:
-        runs: dict[str, Any] = {"size": PAGE, "sources": [{"run": {"terms": {"field": "run_id"}}}]}
+    async def _totals_by_run(self, query: dict[str, Any]) -> AsyncIterator[tuple[str, str, Totals]]:
+        """Of each run: its id, its thread, its totals."""
+        sources = [{"run": {"terms": {"field": "run_id"}}}, {"thread": {"terms": {"field": "thread_id"}}}]
+        runs: dict[str, Any] = {"size": PAGE, "sources": sources}
         aggs = {"runs": {"composite": runs, "aggs": {"digest": {"sum": {"field": "digest"}}}}}
         while True:
             body = {"query": self._settled(query), "size": 0, "aggs": aggs}
             found = (await self._client.request("POST", f"/{STATES}/_search", body))["aggregations"]["runs"]
             for bucket in found["buckets"]:
-                yield bucket["key"]["run"], (bucket["doc_count"], round(bucket["digest"]["value"]))
+                key = bucket["key"]
+                yield key["run"], key["thread"], (bucket["doc_count"], round(bucket["digest"]["value"]))
             if "after_key" not in found:
                 return
             runs["after"] = found["after_key"]
