@@ -250,6 +250,75 @@ async def test_pages_hold_everything_once(client: OpenSearch) -> None:
         await search(client, TENANT, query | {"graph": "crm"})
 
 
+async def test_pages_hold_what_was_there_once_while_more_comes(client: OpenSearch) -> None:
+    tenant = f"{TENANT}-busy"
+    writer = Writer(client, IndexerSettings())
+    await writer.open()
+
+    async def write(numbers: range) -> None:
+        at = datetime.now(UTC)
+        events = [saved(f"busy-{n}", 1, at - timedelta(seconds=n % 7), tenant=tenant) for n in numbers]
+        assert await writer.write([state_item(document_of(one, Redaction(), 1000)) for one in events]) == []
+        await client.request("POST", f"/{STATES}/_refresh")
+
+    await write(range(100))
+    seen: list[str] = []
+    query, more = {"limit": "10"}, 100
+    while True:
+        answer = await search(client, tenant, query)
+        seen += [item["thread_id"] for item in answer["items"]]
+        if answer["cursor"] is None:
+            break
+        query["cursor"] = answer["cursor"]
+        await write(range(more, more + 5))
+        more += 5
+    assert len(seen) == len(set(seen)), "nothing is there twice"
+    assert {f"busy-{n}" for n in range(100)} <= set(seen), "nothing that was there is left out"
+
+
+ATTACKS = [
+    f"tenant:{OTHER}",
+    f'tenant:"{OTHER}"',
+    f"shop OR tenant:{OTHER}",
+    f"(shop) | ({OTHER})",
+    f"-tenant:{TENANT}",
+    f"-(thread:stuck OR thread:waiting) {OTHER}",
+    "*",
+    "* OR *",
+    "tenant:*",
+    "thread:*",
+    f"metadata.tenant:{OTHER}",
+    f"graph:crm) OR (tenant:{OTHER}",
+    f'") OR tenant:{OTHER} OR ("',
+    "graph:other",
+    "secret OR -secret",
+]
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("scope", ["states", "threads"])
+async def test_no_search_shows_what_another_tenant_has(client: OpenSearch, attack: str, scope: str) -> None:
+    try:
+        answer = await search(client, TENANT, {"q": attack, "scope": scope, "limit": "100", "by": "graph"})
+    except SearchProblem:
+        return
+    mine = {hit["_id"] for hit in await all_of(client, TENANT, scope)}
+    theirs = await all_of(client, OTHER, scope)
+    assert theirs, "there is something to be seen"
+    shown = {f"{one['thread_id']}:{one['seq']}" if scope == "states" else one["thread_id"] for one in answer["items"]}
+    assert shown <= mine
+    assert answer["total"] <= len(mine)
+    assert sum(group["count"] for group in answer["groups"]) <= len(mine)
+
+
+async def all_of(client: OpenSearch, tenant: str, scope: str) -> list[dict[str, Any]]:
+    """What the index has of a tenant."""
+    body = {"query": {"term": {"tenant": tenant}}, "size": 1_000, "_source": False}
+    alias = STATES if scope == "states" else THREADS
+    hits: list[dict[str, Any]] = (await client.request("POST", f"/{alias}/_search", body))["hits"]["hits"]
+    return hits
+
+
 async def test_nobody_answers() -> None:
     away = OpenSearch(f"http://127.0.0.1:{free_port()}")
     with pytest.raises(UnavailableError, match="OpenSearch at http"):
