@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,15 @@ from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.opensearch import OpenSearch
 from perdure.indexer.bulk import newest_item, state_item
-from perdure.indexer.domain import document_of, newest
+from perdure.indexer.domain import document_of, event_id, newest
 from perdure.indexer.forgetting import forget, newest_of
 from perdure.indexer.indices import read_layout
 from perdure.indexer.rebuild import rebuild
 from perdure.indexer.redaction import Redaction
+from perdure.indexer.repair import repair
 from perdure.indexer.settings import IndexerSettings
+from perdure.indexer.source import Source
+from perdure.indexer.verify import Report, verify
 from perdure.indexer.writer import Writer
 from perdure.local.errors import LocalError
 from perdure.local.settings import LocalSettings
@@ -148,6 +152,50 @@ async def test_a_rebuild_reads_archived_threads_from_their_objects(
     assert await newest_of(search.client, "another tenant", away) is None
     (newest_of_back,) = await search.documents(THREADS, back)
     assert ("archived" in newest_of_back, newest_of_back["status"]) == (False, "success")
+
+
+async def test_verify_and_repair_know_archived_threads(
+    stage: Stage, search: Search, servers: Stack, tmp_path: Path
+) -> None:
+    here, *away = [await stage.thread() for _ in range(5)]
+    for thread_id in away:
+        await stage.archiver.archive(await stage.document(thread_id))
+    uri = servers.environment()["PERDURE_MONGODB_URI"].rpartition("/")[0] + f"/{stage.db.name}"
+    settings = search.settings.model_copy(update={"mongodb_uri": uri, "archive_url": str(tmp_path / "archive")})
+    await rebuild(settings)
+    source = Source(stage.db, Redaction(), settings)
+    soon = timedelta(seconds=-5)
+
+    async def found(*, full: bool = False) -> Report:
+        return await verify(search.client, source, soon, full=full)
+
+    clean = await found()
+    assert (clean.differences, clean.archived, clean.objects, clean.states) == ([], 4, 0, 9), "no object was read"
+    assert (await found(full=True)).differences == []
+    assert (await found(full=True)).objects == 4
+
+    states = {one: await search.documents(STATES, one) for one in away}
+    layout = await read_layout(search.client)
+    await search.client.request("DELETE", f"/{layout.states}/_doc/{event_id(states[away[0]][0])}")
+    await search.client.request("DELETE", f"/{layout.threads}/_doc/{away[1]}")
+    altered = {**states[away[2]][0], "graph": "another"}
+    await search.client.request("PUT", f"/{layout.states}/_doc/{event_id(states[away[2]][0])}", altered)
+    planted = [("missing", "states", event_id(states[away[0]][0])), ("missing", "threads", away[1])]
+    report = await found()
+    assert report.objects == 2, "only objects of threads that differ are read"
+    assert sorted((one.kind, one.of, one.id) for one in report.differences) == sorted(planted)
+    writer = Writer(search.client, settings)
+    await writer.open()
+    await search.client.request("PUT", f"/{layout.threads}/_settings", {"index.gc_deletes": "0s"})
+    await repair(search.client, writer, report)
+    assert (await found()).differences == []
+    (secret,) = (await found(full=True)).differences
+    assert (secret.kind, secret.id) == ("wrong", event_id(altered))
+    await repair(search.client, writer, await found(full=True))
+    assert (await found(full=True)).differences == []
+    for one in away:
+        assert sorted(await search.documents(STATES, one), key=event_id) == sorted(states[one], key=event_id)
+    assert await search.documents(STATES, here)
 
 
 async def test_a_thread_is_forgotten_also_by_older_indices(search: Search) -> None:

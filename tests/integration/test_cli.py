@@ -153,6 +153,7 @@ def test_people_get_tables(raw: Callable[..., tuple[int, str, str]], perdure: Ru
         (("threads", "show", "nobody"), "nobody"),
         (("runs", "start", "ask", "--thread", "nobody"), "nobody"),
         (("search", "--status", "tired"), "tired"),
+        (("search", "a ndoe:Login"), "    a ndoe:Login\n      ^"),
         (("state", "nobody"), "nobody"),
     ],
 )

@@ -13,10 +13,12 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from perdure.local.resources import free_port
 from perdure.local.stack import Stack
+from perdure.schemas.index import STATES_WRITE
 
 DEADLINE_S = 120.0
 AGENT = """
@@ -130,6 +132,24 @@ def test_index_rebuild(perdure: Project) -> None:
     done = perdure("index", "rebuild", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"rebuilt": True}
+
+
+def test_the_index_is_proved_and_mended(perdure: Project) -> None:
+    perdure("index", "rebuild")
+    clean = perdure("index", "verify", "--settled-s", "0", "--json")
+    assert (clean.returncode, json.loads(clean.stdout)["differences"]) == (0, []), clean.stderr
+    opensearch = perdure.environment["PERDURE_OPENSEARCH_URL"]
+    ghost = {"tenant": "t", "thread_id": "ghost", "run_id": "none", "seq": 1, "occurred_at": "2026-01-01T00:00:00Z"}
+    httpx.put(f"{opensearch}/{STATES_WRITE}/_doc/ghost:1", json=ghost).raise_for_status()
+    (found,) = json.loads((differs := perdure("index", "verify", "--json")).stdout)["differences"]
+    assert (differs.returncode, found["kind"], found["id"]) == (1, "surplus", "ghost:1")
+    assert "ghost:1" in perdure("index", "verify", "--full").stdout
+    assert perdure("index", "repair").returncode == 0
+    again = perdure("index", "verify")
+    assert (again.returncode, "the index is as the store says" in again.stdout) == (0, True)
+    status = json.loads(perdure("index", "status", "--json").stdout)
+    assert status.keys() == {"waiting_events", "newest_at", "states", "threads", "bytes"}
+    assert "waiting events" in perdure("index", "status").stdout
 
 
 def test_a_broken_project_is_explained(perdure: Project, tmp_path: Path) -> None:

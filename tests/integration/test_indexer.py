@@ -1,171 +1,31 @@
-"""The indexer on real servers of its own: replay, poison, refusals, redaction, outage, death, rollover, rebuild."""
+"""The indexer on real servers of its own: replay, poison, refusals, redaction, outage, death, rollover."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import Consumer
+from tests.integration.indexer_stage import Bench, history, indexer_bench, indexer_servers, saved  # noqa: F401
 
-from perdure.chassis import mongo
-from perdure.chassis.kafka.admin import TopicAdmin
-from perdure.chassis.kafka.producer import Producer
-from perdure.chassis.opensearch import OpenSearch, OpenSearchRefusedError
-from perdure.indexer.rebuild import rebuild
-from perdure.indexer.settings import IndexerSettings
-from perdure.indexer.stream import GROUP
+from perdure.chassis.opensearch import OpenSearchRefusedError
 from perdure.local.errors import LocalError
 from perdure.local.probes import probe_http
 from perdure.local.services import ServiceProcess
-from perdure.local.settings import LocalSettings
-from perdure.local.stack import Stack
 from perdure.schemas import topics
 from perdure.schemas.envelope import Record, encode
 from perdure.schemas.events import (
-    CheckpointSaved,
-    ErrorInfo,
-    Event,
     InterruptInfo,
-    RunFailed,
     RunInterrupted,
-    RunStarted,
 )
 from perdure.schemas.index import STATES, STATES_WRITE, THREADS
-from perdure.schemas.outbox import event_of
 
 pytestmark = pytest.mark.timeout(240)
-
-RULES = [
-    {"path": "$..ssn", "action": "drop"},
-    {"path": "$.customer.name", "action": "hash"},
-    {"path": "$.messages[*].token", "action": "mask"},
-]
-NOON = datetime.now(UTC).replace(microsecond=0)
-
-
-@dataclass
-class Bench:
-    """Servers, clients and one indexer."""
-
-    stack: Stack
-    env: dict[str, str]
-    indexer: ServiceProcess
-    opensearch: OpenSearch
-    producer: Producer
-
-    async def publish(self, *events: Event) -> None:
-        await self.send(*[encode(e, id=e.event_id, source="/tests", correlation_id=e.run_id) for e in events])
-
-    async def send(self, *records: Record) -> None:
-        await asyncio.gather(*(self.producer.send(topics.EVENTS.name, record) for record in records))
-
-    async def found(self, alias: str, **terms: str) -> list[dict[str, Any]]:
-        """Documents that match, by thread and sequence number."""
-        await self.opensearch.request("POST", f"/{alias}/_refresh")
-        body = {
-            "query": {"bool": {"filter": [{"term": {k: v}} for k, v in terms.items()]}},
-            "sort": [{"thread_id": "asc"}, {"seq": "asc"}],
-            "size": 10_000,
-        }
-        answer = await self.opensearch.request("POST", f"/{alias}/_search", body)
-        return [hit["_source"] for hit in answer["hits"]["hits"]]
-
-    async def until(self, count: int, **terms: str) -> list[dict[str, Any]]:
-        """Wait until so many states are there."""
-        deadline = time.monotonic() + 60
-        while len(found := await self.found(STATES, **terms)) < count:
-            assert time.monotonic() < deadline, f"{len(found)} of {count} states"
-            await asyncio.sleep(0.1)
-        return found
-
-    async def until_lag_is(self, lag: int) -> None:
-        admin = TopicAdmin(self.env["PERDURE_KAFKA_BOOTSTRAP_SERVERS"])
-        deadline = time.monotonic() + 60
-        while (now := await admin.lag(GROUP, topics.EVENTS)) != lag:
-            assert time.monotonic() < deadline, f"lag {now}"
-            await asyncio.sleep(0.1)
-
-    async def roll_over(self) -> None:
-        """Begin a new states index now."""
-        await self.opensearch.request("POST", f"/{STATES_WRITE}/_rollover", {"aliases": {STATES: {}}})
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Stack]:
-    local = {"kafka_bootstrap_servers": None, "mongodb_uri": None, "opensearch_url": None}
-    stack = Stack(LocalSettings().model_copy(update=local), ephemeral=True)
-    try:
-        try:
-            stack.start()
-        except LocalError as error:
-            pytest.skip(f"the local stack could not be started: {error}")
-        yield stack
-    finally:
-        stack.stop()
-
-
-@pytest.fixture(scope="module")
-async def bench(servers: Stack, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
-    rules = tmp_path_factory.mktemp("rules") / "redaction.json"
-    rules.write_text(json.dumps(RULES))
-    env = servers.environment() | {
-        "PERDURE_REDACTION_FILE": str(rules),
-        "PERDURE_REDACTION_KEY": "a secret",
-        "PERDURE_INDEX_ROLLOVER_CHECK_S": "0.5",
-        "PERDURE_SHUTDOWN_GRACE_S": "6",
-    }
-    await TopicAdmin(env["PERDURE_KAFKA_BOOTSTRAP_SERVERS"]).apply(topics.ALL)
-    indexer = ServiceProcess("indexer", env, servers.folder)
-    opensearch = OpenSearch(env["PERDURE_OPENSEARCH_URL"])
-    producer = Producer(env["PERDURE_KAFKA_BOOTSTRAP_SERVERS"], "tests")
-    indexer.start()
-    yield Bench(servers, env, indexer, opensearch, producer)
-    indexer.terminate()
-    await producer.close()
-    await opensearch.close()
-
-
-def saved(thread: str, seq: int, tenant: str = "t", **more: Any) -> CheckpointSaved:
-    fields: dict[str, Any] = {
-        "tenant": tenant,
-        "thread_id": thread,
-        "run_id": f"{thread}-run",
-        "graph_id": "billing",
-        "assistant_id": "billing",
-        "seq": seq,
-        "epoch": 1,
-        "occurred_at": NOON + timedelta(milliseconds=seq),
-        "checkpoint_id": f"{seq:08d}",
-        "step": seq,
-        "source": "loop",
-        "nodes": ("work",),
-        "next": ("Login",),
-        "channels": ("messages",),
-        "text": f"$.messages[{seq}].content\tstate number {seq}",
-    }
-    return CheckpointSaved(**(fields | more))
-
-
-def history(thread: str, tenant: str, steps: int) -> list[Event]:
-    """A run that starts, works and fails at Login."""
-    shared = saved(thread, 0, tenant).model_dump(
-        include={"tenant", "thread_id", "run_id", "graph_id", "assistant_id", "epoch", "occurred_at"}
-    )
-    started = RunStarted(**shared, seq=1, worker_id="w")
-    failed = RunFailed(
-        **shared,
-        seq=steps + 2,
-        next=("Login",),
-        error=ErrorInfo(type="TimeoutError", message="no answer", node="Login"),
-    )
-    return [started, *(saved(thread, seq, tenant) for seq in range(2, steps + 2)), failed]
 
 
 async def test_replay_changes_nothing_also_after_a_rollover(bench: Bench) -> None:
@@ -353,97 +213,6 @@ async def test_indexers_come_and_go(bench: Bench) -> None:
     assert len(await bench.until(6000, tenant="share")) == 6000
     await bench.until_lag_is(0)
     assert [d["seq"] for d in await bench.found(THREADS, tenant="share")] == [60] * 100
-
-
-async def test_rebuild_equals_and_misses_nothing(bench: Bench) -> None:
-    uri = bench.env["PERDURE_MONGODB_URI"]
-    client = mongo.connect(uri)
-    db = mongo.database(client, uri)
-    await mongo.ensure_indexes(db)
-
-    async def store(n: int) -> list[Event]:
-        """What agent-step does: the documents first, then the events."""
-        run, entries = stored_run(n)
-        await db.notebook.insert_many(entries)
-        await db.runs.insert_one(run)
-        events = [event for entry in entries if (event := event_of(run, entry)) is not None]
-        await bench.publish(*events)
-        return events
-
-    for n in range(30):
-        await store(n)
-    before = await bench.until(30 * 4, tenant="rebuild")
-    await bench.until_lag_is(0)
-    threads = await bench.found(THREADS, tenant="rebuild")
-    await bench.publish(saved("orphan", 1, "rebuild-orphan"))  # in no store: a rebuild does not keep it
-    await bench.until(1, tenant="rebuild-orphan")
-    old = set(await bench.opensearch.request("GET", f"/_alias/{STATES},{STATES_WRITE},{THREADS}"))
-
-    ended = asyncio.Event()
-
-    async def meanwhile() -> int:
-        n = 30
-        while not ended.is_set():
-            await store(n)
-            n += 1
-            await asyncio.sleep(0.02)
-        return n
-
-    busy = asyncio.ensure_future(meanwhile())
-    settings = IndexerSettings(**{k.removeprefix("PERDURE_").lower(): v for k, v in bench.env.items()})  # type: ignore[arg-type]
-    phases: list[str] = []
-    report = await rebuild(settings, lambda state: phases.append(state.phase))
-    ended.set()
-    total = await busy
-    assert total > 35
-    after = await bench.until(total * 4, tenant="rebuild")
-    assert len(after) == total * 4
-    assert [d for d in after if int(d["thread_id"].split("-")[1]) < 30] == before
-    await bench.until_lag_is(0)
-    newest = await bench.found(THREADS, tenant="rebuild")
-    assert [d for d in newest if int(d["thread_id"].split("-")[1]) < 30] == threads
-    assert len(newest) == total
-    assert await bench.found(STATES, tenant="rebuild-orphan") == []
-    indices = set(await bench.opensearch.request("GET", "/perdure-*/_alias"))
-    assert indices == {report.states_index, report.threads_index}
-    assert set(report.removed) == old
-    assert list(dict.fromkeys(phases)) == ["first pass", "switching", "second pass", "removing", "done"]
-    client.close()
-
-
-def stored_run(n: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    thread, run_id, at = f"rebuild-{n:04d}", f"{n % 256:02x}-run-{n}", datetime.now(UTC).replace(microsecond=0)
-    run = {
-        "_id": run_id,
-        "tenant": "rebuild",
-        "thread_id": thread,
-        "graph_id": "g",
-        "assistant_id": "a",
-        "graph_version": "v1",
-        "metadata": {"n": n},
-        "status": "success",
-        "updated_at": at,
-    }
-    shared = {"thread": thread, "run": run_id, "epoch": 1, "at": at}
-    entries: list[dict[str, Any]] = [
-        {**shared, "_id": f"{thread}\x1fe\x1f1", "kind": "e", "seq": 1, "event": "started", "ev": {"worker_id": "w"}},
-        {**shared, "_id": f"{thread}\x1ff\x1f5", "kind": "f", "seq": 5},
-        {**shared, "_id": f"{thread}\x1fe\x1f4", "kind": "e", "seq": 4, "event": "success", "ev": {"steps": 2}},
-    ]
-    entries += [
-        {
-            **shared,
-            "_id": f"{thread}\x1fc\x1f\x1f{seq}",
-            "kind": "c",
-            "seq": seq,
-            "ns": "",
-            "checkpoint_id": str(seq),
-            "step": seq,
-            "ev": {"source": "loop", "nodes": ["work"], "next": ["work"], "text": f"$.a\tvalue {seq}"},
-        }
-        for seq in (2, 3)
-    ]
-    return run, entries
 
 
 async def test_a_wrong_rule_stops_the_start_and_names_itself(bench: Bench, tmp_path: Path) -> None:

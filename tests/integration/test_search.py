@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from perdure.chassis.errors import UnavailableError
 from perdure.chassis.opensearch import OpenSearch
-from perdure.gateway.search import SearchProblem, search
+from perdure.gateway.search import SearchBehindError, SearchProblem, search
 from perdure.indexer.bulk import newest_item, state_item
 from perdure.indexer.domain import document_of, newest
 from perdure.indexer.redaction import Redaction
@@ -185,12 +186,42 @@ async def test_all_agents_that_failed_or_waited_at_login_yesterday(client: OpenS
         ({"metadata.customer.id": "today"}, [("today", 1)]),
         ({"metadata.tier": "4"}, []),
         ({"until": "today", "since": "2d", "node": "Checkout"}, [("elsewhere", 1)]),
-        ({"q": 'a AND ("b OR ~2 tenant:x \\', "graph": "billing"}, []),
+        ({"q": "node:browse shop -graph:billing"}, [("stuck", 1)]),
+        ({"q": 'bought | error:"did not answer" thread:stuck'}, [("fine", 1), ("stuck", 2)]),
+        ({"q": "wait:* scope:threads"}, [("waiting", 2)]),
+        ({"q": "(thread:stuck OR thread:fine) step:1.. -bought"}, [("stuck", 1)]),
+        ({"q": "metadata.customer.id:waiting status:interrupted"}, [("waiting", 2)]),
+        ({"q": f"metadata.tenant:{OTHER} OR thread:foreign"}, []),
     ],
     ids=str,
 )
 async def test_exactly_what_fits(client: OpenSearch, query: dict[str, str], expected: list[tuple[str, int]]) -> None:
     assert await hits(client, **query) == expected
+
+
+@pytest.mark.parametrize("by", ["node", "graph", "status", "day"])
+async def test_each_group_is_as_large_as_the_search_for_it(client: OpenSearch, by: str) -> None:
+    groups = (await search(client, TENANT, {"by": by}))["groups"]
+    assert len(groups) > 1
+    for group in groups:
+        condition = f'{"at" if by == "day" else by}:"{group["key"]}"'
+        assert (await search(client, TENANT, {"q": condition}))["total"] == group["count"]
+
+
+async def test_what_a_client_wrote_is_waited_for(client: OpenSearch, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = saved("late", 7, datetime.now(UTC), tenant=f"{TENANT}-late")
+    writer = Writer(client, IndexerSettings())
+    await writer.open()
+    asked = asyncio.ensure_future(search(client, late.tenant, {"min_seq": "late:7"}))
+    await asyncio.sleep(0.3)
+    assert not asked.done()
+    assert await writer.write([state_item(document_of(late, Redaction(), 1000))]) == []
+    assert [item["seq"] for item in (await asked)["items"]] == [7]
+    monkeypatch.setattr("perdure.gateway.search.MIN_SEQ_WAIT_S", 0.3)
+    with pytest.raises(SearchBehindError, match="up to 8"):
+        await search(client, late.tenant, {"min_seq": "late:8"})
+    with pytest.raises(SearchBehindError):
+        await search(client, TENANT, {"min_seq": "late:7"})
 
 
 async def test_an_item_says_what_a_client_needs(client: OpenSearch) -> None:
@@ -217,6 +248,75 @@ async def test_pages_hold_everything_once(client: OpenSearch) -> None:
     assert len(seen) == len(set(seen)) == 8
     with pytest.raises(SearchProblem, match="another query"):
         await search(client, TENANT, query | {"graph": "crm"})
+
+
+async def test_pages_hold_what_was_there_once_while_more_comes(client: OpenSearch) -> None:
+    tenant = f"{TENANT}-busy"
+    writer = Writer(client, IndexerSettings())
+    await writer.open()
+
+    async def write(numbers: range) -> None:
+        at = datetime.now(UTC)
+        events = [saved(f"busy-{n}", 1, at - timedelta(seconds=n % 7), tenant=tenant) for n in numbers]
+        assert await writer.write([state_item(document_of(one, Redaction(), 1000)) for one in events]) == []
+        await client.request("POST", f"/{STATES}/_refresh")
+
+    await write(range(100))
+    seen: list[str] = []
+    query, more = {"limit": "10"}, 100
+    while True:
+        answer = await search(client, tenant, query)
+        seen += [item["thread_id"] for item in answer["items"]]
+        if answer["cursor"] is None:
+            break
+        query["cursor"] = answer["cursor"]
+        await write(range(more, more + 5))
+        more += 5
+    assert len(seen) == len(set(seen)), "nothing is there twice"
+    assert {f"busy-{n}" for n in range(100)} <= set(seen), "nothing that was there is left out"
+
+
+ATTACKS = [
+    f"tenant:{OTHER}",
+    f'tenant:"{OTHER}"',
+    f"shop OR tenant:{OTHER}",
+    f"(shop) | ({OTHER})",
+    f"-tenant:{TENANT}",
+    f"-(thread:stuck OR thread:waiting) {OTHER}",
+    "*",
+    "* OR *",
+    "tenant:*",
+    "thread:*",
+    f"metadata.tenant:{OTHER}",
+    f"graph:crm) OR (tenant:{OTHER}",
+    f'") OR tenant:{OTHER} OR ("',
+    "graph:other",
+    "secret OR -secret",
+]
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("scope", ["states", "threads"])
+async def test_no_search_shows_what_another_tenant_has(client: OpenSearch, attack: str, scope: str) -> None:
+    try:
+        answer = await search(client, TENANT, {"q": attack, "scope": scope, "limit": "100", "by": "graph"})
+    except SearchProblem:
+        return
+    mine = {hit["_id"] for hit in await all_of(client, TENANT, scope)}
+    theirs = await all_of(client, OTHER, scope)
+    assert theirs, "there is something to be seen"
+    shown = {f"{one['thread_id']}:{one['seq']}" if scope == "states" else one["thread_id"] for one in answer["items"]}
+    assert shown <= mine
+    assert answer["total"] <= len(mine)
+    assert sum(group["count"] for group in answer["groups"]) <= len(mine)
+
+
+async def all_of(client: OpenSearch, tenant: str, scope: str) -> list[dict[str, Any]]:
+    """What the index has of a tenant."""
+    body = {"query": {"term": {"tenant": tenant}}, "size": 1_000, "_source": False}
+    alias = STATES if scope == "states" else THREADS
+    hits: list[dict[str, Any]] = (await client.request("POST", f"/{alias}/_search", body))["hits"]["hits"]
+    return hits
 
 
 async def test_nobody_answers() -> None:

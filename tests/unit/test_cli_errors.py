@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from perdure.cli.__main__ import main
+from perdure.cli.errors import ProblemError
 from perdure.local.resources import free_port
 
 PROBLEM = {
@@ -141,3 +142,9 @@ def test_nothing_runs_in_an_empty_folder(
     status, _, err = perdure("logs", "kafka")
     assert status == 1
     assert "kafka was not started" in err
+
+
+def test_a_mistake_in_a_text_is_pointed_at() -> None:
+    error = {"pointer": "query:q", "detail": "did you mean node?", "position": 2}
+    shown = str(ProblemError("GET /search", 422, {"title": "not valid", "errors": [error]}, {"q": "a ndoe:x"}))
+    assert shown.endswith("  query:q: did you mean node?\n    a ndoe:x\n      ^")

@@ -145,6 +145,8 @@ class ArchiveMark(TypedDict, total=False):
     """Documents in the object, by collection."""
     raw_bytes: dict[str, int]
     """Their size as BSON, by collection."""
+    states: int
+    """How many of them the search index has a document for."""
     ended_run_id: str
     """The thread's ``ended_run_id``, which is not there while it is away."""
     restore_by: str

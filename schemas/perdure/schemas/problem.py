@@ -17,6 +17,8 @@ class InvalidField(BaseModel):
     pointer: str
     """Where: a JSON Pointer into the body, or ``query:<name>``, ``path:<name>``, ``header:<name>``."""
     detail: str
+    position: int | None = None
+    """Where in a text that has a syntax, such as ``query:q``: characters from 0."""
 
 
 class Problem(BaseModel):

@@ -20,7 +20,7 @@ from bson.raw_bson import RawBSONDocument
 from perdure.archive.errors import ArchiveDamagedError, ArchiveError, WorkLostError
 from perdure.archive.living import ENDED, has_new_run, why_it_lives
 from perdure.archive.packing import Manifest, pack, unpack
-from perdure.archive.sources import RAW, SOURCES, documents, portions
+from perdure.archive.sources import RAW, SOURCES, documents, has_event, portions
 from perdure.archive.store import ArchiveStore
 from perdure.archive.telling import tell_archived
 from perdure.archive.work import LEASE_S, Work, begin
@@ -30,7 +30,7 @@ from perdure.chassis.telemetry import logger
 from perdure.registry.notes import Notes
 from perdure.registry.runs import new_id, publish_start
 from perdure.schemas.commands import StartReason
-from perdure.schemas.documents import RUNS, THREADS, ArchiveState
+from perdure.schemas.documents import NOTEBOOK, RUNS, THREADS, ArchiveState
 
 log = logger(__name__)
 
@@ -111,7 +111,7 @@ class Archiver:
         """Pack the thread's documents into an object, straight into the store."""
         manifest = Manifest()
         document = {name: value for name, value in work.thread.items() if name != "archive"}
-        await self._store.put(work.key, pack(work.owner, document, self._portions(work), manifest))
+        await self._store.put(work.key, pack(work.owner, document, self._portions(work, manifest), manifest))
         return manifest
 
     async def verify(self, work: Work, sha256: str) -> None:
@@ -135,6 +135,7 @@ class Archiver:
             bytes=manifest.nbytes,
             documents=manifest.documents,
             raw_bytes=manifest.raw_bytes,
+            states=manifest.states,
         )
 
     async def delete(self, work: Work) -> None:
@@ -184,12 +185,14 @@ class Archiver:
         if await self._db[THREADS].find_one(named, {"_id": 1}) is None:
             await self._store.delete(work.key)
 
-    async def _portions(self, work: Work) -> AsyncIterator[tuple[str, list[bytes]]]:
+    async def _portions(self, work: Work, manifest: Manifest) -> AsyncIterator[tuple[str, list[bytes]]]:
         """What is packed. It ends with an error as soon as a run of the thread comes."""
         looked = time.monotonic()
         for source in SOURCES:
             async for portion in documents(self._db, source, work.owner):
                 yield source, [bytes(document.raw) for document in portion]
+                if source == NOTEBOOK:
+                    manifest.states += sum(map(has_event, portion))
                 work.require()
                 if time.monotonic() - looked >= LOOK_S:
                     await self._require_no_run(work)

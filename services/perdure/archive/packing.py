@@ -44,6 +44,7 @@ class Manifest:
         raw_bytes: Their size as BSON, by source.
         sha256: Of the object itself, hexadecimal.
         nbytes: Of the object itself.
+        states: How many of the documents the search index has a document for.
 
     """
 
@@ -51,6 +52,7 @@ class Manifest:
     raw_bytes: dict[str, int] = field(default_factory=dict)
     sha256: str = ""
     nbytes: int = 0
+    states: int = 0
 
     def count(self, source: str, nbytes: int) -> None:
         """One more document."""

@@ -47,6 +47,11 @@ def slot_id(thread_id: str) -> str:
     return f"archive:{thread_id}"
 
 
+def has_event(entry: Mapping[str, Any]) -> bool:
+    """Whether a document of the notebook is told of, and so has a document in the search index."""
+    return entry.get("kind") in (keys.CHECKPOINT, keys.ENTRY, keys.NOTE) and "ev" in entry
+
+
 @dataclass(frozen=True, slots=True)
 class Owner:
     """Whose documents."""

@@ -62,8 +62,8 @@ def run_service(name: str, settings_type: type[S], main: Callable[[S, asyncio.Ev
 def collect_seldom() -> None:
     """Let Python's collector of cycles look less often, and not at what lives as long as the process.
 
-    With the defaults a worker spent a fifth of its time in it: a superstep makes thousands of objects and few cycles. Less often still
-    saves nothing more, and keeps the states of ended runs longer.
+    With the defaults a worker spent a fifth of its time in it: a superstep makes thousands of objects and few cycles. Less often
+    still saves nothing more, and keeps the states of ended runs longer.
     """
     gc.collect()
     gc.freeze()

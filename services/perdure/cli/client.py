@@ -147,9 +147,9 @@ class Gateway:
             )
         except httpx.TransportError as error:
             raise GatewayUnreachableError(self.url, str(error) or type(error).__name__) from error
-        return self._read(f"{method} {where}", answer)
+        return self._read(f"{method} {where}", answer, params)
 
-    def _read(self, request: str, answer: httpx.Response) -> Any:
+    def _read(self, request: str, answer: httpx.Response, params: Mapping[str, Any] | None = None) -> Any:
         try:
             value = json.loads(answer.content) if answer.content else None
         except ValueError:
@@ -159,7 +159,7 @@ class Gateway:
                 raise CommandError(f"{self.url} answered {request} with something that is not JSON: is it a gateway?")
             return value
         problem = value if isinstance(value, dict) else {"detail": answer.text[:500]}
-        raise ProblemError(request, answer.status_code, {"title": answer.reason_phrase, **problem})
+        raise ProblemError(request, answer.status_code, {"title": answer.reason_phrase, **problem}, params)
 
 
 def _path(parts: tuple[str, ...]) -> str:

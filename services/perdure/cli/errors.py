@@ -40,10 +40,13 @@ class GatewayUnreachableError(CommandError):
 class ProblemError(CommandError):
     """The gateway refused a request and said why (RFC 9457)."""
 
-    def __init__(self, request: str, status: int, problem: Mapping[str, Any]) -> None:
+    def __init__(
+        self, request: str, status: int, problem: Mapping[str, Any], params: Mapping[str, Any] | None = None
+    ) -> None:
         self.request = request
         self.status = status
         self.problem = dict(problem)
+        self._params = dict(params or {})
         super().__init__("\n".join(self._lines()))
 
     def as_json(self) -> dict[str, Any]:
@@ -54,7 +57,11 @@ class ProblemError(CommandError):
         lines = [f"{self.problem.get('title') or 'the gateway refused'} (HTTP {self.status}, {self.request})"]
         if detail := self.problem.get("detail"):
             lines.append(f"  {detail}")
-        lines += [f"  {field.get('pointer')}: {field.get('detail')}" for field in self.problem.get("errors") or []]
+        for field in self.problem.get("errors") or []:
+            lines.append(f"  {field.get('pointer')}: {field.get('detail')}")
+            text = self._params.get(str(field.get("pointer")).removeprefix("query:"))
+            if isinstance(text, str) and isinstance(position := field.get("position"), int):
+                lines += [f"    {' '.join(text.splitlines())}", f"    {' ' * position}^"]
         return lines
 
 

@@ -69,7 +69,12 @@ def history(
 
 def search(
     *,
-    text: Annotated[str | None, typer.Argument(help="Words that a state holds; all states if none are given.")] = None,
+    text: Annotated[
+        str | None,
+        typer.Argument(
+            help="A query, e.g. 'node:Login status:stuck \"connection reset\"'; all states if none is given."
+        ),
+    ] = None,
     node: Annotated[str | None, typer.Option(help="At this node: it ran, or runs next.")] = None,
     status: Annotated[str | None, typer.Option(help="In this status, e.g. stuck, interrupted or error.")] = None,
     graph: Annotated[str | None, typer.Option(help="Of this graph.")] = None,
@@ -78,6 +83,8 @@ def search(
     until: Annotated[str | None, typer.Option(help="As --since.")] = None,
     expected_before: Annotated[str | None, typer.Option(help="Should have gone on before; as --since.")] = None,
     run: Annotated[str | None, typer.Option(help="Of this run.")] = None,
+    by: Annotated[str | None, typer.Option(help="Count by node, graph, status or day.")] = None,
+    min_seq: Annotated[str | None, typer.Option(help="THREAD:SEQ: wait until that state is searchable.")] = None,
     cursor: Annotated[str | None, typer.Option(help="The next page: what --json called `cursor`.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=200, help="How many at most.")] = 20,
     url: Url = DEFAULT_URL,
@@ -92,6 +99,8 @@ def search(
         "graph": graph,
         "thread_id": thread,
         "run_id": run,
+        "by": by,
+        "min_seq": min_seq,
         "cursor": cursor,
         "since": moment(since, "--since"),
         "until": moment(until, "--until"),
@@ -100,6 +109,9 @@ def search(
     }
     with Gateway(url) as gateway:
         found = gateway.get("search", **params)
+    if by is not None:
+        output.result(found, table(found["groups"], {by: "key", "states": "count"}, "nothing found"))
+        return
     reasons = {"reason": "stuck.reason"} if any(item.get("stuck") for item in found["items"]) else {}
     output.result(found, table(found["items"], _SEARCH_COLUMNS | reasons, "nothing found"))
     if found["total"] > len(found["items"]):

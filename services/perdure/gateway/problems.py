@@ -69,6 +69,7 @@ TITLES: dict[str, tuple[int, str]] = {
     "store-unavailable": (503, "The database does not answer"),
     "kafka-unavailable": (503, "Kafka does not answer"),
     "search-unavailable": (503, "The search index does not answer"),
+    "search-behind": (503, "The search index is behind"),
     "not-ready": (503, "Not ready yet"),
 }
 """Status and title by name: the complete list, also shown in the API description."""
@@ -156,9 +157,9 @@ def unknown_approval(approval_id: str) -> RequestProblem:
     return RequestProblem("unknown-approval", f"There is no question {approval_id!r}; GET /approvals lists them.")
 
 
-def invalid(pointer: str, detail: str) -> RequestProblem:
-    """One thing is wrong with the request."""
-    return invalid_fields((InvalidField(pointer=pointer, detail=detail),))
+def invalid(pointer: str, detail: str, position: int | None = None) -> RequestProblem:
+    """One thing is wrong with the request, at ``position`` of what the pointer names if that is a text."""
+    return invalid_fields((InvalidField(pointer=pointer, detail=detail, position=position),))
 
 
 def invalid_fields(errors: Sequence[InvalidField]) -> RequestProblem:

@@ -276,7 +276,14 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "GET", "/search", search.search, "search", "Full-text and structured search over past states", "Search",
-        {200: "What was found."}, problems=("search-unavailable",),
+        {200: "What was found."},
+        parameters=(
+            Parameter("q", TEXT, 'In the search language: `node:Login -status:success "connection reset"`.'),
+            Parameter("by", TEXT, "Count by `node`, `graph`, `status` or `day`."),
+            Parameter("min_seq", TEXT, "`<thread id>:<seq>`: wait until that state is searchable."),
+            page_of(20, 200), CURSOR,
+        ),
+        problems=("search-unavailable", "search-behind"),
     ),
     Route(
         "GET", "/stuck", stuck.list_stuck, "listStuck", "Who is stuck now; with a time, who got stuck in it", "Search",

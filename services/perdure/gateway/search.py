@@ -1,49 +1,40 @@
 """``GET /search``: past states of all threads of a tenant, found by text, node, status, time and more.
 
-Contract: :func:`parse` and :func:`body_of` are pure; :func:`search` adds the one request. Every query is restricted to its tenant
-by a filter that no parameter reaches. Paging is by position in the sort order, not by offset: an opaque cursor holds the
-position and the time range as it was resolved on the first page, and is good only for the query that gave it.
+Contract: :func:`parse` and :func:`body_of` are pure; :func:`search` adds the requests. ``q`` is a text in the search language
+(``perdure.gateway.query_language``); each other condition is one of its fields as a parameter, and all of them must hold. Every
+query is restricted to its tenant by a filter that no parameter reaches. Paging is by position in the sort order, not by offset: an
+opaque cursor holds the position and the instant of the first page, which relative times stay relative to, and is good only for
+the query that gave it. Highlights are HTML: escaped text, with ``<em>`` around what was found.
 
 Of archived threads everything is found as before; each item says where its thread is (``archived``).
-
-``node`` matches the node that ran, that runs next (where a waiting or stuck thread stands), or that failed. Times are UTC;
-``since`` is included, ``until`` is not. Highlights are HTML: escaped text, with ``<em>`` around what was found.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
-import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, Final
 
 from perdure.chassis import json
 from perdure.chassis.errors import RefusedError, UnavailableError
 from perdure.chassis.opensearch import OpenSearch, OpenSearchRefusedError
+from perdure.gateway.query_fields import METADATA, TEXT_FIELDS, has_words, moment, query_of
+from perdure.gateway.query_groups import BY, first_aggregations, groups_of, second_aggregations
+from perdure.gateway.query_language import And, Field, Node, QuerySyntaxError, Value
+from perdure.gateway.query_language import parse as tree_of
 from perdure.schemas.index import STATES, THREADS
 
 SCOPES: Final = {"states": STATES, "threads": THREADS}
-STATUSES: Final = ("running", "interrupted", "success", "error", "timeout", "cancelled", "stuck")
-TERMS: Final = {
-    "graph": "graph",
-    "thread_id": "thread_id",
-    "run_id": "run_id",
-    "status": "status",
-    "code": "stuck.code",
-}
-PARAMETERS: Final = ("q", "node", *TERMS, "since", "until", "expected_before", "scope", "limit", "cursor")
-METADATA: Final = "metadata."
-TEXT_FIELDS: Final = {
-    "text": "text",
-    "error.message": "error",
-    "wait.text": "wait",
-    "stuck.reason": "stuck",
-    "notice.text": "notice",
-}
+LISTS: Final = ("node", "graph", "thread_id", "run_id", "status", "code")
+"""Parameters that take several values with commas."""
+MOMENTS: Final = ("since", "until", "expected_before")
+PARAMETERS: Final = ("q", *LISTS, *MOMENTS, "scope", "by", "min_seq", "limit", "cursor")
 ITEM_FIELDS: Final = (
     "thread_id",
     "run_id",
@@ -72,9 +63,8 @@ MAX_LIMIT: Final = 200
 MAX_VALUE: Final = 1_000
 MAX_VALUES: Final = 100
 TIMEOUT_S: Final = 10.0
-
-_AGO: Final = re.compile(r"(?:now-)?(\d{1,6})(s|m|h|d|w)")
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+MIN_SEQ_WAIT_S: Final = 5.0
+MIN_SEQ_LOOK_S: Final = 0.1
 
 
 class SearchProblem(RefusedError):
@@ -83,13 +73,19 @@ class SearchProblem(RefusedError):
     Attributes:
         pointer: Which one, as ``query:<name>``.
         detail: What is wrong with it and what would be right.
+        position: Where in the parameter, in characters from 0, if that is known.
 
     """
 
-    def __init__(self, pointer: str, detail: str) -> None:
+    def __init__(self, pointer: str, detail: str, position: int | None = None) -> None:
         super().__init__(f"{pointer}: {detail}")
         self.pointer = pointer
         self.detail = detail
+        self.position = position
+
+
+class SearchBehindError(UnavailableError):
+    """The index has not reached what ``min_seq`` asks for in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,26 +94,25 @@ class SearchQuery:
 
     Attributes:
         index: The alias to search.
-        text: Words in the syntax of ``simple_query_string``, or ``None``.
-        terms: Accepted values by field; all fields must match.
-        nodes: The node is one of these, if any are given.
-        since, until: The time range.
-        expected_before: The thread should have gone on before.
+        clauses: What must hold, in OpenSearch's words, besides the tenant.
+        words: Whether full text is asked for.
+        now: What relative times are relative to.
+        by: What to count by, or ``None``.
+        min_seq: The thread and sequence number that the index must have reached, or ``None``.
         limit: Items of a page at most.
-        after: Where the page begins: instant in milliseconds, thread id, sequence number.
+        after: Where the page begins: instant in milliseconds, thread id, sequence number, note.
         digest: Tells whether a cursor belongs to this query.
 
     """
 
     index: str
-    text: str | None
-    terms: tuple[tuple[str, tuple[str, ...]], ...]
-    nodes: tuple[str, ...]
-    since: datetime | None
-    until: datetime | None
-    expected_before: datetime | None
+    clauses: tuple[dict[str, Any], ...]
+    words: bool
+    now: datetime
+    by: str | None
+    min_seq: tuple[str, int] | None
     limit: int
-    after: tuple[int, str, int] | None
+    after: tuple[int, str, int, int] | None
     digest: str
 
 
@@ -134,85 +129,94 @@ def parse(query: Mapping[str, str], now: datetime) -> SearchQuery:
             raise SearchProblem(f"query:{name}", f"there is no such parameter; known are {', '.join(PARAMETERS)}")
         if len(value) > MAX_VALUE and name != "cursor":
             raise SearchProblem(f"query:{name}", f"is longer than {MAX_VALUE:,} characters")
-    scope = given.get("scope", "states")
-    if scope not in SCOPES:
-        raise SearchProblem("query:scope", f"must be one of {', '.join(SCOPES)}, not {scope!r}")
-    terms = [(field, _values(given, name)) for name, field in TERMS.items() if name in given]
-    terms += [(name, (value,)) for name, value in sorted(given.items()) if name.startswith(METADATA)]
-    for status in dict(terms).get("status", ()):
-        if status not in STATUSES:
-            raise SearchProblem("query:status", f"must be of {', '.join(STATUSES)}, not {status!r}")
-    since, until = (moment(given[name], now, f"query:{name}") if name in given else None for name in ("since", "until"))
-    expected_before = None
-    if "expected_before" in given:
-        expected_before = moment(given["expected_before"], now, "query:expected_before")
-    identity = {name: value for name, value in given.items() if name not in {"cursor", "limit"}}
+    identity = {name: value for name, value in given.items() if name not in {"cursor", "limit", "min_seq"}}
     digest = blake2b(json.dumps(sorted(identity.items())), digest_size=6).hexdigest()
     after = None
     if "cursor" in given:
-        after, since, until = _read_cursor(given["cursor"], digest)
-    elif since and until and since >= until:
-        raise SearchProblem("query:until", f"must be after since: {until.isoformat()} is not after {since.isoformat()}")
+        after, now = _read_cursor(given["cursor"], digest)
+    tree, scope = _tree(query.get("q", ""), given.get("scope"))
+    conditions = [(f"query:{name}", _condition(given, name)) for name in (*LISTS, *MOMENTS) if name in given]
+    conditions += [
+        (f"query:{n}", Field(n, ":", (Value(v),))) for n, v in sorted(given.items()) if n.startswith(METADATA)
+    ]
+    clauses = [_compiled(pointer, field, now, None) for pointer, field in conditions]
+    if tree is not None:
+        clauses.append(_compiled("query:q", tree, now, query["q"]))
+    _check_range(given, now)
+    by = given.get("by")
+    if by is not None and by not in BY:
+        raise SearchProblem("query:by", f"must be one of {', '.join(BY)}, not {by!r}")
     return SearchQuery(
         index=SCOPES[scope],
-        text=given.get("q"),
-        terms=tuple(terms),
-        nodes=_values(given, "node"),
-        since=since,
-        until=until,
-        expected_before=expected_before,
+        clauses=tuple(clauses),
+        words=has_words(tree),
+        now=now,
+        by=by,
+        min_seq=_min_seq(given.get("min_seq")),
         limit=_limit(given.get("limit")),
         after=after,
         digest=digest,
     )
 
 
-def moment(value: str, now: datetime, pointer: str) -> datetime:
-    """An instant: ISO 8601 (UTC if it says nothing else), ``now``, ``today``, ``yesterday``, ``now-2h`` or ``2h``.
-
-    Raises:
-        SearchProblem: it is none of these.
-
-    """
-    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    named = {"now": now, "today": midnight, "yesterday": midnight - timedelta(days=1)}
-    if value in named:
-        return named[value]
+def _tree(text: str, scope: str | None) -> tuple[Node | None, str]:
+    """The tree of ``q`` without ``scope:...``, and the scope."""
+    if scope is not None and scope not in SCOPES:
+        raise SearchProblem("query:scope", f"must be one of {', '.join(SCOPES)}, not {scope!r}")
     try:
-        if match := _AGO.fullmatch(value):
-            return now - timedelta(**{_UNITS[match[2]]: int(match[1])})
-        found = datetime.fromisoformat(value.replace(" ", "+") if "T" in value else value)
-        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
-    except (ValueError, OverflowError) as error:
-        allowed = "an ISO 8601 time, now, today, yesterday, or a time ago such as now-2h (s, m, h, d, w)"
-        raise SearchProblem(pointer, f"must be {allowed}, not {value!r}") from error
+        tree = tree_of(text)
+    except QuerySyntaxError as error:
+        raise SearchProblem("query:q", error.detail, error.position) from error
+    operands = tree.operands if isinstance(tree, And) else (tree,)
+    left: list[Node] = []
+    for one in operands:
+        if not isinstance(one, Field) or one.name != "scope":
+            left += [one] if one is not None else []
+            continue
+        asked = one.values[0].text
+        if one.operator != ":" or len(one.values) > 1 or asked not in SCOPES:
+            raise SearchProblem("query:q", f"scope must be one of {', '.join(SCOPES)}", one.values[0].at)
+        if scope not in {None, asked}:
+            raise SearchProblem("query:q", f"the scope is {scope} already", one.at)
+        scope = asked
+    rest = And(tuple(left)) if len(left) > 1 else left[0] if left else None
+    return rest, scope or "states"
+
+
+def _condition(given: Mapping[str, str], name: str) -> Field:
+    texts = _values(given, name) if name in LISTS else (given[name],)
+    return Field(name, ":", tuple(Value(text) for text in texts))
+
+
+def _compiled(pointer: str, node: Node, now: datetime, text: str | None) -> dict[str, Any]:
+    try:
+        return query_of(node, now)
+    except QuerySyntaxError as error:
+        raise SearchProblem(pointer, error.detail, None if text is None else error.position) from error
+
+
+def _check_range(given: Mapping[str, str], now: datetime) -> None:
+    if "since" in given and "until" in given:
+        since, until = moment(given["since"], now), moment(given["until"], now)
+        if since >= until:
+            raise SearchProblem(
+                "query:until", f"must be after since: {until.isoformat()} is not after {since.isoformat()}"
+            )
+
+
+def _min_seq(value: str | None) -> tuple[str, int] | None:
+    if value is None:
+        return None
+    thread, _, seq = value.rpartition(":")
+    if not thread or not (seq.isascii() and seq.isdecimal() and len(seq) <= 18):
+        raise SearchProblem("query:min_seq", f"must be <thread id>:<seq>, such as 0199a:17, not {value!r}")
+    return thread, int(seq)
 
 
 def body_of(query: SearchQuery, tenant: str) -> dict[str, Any]:
     """The body of the request."""
-    filters: list[dict[str, Any]] = [{"term": {"tenant": tenant}}]
-    filters += [{"terms": {field: list(values)}} for field, values in query.terms]
-    if query.nodes:
-        fields = ("nodes", "next", "error.node")
-        filters.append({"bool": {"should": [{"terms": {field: list(query.nodes)}} for field in fields]}})
-    span = {"gte": query.since, "lt": query.until}
-    if any(span.values()):
-        filters.append({"range": {"occurred_at": {k: v.isoformat() for k, v in span.items() if v}}})
-    if query.expected_before:
-        filters.append({"range": {"expected_by": {"lt": query.expected_before.isoformat()}}})
-    clauses: dict[str, Any] = {"filter": filters}
-    body: dict[str, Any] = {}
-    if query.text:
-        words = {"query": query.text, "fields": list(TEXT_FIELDS), "default_operator": "and", "lenient": True}
-        clauses["must"] = [{"simple_query_string": words}]
-        body["highlight"] = {
-            "encoder": "html",
-            "fragment_size": 160,
-            "number_of_fragments": 3,
-            "fields": {field: {} for field in TEXT_FIELDS},
-        }
-    body |= {
-        "query": {"bool": clauses},
+    body: dict[str, Any] = {
+        "query": {"bool": {"filter": [{"term": {"tenant": tenant}}, *query.clauses]}},
         "size": query.limit + 1,
         "track_total_hits": True,
         "_source": list(ITEM_FIELDS),
@@ -220,8 +224,18 @@ def body_of(query: SearchQuery, tenant: str) -> dict[str, Any]:
             {"occurred_at": "desc"},
             {"thread_id": "asc"},
             {"seq": "desc"},
+            {"note": {"order": "desc", "missing": 0}},
         ],
     }
+    if query.words:
+        body["highlight"] = {
+            "encoder": "html",
+            "fragment_size": 160,
+            "number_of_fragments": 3,
+            "fields": {field: {} for field in TEXT_FIELDS},
+        }
+    if query.by:
+        body["aggs"] = first_aggregations(query.by)
     if query.after:
         body["search_after"] = list(query.after)
     return body
@@ -247,18 +261,41 @@ async def search(client: OpenSearch, tenant: str, query: Mapping[str, str]) -> d
         query: The query parameters as they came.
 
     Returns:
-        ``total``, ``items`` (newest first) and ``cursor`` (``None`` on the last page).
+        ``total``, ``items`` (newest first), ``cursor`` (``None`` on the last page), and with ``by`` also ``groups``.
 
     Raises:
         SearchProblem: a parameter is wrong.
+        SearchBehindError: the index did not reach ``min_seq`` in time.
         UnavailableError: OpenSearch does not answer.
 
     """
     checked = parse(query, datetime.now(UTC))
-    found = answer_of(checked, await ask(client, checked.index, body_of(checked, tenant)))
-    if checked.index == STATES and found["items"]:
-        await _mark_archived(client, tenant, found["items"])
-    return found
+    if checked.min_seq:
+        await _until_reached(client, tenant, checked.index, *checked.min_seq)
+    body = body_of(checked, tenant)
+    found = await ask(client, checked.index, body)
+    answer = answer_of(checked, found)
+    if checked.index == STATES and answer["items"]:
+        await _mark_archived(client, tenant, answer["items"])
+    if checked.by:
+        aggregations = found["aggregations"]
+        if again := second_aggregations(checked.by, aggregations):
+            counted = {"query": body["query"], "size": 0, "track_total_hits": False, "aggs": again}
+            aggregations = (await ask(client, checked.index, counted))["aggregations"]
+        answer["groups"] = groups_of(checked.by, aggregations)
+    return answer
+
+
+async def _until_reached(client: OpenSearch, tenant: str, index: str, thread: str, seq: int) -> None:
+    """Wait until the thread is searchable up to ``seq``; its events are indexed in order."""
+    filters = [{"term": {"tenant": tenant}}, {"term": {"thread_id": thread}}, {"range": {"seq": {"gte": seq}}}]
+    body = {"query": {"bool": {"filter": filters}}, "size": 1, "_source": False}
+    deadline = time.monotonic() + MIN_SEQ_WAIT_S
+    while not (await ask(client, index, body))["hits"]["hits"]:
+        if time.monotonic() > deadline:
+            detail = f"thread {thread!r} is not searchable up to {seq} after {MIN_SEQ_WAIT_S:g} s"
+            raise SearchBehindError("OpenSearch", client.address, detail)
+        await asyncio.sleep(MIN_SEQ_LOOK_S)
 
 
 async def _mark_archived(client: OpenSearch, tenant: str, items: Sequence[dict[str, Any]]) -> None:
@@ -287,7 +324,7 @@ async def ask(client: OpenSearch, index: str, body: Mapping[str, Any]) -> dict[s
     params = {
         "ignore_unavailable": "true",
         "allow_partial_search_results": "false",
-        "filter_path": "hits.total.value,hits.hits._source,hits.hits.sort,hits.hits.highlight",
+        "filter_path": "hits.total.value,hits.hits._id,hits.hits._source,hits.hits.sort,hits.hits.highlight,aggregations",
     }
     try:
         found: dict[str, Any] = await client.request("POST", f"/{index}/_search", body, params, timeout_s=TIMEOUT_S)
@@ -295,7 +332,7 @@ async def ask(client: OpenSearch, index: str, body: Mapping[str, Any]) -> dict[s
         if error.status == 400:
             raise SearchProblem("query", f"OpenSearch refuses the query: {error.reason}") from error
         raise UnavailableError("OpenSearch", client.address, str(error)) from error
-    found["hits"].setdefault("hits", [])
+    found.setdefault("hits", {}).setdefault("hits", [])
     return found
 
 
@@ -325,17 +362,16 @@ def _limit(value: str | None) -> int:
 
 
 def _cursor(query: SearchQuery, sort: list[Any]) -> str:
-    span = [time.isoformat() if time else None for time in (query.since, query.until)]
-    return base64.urlsafe_b64encode(json.dumps([query.digest, [int(sort[0]), *sort[1:]], *span])).decode().rstrip("=")
+    position = [query.digest, [int(sort[0]), *sort[1:]], query.now.isoformat()]
+    return base64.urlsafe_b64encode(json.dumps(position)).decode().rstrip("=")
 
 
-def _read_cursor(value: str, digest: str) -> tuple[tuple[int, str, int], datetime | None, datetime | None]:
+def _read_cursor(value: str, digest: str) -> tuple[tuple[int, str, int, int], datetime]:
     try:
-        found, (at, thread, seq), *span = json.loads(base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)))
-        since, until = (datetime.fromisoformat(time) if time else None for time in span)
-        after = (int(at), str(thread), int(seq))
-    except (ValueError, TypeError, binascii.Error) as error:
+        found, (at, thread, seq, note), now = json.loads(base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)))
+        after, moment_ = (int(at), str(thread), int(seq), int(note)), datetime.fromisoformat(now).astimezone(UTC)
+    except (ValueError, TypeError, OverflowError, binascii.Error) as error:
         raise SearchProblem("query:cursor", "is not a cursor that a search gave") from error
     if found != digest:
         raise SearchProblem("query:cursor", "belongs to another query: keep the other parameters as they were")
-    return after, since, until
+    return after, moment_

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from hashlib import blake2b
 from typing import Any, Final
 
 import orjson
@@ -48,12 +49,22 @@ _MOVED: Final = frozenset({"cluster_block_exception", "index_not_found_exception
 
 def state_item(document: IndexDocument) -> Item:
     """The item for the states index."""
-    return Item(document, orjson.dumps(document))
+    return Item(document, source_of(document))
 
 
 def newest_item(document: IndexDocument) -> Item:
     """The item for the threads index."""
-    return Item(document, orjson.dumps(document), newest=True)
+    return Item(document, source_of(document), newest=True)
+
+
+def digest_of(document: Mapping[str, Any]) -> int:
+    """32 bits of a document without its digest."""
+    return int.from_bytes(blake2b(orjson.dumps(document, option=orjson.OPT_SORT_KEYS), digest_size=4).digest())
+
+
+def source_of(document: IndexDocument) -> bytes:
+    """The document with its digest, as JSON."""
+    return orjson.dumps({**document, "digest": digest_of(document)})
 
 
 def line(item: Item, states: str, threads: str) -> bytes:

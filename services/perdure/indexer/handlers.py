@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final, cast
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from perdure.chassis.kafka.deadletter import Origin, bury
 from perdure.chassis.kafka.producer import KafkaRefusedError, Producer
@@ -41,6 +41,8 @@ AGE = Histogram(
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 60, 600, 3600),
 )
 
+OLDEST = Gauge("perdure_indexer_oldest_seconds", "Age of the oldest event in hand that is not settled in the index")
+
 
 class Indexing:
     """What the indexer does with records."""
@@ -52,6 +54,9 @@ class Indexing:
         self._settings = settings
         self._newest: dict[str, IndexDocument] = {}
         """Of the threads that were handled since the last :meth:`settle`."""
+        self._oldest: datetime | None = None
+        """Of the events since then."""
+        OLDEST.set_function(lambda: (datetime.now(UTC) - self._oldest).total_seconds() if self._oldest else 0.0)
 
     async def handle(self, records: Sequence[Origin]) -> None:
         """Index the states of a batch."""
@@ -66,6 +71,8 @@ class Indexing:
         if not items:
             return
         documents = [item.document for item in items.values()]
+        oldest = min(document["occurred_at"] for document in documents)
+        self._oldest = min(self._oldest or oldest, oldest)
         for item, why in await self._writer.write([*items.values()]):
             id_ = event_id(item.document)
             await self._bury(origins[id_], Reason.HANDLER, f"OpenSearch refuses its document: {why}")
@@ -78,6 +85,7 @@ class Indexing:
         for item, why in await self._writer.write(latest):
             # Its state's document was refused for the same fields, and buried: once is enough.
             log.warning("index.thread_refused", event_id=event_id(item.document), reason=why)
+        self._oldest = None
 
     async def _item(self, record: Origin) -> Item | None:
         """The document of a record; ``None`` after burying one that cannot be read."""

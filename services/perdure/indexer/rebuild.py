@@ -16,56 +16,33 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
 from perdure.chassis.errors import UnavailableError
-from perdure.chassis.mongo import Database, connect, database
+from perdure.chassis.mongo import connect, database
 from perdure.chassis.opensearch import OpenSearch, OpenSearchRefusedError
-from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.service import run_service
 from perdure.chassis.telemetry import logger
 from perdure.indexer import indices
-from perdure.indexer.archived import ArchivedThreads
 from perdure.indexer.bulk import Item, newest_item, state_item
-from perdure.indexer.domain import document_of, newest
+from perdure.indexer.domain import newest
 from perdure.indexer.indices import Layout
-from perdure.indexer.redaction import Redaction
 from perdure.indexer.rules import load
 from perdure.indexer.settings import IndexerSettings
+from perdure.indexer.source import Source
 from perdure.indexer.writer import Writer
-from perdure.schemas import documents
 from perdure.schemas.index import STATES, STATES_WRITE, THREADS, IndexDocument
-from perdure.schemas.outbox import event_of
 
 log = logger("perdure.indexer.rebuild")
 
 T = TypeVar("T")
 
-RUNS_AT_ONCE: Final = 50
 SWITCH_ATTEMPTS: Final = 5
 MARGIN: Final = timedelta(minutes=5)
 """Clocks of workers may be this far behind ours when the second pass looks for what changed."""
-
-RUN_FIELDS: Final = (
-    "_id",
-    "tenant",
-    "thread_id",
-    "graph_id",
-    "assistant_id",
-    "graph_version",
-    "metadata",
-    "first_seq",
-    "ended_seq",
-)
-ENTRY_FIELDS: Final = (
-    "run", "kind", "seq", "after", "note", "epoch", "at", "ev", "event", "checkpoint_id", "ns", "parent", "step",
-)  # fmt: skip
-_HEX: Final = [f"{n:02x}" for n in range(256)]
-ID_RANGES: Final = list(zip(["", *_HEX], [*_HEX, None], strict=True))
-"""Ids by their first two characters: each query stays small, and every string is in exactly one range."""
 
 Progress = Callable[["RebuildReport"], None]
 
@@ -113,7 +90,7 @@ async def rebuild(settings: IndexerSettings, progress: Progress | None = None) -
     client = OpenSearch(settings.opensearch_url, ca_file=settings.opensearch_ca_file, timeout_s=60.0)
     mongo = connect(settings.mongodb_uri)
     try:
-        source = _Source(database(mongo, settings.mongodb_uri), redaction, settings)
+        source = Source(database(mongo, settings.mongodb_uri), redaction, settings)
         return await _Rebuild(client, source, settings, progress or (lambda _: None)).run()
     finally:
         mongo.close()
@@ -121,7 +98,7 @@ async def rebuild(settings: IndexerSettings, progress: Progress | None = None) -
 
 
 class _Rebuild:
-    def __init__(self, client: OpenSearch, source: _Source, settings: IndexerSettings, progress: Progress) -> None:
+    def __init__(self, client: OpenSearch, source: Source, settings: IndexerSettings, progress: Progress) -> None:
         self._client = client
         self._source = source
         self._settings = settings
@@ -218,76 +195,29 @@ class _Rebuild:
         return old
 
     async def _pass(self, writer: Writer, phase: str, condition: dict[str, Any]) -> None:
-        for n, (low, high) in enumerate(ID_RANGES):
-            self._enter(phase, n / len(ID_RANGES))
-            async for runs, found in self._source.documents(low, high, condition):
-                await self._write(writer, runs, found)
+        self._enter(phase)
+        total, read = await self._source.count(), 0
+        async for page in self._source.pages(condition):
+            async for found in self._source.documents(page.runs):
+                await self._write(writer, found)
+            read += len(page.runs)
+            self._report.runs += len(page.runs)
+            self._enter(phase, min(1.0, read / max(1, total)))
 
     async def _archived(self, writer: Writer, since: datetime | None) -> None:
         """After the runs: a thread that goes to the archive meanwhile is there before its runs are deleted."""
         async for runs, found in self._source.archived.documents(since):
-            await self._write(writer, runs, found)
+            await self._write(writer, found)
+            self._report.runs += runs
 
-    async def _write(self, writer: Writer, runs: int, found: list[IndexDocument]) -> None:
+    async def _write(self, writer: Writer, found: list[IndexDocument]) -> None:
         items: list[Item] = [state_item(document) for document in found]
         items += [newest_item(document) for document in newest(found).values()]
         refused = await writer.write(items)
         for _, why in refused:
             log.error("rebuild.refused", reason=why)
-        self._report.runs += runs
         self._report.states += len(found)
         self._report.refused += len(refused)
-
-
-class _Source:
-    """Documents from the store."""
-
-    def __init__(self, db: Database, redaction: Redaction, settings: IndexerSettings) -> None:
-        self._db = db
-        self._redaction = redaction
-        self._settings = settings
-        self._availability = Availability()
-        self.archived = ArchivedThreads(db, settings, self._document, ENTRY_FIELDS)
-
-    async def documents(
-        self, low: str, high: str | None, condition: dict[str, Any]
-    ) -> AsyncIterator[tuple[int, list[IndexDocument]]]:
-        """Runs and their documents, of the runs with ``low <= _id < high`` that match, a few runs at a time."""
-        span: dict[str, Any] = {"$gte": low} if high is None else {"$gte": low, "$lt": high}
-        # What only holds an archived thread's place has no graph.
-        query = {"_id": span, "graph_id": {"$exists": True}, **condition}
-        runs = await self._find(documents.RUNS, query, RUN_FIELDS)
-        for start in range(0, len(runs), RUNS_AT_ONCE):
-            portion = {run["_id"]: run for run in runs[start : start + RUNS_AT_ONCE]}
-            histories = [_history(run) for run in portion.values()]
-            entries = await self._find(documents.NOTEBOOK, {"$or": histories}, ENTRY_FIELDS)
-            notes = {"kind": "n", "run": {"$in": list(portion)}}
-            entries += await self._find(documents.NOTEBOOK, notes, ENTRY_FIELDS)
-            made = (self._document(portion[entry["run"]], entry) for entry in entries)
-            yield len(portion), [document for document in made if document is not None]
-
-    async def noted_since(self, moment: datetime) -> list[str]:
-        """The runs that a note since ``moment`` is about."""
-        query = {"kind": "n", "run": {"$gte": ""}, "at": {"$gte": moment}}
-        return list({note["run"] for note in await self._find(documents.NOTEBOOK, query, ("run",))})
-
-    def _document(self, run: dict[str, Any], entry: dict[str, Any]) -> IndexDocument | None:
-        if entry["kind"] != "f" and "ev" not in entry:
-            return None  # written without an executor: it has no event
-        event = event_of(run, entry)
-        return None if event is None else document_of(event, self._redaction, self._settings.index_text_limit)
-
-    async def _find(self, collection: str, query: dict[str, Any], fields: Sequence[str]) -> list[dict[str, Any]]:
-        projection = dict.fromkeys(fields, 1)
-        return await outlast(lambda: self._db[collection].find(query, projection).to_list(None), self._availability)
-
-
-def _history(run: dict[str, Any]) -> dict[str, Any]:
-    """The entries of one run; of an ended one its numbers are known, so that a long thread is not read for each run."""
-    span = {"$gte": run.get("first_seq", 0)}
-    if "ended_seq" in run:
-        span["$lte"] = run["ended_seq"]
-    return {"thread": run["thread_id"], "seq": span, "run": run["_id"]}
 
 
 async def patiently(step: Callable[[], Awaitable[T]]) -> T:

@@ -8,7 +8,7 @@ from perdure.chassis.errors import UnavailableError
 from perdure.gateway.context import CONTEXT, json_response
 from perdure.gateway.middleware import tenant_of
 from perdure.gateway.problems import RequestProblem, invalid
-from perdure.gateway.search import SearchProblem
+from perdure.gateway.search import SearchBehindError, SearchProblem
 from perdure.gateway.search import search as ask
 
 
@@ -16,10 +16,16 @@ async def search(request: web.Request) -> web.Response:
     """``GET /search``."""
     try:
         found = await ask(request.app[CONTEXT].opensearch, tenant_of(request), request.query)
+    except SearchBehindError as error:
+        raise RequestProblem(
+            "search-behind",
+            f"{error.detail}. The indexer is behind, or there is no such state; try again, or search without min_seq.",
+            headers={"Retry-After": "1"},
+        ) from error
     except UnavailableError as error:
         raise RequestProblem(
             "search-unavailable", f"The search index does not answer: {error.detail}", headers={"Retry-After": "5"}
         ) from error
     except SearchProblem as error:
-        raise invalid(error.pointer, error.detail) from error
+        raise invalid(error.pointer, error.detail, error.position) from error
     return json_response(found)
