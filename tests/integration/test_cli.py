@@ -75,6 +75,14 @@ def until_found(perdure: Run, *arguments: str) -> list[dict[str, Any]]:
         time.sleep(0.1)
 
 
+def until_listed(perdure: Run, thread: str) -> None:
+    """The index of threads refreshes apart from that of states."""
+    deadline = time.monotonic() + DEADLINE_S
+    while thread not in [one["thread_id"] for one in perdure("threads", "list", "--graph", "ask", "--limit", "200")]:
+        assert time.monotonic() < deadline, f"thread {thread} is not listed"
+        time.sleep(0.1)
+
+
 def test_a_run_waits_is_answered_and_ends(perdure: Run) -> None:
     run = perdure("runs", "start", "ask", "--input", "{}", "--wait", "--timeout", "60")
     thread = run["thread_id"]
@@ -97,7 +105,7 @@ def test_a_run_waits_is_answered_and_ends(perdure: Run) -> None:
     assert perdure("state", thread, "--checkpoint", past)["checkpoint"]["checkpoint_id"] == past
     found = until_found(perdure, "--thread", thread, "--node", "finish", "--since", "1h")
     assert {item["thread_id"] for item in found} == {thread}
-    assert thread in [item["thread_id"] for item in perdure("threads", "list", "--graph", "ask", "--limit", "200")]
+    until_listed(perdure, thread)
 
 
 def test_a_run_that_fails_is_exit_status_one(raw: Callable[..., tuple[int, str, str]]) -> None:
