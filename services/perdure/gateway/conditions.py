@@ -77,6 +77,6 @@ class Conditions:
         while True:
             try:
                 self.index_lag = await admin.lag(topics.INDEXER_GROUP, topics.EVENTS)
-            except (UnavailableError, KeyError):  # Kafka is away, or has no such topic yet
+            except UnavailableError:
                 self.index_lag = None
             await asyncio.sleep(INDEX_INTERVAL_S)

@@ -325,6 +325,7 @@ ROUTES: tuple[Route, ...] = (
 # fmt: on
 
 PAGES: tuple[tuple[str, str, Handle], ...] = (
+    ("GET", "/", console.home),
     ("GET", "/console", console.overview),
     ("GET", "/console/batches", console.batches),
     ("GET", "/console/batches/{batch_id}", console.batch),

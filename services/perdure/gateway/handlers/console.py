@@ -1,14 +1,16 @@
 """The console: pages that show what goes on, for people. They change nothing.
 
-Contract: each page shows what the API would answer, of the same tenant. A server that is away takes its part of a page with it and no
-more: that part says so.
+Contract: each page shows what the API would answer, of the same tenant. A server that is away takes its part of a page with it
+and no more: that part says so.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from html import unescape
 from typing import Any, Final
 
 from aiohttp import web
@@ -20,7 +22,7 @@ from perdure.gateway.batch_results import item_view
 from perdure.gateway.context import CONTEXT, Context
 from perdure.gateway.handlers.batches import view
 from perdure.gateway.middleware import tenant_of
-from perdure.gateway.pages import render
+from perdure.gateway.pages import render, visible
 from perdure.gateway.problems import RequestProblem
 from perdure.gateway.search import SearchProblem
 from perdure.schemas.batch_documents import ENDED_ITEMS, BatchStatus
@@ -30,7 +32,13 @@ STYLE: Final = "console.css"
 REFRESH_S: Final = 5
 FEW: Final = 10
 PAGE: Final = 50
-MARKS: Final = ("<em>", "</em>")
+EXCERPT: Final = 240
+"""Characters of a state's text that are shown where nothing was looked for in it."""
+TAG: Final = re.compile("(</?em>)")
+"""OpenSearch sets it around what was found, and escapes every other one."""
+MARKS: Final = {"<em>": Markup("<mark>"), "</em>": Markup("</mark>")}
+SHOWN: Final = ("status", "graph_id", "next", "created_at", "updated_at", "hold", "error", "batch", "stuck", "metadata")
+"""Of a thread's document."""
 GOING: Final = frozenset({BatchStatus.PENDING, BatchStatus.RUNNING, BatchStatus.PAUSED, BatchStatus.CANCELLING})
 
 Document = dict[str, Any]
@@ -50,6 +58,11 @@ class Problem:
     status: int
     text: str
     at: int | None = None
+
+
+async def home(_: web.Request) -> web.Response:
+    """``GET /``."""
+    return web.Response(status=307, headers={"Location": "/console"})
 
 
 async def overview(request: web.Request) -> web.Response:
@@ -101,9 +114,8 @@ async def search(request: web.Request) -> web.Response:
     """``GET /console/search``: past states, in the language of ``GET /search``."""
     given = {name: value for name, value in request.query.items() if name in ("q", "cursor") and value}
     found, problem = await _tried(_search(request.app[CONTEXT], tenant_of(request), {**given, "limit": str(PAGE)}))
-    for item in (found or {}).get("items", ()):
-        item["marked"] = [marked(text) for texts in (item.get("highlights") or {}).values() for text in texts]
-    return _page("console/search.html", asked=given.get("q", ""), found=found, problems=_listed(problem))
+    status = problem.status if problem else 200
+    return _page("console/search.html", status=status, asked=given.get("q", ""), found=found, problems=_listed(problem))
 
 
 async def thread(request: web.Request) -> web.Response:
@@ -121,7 +133,7 @@ async def thread(request: web.Request) -> web.Response:
     return _page(
         "console/thread.html",
         thread_id=thread_id,
-        thread=document or {},
+        thread={name: (document or {}).get(name) for name in SHOWN},
         archived=away,
         found=found,
         problems=[one for one in (no_thread, no_search) if one],
@@ -129,13 +141,16 @@ async def thread(request: web.Request) -> web.Response:
 
 
 def marked(text: str) -> Markup:
-    """What was found, with the words that were looked for: OpenSearch escapes the text, and nothing of it is trusted all the same."""
-    whole = escape(Markup(text.replace(MARKS[0], "\x01").replace(MARKS[1], "\x02")).unescape())
-    return Markup(str(whole).replace("\x01", "<mark>").replace("\x02", "</mark>"))  # noqa: S704 - escaped above
+    """A highlight of a search: whatever it holds is escaped, except the tags around what was looked for."""
+    return Markup().join(MARKS.get(part) or escape(visible(unescape(part))) for part in TAG.split(text))
 
 
 async def _search(context: Context, tenant: str, query: Mapping[str, str]) -> Document:
-    return await searching.search(context.opensearch, tenant, query)
+    """What is found, each with its texts as they are shown: pairs of a name and a part of what stands there."""
+    found = await searching.search(context.opensearch, tenant, query, EXCERPT)
+    for item in found["items"]:
+        item["texts"] = [(name, marked(text)) for name, texts in item["highlights"].items() for text in texts]
+    return found
 
 
 async def _tried(work: Awaitable[Any]) -> tuple[Any, Problem | None]:
