@@ -1,18 +1,14 @@
-"""The page behind a link in a real browser, with JavaScript switched off: approve, reject, correct, too late, used, forged.
-
-``PERDURE_SCREENSHOTS=folder`` keeps a picture of every page, at the width of a phone and of a desk, light and dark.
-"""
+"""The page behind a link in a real browser, with JavaScript switched off: approve, reject, correct, too late, used, forged."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page
+from playwright.async_api import Browser, BrowserContext
+from tests.integration.browser_stage import SIZES, shoot
 
 from perdure.registry.runs import now
 from perdure.schemas.documents import WaitStatus
@@ -35,7 +31,6 @@ SCHEMA = {
     },
     "required": ["approve", "account"],
 }
-SIZES = {"phone": {"width": 390, "height": 844}, "desk": {"width": 1280, "height": 900}}
 
 
 @pytest.fixture
@@ -44,20 +39,6 @@ async def plain(chromium: Browser) -> AsyncIterator[BrowserContext]:
     context = await chromium.new_context(viewport=SIZES["phone"], java_script_enabled=False)
     yield context
     await context.close()
-
-
-async def shoot(page: Page, name: str) -> None:
-    """Keep pictures of a page, if somebody wants to look at them."""
-    folder = os.environ.get("PERDURE_SCREENSHOTS")
-    if folder is None:
-        return
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    for size, viewport in SIZES.items():
-        await page.set_viewport_size(viewport)
-        for scheme in ("light", "dark"):
-            await page.emulate_media(color_scheme=scheme)
-            await page.screenshot(path=Path(folder) / f"{name}-{size}-{scheme}.png", full_page=True)
-    await page.set_viewport_size(SIZES["phone"])
 
 
 async def payment(linking: Any) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def test_up_status_logs_down(perdure: Project) -> None:
     started = perdure("up", "--json")
     assert started.returncode == 0, started.stderr
     urls = json.loads(started.stdout)
-    assert {"gateway", "docs", "kafka", "mongodb", "opensearch"} == urls.keys()
+    assert {"gateway", "console", "docs", "kafka", "mongodb", "opensearch"} == urls.keys()
     with urllib.request.urlopen(f"{urls['gateway']}/ready", timeout=5) as answer:
         assert json.load(answer)["ready"] is True
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from perdure.chassis.errors import UnavailableError
 from perdure.chassis.kafka.admin import TopicAdmin
+from perdure.chassis.kafka.producer import Producer
 from perdure.local.resources import free_port
 from perdure.schemas import topics
+from perdure.schemas.envelope import Record
 from perdure.schemas.topics import Topic
 
 
@@ -39,6 +43,34 @@ def set_by_hand(bootstrap: str, topic: str, key: str, value: str) -> None:
     admin = AdminClient({"bootstrap.servers": bootstrap})
     (done,) = admin.incremental_alter_configs([resource]).values()
     done.result(15)
+
+
+async def known(admin: TopicAdmin, group: str, topic: Topic) -> int:
+    """The lag, once the broker has found who coordinates the group."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return await admin.lag(group, topic)
+        except UnavailableError:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.1)
+
+
+async def test_lag_is_what_a_group_has_not_committed(admin: TopicAdmin, kafka_bootstrap: str, name: str) -> None:
+    topic = Topic(name, 2, {}, consumed=False, summary="A test.")
+    assert await admin.lag(name, topic) == 0, "no such topic yet"
+    await admin.apply([topic])
+    producer = Producer(kafka_bootstrap, "test")
+    for number in range(5):
+        await producer.send(name, Record(b"%d" % number, b"x", []))
+    await producer.close()
+    assert await known(admin, name, topic) == 5, "it has committed nothing"
+    consumer = Consumer({"bootstrap.servers": kafka_bootstrap, "group.id": name})
+    found = consumer.committed([TopicPartition(name, 0), TopicPartition(name, 1)], 15)
+    low, high = consumer.get_watermark_offsets(found[0], 15)
+    consumer.commit(offsets=[TopicPartition(name, 0, high)], asynchronous=False)
+    consumer.close()
+    assert await admin.lag(name, topic) == 5 - (high - low)
 
 
 async def test_the_declared_topics_are_created_once(admin: TopicAdmin) -> None:

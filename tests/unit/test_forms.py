@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure.gateway.answer_page import typed_shown, visible
+from perdure.gateway.answer_page import typed_shown
 from perdure.gateway.forms import Kind, decision_of, form_of, inputs_of, place, read
+from perdure.gateway.pages import visible
 
 APPROVAL = {
     "type": "object",

@@ -66,6 +66,9 @@ NOTIFICATIONS = Topic(
     summary="What people are told that is no event of a thread: of batches.",
 )
 
+INDEXER_GROUP = "perdure-indexer"
+"""The consumer group of the indexers: how far it is behind is how far search is behind."""
+
 PRIMARY: tuple[Topic, ...] = (COMMANDS, EVENTS, VALIDATIONS, VERDICTS, STREAM, REPLIES, NOTIFICATIONS)
 
 DEAD: tuple[Topic, ...] = tuple(

@@ -153,7 +153,7 @@ def _start(stack: Stack, config: Path | None, display: Display) -> dict[str, str
     urls = {}
     if "gateway" in names:
         gateway = running["gateway"].address if "gateway" in running else services.gateway_url
-        urls = {"gateway": gateway, "docs": f"{gateway}/docs"}
+        urls = {"gateway": gateway, "console": f"{gateway}/console", "docs": f"{gateway}/docs"}
     return urls | {
         "kafka": environment["PERDURE_KAFKA_BOOTSTRAP_SERVERS"],
         "mongodb": environment["PERDURE_MONGODB_URI"],

@@ -131,6 +131,7 @@ async def _open(settings: GatewaySettings) -> AsyncIterator[Context]:
     background: dict[str, Callable[[], Awaitable[None]]] = {
         "mongodb": first_contact,
         "kafka": lambda: context.conditions.watch_kafka(admin),
+        "index": lambda: context.conditions.watch_index(admin),
         "opensearch": lambda: context.conditions.watch_opensearch(context.opensearch),
         "registry": context.registry.keep_fresh,
     }

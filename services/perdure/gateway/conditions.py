@@ -18,6 +18,7 @@ from perdure.schemas import topics
 MONGODB_INTERVAL_S = 1.0
 KAFKA_INTERVAL_S = 5.0
 OPENSEARCH_INTERVAL_S = 10.0
+INDEX_INTERVAL_S = 5.0
 RETRY_S = 0.5
 
 
@@ -29,6 +30,8 @@ class Conditions:
         self._mongodb = False
         self._kafka = False
         self._opensearch = False
+        self.index_lag: int | None = None
+        """Events that are not searchable yet; ``None`` if that is not known."""
 
     @property
     def required(self) -> dict[str, bool]:
@@ -68,3 +71,12 @@ class Conditions:
             except UnavailableError:
                 self._opensearch = False
             await asyncio.sleep(OPENSEARCH_INTERVAL_S)
+
+    async def watch_index(self, admin: TopicAdmin) -> None:
+        """Observe until cancelled how far the indexers are behind."""
+        while True:
+            try:
+                self.index_lag = await admin.lag(topics.INDEXER_GROUP, topics.EVENTS)
+            except UnavailableError:
+                self.index_lag = None
+            await asyncio.sleep(INDEX_INTERVAL_S)

@@ -7,6 +7,7 @@ from perdure.gateway.batch_routes import BATCHES
 from perdure.gateway.handlers import (
     answers,
     approvals,
+    console,
     crons,
     deadletters,
     graphs,
@@ -324,6 +325,12 @@ ROUTES: tuple[Route, ...] = (
 # fmt: on
 
 PAGES: tuple[tuple[str, str, Handle], ...] = (
+    ("GET", "/", console.home),
+    ("GET", "/console", console.overview),
+    ("GET", "/console/batches", console.batches),
+    ("GET", "/console/batches/{batch_id}", console.batch),
+    ("GET", "/console/search", console.search),
+    ("GET", "/console/threads/{thread_id}", console.thread),
     ("GET", "/docs", system.page),
     ("GET", "/docs/openapi.json", system.page_openapi),
     ("GET", "/docs/{name}", system.asset),

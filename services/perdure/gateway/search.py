@@ -213,8 +213,8 @@ def _min_seq(value: str | None) -> tuple[str, int] | None:
     return thread, int(seq)
 
 
-def body_of(query: SearchQuery, tenant: str) -> dict[str, Any]:
-    """The body of the request."""
+def body_of(query: SearchQuery, tenant: str, excerpt: int = 0) -> dict[str, Any]:
+    """The body of the request; ``excerpt`` is that of :func:`search`."""
     body: dict[str, Any] = {
         "query": {"bool": {"filter": [{"term": {"tenant": tenant}}, *query.clauses]}},
         "size": query.limit + 1,
@@ -227,11 +227,12 @@ def body_of(query: SearchQuery, tenant: str) -> dict[str, Any]:
             {"note": {"order": "desc", "missing": 0}},
         ],
     }
-    if query.words:
+    if query.words or excerpt:
         body["highlight"] = {
             "encoder": "html",
             "fragment_size": 160,
             "number_of_fragments": 3,
+            "no_match_size": excerpt,
             "fields": {field: {} for field in TEXT_FIELDS},
         }
     if query.by:
@@ -252,13 +253,14 @@ def answer_of(query: SearchQuery, found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-async def search(client: OpenSearch, tenant: str, query: Mapping[str, str]) -> dict[str, Any]:
+async def search(client: OpenSearch, tenant: str, query: Mapping[str, str], excerpt: int = 0) -> dict[str, Any]:
     """Answer one search.
 
     Args:
         client: OpenSearch.
         tenant: Whose states; nothing else is ever found.
         query: The query parameters as they came.
+        excerpt: Characters that ``highlights`` holds of a text in which nothing was looked for; 0 leaves it out.
 
     Returns:
         ``total``, ``items`` (newest first), ``cursor`` (``None`` on the last page), and with ``by`` also ``groups``.
@@ -272,7 +274,7 @@ async def search(client: OpenSearch, tenant: str, query: Mapping[str, str]) -> d
     checked = parse(query, datetime.now(UTC))
     if checked.min_seq:
         await _until_reached(client, tenant, checked.index, *checked.min_seq)
-    body = body_of(checked, tenant)
+    body = body_of(checked, tenant, excerpt)
     found = await ask(client, checked.index, body)
     answer = answer_of(checked, found)
     if checked.index == STATES and answer["items"]:

@@ -29,7 +29,7 @@ from perdure.schemas import topics
 
 log = logger(__name__)
 
-GROUP: Final = "perdure-indexer"
+GROUP: Final = topics.INDEXER_GROUP
 """The consumer group; its committed offsets are stored by Kafka under this name."""
 
 DAY_S: Final = 86_400.0

@@ -105,6 +105,7 @@ def _reload(services: Services, display: Display) -> None:
 def _show_addresses(services: Services, environment: Mapping[str, str], display: Display) -> None:
     if "gateway" in services.processes:
         display.say(f"API:        {services.gateway_url}")
+        display.say(f"Console:    {services.gateway_url}/console")
         display.say(f"API docs:   {services.gateway_url}/docs")
     display.say(f"OpenSearch: {environment['PERDURE_OPENSEARCH_URL']}")
     display.say(f"MongoDB:    {environment['PERDURE_MONGODB_URI']}")

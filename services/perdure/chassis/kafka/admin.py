@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -21,6 +21,7 @@ from confluent_kafka.admin import (
     ConfigResource,
     NewPartitions,
     NewTopic,
+    OffsetSpec,
     ResourceType,
     TopicMetadata,
 )
@@ -67,6 +68,7 @@ class TopicAdmin:
         self._admin = AdminClient(
             {"bootstrap.servers": bootstrap_servers, "client.id": "perdure-topics"}, logger=_RdLog()
         )
+        self._readers: dict[str, Consumer] = {}
 
     async def diff(self, topics: Sequence[Topic]) -> list[Change]:
         """What :meth:`apply` would do.
@@ -105,7 +107,12 @@ class TopicAdmin:
         }
 
     async def lag(self, group: str, topic: Topic) -> int:
-        """Records of the topic that the group has not committed yet."""
+        """Records of the topic that the group has not committed yet; none where the topic does not exist.
+
+        Raises:
+            UnavailableError: Kafka does not answer.
+
+        """
         return await asyncio.to_thread(self._lag, group, topic)
 
     def _call(self, futures: dict[Any, Future[Any]], harmless: int | None = None) -> dict[Any, Any]:
@@ -193,19 +200,41 @@ class TopicAdmin:
             time.sleep(POLL_S)
 
     def _lag(self, group: str, topic: Topic) -> int:
-        from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
-        from confluent_kafka.admin import OffsetSpec
-
-        metadata = self._admin.list_topics(topic.name, timeout=TIMEOUT_S).topics[topic.name]
+        metadata = self._topics().get(topic.name)
+        if metadata is None:
+            return 0
         partitions = [TopicPartition(topic.name, p) for p in metadata.partitions]
-        committed = self._call(
-            self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, partitions)])
-        )[group].topic_partitions
+        committed = self._committed(group, partitions)
         ends = self._call(self._admin.list_offsets({p: OffsetSpec.latest() for p in partitions}))
         starts = self._call(self._admin.list_offsets({p: OffsetSpec.earliest() for p in partitions}))
         end = {p.partition: r.offset for p, r in ends.items()}
         start = {p.partition: r.offset for p, r in starts.items()}
         return sum(end[p.partition] - (p.offset if p.offset >= 0 else start[p.partition]) for p in committed)
+
+    def _committed(self, group: str, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """The group's offsets, asked for by a consumer that never joins it.
+
+        ``AdminClient.list_consumer_group_offsets`` would ask the same, but ends the process (a null pointer in
+        ``rd_kafka_handle_OffsetFetch``, librdkafka 2.16) when the answer is that the coordinator is elsewhere or still loading.
+        """
+        if group not in self._readers:
+            self._readers[group] = Consumer(
+                {
+                    "bootstrap.servers": self._address,
+                    "client.id": "perdure-topics",
+                    "group.id": group,
+                    "enable.auto.commit": False,
+                },
+                logger=_RdLog(),
+            )
+        try:
+            found = self._readers[group].committed(partitions, timeout=TIMEOUT_S)
+        except KafkaException as error:
+            raise UnavailableError("Kafka", self._address, describe(error)) from error
+        for one in found:
+            if one.error is not None:
+                raise UnavailableError("Kafka", self._address, describe(one.error))
+        return list(found)
 
 
 def _compare(topic: Topic, partitions: int, config: dict[str, str]) -> list[Change]:

@@ -26,14 +26,12 @@ from perdure.gateway.answer_page import (
     Notice,
     Told,
     ask_page,
-    headers,
-    pretty,
-    said_moment,
     told_page,
     typed_shown,
 )
 from perdure.gateway.context import CONTEXT
 from perdure.gateway.forms import form_of, place, read
+from perdure.gateway.pages import headers, pretty, said_moment
 from perdure.gateway.problems import RequestProblem
 from perdure.gateway.requests import read_form
 from perdure.registry.answer_links import NOT_OFFERED, AnswerClaims, AnswerLinks, ExpiredLink, LinkProblem
