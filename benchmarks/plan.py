@@ -29,7 +29,7 @@ FULL: dict[str, dict[str, Any]] = {
         "seconds": 8,
         "rounds": 1,
     },
-    "hibernate": {"workload": "hibernate", "agents": 600, "warmup": 50, "singly": 100, "seconds": 12, "rounds": 3},
+    "hibernate": {"workload": "hibernate", "agents": 600, "warmup": 600, "singly": 100, "seconds": 12, "rounds": 3},
     "timers": {"workload": "timers", "agents": 2000, "warmup": 100, "seconds": 15, "rounds": 2},
     "chat": {"workload": "chat", "messages": 2048, "turn": 64, "loads": 5, "seconds": 45, "rounds": 2},
     "fanout": {"workload": "fanout", "agents": 60, "open": 8, "warmup": 4, "width": 100, "seconds": 8, "rounds": 2},
