@@ -274,13 +274,22 @@ async def test_what_cannot_be_subscribed_says_why(world: World, wrong: dict[str,
 
 
 async def test_dead_notices_are_listed_and_redriven(world: World) -> None:
+    made_of_all = asyncio.Event()
+
     async def gone(_: web.Request) -> web.StreamResponse:
+        await made_of_all.wait()  # the first 410 ends the subscription: an event that is read later makes no notice
         raise web.HTTPGone
 
     world.receiver.answers["/gone"] = gone
     made = await world.subscribe("gone")
     await world.publish(*(succeeded("default", thread=f"dead-{uuid.uuid4().hex[:8]}") for _ in range(3)))
     of = {"subscription_id": made["subscription_id"]}
+
+    async def all_made() -> bool:
+        return len((await world.http.get("/deliveries", params=of)).json()["items"]) == 3
+
+    await until(all_made, "three notices")
+    made_of_all.set()
 
     async def all_dead() -> Any:
         found = (await world.http.get("/deliveries", params=of | {"state": "dead"})).json()["items"]
