@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import uuid_utils
-from pymongo import UpdateOne
+from pymongo import ReturnDocument, UpdateOne
 from pymongo.errors import DuplicateKeyError
 
 from perdure.chassis import payload
@@ -91,28 +91,37 @@ class Claims:
             "updated_at": now,
         }
         run_ids = [run["_id"] for run in due]
-        await self._take(run_ids, owned)
         known = [run["thread_id"] for run in due if not _is_fresh(run)]
         runs, found = await asyncio.gather(
-            self._find(RUNS, {"_id": {"$in": run_ids}, "claim": token}),
-            self._find(THREADS, {"_id": {"$in": known}}) if known else _nothing(),
+            self._take(run_ids, owned), self._find(THREADS, {"_id": {"$in": known}}) if known else _nothing()
         )
         threads = {thread["_id"]: thread for thread in found}
         before = await self._ended({run["thread_id"] for run in runs}, ended)
         return Claim([await self._claimed(run, threads.get(run["thread_id"]), before) for run in runs], held)
 
-    async def _take(self, run_ids: Sequence[str], owned: Mapping[str, Any]) -> None:
-        """Take what is pending: in one update, or one by one when a thread turns out to have a running run."""
+    async def _take(self, run_ids: Sequence[str], owned: Mapping[str, Any]) -> list[RunDocument]:
+        """Take what is pending, in one update, or one by one when a thread turns out to have a running run; what was won."""
         change = {"$set": owned, "$inc": {"epoch": 1}}
-        all_of_them = {"_id": {"$in": run_ids}, "status": "pending"}
+        runs = self._db[RUNS]
         try:
-            await outlast(lambda: self._db[RUNS].update_many(all_of_them, change), self._availability)
+            if len(run_ids) == 1:  # somebody may wait for this one: claimed and read in one round trip
+                only = {"_id": run_ids[0], "status": "pending"}
+                won: Any = await outlast(
+                    lambda: runs.find_one_and_update(only, change, return_document=ReturnDocument.AFTER),
+                    self._availability,
+                )
+                if won is not None:
+                    return [won]
+            else:
+                all_of_them = {"_id": {"$in": run_ids}, "status": "pending"}
+                await outlast(lambda: runs.update_many(all_of_them, change), self._availability)
         except DuplicateKeyError:
             each = [UpdateOne({"_id": run_id, "status": "pending"}, change) for run_id in run_ids]
             outcomes = await asyncio.gather(*(self._runs.write(updates=[one]) for one in each), return_exceptions=True)
             for outcome in outcomes:
                 if outcome is not None and not isinstance(outcome, DuplicateKey):
                     raise outcome from None
+        return await self._find(RUNS, {"_id": {"$in": run_ids}, "claim": owned["claim"]})
 
     async def oldest_pending(self, thread_ids: Sequence[str]) -> dict[str, str]:
         """The oldest pending run of each thread that has no running one: run id by thread id."""
@@ -120,7 +129,7 @@ class Claims:
         return {run["thread_id"]: run["_id"] for run in oldest}
 
     async def with_thread(self, claimed: Claimed) -> Claimed:
-        """A claim whose thread was taken for new, with its thread as it was left."""
+        """A claim with its thread as it is now."""
         found = await self._find(THREADS, {"_id": claimed.run["thread_id"]})
         return replace(claimed, thread=found[0] if found else None)
 

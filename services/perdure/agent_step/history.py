@@ -41,6 +41,8 @@ class Beginning:
     progressed: bool = False
     """Whether the newest root checkpoint is this run's own, or of a failed one that it takes the place of, so that it goes on
     without its input."""
+    read_back: bool = False
+    """Whether the history itself was read: the thread's document, which was read before it, may be older."""
     found: Found | None = None
     """``head`` as it is stored, where it was read already."""
     entries: list[dict[str, Any]] = field(default_factory=list)
@@ -74,9 +76,10 @@ async def begin(saver: PerdureSaver, claimed: Claimed, worker_id: str, expect: E
             left.found = await found
             return left
         except Fenced:
-            pass  # the run before ended and its thread's document does not say so yet: look at the history itself
+            pass  # the run before ended and the thread's document does not say so yet: look at the history itself
         finally:
             found.cancel()
+    left.read_back = True
     while True:
         left.next_seq = await saver.fence(run["thread_id"], run["_id"], run["epoch"], left.first_seq)
         await _read_back(saver, run, left)

@@ -179,8 +179,8 @@ class Worker:
         pace = self._ports.paces.get(run["graph_id"])
         expect = pace.by if pace is not None else self._at_once
         beginning = await begin(self._ports.saver, claimed, run["owner"] or "", expect)
-        if claimed.thread is None and beginning.head is not None:
-            # The run that made the thread is not its first: another one, from a gateway whose clock is behind, was older.
+        if beginning.read_back:
+            # Another run of the thread, older by the clock of its gateway, may have been executed meanwhile.
             claimed = await self._ports.claims.with_thread(claimed)
         for before in claimed.unsettled:
             await self._publish_again(before)

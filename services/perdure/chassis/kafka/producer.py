@@ -23,7 +23,7 @@ from perdure.schemas.envelope import Record
 log = logger(__name__)
 
 POLL_S = 0.05
-LINGER_MS = 2.0
+LINGER_MS = 0.2
 """How long librdkafka collects records before it sends them, one request for each partition."""
 GATHER_S = 0.05
 BUSY: Final = 15
