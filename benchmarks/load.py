@@ -56,6 +56,8 @@ class Watcher:
         """Threads that have ever come to a wait."""
         self.late_s: dict[str, float] = {}
         """What ``graphs/sleeper.py`` noted, by thread: seconds from the time it asked for until its code ran again."""
+        self.resumed_at: dict[str, float] = {}
+        """What ``graphs/approve.py`` noted, by thread: when (epoch seconds) its code ran again."""
         self.checkpoints = 0
         self.events = 0
 
@@ -93,6 +95,8 @@ class Watcher:
                     self.unseen[event.checkpoint_id] = event.occurred_at.timestamp()
                 if event.channels == ("late_s",):
                     self.late_s[event.thread_id] = float(event.text.split()[-1])
+                elif event.nodes == ("asks",):
+                    self.resumed_at[event.thread_id] = float(event.text.partition(".at\t")[2].partition("\n")[0])
             elif isinstance(event, RunInterrupted):
                 self.parked.add(event.thread_id)
             elif isinstance(event, _ENDS):

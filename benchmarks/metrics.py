@@ -40,6 +40,7 @@ METRICS: dict[str, tuple[Metric, ...]] = {
     "hibernate": (
         _AGENTS,
         Metric("resumes_per_s", "resumes/s in a burst", higher=True),
+        Metric("to_node_p50_ms", "to the next node p50 ms", higher=False),
         Metric("resume_p50_ms", "resume p50 ms", higher=False),
         Metric("resume_p99_ms", "resume p99 ms"),
         Metric("parks_per_s", "parked/s", higher=True),

@@ -139,9 +139,10 @@ class Perdure(System):
         return len(self._watcher.parked)
 
     async def resume(self, key: str) -> None:
-        thread_id = self._threads.pop(key)
+        thread_id, asked = self._threads.pop(key), time.time()
         await self._start("approve", {"command": {"resume": "yes"}}, thread_id)
         await self._end(thread_id)
+        self.back_s.append(self._watcher.resumed_at.pop(thread_id) - asked)
 
     async def timer(self, key: str, due: float) -> float:  # noqa: ARG002
         until = datetime.fromtimestamp(due, UTC).isoformat()

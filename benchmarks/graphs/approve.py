@@ -1,7 +1,11 @@
-"""``approve``: one step, then a question; the thread hibernates until it is answered, and a second step notes the answer."""
+"""``approve``: one step, then a question; the thread hibernates until it is answered.
+
+A second step notes the answer, and when (epoch seconds) its code ran again.
+"""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from chain import State, step
@@ -13,7 +17,7 @@ from payload import message
 async def asks(_: State) -> dict[str, Any]:
     """Waits as long as it takes."""
     answer = interrupt({"approve": "?"})
-    return {"messages": [message(1) | {"answer": answer}]}
+    return {"messages": [message(1) | {"answer": answer, "at": time.time()}]}
 
 
 builder = StateGraph(State)

@@ -6,6 +6,7 @@ gives. Whoever resumes an agent runs its graph: there is no start by HTTP, no qu
 
 from __future__ import annotations
 
+import time
 from typing import Any, ClassVar
 
 import approve
@@ -63,8 +64,10 @@ class LangGraphSystem(System):
         return self._parked
 
     async def resume(self, key: str) -> None:
+        asked = time.time()
         state = await self._run(key, "approve", Command(resume="yes"))
         assert state["messages"][-1]["answer"] == "yes"
+        self.back_s.append(state["messages"][-1]["at"] - asked)
 
     async def talk(self, key: str, until: int) -> None:
         state = await self._run(key, "chat", {"until": until})

@@ -44,6 +44,8 @@ class System:
         """Starts under way at a time, for workloads in which all agents live at once."""
         self.ack_s: list[float] = []
         """Start call until its durable acknowledgement, where the system has one; emptied by the harness."""
+        self.back_s: list[float] = []
+        """Call of ``resume`` until the agent's code ran again, where that is known; emptied by the harness."""
 
     async def open(self) -> None:
         """Start."""

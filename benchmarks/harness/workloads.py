@@ -69,7 +69,9 @@ async def hibernate(system: System, size: Mapping[str, Any]) -> Numbers:
     gc.collect()
     memory = memory_bytes(system.all_processes()) - held
     singly = min(size["singly"], parking.count // 2)
+    system.back_s.clear()
     one_by_one = await closed_loop(singly, 1, size["seconds"], lambda n: system.resume(f"{run}-{n}"))
+    back_ms = milliseconds(percentile(system.back_s, 50))
     rest, cost = parking.count - one_by_one.count, Cost(system)
     burst = await closed_loop(rest, opened, _DEADLINE_S, lambda n: system.resume(f"{run}-{n + one_by_one.count}"))
     await system.settle()
@@ -77,6 +79,7 @@ async def hibernate(system: System, size: Mapping[str, Any]) -> Numbers:
         "agents": parking.count,
         "parks_per_s": round(parking.count / parked_s, 1),
         "kib_per_parked": round(memory / 1024 / max(1, parking.count), 2),
+        "to_node_p50_ms": back_ms,
         "resume_p50_ms": _ms(one_by_one, 50),
         "resume_p99_ms": _ms(one_by_one, 99),
         "resumes_per_s": round(burst.count / burst.wall_s, 1),
