@@ -29,14 +29,15 @@ async def db(mongodb_uri: str) -> AsyncIterator[mongo.Database]:
     client.close()
 
 
-async def thread_with_a_run(db: mongo.Database, **fields: Any) -> tuple[str, str]:
-    """A thread at sequence number 7, and a run of it, pending unless ``fields`` say something else; their ids."""
+async def thread_with_a_run(db: mongo.Database) -> tuple[str, str]:
+    """A thread at sequence number 7, and a pending run of it; their ids."""
     thread_id = uuid.uuid4().hex
     await db.threads.insert_one({**thread_document(thread_id, "default", {}, now()), "seq": 7})
-    return thread_id, await add_run(db, thread_id, **fields)
+    return thread_id, await add_run(db, thread_id)
 
 
 async def add_run(db: mongo.Database, thread_id: str, **fields: Any) -> str:
+    """A run of a thread, pending unless ``fields`` say something else; its id."""
     run = run_document(
         tenant="default", thread_id=thread_id, graph_id="g", graph_version=None, packed=pack({"input": {"a": 1}}),
         metadata={}, traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01", moment=now(),
@@ -45,8 +46,8 @@ async def add_run(db: mongo.Database, thread_id: str, **fields: Any) -> str:
     return run["_id"]
 
 
-def claims_of(db: Any, worker: str) -> Claims:
-    return Claims(db, GroupCommit(db.runs, availability=Availability()), Availability(), lambda: worker)
+def claims_of(db: mongo.Database, worker: str, kind: type[Claims] = Claims) -> Claims:
+    return kind(db, GroupCommit(db["runs"], availability=Availability()), Availability(), lambda: worker)
 
 
 async def claim(claims: Claims, *thread_ids: str) -> list[Claimed]:
@@ -87,8 +88,7 @@ class Overtaken(Claims):
 @pytest.mark.parametrize("count", [1, 3])
 async def test_a_thread_that_got_a_running_run_meanwhile_is_left_alone(db: mongo.Database, count: int) -> None:
     ids = [await thread_with_a_run(db) for _ in range(count)]
-    claims = Overtaken(db, GroupCommit(db.runs, availability=Availability()), Availability(), lambda: "w1")
-    won = await claim(claims, *(thread_id for thread_id, _ in ids))
+    won = await claim(claims_of(db, "w1", Overtaken), *(thread_id for thread_id, _ in ids))
     assert {one.run["_id"] for one in won} == {run_id for _, run_id in ids[1:]}
     left = await db.runs.find_one({"_id": ids[0][1]})
     assert left is not None
@@ -121,11 +121,8 @@ class Forgetful:
 async def test_a_claim_whose_answer_is_lost_is_ours(db: mongo.Database, count: int) -> None:
     ids = [await thread_with_a_run(db) for _ in range(count)]
     runs = Forgetful(db.runs)
-    claims = Claims(
-        {"runs": runs, "threads": db.threads},  # type: ignore[arg-type]
-        GroupCommit(db.runs, availability=Availability()), Availability(), lambda: "w1",
-    )  # fmt: skip
-    won = await claim(claims, *(thread_id for thread_id, _ in ids))
+    seen: Any = {"runs": runs, "threads": db.threads}
+    won = await claim(claims_of(seen, "w1"), *(thread_id for thread_id, _ in ids))
     assert runs.lost == 2, "it was asked again"
     assert {one.run["_id"] for one in won} == {run_id for _, run_id in ids}
     assert {one.run["epoch"] for one in won} == {1}
