@@ -79,6 +79,7 @@ METRICS: dict[str, tuple[Metric, ...]] = {
         Metric("cpu_growth", "growth of CPU / step"),
         Metric("latency_growth", "growth of agent p50"),
         Metric("memory_growth", "growth of memory"),
+        Metric("late_memory_growth", "in the second half"),
     ),
 }
 """By kind of workload, in the order of the columns."""

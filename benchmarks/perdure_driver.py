@@ -25,7 +25,7 @@ from load import Watcher, indexed_documents
 from payload import STEPS, first_message
 from pymongo import MongoClient
 from smoke import versions
-from usage import servers
+from usage import memory_mib, servers
 
 from perdure.chassis import mongo
 from perdure.chassis.opensearch import OpenSearch
@@ -177,6 +177,9 @@ class Perdure(System):
 
     def processes(self) -> list[int]:
         return [record.pid for record in self._stack.state.read().records.values()]
+
+    def memory_mib(self) -> dict[str, float]:
+        return memory_mib(self._stack)
 
     async def stored(self) -> dict[str, int]:
         def read() -> int:

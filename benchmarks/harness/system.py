@@ -12,6 +12,8 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar
 
+from harness.accounting import memory_bytes
+
 OPEN = 200
 """Agents or starts open at a time, on every system."""
 
@@ -97,6 +99,10 @@ class System:
     def processes(self) -> list[int]:
         """The roots of the process trees whose CPU and memory count, other than the driver's."""
         return []
+
+    def memory_mib(self) -> dict[str, float]:
+        """MiB that belong to its processes alone (unique set size), by name where it has several."""
+        return {self.title: round(memory_bytes(self.all_processes()) / 2**20, 1)}
 
     async def stored(self) -> dict[str, int]:
         """Bytes in the store so far: ``data``, and ``journal`` where it is kept apart and can be read."""

@@ -166,10 +166,12 @@ async def soak(system: System, size: Mapping[str, Any]) -> Numbers:
                 "steps_per_s": round(done.count * STEPS / done.wall_s, 1),
                 "cpu_s_per_1000": cpu,
                 "e2e_p50_ms": _ms(done, 50),
-                "memory_mib": round(memory_bytes(system.all_processes()) / 2**20, 1),
+                "memory_mib": system.memory_mib(),
             }
         )
     at = [one["at_s"] for one in windows]
+    memory = [sum(one["memory_mib"].values()) for one in windows]
+    late = len(at) // 2
     return {
         "steps": sum(one["steps"] for one in windows),
         "minutes": round(at[-1] / 60, 1),
@@ -177,7 +179,8 @@ async def soak(system: System, size: Mapping[str, Any]) -> Numbers:
         "cpu_s_per_1000": round(median(one["cpu_s_per_1000"] for one in windows), 3),
         "cpu_growth": round(slope(at, [one["cpu_s_per_1000"] for one in windows]), 4),
         "latency_growth": round(slope(at, [one["e2e_p50_ms"] for one in windows]), 4),
-        "memory_growth": round(slope(at, [one["memory_mib"] for one in windows]), 4),
+        "memory_growth": round(slope(at, memory), 4),
+        "late_memory_growth": round(slope(at[late:], memory[late:]), 4),
         "windows": windows,
     }
 
