@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Collection, Mapping
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -44,6 +45,13 @@ async def add_run(db: mongo.Database, thread_id: str, **fields: Any) -> str:
     )  # fmt: skip
     await db.runs.insert_one({**run, **fields})
     return run["_id"]
+
+
+async def state_of(db: mongo.Database, run_id: str) -> tuple[str, int]:
+    """Its status and its epoch."""
+    run = await db.runs.find_one({"_id": run_id})
+    assert run is not None
+    return run["status"], run["epoch"]
 
 
 def claims_of(db: mongo.Database, worker: str, kind: type[Claims] = Claims) -> Claims:
@@ -90,9 +98,59 @@ async def test_a_thread_that_got_a_running_run_meanwhile_is_left_alone(db: mongo
     ids = [await thread_with_a_run(db) for _ in range(count)]
     won = await claim(claims_of(db, "w1", Overtaken), *(thread_id for thread_id, _ in ids))
     assert {one.run["_id"] for one in won} == {run_id for _, run_id in ids[1:]}
-    left = await db.runs.find_one({"_id": ids[0][1]})
-    assert left is not None
-    assert (left["status"], left["epoch"]) == ("pending", 0)
+    assert await state_of(db, ids[0][1]) == ("pending", 0)
+
+
+@pytest.mark.parametrize("others", [0, 2])
+async def test_a_thread_with_a_running_run_is_left_alone(db: mongo.Database, others: int) -> None:
+    thread_id, run_id = await thread_with_a_run(db)
+    await add_run(db, thread_id, status="running", owner="another")
+    ids = [await thread_with_a_run(db) for _ in range(others)]
+    won = await claim(claims_of(db, "w1"), thread_id, *(one for one, _ in ids))
+    assert {one.run["_id"] for one in won} == {one for _, one in ids}
+    assert await state_of(db, run_id) == ("pending", 0)
+
+
+async def test_a_run_before_that_may_have_unpublished_events_comes_with_the_claim(db: mongo.Database) -> None:
+    thread_id, run_id = await thread_with_a_run(db)
+    before = await add_run(db, thread_id, status="success", first_seq=3)
+    await add_run(db, thread_id, status="success", first_seq=1, settled=True)
+    (won,) = await claim(claims_of(db, "w1"), thread_id)
+    assert won.run["_id"] == run_id
+    assert [one["_id"] for one in won.unsettled] == [before]
+
+
+@pytest.mark.parametrize("others", [0, 2])
+async def test_the_oldest_run_of_a_thread_is_claimed(db: mongo.Database, others: int) -> None:
+    thread_id, _ = await thread_with_a_run(db)
+    oldest = await add_run(db, thread_id, created_at=now() - timedelta(minutes=1))
+    threads = [thread_id, *[(await thread_with_a_run(db))[0] for _ in range(others)]]
+    won = await claim(claims_of(db, "w1"), *threads)
+    assert [one.run["_id"] for one in won if one.run["thread_id"] == thread_id] == [oldest]
+    assert len(won) == len(threads)
+
+
+@pytest.mark.parametrize(
+    ("fields", "held"),
+    [({"not_before": now() + timedelta(hours=1)}, False), ({"crashes": 2}, True)],
+    ids=["not yet due", "suspect"],
+)
+async def test_a_younger_run_does_not_overtake_one_that_must_wait(
+    db: mongo.Database, fields: dict[str, Any], held: bool
+) -> None:
+    thread_id, younger = await thread_with_a_run(db)
+    oldest = await add_run(db, thread_id, created_at=now() - timedelta(minutes=1), **fields)
+    found = await claims_of(db, "w1").claim([thread_id], suspects=[3], together=lambda _: 1)
+    assert found.won == []
+    assert found.held == ([thread_id] if held else [])
+    assert [await state_of(db, one) for one in (oldest, younger)] == [("pending", 0)] * 2
+
+
+async def test_a_suspect_is_claimed_when_there_is_room(db: mongo.Database) -> None:
+    thread_id, _ = await thread_with_a_run(db)
+    oldest = await add_run(db, thread_id, created_at=now() - timedelta(minutes=1), crashes=2)
+    (won,) = await claim(claims_of(db, "w1"), thread_id)
+    assert (won.run["_id"], won.run["status"]) == (oldest, "running")
 
 
 class Forgetful:
