@@ -1,4 +1,8 @@
-"""Tables, verdicts and plots from ``bench.jsonl``: ``python benchmarks/report.py FILE [FOLDER]``.
+"""Tables, verdicts and plots from what ``run.py`` wrote, of one run or of several together.
+
+::
+
+    python benchmarks/report.py FILE [FILE ...] [--out FOLDER]
 
 A ratio is ours divided by the peer's, each of one pair of sessions that ran one after the other; shown are the median of the
 pairs and, in brackets, the smallest and the largest. A peer is called ahead when the median says so, whatever the spread.
@@ -6,8 +10,8 @@ pairs and, in brackets, the smallest and the largest. A peer is called ahead whe
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
@@ -30,12 +34,22 @@ NAMES = {
 Line = dict[str, Any]
 
 
-class Results:
-    """The lines of one run."""
+_APART = 1_000
+"""More than a run has sessions."""
 
-    def __init__(self, file: Path) -> None:
-        self.lines: list[Line] = [json.loads(line) for line in file.read_text().splitlines()]
-        self.run: Line = next((line["run"] for line in self.lines if "run" in line), {})
+
+class Results:
+    """The lines of one run, or of several; a pair is always of one run."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.lines: list[Line] = []
+        for place, file in enumerate(files):
+            for text in file.read_text().splitlines():
+                line: Line = json.loads(text)
+                self.lines.append(
+                    line | {k: line[k] + place * _APART for k in ("session", "ours") if line.get(k) is not None}
+                )
+        self.runs: list[Line] = [line["run"] for line in self.lines if "run" in line]
 
     def workloads(self) -> list[str]:
         """Those that any system ran, in the order of the titles."""
@@ -63,9 +77,9 @@ class Results:
         return found
 
 
-def write(file: Path, folder: Path) -> None:
+def write(files: Sequence[Path], folder: Path) -> None:
     """``report.md`` and the plots."""
-    results = Results(file)
+    results = Results(files)
     text = list(_head(results))
     for workload in results.workloads():
         text += _section(results, workload, folder)
@@ -75,9 +89,11 @@ def write(file: Path, folder: Path) -> None:
 
 
 def _head(results: Results) -> Iterator[str]:
-    run = results.run
-    yield from ("# Results", "", f"{run.get('at')}: {run.get('machine')}.", "")
-    if run.get("quick"):
+    yield from ("# Results", "")
+    for run in results.runs:
+        yield f"- {run.get('at')}, commit `{run.get('versions', {}).get('commit')}`: {run.get('machine')}."
+    yield ""
+    if any(run.get("quick") for run in results.runs):
         yield from ("**A quick run: it shows that the harness works; its numbers mean nothing.**", "")
     yield from ("[The README](../README.md) says what the columns mean and what is fair about each comparison.", "")
     for line in results.lines:
@@ -217,5 +233,8 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]
 
 
 if __name__ == "__main__":
-    source = Path(sys.argv[1])
-    write(source, Path(sys.argv[2]) if len(sys.argv) > 2 else source.parent)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="bench.jsonl of a run")
+    parser.add_argument("--out", type=Path, help="the folder of the first file by default")
+    options = parser.parse_args()
+    write(options.files, options.out or options.files[0].parent)

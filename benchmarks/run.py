@@ -58,7 +58,7 @@ def main() -> int:
         say("interrupted")
         return 130
     finally:
-        report.write(file, out)
+        report.write([file], out)
         say(f"report: {out / 'report.md'}")
     return int(run.failed)
 

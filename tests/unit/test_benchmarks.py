@@ -73,7 +73,7 @@ def test_the_report_tells_ratios_reasons_and_who_is_ahead(modules: Any, tmp_path
     rows.append({"system": "dbos", "session": 7, "ours": 4, "id": "chain-1k", "size": size, "failed": "OSError: gone"})
     file = tmp_path / "bench.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    report.write(file, tmp_path)
+    report.write([file], tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert "**0.50** (0.40 to 0.60)" in text
     behind, ahead = text.split("## Where a peer is ahead")[1].split("## Where Perdure is ahead")
@@ -83,3 +83,21 @@ def test_the_report_tells_ratios_reasons_and_who_is_ahead(modules: Any, tmp_path
     assert "DBOS: – (failed: OSError: gone)" in text
     assert "Aegra: not run: no Python 3.12" in text
     assert (tmp_path / "chain-1k.svg").read_text().startswith("<svg")
+
+
+def test_a_pair_is_never_of_two_runs(modules: Any, tmp_path: Path) -> None:
+    plan, report = modules
+    where = {"id": "chain-1k", "size": {"id": "chain-1k", **plan.FULL["chain-1k"]}}
+    files = []
+    for name, ours in (("first", 500.0), ("second", 3000.0)):
+        rows: list[dict[str, Any]] = [
+            {"run": {"machine": "a machine", "at": name, "versions": {"commit": f"{name}1"}}},
+            {"system": "perdure", "session": 0, "ours": None, **where, "numbers": {"agents": 1, "steps_per_s": ours}},
+            {"system": "dbos", "session": 1, "ours": 0, **where, "numbers": {"agents": 1, "steps_per_s": 1000.0}},
+        ]
+        files.append(tmp_path / name)
+        files[-1].write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report.write(files, tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "**1.75** (0.50 to 3.00)" in text
+    assert text.index("first, commit `first1`: a machine") < text.index("second, commit `second1`: a machine")
