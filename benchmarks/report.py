@@ -79,6 +79,7 @@ class Results:
 
 def write(files: Sequence[Path], folder: Path) -> None:
     """``report.md`` and the plots."""
+    folder.mkdir(parents=True, exist_ok=True)
     results = Results(files)
     text = list(_head(results))
     for workload in results.workloads():

@@ -74,12 +74,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--soak-minutes", type=float, default=30.0)
     parser.add_argument("--workers", type=int, default=1, help="agent-step processes of ours")
     parser.add_argument("--jvm", choices=["quick", "full"], default="quick", help="Java's compilers; see README.md")
-    parser.add_argument("--out", type=Path, help="benchmarks/results by default, benchmarks/out/quick with --quick")
+    parser.add_argument("--out", type=Path, help="benchmarks/out/bench by default, benchmarks/out/quick with --quick")
     options = parser.parse_args()
     options.peers = [peer for peer in options.peers if peer != "none"]
     options.rounds = options.rounds or (1 if options.quick else 3)
     options.between = options.between or (max(1, len(options.peers)) if options.quick else 2)
-    options.out = options.out or HERE / ("out/quick" if options.quick else "results")
+    options.out = options.out or HERE / "out" / ("quick" if options.quick else "bench")
     return options
 
 
