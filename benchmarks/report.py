@@ -34,21 +34,15 @@ NAMES = {
 Line = dict[str, Any]
 
 
-_APART = 1_000
-"""More than a run has sessions."""
-
-
 class Results:
     """The lines of one run, or of several; a pair is always of one run."""
 
     def __init__(self, files: Sequence[Path]) -> None:
-        self.lines: list[Line] = []
-        for place, file in enumerate(files):
-            for text in file.read_text().splitlines():
-                line: Line = json.loads(text)
-                self.lines.append(
-                    line | {k: line[k] + place * _APART for k in ("session", "ours") if line.get(k) is not None}
-                )
+        self.lines: list[Line] = [
+            {"file": place, **json.loads(line)}
+            for place, file in enumerate(files)
+            for line in file.read_text().splitlines()
+        ]
         self.runs: list[Line] = [line["run"] for line in self.lines if "run" in line]
 
     def workloads(self) -> list[str]:
@@ -67,10 +61,12 @@ class Results:
 
     def ratios(self, workload: str, system: str, metric: Metric) -> list[float]:
         """Of every pair in which both have the number."""
-        ours = {line["session"]: line["numbers"] for line in self.of(workload, OURS) if "numbers" in line}
+        ours = {
+            (line["file"], line["session"]): line["numbers"] for line in self.of(workload, OURS) if "numbers" in line
+        }
         found = []
         for line in self.of(workload, system):
-            mine = ours.get(line["ours"], {}).get(metric.key)
+            mine = ours.get((line["file"], line["ours"]), {}).get(metric.key)
             theirs = line.get("numbers", {}).get(metric.key)
             if mine is not None and theirs:
                 found.append(mine / theirs)
@@ -96,7 +92,7 @@ def _head(results: Results) -> Iterator[str]:
     yield ""
     if any(run.get("quick") for run in results.runs):
         yield from ("**A quick run: it shows that the harness works; its numbers mean nothing.**", "")
-    yield from ("[The README](../README.md) says what the columns mean and what is fair about each comparison.", "")
+    yield from ("`benchmarks/README.md` says what the columns mean and what is fair about each comparison.", "")
     for line in results.lines:
         if "not_run" in line:
             yield f"- {NAMES[line['system']]}: not run: {line['not_run']}"

@@ -27,9 +27,10 @@ import psutil
 import uvloop
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
+from harness.accounting import busy_seconds, folder_bytes
 from load import Load, Measured, Watcher, indexed_documents, watch_index
 from rich.console import Console
-from usage import Profile, busy_seconds, cpu_seconds, difference, folder_bytes, own_cpu_seconds, servers
+from usage import Profile, cpu_seconds, difference, own_cpu_seconds, servers
 
 from perdure.chassis import mongo
 from perdure.chassis.opensearch import OpenSearch

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+from harness.accounting import memory_bytes
 
 from perdure.local.display import Display
 from perdure.local.reaper import end_reaper, remove, start_reaper
@@ -68,24 +69,6 @@ def own_cpu_seconds() -> float:
     """CPU seconds of this process without its children."""
     times = os.times()
     return times.user + times.system
-
-
-def busy_seconds() -> float:
-    """CPU seconds that the whole machine was not idle."""
-    times = psutil.cpu_times()
-    return float(times.user + times.nice + times.system + times.irq + times.softirq)
-
-
-def folder_bytes(folder: Path) -> int:
-    """Bytes on disk below a folder."""
-    total = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += (Path(place) / name).stat().st_blocks * 512
-            except FileNotFoundError:  # a server may remove its files at any time
-                continue
-    return total
 
 
 def difference(after: Mapping[str, float], before: Mapping[str, float]) -> dict[str, float]:
@@ -185,6 +168,5 @@ def memory_mib(stack: Stack) -> dict[str, float]:
     for name, record in stack.state.read().records.items():
         process = record.identity.process()
         if process is not None:
-            tree = [process, *process.children(recursive=True)]
-            found[name] = round(sum(one.memory_full_info().uss for one in tree) / 2**20, 1)
+            found[name] = round(memory_bytes([process.pid]) / 2**20, 1)
     return found
