@@ -14,7 +14,7 @@ SHORT := awk '/^(Collecting|Downloading|Installing|Successfully)/ { print substr
 LOCK := $(BIN)/uv pip compile pyproject.toml --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-annotate --no-header --python-version 3.11 --quiet
 
-.PHONY: help setup demo up down test chaos check fix conformance bench bench-smoke bench-hibernate lock
+.PHONY: help setup demo up down test chaos check fix conformance bench bench-smoke lock
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,9 +73,6 @@ bench: setup ## Measure Perdure and its peers in turn (QUICK=1 PEERS=.. WORKLOAD
 
 bench-smoke: setup ## Run the smoke benchmark; prints one JSON line for each run
 	$(BIN)/python benchmarks/smoke.py
-
-bench-hibernate: setup ## Put 10,000 agents to sleep and wake them; prints one JSON line
-	$(BIN)/python benchmarks/hibernate.py
 
 lock: setup ## Resolve the dependencies again and write the lock files
 	$(LOCK) -o requirements.lock

@@ -40,8 +40,13 @@ BUDGETS = (
     ),
     Budget("a step of the chat stores less than 1 % of 2 MiB", "chat", "bytes_per_step", 20_971, higher=False),
     Budget("the answer to a start within 25 ms (p99), 64 clients", "chain-1k", "ack_p99_ms", 25, higher=False),
+    Budget(
+        "a step is searchable within 2 s (p99), 200 agents open", "chain-1k", "searchable_p99_ms", 2000, higher=False
+    ),
     Budget("one resume to its next node within 15 ms (p50)", "hibernate", "to_node_p50_ms", 15, higher=False),
     Budget("500 resumes/s in a burst", "hibernate", "resumes_per_s", 500, higher=True),
     Budget("timers due at one instant within 500 ms (p99)", "timers", "late_p99_ms", 500, higher=False),
+    Budget("10,000 asleep: no service holds 1 MiB more", "sleepers", "service_growth_mib", 1, higher=False),
+    Budget("their wakes within 1 s (p99)", "sleepers", "late_p99_ms", 1000, higher=False),
     Budget("CPU a step grows by less than 10 % in the soak", "soak", "cpu_growth", 0.1, higher=False),
 )

@@ -40,7 +40,7 @@ _ENDS = (RunSucceeded, RunFailed, RunTimedOut, RunCancelled)
 
 
 class Watcher:
-    """Reads every event: waits and ends of runs, and the checkpoints of every ``sample``-th run (0: of none)."""
+    """Reads every event: waits and ends of runs, and the checkpoints of every ``sample``-th thread that it sees (0: of none)."""
 
     def __init__(self, bootstrap_servers: str, sample: int) -> None:
         self._producer = Producer(bootstrap_servers, "bench")
@@ -48,7 +48,7 @@ class Watcher:
         self._consumer = Consumer(bootstrap_servers, "bench", subscription, self._handle, self._producer)
         self._task = asyncio.create_task(self._consumer.run())
         self._ends: dict[str, asyncio.Future[tuple[float, str]]] = {}
-        self._sample = sample
+        self.sample = sample
         self._threads: dict[str, bool] = {}
         self.unseen: dict[str, float] = {}
         """Sampled checkpoints that are not known to be searchable: id to the time of the event (epoch seconds)."""
@@ -105,9 +105,9 @@ class Watcher:
                     future.set_result((now, event.TYPE))
 
     def _sampled(self, thread_id: str) -> bool:
-        if not self._sample:
+        if not self.sample:
             return False
-        return self._threads.setdefault(thread_id, len(self._threads) % self._sample == 0)
+        return self._threads.setdefault(thread_id, len(self._threads) % self.sample == 0)
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ import uvloop
 from harness.mongodb import bson_bytes
 from harness.session import main
 from harness.system import System
-from load import Watcher, indexed_documents
+from load import Watcher, indexed_documents, watch_index
 from payload import STEPS, first_message
 from pymongo import MongoClient
 from smoke import versions
@@ -39,6 +39,8 @@ from perdure.schemas.events import RunSucceeded
 
 GRAPHS = Path(__file__).resolve().parent / "graphs"
 CLIENTS = 64
+SAMPLE = 20
+"""Of every so many-th chain, each checkpoint is searched for until it is found."""
 CHECKED = 25
 """The state of every so many-th agent is read back over HTTP and compared."""
 RUN_S = 600.0
@@ -54,52 +56,59 @@ class Perdure(System):
         "what changed in the state, the message lists as content-addressed segments; every state change is indexed too"
     )
     stored_is = "BSON bytes of all documents in MongoDB"
+    stores = frozenset({"kafka", "mongodb", "opensearch"})
 
     def __init__(self, scratch: Path, home: Path) -> None:
         super().__init__(scratch, home)
         self._exit = ExitStack()
-        self._workers = int(os.environ.get("PERDURE_BENCH_WORKERS") or 1)
+        self.instances = {"agent_step": int(os.environ.get("PERDURE_BENCH_WORKERS") or 1)}
+        """How many of a service, where not one."""
         self._jvm = os.environ.get("PERDURE_BENCH_JVM") or "quick"
         self._threads: dict[str, str] = {}
         self._started = 0
 
     async def open(self) -> None:
         configure_logging("bench", ServiceSettings(log_level="WARNING", log_format="console"))
-        self._stack = self._exit.enter_context(servers(SilentDisplay(), optimised=self._jvm == "full"))
-        environment = self._stack.environment()
+        self.stack = self._exit.enter_context(servers(SilentDisplay(), optimised=self._jvm == "full"))
+        environment = self.stack.environment()
         await asyncio.to_thread(provision, environment)
         settings = {
             CONFIG_VARIABLE: str(GRAPHS / "langgraph.json"),
             "PERDURE_LOG_LEVEL": "WARNING",
             "PERDURE_GATEWAY_PORT": "0",
         }
-        names = [name for name in available_services() if name != "agent_step"] + ["agent_step"] * self._workers
-        services = self._exit.enter_context(Services.of(self._stack, names, env=settings, cwd=GRAPHS))
+        names = [name for name in available_services() for _ in range(self.instances.get(name, 1))]
+        services = self._exit.enter_context(Services.of(self.stack, names, env=settings, cwd=GRAPHS))
         self._mongodb = environment["PERDURE_MONGODB_URI"]
         self._opensearch = OpenSearch(environment["PERDURE_OPENSEARCH_URL"])
-        self._http = aiohttp.ClientSession(
+        self.http = aiohttp.ClientSession(
             services.gateway_url, connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=RUN_S)
         )
         self._clients = asyncio.Semaphore(CLIENTS)
         self._watcher = Watcher(environment["PERDURE_KAFKA_BOOTSTRAP_SERVERS"], sample=0)
         await self._watcher.ready()
+        self._index = asyncio.create_task(
+            watch_index(self._opensearch, self._watcher, self.searchable_s, asyncio.Event())
+        )
 
     async def close(self) -> None:
         try:
-            if hasattr(self, "_watcher"):
+            if hasattr(self, "_index"):
+                self._index.cancel()
                 await self._watcher.close()
                 await self._opensearch.close()
-                await self._http.close()
+                await self.http.close()
         finally:
             self._exit.close()
 
     async def _start(self, assistant: str, body: dict[str, Any], thread_id: str | None = None) -> str:
         """Start a run, on a thread made for it unless one is named; returns the thread."""
+        self._watcher.sample = SAMPLE if assistant == "chain" else 0
         path = f"/threads/{thread_id}/runs" if thread_id else "/runs"
         content, headers = orjson.dumps({"assistant_id": assistant, **body}), {"content-type": "application/json"}
         async with self._clients:
             began = time.perf_counter()
-            async with self._http.post(path, data=content, headers=headers) as answer:
+            async with self.http.post(path, data=content, headers=headers) as answer:
                 read = await answer.read()
             self.ack_s.append(time.perf_counter() - began)
         if answer.status != 202:
@@ -112,7 +121,7 @@ class Perdure(System):
             raise RuntimeError(f"thread {thread_id} ended with {how}")
 
     async def _values(self, thread_id: str) -> dict[str, Any]:
-        async with self._http.get(f"/threads/{thread_id}/state") as answer:
+        async with self.http.get(f"/threads/{thread_id}/state") as answer:
             found = orjson.loads(await answer.read())
         return dict(found.get("values") or {})
 
@@ -161,14 +170,14 @@ class Perdure(System):
         return len((await self._values(self._threads[key]))["messages"])
 
     async def settle(self) -> None:
-        """Wait until every event that was seen can be found.
+        """Wait until every event that was seen can be found, and the sampled checkpoints have been.
 
         Raises:
             TimeoutError: it cannot, two minutes later.
 
         """
         deadline = time.monotonic() + CATCH_UP_S
-        while (found := await indexed_documents(self._opensearch)) < self._watcher.events:
+        while (found := await indexed_documents(self._opensearch)) < self._watcher.events or self._watcher.unseen:
             if time.monotonic() > deadline:
                 raise TimeoutError(
                     f"{self._watcher.events - found} of {self._watcher.events} events were not searchable in time"
@@ -176,10 +185,10 @@ class Perdure(System):
             await asyncio.sleep(0.2)
 
     def processes(self) -> list[int]:
-        return [record.pid for record in self._stack.state.read().records.values()]
+        return [record.pid for record in self.stack.state.read().records.values()]
 
     def memory_mib(self) -> dict[str, float]:
-        return memory_mib(self._stack)
+        return memory_mib(self.stack)
 
     async def stored(self) -> dict[str, int]:
         def read() -> int:
@@ -191,7 +200,7 @@ class Perdure(System):
 
     def about(self) -> dict[str, Any]:
         return versions() | {
-            "agent-step processes": self._workers,
+            "agent-step processes": self.instances["agent_step"],
             "java's compilers": self._jvm,
             "durable": "MongoDB w=majority, j=true, sync on commit; Kafka acks=all, one broker; each superstep before the next",
         }

@@ -31,11 +31,21 @@ FULL: dict[str, dict[str, Any]] = {
     },
     "hibernate": {"workload": "hibernate", "agents": 600, "warmup": 600, "singly": 100, "seconds": 12, "rounds": 3},
     "timers": {"workload": "timers", "agents": 2000, "warmup": 100, "seconds": 15, "rounds": 2},
+    "sleepers": {
+        "workload": "sleepers",
+        "agents": 10_000,
+        "rate": 100,
+        "warmup": 2000,
+        "limit_s": 600,
+        "rounds": 1,
+        "ours_only": True,
+    },
     "chat": {"workload": "chat", "messages": 2048, "turn": 64, "loads": 5, "seconds": 45, "rounds": 2},
     "fanout": {"workload": "fanout", "agents": 60, "open": 8, "warmup": 4, "width": 100, "seconds": 8, "rounds": 2},
     "batch": {"workload": "batch", "agents": 10_000, "warmup": 50, "seconds": 20, "rounds": 1},
 }
-"""``rounds``: in so many of the rounds at most. ``seconds``: no agent is begun later than that, nor is the warm-up longer."""
+"""``rounds``: in so many of the rounds at most. ``ours_only``: once a round, in a session of ours. ``seconds``: no agent is begun
+later than that, nor is the warm-up longer."""
 
 _QUICK: dict[str, dict[str, Any]] = {
     "chain-1k": {"agents": 100, "warmup": 10},
@@ -43,6 +53,7 @@ _QUICK: dict[str, dict[str, Any]] = {
     "chain-64k-message": {"agents": 50, "warmup": 5},
     "hibernate": {"agents": 60, "warmup": 10, "singly": 20},
     "timers": {"agents": 100, "warmup": 20},
+    "sleepers": {"agents": 200, "warmup": 20},
     "chat": {"messages": 64, "turn": 16, "loads": 3},
     "fanout": {"agents": 4, "open": 2, "warmup": 1},
     "batch": {"agents": 100, "warmup": 10},
@@ -84,14 +95,16 @@ def sessions(
         names = [name for name, size in workloads.items() if one < size["rounds"]]
         if not names:
             break
-        for start in range(0, max(1, len(peers)), between):
-            chunk = peers[start : start + between]
-            found.append(Session(OURS, one, names if not chunk else []))
+        compared = [name for name in names if not workloads[name].get("ours_only")]
+        chunks = [peers[start : start + between] for start in range(0, len(peers), between)] if compared else []
+        for number, chunk in enumerate(chunks or [[]]):
+            alone = [name for name in names if not chunk or (number == 0 and name not in compared)]
+            found.append(Session(OURS, one, alone))
             before = len(found) - 1
             follows = between == 2
             for place, peer in enumerate(chunk):
                 ours = before if not follows or place == 0 else before + 1 + len(chunk)
-                found.append(Session(peer, one, names, ours))
+                found.append(Session(peer, one, compared, ours))
     if any(session.ours == len(found) for session in found):
         found.append(Session(OURS, rounds - 1, []))
     for number, session in enumerate(found):

@@ -103,7 +103,8 @@ def _head(results: Results) -> Iterator[str]:
 
 def _section(results: Results, workload: str, folder: Path) -> list[str]:
     lines = [line for system in results.systems() for line in results.of(workload, system)]
-    metrics = METRICS[lines[0]["size"]["workload"]]
+    known = {key for line in lines for key, number in line.get("numbers", {}).items() if number is not None}
+    metrics = [metric for metric in METRICS[lines[0]["size"]["workload"]] if metric.key in known]
     compared = [metric for metric in metrics if metric.higher is not None]
     heads = [
         "system",
@@ -124,7 +125,7 @@ def _section(results: Results, workload: str, folder: Path) -> list[str]:
         if compared:
             bars.append((NAMES[system], [one[compared[0].key] for one in numbers]))
     text = [f"## {TITLES[workload]}", "", *_table(heads, rows), "", *reasons, ""]
-    if bars:
+    if len(bars) > 1:
         (folder / f"{workload}.svg").write_text(plots.bars(f"{workload}: {compared[0].label}", bars))
         text += [f"![{compared[0].label}]({workload}.svg)", ""]
     for name, key, x, y in (

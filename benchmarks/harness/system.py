@@ -36,6 +36,8 @@ class System:
     """What it writes for each step, in words."""
     stored_is: ClassVar[str]
     """What ``stored`` counts, in words."""
+    stores: ClassVar[frozenset[str]] = frozenset()
+    """Names in ``memory_mib`` of servers that keep data, whose caches grow with it."""
 
     def __init__(self, scratch: Path, home: Path) -> None:
         self.scratch = scratch
@@ -48,6 +50,9 @@ class System:
         """Start call until its durable acknowledgement, where the system has one; emptied by the harness."""
         self.back_s: list[float] = []
         """Call of ``resume`` until the agent's code ran again, where that is known; emptied by the harness."""
+
+        self.searchable_s: list[float] = []
+        """``chain``: a step's event until a search finds the step, of a sample, where there is a search; emptied by the harness."""
 
     async def open(self) -> None:
         """Start."""

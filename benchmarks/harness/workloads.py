@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from payload import MESSAGE_BYTES, STEPS
 
-from harness.accounting import memory_bytes
+from harness.accounting import cpu_seconds, memory_bytes
 from harness.loop import Cost, Done, closed_loop
 from harness.numbers import milliseconds, percentile, slope
 from harness.system import System
@@ -26,6 +26,7 @@ Numbers = dict[str, Any]
 """Name to number; lists of samples for plots."""
 _POLL_S = 0.02
 _DEADLINE_S = 120.0
+_IDLE_S = 10.0
 
 
 async def chain(system: System, size: Mapping[str, Any]) -> Numbers:
@@ -110,6 +111,61 @@ async def timers(system: System, size: Mapping[str, Any]) -> Numbers:
     }
 
 
+async def sleepers(
+    system: System, size: Mapping[str, Any], beside: Callable[[], Awaitable[Numbers]] | None = None
+) -> Numbers:
+    """W3, thousands at once: what agents hold while all are asleep, and how late they wake.
+
+    ``rate`` agents a second are started and as many are due (0: all at one instant), so that no backlog of starts grows whose
+    memory would be taken for that of sleepers. ``beside`` is called when the first are due; its numbers are added.
+
+    Raises:
+        RuntimeError: the first were due before all were asleep.
+
+    """
+    agents, gap_s, run = size["agents"], 1 / size["rate"] if size["rate"] else 0.0, uuid4().hex[:8]
+    soon = time.time() + 2
+    await asyncio.gather(*(system.timer(f"{run}-w{n}", soon) for n in range(size["warmup"])))
+    await system.settle()
+    await asyncio.sleep(_IDLE_S)
+    parked, before, began = await system.parked(), system.memory_mib(), time.perf_counter()
+    first = time.time() + agents * (gap_s or 1 / 50) + 4 * _IDLE_S
+
+    async def one(n: int) -> float:
+        await asyncio.sleep(n * gap_s)
+        return await system.timer(f"{run}-{n}", first + n * gap_s)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(n)) for n in range(agents)]
+        await _until_parked(system, parked + agents, first - time.time())
+        falling_s = time.perf_counter() - began
+        if time.time() + 2 * _IDLE_S > first:
+            raise RuntimeError(f"{agents} agents were not asleep in time: the machine is too busy for this rate")
+        await asyncio.sleep(_IDLE_S / 2)
+        asleep, cpu = system.memory_mib(), cpu_seconds(system.all_processes())
+        await asyncio.sleep(_IDLE_S / 2)
+        cores = (cpu_seconds(system.all_processes()) - cpu) / (_IDLE_S / 2)
+        await asyncio.sleep(max(0.0, first - time.time()))
+        more = await beside() if beside else {}
+    woken_s = time.time() - first
+    late = [task.result() for task in tasks]
+    growth = {name: mib - before[name] for name, mib in asleep.items()}
+    return {
+        "agents": agents,
+        "asleep_per_s": round(agents / falling_s, 1),
+        "woken_per_s": round(agents / woken_s, 1),
+        "late_p50_ms": milliseconds(percentile(late, 50)),
+        "late_p99_ms": milliseconds(percentile(late, 99)),
+        "late_max_ms": milliseconds(max(late)),
+        "early": sum(one < 0 for one in late),
+        "service_growth_mib": round(max(mib for name, mib in growth.items() if name not in system.stores), 1),
+        "store_growth_mib": round(sum(mib for name, mib in growth.items() if name in system.stores), 1),
+        "cores_asleep": round(cores, 3),
+        "mib": {"before": before, "asleep": asleep, "after": system.memory_mib()},
+        **more,
+    }
+
+
 async def chat(system: System, size: Mapping[str, Any]) -> Numbers:
     """W4: one agent whose history grows by one message of 1 KiB a step; a call adds ``turn`` of them."""
     run, total, turn = uuid4().hex[:8], size["messages"], size["turn"]
@@ -189,6 +245,7 @@ WORKLOADS: dict[str, Callable[[System, Mapping[str, Any]], Awaitable[Numbers]]] 
     "chain": chain,
     "hibernate": hibernate,
     "timers": timers,
+    "sleepers": sleepers,
     "chat": chat,
     "fanout": fanout,
     "batch": batch,
@@ -207,7 +264,7 @@ async def _steps(
     system: System, size: Mapping[str, Any], steps: int, call: Callable[[int], Awaitable[None]]
 ) -> Numbers:
     stored = await system.stored()
-    system.ack_s.clear()
+    system.ack_s.clear(), system.searchable_s.clear()
     cost = Cost(system)
     done = await closed_loop(size["agents"], size["open"], size["seconds"], call)
     await system.settle()
@@ -221,6 +278,8 @@ async def _steps(
         "e2e_p99_ms": _ms(done, 99),
         "ack_p50_ms": milliseconds(percentile(system.ack_s, 50)),
         "ack_p99_ms": milliseconds(percentile(system.ack_s, 99)),
+        "searchable_p50_ms": milliseconds(percentile(system.searchable_s, 50)),
+        "searchable_p99_ms": milliseconds(percentile(system.searchable_s, 99)),
         **_per_step(await system.stored(), stored, count),
         **numbers,
     }
@@ -231,11 +290,11 @@ def _per_step(after: Mapping[str, int], before: Mapping[str, int], steps: int) -
     return {names[kind]: round((after[kind] - before[kind]) / max(1, steps)) for kind in after}
 
 
-async def _until_parked(system: System, count: int) -> None:
-    deadline = time.monotonic() + _DEADLINE_S
+async def _until_parked(system: System, count: int, timeout_s: float = _DEADLINE_S) -> None:
+    deadline = time.monotonic() + timeout_s
     while (found := await system.parked()) < count:
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{found} of {count} agents came to their wait in {_DEADLINE_S:.0f} s")
+            raise TimeoutError(f"{found} of {count} agents came to their wait in {timeout_s:.0f} s")
         await asyncio.sleep(_POLL_S)
 
 

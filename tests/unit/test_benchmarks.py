@@ -49,6 +49,14 @@ def test_without_peers_ours_runs_alone(modules: Any) -> None:
     assert [(session.system, session.workloads) for session in order] == [("perdure", ["soak"])]
 
 
+def test_what_only_ours_does_is_run_once_a_round(modules: Any) -> None:
+    plan, _ = modules
+    order = plan.sessions(PEERS, 2, 2, {name: plan.FULL[name] for name in ("chain-1k", "sleepers")})
+    assert [session.system for session in order if "sleepers" in session.workloads] == ["perdure"]
+    alone = plan.sessions(PEERS, 2, 2, {"sleepers": plan.FULL["sleepers"]})
+    assert [(session.system, session.workloads) for session in alone] == [("perdure", ["sleepers"])]
+
+
 def test_the_report_tells_ratios_reasons_and_who_is_ahead(modules: Any, tmp_path: Path) -> None:
     plan, report = modules
     size = {"id": "chain-1k", **plan.FULL["chain-1k"]}
