@@ -7,6 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+LONG_SHARE = 2 / 3
+"""Of the chains."""
+
 
 @dataclass(frozen=True, slots=True)
 class Say:
@@ -46,8 +49,11 @@ def _work(chance: random.Random) -> float:
 
 
 def _chain(chance: random.Random, number: int) -> Agent:
-    count = chance.randint(2, 6)
-    return Agent(number, "chain", ({"count": count, "work_s": _work(chance)},), expect=(tuple(map(str, range(count))),))
+    """Two of three work for many seconds: whenever a fault comes, a worker is in the middle of some."""
+    long = chance.random() < LONG_SHARE
+    count = chance.randint(12, 20) if long else chance.randint(2, 6)
+    work_s = round(chance.uniform(0.8, 1.4), 2) if long else _work(chance)
+    return Agent(number, "chain", ({"count": count, "work_s": work_s},), expect=(tuple(map(str, range(count))),))
 
 
 def _fan(chance: random.Random, number: int) -> Agent:
@@ -115,7 +121,7 @@ def _approve(chance: random.Random, number: int) -> Agent:
 
 
 MAKERS: dict[str, tuple[int, Callable[[random.Random, int], Agent]]] = {
-    "chain": (4, _chain),
+    "chain": (8, _chain),
     "fan": (2, _fan),
     "talk": (2, _talk),
     "sleeper": (3, _sleeper),
