@@ -93,6 +93,9 @@ async def test_rebuild_equals_and_misses_nothing(bench: Bench) -> None:
     indices = set(await bench.opensearch.request("GET", "/perdure-*/_alias"))
     assert indices == {report.states_index, report.threads_index}
     assert set(report.removed) == old
+    shown = await bench.opensearch.request("GET", "/perdure-*/_settings", params={"flat_settings": "true"})
+    refreshed = {name: one["settings"]["index.refresh_interval"] for name, one in shown.items()}
+    assert refreshed == {report.states_index: "500ms", report.threads_index: "1s"}
     assert list(dict.fromkeys(phases)) == ["first pass", "switching", "second pass", "removing", "done"]
     client.close()
 

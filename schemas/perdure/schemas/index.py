@@ -150,7 +150,12 @@ def mapping_of(document: Any) -> Mapping_:
 
 def _template(pattern: str, settings: Mapping_) -> Mapping_:
     mapping = mapping_of(IndexDocument) | {"_meta": {"generated_from": "perdure.schemas.index"}}
-    base = {"index.number_of_shards": 1, "index.auto_expand_replicas": "0-1", "index.refresh_interval": "1s"}
+    base = {
+        "index.number_of_shards": 1,
+        "index.auto_expand_replicas": "0-1",
+        # A refresh waits for no merge: on busy cores a merge takes a second.
+        "index.merge_on_flush.enabled": False,
+    }
     return {
         "index_patterns": [pattern],
         "priority": 200,
@@ -158,9 +163,11 @@ def _template(pattern: str, settings: Mapping_) -> Mapping_:
     }
 
 
+REFRESH_INTERVALS: Final = {STATES: "500ms", THREADS: "1s"}
+"""How long what was written may stay unfound. The threads index is written once a second at most."""
+
 TEMPLATES: Final[dict[str, Mapping_]] = {
-    STATES: _template(f"{STATES}-*", {}),
-    THREADS: _template(f"{THREADS}-*", {}),
+    name: _template(f"{name}-*", {"index.refresh_interval": interval}) for name, interval in REFRESH_INTERVALS.items()
 }
 """Index templates by name. Aliases are set by the indexer, not here: a rebuild's indices join only when they are complete."""
 

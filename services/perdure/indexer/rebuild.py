@@ -34,7 +34,7 @@ from perdure.indexer.rules import load
 from perdure.indexer.settings import IndexerSettings
 from perdure.indexer.source import Source
 from perdure.indexer.writer import Writer
-from perdure.schemas.index import STATES, STATES_WRITE, THREADS, IndexDocument
+from perdure.schemas.index import REFRESH_INTERVALS, STATES, STATES_WRITE, THREADS, IndexDocument
 
 log = logger("perdure.indexer.rebuild")
 
@@ -165,8 +165,9 @@ class _Rebuild:
 
     async def _switch(self, new: Layout) -> list[str]:
         """Move the aliases in one step; then no old index takes a write. Returns the old indices."""
-        settings = {"index.refresh_interval": "1s"}
-        await self._client.request("PUT", f"/{new.states},{new.threads}/_settings", settings)
+        for name, index in ((STATES, new.states), (THREADS, new.threads)):
+            settings = {"index.refresh_interval": REFRESH_INTERVALS[name]}
+            await self._client.request("PUT", f"/{index}/_settings", settings)
         await self._client.request("POST", f"/{new.states},{new.threads}/_refresh")
         for attempt in range(SWITCH_ATTEMPTS):
             try:
