@@ -115,6 +115,15 @@ def test_healthy_evidence_is_clean() -> None:
     assert "every promise held" in verdict.table()
 
 
+def test_a_promise_that_nothing_was_held_against_is_broken() -> None:
+    nothing = Evidence({}, {}, {}, {}, {}, {}, {}, {}, {}, [], [], [], [], {}, {}, [], NOW)
+    verdict = check(nothing, SEED)
+    assert verdict.broken() == set(promises(SEED))
+    evidence = healthy()
+    evidence.effects, evidence.world = {}, []
+    assert "no act after a receipt" in check(evidence, SEED).broken()
+
+
 C, R, A, P, S, W = (_thread(one) for one in ALL)
 
 

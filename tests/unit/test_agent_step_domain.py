@@ -92,7 +92,7 @@ def test_a_time_limit_is_told_from_a_nodes_own_timeout() -> None:
     raised_by_node.add_note("During task with name 'fetch' and id '123'")
     assert not domain.is_timeout(raised_by_node)
     assert domain.error_info(raised_by_node).node == "fetch"
-    assert issubclass(NodeTimeoutError, Exception)
+    assert domain.is_timeout(NodeTimeoutError("fetch", 1.5, kind="run", run_timeout=1.0))
     assert not domain.is_timeout(ValueError())
 
 
