@@ -29,6 +29,10 @@ _FIELDS = {
     "metadata": "metadata",
     "next": "next",
     "interrupts": "interrupts",
+    "waits": "waits",
+    "continued by": "continued_by",
+    "last run": "last_run_id",
+    "its status": "last_run_status",
     "error": "error",
 }
 _COLUMNS = {"run": "run_id", "assistant": "assistant_id", "status": "status", "created": "created_at"}
@@ -147,7 +151,7 @@ def _report(gateway: Gateway, output: Output, run: Mapping[str, Any], *, wait: b
         run = gateway.wait_run(run["thread_id"], run["run_id"], timeout_s)
         if run["status"] == "interrupted":
             state = gateway.get("threads", run["thread_id"], "state")
-            run = {**run, "next": state["next"], "interrupts": state["interrupts"]}
+            run = {**run, "next": state["next"], "interrupts": state["interrupts"], "waits": state["waits"]}
     output.result(run, fields(run, _FIELDS))
     if run["status"] in _FAILED:
         raise typer.Exit(1)

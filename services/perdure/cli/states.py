@@ -19,6 +19,7 @@ _STATE_FIELDS = {
     "step": "metadata.step",
     "next": "next",
     "interrupts": "interrupts",
+    "waits": "waits",
 }
 _HISTORY_COLUMNS = {
     "checkpoint": "checkpoint.checkpoint_id",

@@ -68,6 +68,7 @@ def make_app(settings: GatewaySettings) -> web.Application:
 async def _release_waiting(app: web.Application) -> None:
     """Answer those who wait for a run's end: they poll another instance."""
     await app[CONTEXT].watch.close()
+    await app[CONTEXT].threads_at_rest.close()
 
 
 async def _tirelessly(name: str, watch: Callable[[], Awaitable[None]]) -> None:
@@ -107,6 +108,7 @@ async def _open(settings: GatewaySettings) -> AsyncIterator[Context]:
         states=States(database, availability),
         registry=Registry(store.graphs, settings.gateway_registry_refresh_s),
         watch=RunWatch(store.ended),
+        threads_at_rest=RunWatch(store.at_rest),
         producer=producer,
         opensearch=OpenSearch(settings.opensearch_url, ca_file=settings.opensearch_ca_file, retries=1),
         waits=waits,

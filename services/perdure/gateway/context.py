@@ -40,6 +40,8 @@ class Context:
     states: States
     registry: Registry
     watch: RunWatch
+    threads_at_rest: RunWatch
+    """Waits for threads to come to rest, as ``watch`` does for runs to end."""
     producer: Producer
     opensearch: OpenSearch
     waits: Waits

@@ -108,7 +108,13 @@ ROUTES: tuple[Route, ...] = (
         "GET", "/threads/{thread_id}/runs/{run_id}/join", runs.join, "joinRun",
         "Wait for the end of a run and answer its values", "Runs",
         {200: "The values; with `__error__` or `__interrupt__` where it ended so.", 202: http.Run},
-        parameters=(Parameter("timeout", {"type": "number", "minimum": 0}, "Seconds to wait at most."),),
+        parameters=(
+            Parameter("timeout", {"type": "number", "minimum": 0}, "Seconds to wait at most."),
+            Parameter(
+                "follow", {"enum": ["run", "thread"], "default": "run"},
+                "`thread`: wait until the thread is at rest, through every run that continues this one.",
+            ),
+        ),
         problems=RUN,
     ),
     Route(

@@ -25,6 +25,7 @@ from perdure.checkpoint.documents import Place
 from perdure.checkpoint.saver import PerdureSaver
 from perdure.checkpoint.store import Found
 from perdure.gateway.plain import plain_serializer
+from perdure.gateway.waits import questions, wait_views
 
 Document = dict[str, Any]
 
@@ -123,7 +124,8 @@ class States:
             "parent_checkpoint": _checkpoint(thread_id, ns, parent)
             if (parent := found.document.get("parent"))
             else None,
-            "interrupts": [one for task in tasks for one in task.interrupts or ()],
+            "interrupts": [one for view in shown for one in view["interrupts"]],
+            "waits": [one for task in tasks for one in wait_views(thread_id, task.name, task.interrupts or ())],
         }
 
     async def _add_substate(self, thread_id: str, ns: str, task: _Task, view: Document, depth: int) -> None:
@@ -225,7 +227,7 @@ def _task_view(task: _Task) -> Document:
         "id": task.id,
         "name": task.name,
         "error": task.error,
-        "interrupts": task.interrupts or [],
+        "interrupts": questions(task.interrupts or ()),
         "checkpoint": None,
         "state": None,
         "result": None,
