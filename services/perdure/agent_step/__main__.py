@@ -19,7 +19,7 @@ from perdure.agent_step.poison import Poison
 from perdure.agent_step.publisher import SOURCE
 from perdure.agent_step.settings import AgentStepSettings
 from perdure.agent_step.timings import Timings
-from perdure.agent_step.worker import Ports, Worker
+from perdure.agent_step.worker import Ports, ShuttingDown, Worker
 from perdure.chassis import mongo
 from perdure.chassis.group_commit import GroupCommit
 from perdure.chassis.health import HealthServer
@@ -88,10 +88,10 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
         settings.lease_ttl_s,
         sorted(graphs),
         lost,
-        lambda ids: void(worker.cancel(ids)),
+        lambda owned: worker.audit(owned),  # noqa: PLW0108 - the worker is made further down
         settings.max_open_runs,
     )
-    claims = Claims(db, runs, saver.availability, lambda: lease.incarnation)
+    claims = Claims(db, runs, saver.availability, lambda: lease.incarnation, graphs)
     waits = Waits(db, runs, producer, saver.availability, SOURCE)
     signals = Signals(db, waits, saver.availability)
     endings = Endings(runs, threads, Hibernation(waits, signals, producer, SOURCE))
@@ -112,7 +112,8 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
     await lease.start()
     await health.start()
     log.info("agent_step.serving", graphs={g: s.version for g, s in graphs.items()})
-    learning = asyncio.create_task(timings.keep())
+    look = _look_for_unserved(worker, settings.unserved_interval_s)
+    background = [asyncio.create_task(timings.keep()), asyncio.create_task(look)]
     consuming = {asyncio.create_task(consumer.run()) for consumer in consumers}
     await _one_ends_or(stopping, consuming)
     for consumer in consumers:
@@ -120,13 +121,26 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
     await asyncio.gather(
         worker.drain(settings.shutdown_grace_s), asyncio.wait(consuming, timeout=settings.shutdown_grace_s)
     )
-    learning.cancel()
+    for task in background:
+        task.cancel()
     await producer.close()
     await lease.close()
     await saver.aclose()
     await health.close()
     client.close()
     await asyncio.gather(*consuming)
+
+
+async def _look_for_unserved(worker: Worker, interval_s: float) -> None:
+    """Take the runs that workers of other graphs left, until cancelled."""
+    while True:
+        try:
+            await worker.take_unserved()
+        except ShuttingDown:
+            return
+        except Exception:
+            log.exception("unserved.failed")
+        await asyncio.sleep(interval_s)
 
 
 def _clock_of(db: mongo.Database, saver: PerdureSaver) -> verdicts.Clock:
@@ -177,10 +191,6 @@ def paces_of(graphs: dict[str, ServedGraph], timings: Timings, settings: AgentSt
         )
         for name, served in graphs.items()
     }
-
-
-def void(_: object) -> None:
-    """Drop a value that a callback does not want."""
 
 
 if __name__ == "__main__":

@@ -304,6 +304,17 @@ class Execution:
         self._publish(document)
 
 
+def cancelled_before(claimed: Claimed, beginning: Beginning) -> Outcome:
+    """The outcome of a run that is cancelled before anything of it is executed: the thread waits for what it waited for."""
+    waiting = (claimed.thread or {}).get("interrupts") or ()
+    return Outcome(
+        RunStatus.CANCELLED,
+        interrupts=tuple(InterruptInfo.model_validate(one) for one in waiting),
+        next=beginning.waiting_at,
+        head=beginning.head,
+    )
+
+
 def _within(ns: str, nodes: Sequence[str]) -> Sequence[str]:
     """Names of a subgraph's nodes, with the nodes that it is in: ``outer|inner``."""
     if not ns:

@@ -18,6 +18,10 @@ class AgentStepSettings(ServiceSettings):
     """Runs executed at once by this process; beyond it, commands wait in Kafka."""
     lease_ttl_s: float = Field(default=10.0, ge=1.0)
     """A worker that does not renew its lease for so long (seconds) is taken for dead and its runs go to others."""
+    idle_run_s: float = Field(default=30.0, gt=0)
+    """A run that makes no progress for so many seconds while none of its nodes is at work is logged as an error and given back."""
+    unserved_interval_s: float = Field(default=1.0, gt=0)
+    """Seconds between two looks for runs of this worker's graphs whose commands went to workers that do not serve them."""
     crash_limit: int = Field(default=5, ge=1, le=100)
     """A run that crashed its workers so many times without any progress is parked: it ends with an error and can be resumed."""
     crash_backoff_s: float = Field(default=2.0, ge=0)
