@@ -7,10 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 
+from perdure.agent_step import strict
+
+# isort: split
+from langgraph.checkpoint.serde._msgpack import STRICT_MSGPACK_ENABLED
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
 from perdure.agent_step import metrics, verdicts
 from perdure.agent_step.claims import Claims
 from perdure.agent_step.endings import Endings
-from perdure.agent_step.graphs import ServedGraph, load_graphs
+from perdure.agent_step.graphs import ServedGraph, load_graphs, schema_types
 from perdure.agent_step.handlers import handle
 from perdure.agent_step.hibernation import Hibernation
 from perdure.agent_step.lease import Lease
@@ -61,7 +67,7 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
     loop.set_default_executor(ThreadPoolExecutor(settings.max_open_runs + 8, thread_name_prefix="node"))
     client = mongo.connect(settings.mongodb_uri)
     db = mongo.database(client, settings.mongodb_uri)
-    saver = PerdureSaver(db)
+    saver = PerdureSaver(db, serde=(serde := serializer_of(settings)))
     graphs = await load_graphs(settings.langgraph_config, saver)
     await prepare(db, saver, graphs)
 
@@ -95,7 +101,7 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
     waits = Waits(db, runs, producer, saver.availability, SOURCE)
     signals = Signals(db, waits, saver.availability)
     endings = Endings(runs, threads, Hibernation(waits, signals, producer, SOURCE))
-    sdk = SdkContext(db, saver.availability, waits, loop, links_offered(settings))
+    sdk = SdkContext(db, saver.availability, waits, loop, links_offered(settings), receipts_of(serde, graphs))
     poison = Poison(claims, settings.crash_limit)
     worker = Worker(settings, Ports(saver, runs, claims, endings, producer, graphs, paces, poison, sdk))
     saver.availability.on_outage(
@@ -146,6 +152,20 @@ async def _look_for_unserved(worker: Worker, interval_s: float) -> None:
 def _clock_of(db: mongo.Database, saver: PerdureSaver) -> verdicts.Clock:
     """Asks the database for the time, however long that takes."""
     return partial(outlast, partial(mongo.server_time, db), saver.availability)
+
+
+def serializer_of(settings: AgentStepSettings) -> JsonPlusSerializer:
+    """The serializer of checkpoints; what it may construct beside the graphs' own types is in the settings."""
+    if not STRICT_MSGPACK_ENABLED:
+        return JsonPlusSerializer()
+    return JsonPlusSerializer(allowed_msgpack_modules=strict.type_keys(settings.allowed_types) or None)
+
+
+def receipts_of(serde: JsonPlusSerializer, graphs: dict[str, ServedGraph]) -> JsonPlusSerializer:
+    """The serializer of receipts: a receipt may be of any type that the schemas of a served graph name."""
+    for served in graphs.values():
+        serde = serde.with_msgpack_allowlist(schema_types(served.graph))
+    return serde
 
 
 async def _one_ends_or(stopping: asyncio.Event, consuming: set[asyncio.Task[None]]) -> None:

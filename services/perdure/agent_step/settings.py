@@ -14,6 +14,11 @@ class AgentStepSettings(ServiceSettings):
 
     langgraph_config: Path = Path("langgraph.json")
     """The project's ``langgraph.json``: which graphs this worker serves."""
+    strict_types: bool = True
+    """Read checkpoints with LangGraph's strict rule: only types that a graph's schemas or ``PERDURE_ALLOWED_TYPES`` name are
+    constructed. Without it, whoever can write to the database has any importable function called in the worker."""
+    allowed_types: tuple[str, ...] = ()
+    """More types that a checkpoint or a receipt may construct, as JSON: ``["module:Class"]``."""
     max_open_runs: int = Field(default=200, ge=1, le=10_000)
     """Runs executed at once by this process; beyond it, commands wait in Kafka."""
     lease_ttl_s: float = Field(default=10.0, ge=1.0)
@@ -35,3 +40,5 @@ class AgentStepSettings(ServiceSettings):
     """A superstep should end within so many times what 99 of 100 before it took."""
     recursion_limit: int = Field(default=10_000, ge=1)
     """Supersteps that one run may take when its request names no limit."""
+    recursion_limit_max: int = Field(default=100_000, ge=1)
+    """Supersteps that one run may take at most, whatever its request says."""

@@ -308,7 +308,8 @@ class Worker:
         if run["owner"] != self._ports.claims.incarnation() or not self._leased.is_set():
             raise Lost  # between the claim and now
         execution = Execution(
-            claimed, served, beginning, events.publish, self._settings.recursion_limit, self._ports.sdk,
+            claimed, served, beginning, events.publish,
+            (self._settings.recursion_limit, self._settings.recursion_limit_max), self._ports.sdk,
             self._ports.paces[run["graph_id"]],
         )  # fmt: skip
         self._open[run["_id"]] = execution
