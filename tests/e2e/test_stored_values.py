@@ -27,10 +27,11 @@ def test_types_that_a_state_names_survive_another_worker(start_system: Any) -> N
         run = system.start("typed", thread=thread, command={"resume": True})
     (ended,) = system.until_ended(run)
     assert ended["status"] == "success", ended.get("error")
-    assert system.values(thread)["seen"] == [
+    values = system.values(thread)
+    assert values["inside"] == "Order"
+    assert values["seen"] == [
         "Point Order Point Colour HumanMessage AIMessage",
         "sent Order",
-        "inside Order",
         "Order",
         "Point",
     ]

@@ -42,7 +42,7 @@ class Item(TypedDict):
 
 class Inner(TypedDict, total=False):
     order: Order
-    seen: Annotated[list[str], operator.add]
+    inside: str
 
 
 class State(TypedDict, total=False):
@@ -50,6 +50,7 @@ class State(TypedDict, total=False):
     order: Order
     colours: list[Colour]
     messages: Annotated[list[AnyMessage], add_messages]
+    inside: str
     seen: Annotated[list[str], operator.add]
 
 
@@ -89,9 +90,9 @@ def one(given: Item) -> dict[str, Any]:
     return {"seen": [f"sent {type(given['item']).__name__}"]}
 
 
-def within(state: Inner) -> dict[str, Any]:
+def within(state: Inner) -> Inner:
     interrupt("inside")
-    return {"seen": [f"inside {type(state['order']).__name__}"]}
+    return {"inside": type(state["order"]).__name__}
 
 
 inner = StateGraph(Inner)
