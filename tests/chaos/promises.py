@@ -265,6 +265,17 @@ def every_run_owned(evidence: Evidence, found: Findings) -> None:
         )
 
 
+def none_idle(evidence: Evidence, found: Findings) -> None:
+    """While the run went on, no run that a living worker owned stood still; the looks were enough to see one."""
+    samples = evidence.samples
+    found.hold(samples.looks > 0, "", "nobody looked while the run went on")
+    found.hold(samples.failed is None, "", "the looks ended: {}", samples.failed)
+    found.checked += samples.runs
+    for one in samples.idle:
+        what = "run {} (epoch {}) stood still for {} s under {}, which lived"
+        found.hold(False, one["thread_id"], what, one["run_id"], one["epoch"], one["seconds"], one["owner"])
+
+
 def ends_recorded(evidence: Evidence, found: Findings) -> None:
     """An ended run has one end in its thread's history, and its document says the same."""
     ends: dict[str, list[Found]] = defaultdict(list)
@@ -372,6 +383,7 @@ def promises(seed: int) -> dict[str, Promise]:
         "index = store": index_is_store,
         "newest state indexed": newest_is_indexed,
         "no run without owner": every_run_owned,
+        "no owned run idle": none_idle,
         "ends recorded": ends_recorded,
         "notices told": notices_told,
         "clients served": only_acknowledged_or_stored,

@@ -227,6 +227,8 @@ class RunDocument(TypedDict, total=False):
     """Token of the claim batch, so that a claimer can read back what it won."""
     epoch: int
     """How often it has been claimed; 0 before the first time."""
+    unserved: bool
+    """True while the run is pending and its command went to a worker that does not serve its graph (ADR 24)."""
     settled: bool
     """False until every event up to its end is acknowledged by Kafka (ADR 2)."""
     swept_at: datetime

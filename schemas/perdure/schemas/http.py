@@ -8,9 +8,11 @@ Response models document what is sent (the gateway writes plain dictionaries of 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from perdure.schemas import run_config
 
 THREAD_ID_PATTERN = r"^[A-Za-z0-9._:-]{1,128}$"
 
@@ -60,13 +62,26 @@ class Command(BaseModel):
 
 
 class RunConfig(BaseModel):
-    """LangGraph's run configuration."""
+    """LangGraph's run configuration; what may be set is in ``perdure.schemas.run_config``."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     tags: list[str] | None = None
     recursion_limit: int | None = Field(default=None, ge=1)
-    configurable: dict[str, Any] | None = None
+    configurable: dict[str, Any] | None = Field(
+        default=None,
+        description="Keys that begin with `__`, `langgraph_`, `checkpoint_` or `perdure_` are reserved and refused.",
+    )
+    run_name: str | None = Field(default=None, max_length=512)
+    max_concurrency: int | None = Field(default=None, ge=1)
+    metadata: Metadata | None = None
+
+    @model_validator(mode="after")
+    def _only_the_clients(self) -> Self:
+        given = self.model_dump(include={"configurable"}) | (self.model_extra or {})
+        if found := next(run_config.problems(given), None):
+            raise ValueError(found)
+        return self
 
 
 class CheckpointRef(Body):

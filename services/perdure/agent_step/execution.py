@@ -40,11 +40,15 @@ from perdure.agent_step.graphs import ServedGraph
 from perdure.agent_step.history import Beginning
 from perdure.agent_step.pace import Pace
 from perdure.agent_step.text import ChangedText, is_internal
+from perdure.chassis.telemetry import logger
 from perdure.checkpoint import SCOPE_KEY, RunScope
+from perdure.schemas import run_config
 from perdure.schemas.documents import RunStatus
 from perdure.schemas.events import InterruptInfo
 from perdure.schemas.waits import wait_id, wait_of
 from perdure.sdk.context import SdkContext
+
+log = logger(__name__)
 
 INTERRUPT = "__interrupt__"
 
@@ -74,7 +78,7 @@ class Execution:
         served: ServedGraph,
         beginning: Beginning,
         publish: Callable[[Mapping[str, Any]], None],
-        recursion_limit: int,
+        recursion_limits: tuple[int, int],
         sdk: SdkContext,
         pace: Pace,
     ) -> None:
@@ -83,7 +87,7 @@ class Execution:
         self._served = served
         self._beginning = beginning
         self._publish = publish
-        self._recursion_limit = recursion_limit
+        self._recursion_limit, self._recursion_limit_max = recursion_limits
         self._pace = pace
         self._expected: dict[str, datetime] = {}
         self._control = RunControl()
@@ -214,7 +218,9 @@ class Execution:
 
     def _config(self) -> RunnableConfig:
         run, given = self._claimed.run, self._claimed.payload
-        asked: dict[str, Any] = dict(given.get("config") or {})
+        asked, dropped = run_config.allowed(given.get("config"))
+        if dropped:
+            log.warning("run.config_left_out", run_id=run["_id"], thread_id=run["thread_id"], keys=dropped)
         own: dict[str, Any] = {
             "thread_id": run["thread_id"],
             "run_id": run["_id"],
@@ -222,11 +228,9 @@ class Execution:
             "assistant_id": run["assistant_id"],
         }
         configurable = dict(asked.pop("configurable", None) or {}) | own | {SCOPE_KEY: self.scope}
-        configurable.pop("checkpoint_ns", None)
-        configurable.pop("checkpoint_id", None)
         if given.get("checkpoint_id") and not self._beginning.progressed:
             configurable["checkpoint_id"] = given["checkpoint_id"]
-        asked.setdefault("recursion_limit", self._recursion_limit)
+        asked["recursion_limit"] = min(asked.get("recursion_limit", self._recursion_limit), self._recursion_limit_max)
         metadata = dict(asked.pop("metadata", None) or {}) | (run.get("metadata") or {}) | own
         config: dict[str, Any] = {**asked, "configurable": configurable, "metadata": metadata}
         return config  # type: ignore[return-value]
@@ -302,6 +306,17 @@ class Execution:
             if document["ev"]["source"] == "loop":
                 self.progress.steps += 1
         self._publish(document)
+
+
+def cancelled_before(claimed: Claimed, beginning: Beginning) -> Outcome:
+    """The outcome of a run that is cancelled before anything of it is executed: the thread waits for what it waited for."""
+    waiting = (claimed.thread or {}).get("interrupts") or ()
+    return Outcome(
+        RunStatus.CANCELLED,
+        interrupts=tuple(InterruptInfo.model_validate(one) for one in waiting),
+        next=beginning.waiting_at,
+        head=beginning.head,
+    )
 
 
 def _within(ns: str, nodes: Sequence[str]) -> Sequence[str]:

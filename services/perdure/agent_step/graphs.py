@@ -77,9 +77,15 @@ async def _load(file: Path, graph_id: str, spec: Any, saver: BaseCheckpointSaver
         raise ConfigurationError(f"{where}: {target} is a {type(graph).__name__}, not a LangGraph graph")
     if isinstance(graph.checkpointer, BaseCheckpointSaver):
         log.warning("graph.checkpointer_replaced", graph=graph_id, theirs=type(graph.checkpointer).__name__)
-    graph.checkpointer = saver
+    # Here once, or LangGraph would make another copy of the saver for every run.
+    graph.checkpointer = saver.with_allowlist(schema_types(graph))
     nodes = tuple(sorted(name for name in graph.nodes if not name.startswith("__")))
     return ServedGraph(graph_id, graph, _version(graph, nodes), nodes)
+
+
+def schema_types(graph: Pregel[Any, Any, Any, Any]) -> set[tuple[str, ...]]:
+    """The types that the graph's schemas name, as LangGraph collects them when it is strict; empty when it is not."""
+    return graph._serde_allowlist or set()  # noqa: SLF001 - LangGraph has no other way to ask
 
 
 async def _resolve(value: Any, where: str) -> Any:

@@ -96,6 +96,7 @@ INDEXES: dict[str, list[IndexModel]] = {
             name="unsettled",
             partialFilterExpression={"settled": False},
         ),
+        IndexModel([("unserved", ASCENDING)], name="unserved", partialFilterExpression={"unserved": True}),
         IndexModel([("parked_noted", ASCENDING)], name="parked", partialFilterExpression={"parked_noted": False}),
         IndexModel([("batch_noted", ASCENDING)], name="batch_ends", partialFilterExpression={"batch_noted": False}),
     ],

@@ -154,7 +154,11 @@ class ConsumerLoop(ABC):
         """
         self._stopped.set()
 
-    def _on_assign(self, _: object, partitions: list[TopicPartition]) -> None:
+    def _on_assign(self, consumer: RdConsumer, partitions: list[TopicPartition]) -> None:
+        if self._paused:
+            # A full consumer's new partitions wait like those that it has. Called within a poll: assigned first, then paused.
+            consumer.incremental_assign(partitions)
+            consumer.pause(partitions)
         log.info("kafka.assigned", partitions=[f"{p.topic}:{p.partition}" for p in partitions])
         self._loop.call_soon_threadsafe(self._assigned.set)
 
