@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from contextvars import Context
 from typing import Generic, TypeVar
 
 from perdure.chassis.outage import Availability, outlast
@@ -47,7 +48,7 @@ class GroupRead(Generic[K, V]):
         if future is None:
             future = self._wanted[key] = asyncio.get_running_loop().create_future()
             if len(self._tasks) < self._max_in_flight:
-                task = asyncio.create_task(self._drain(), name="group-read")
+                task = asyncio.create_task(self._drain(), name="group-read", context=Context())
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(future)
