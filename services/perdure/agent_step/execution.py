@@ -191,7 +191,9 @@ class Execution:
 
     def _nodes_of(self, error: BaseException) -> Sequence[str]:
         """The nodes of the superstep whose state could not be stored, where the error does not name one of them."""
-        return self._planned.get(error.ns, ()) if isinstance(error, NotSerialisable) else ()
+        if not isinstance(error, NotSerialisable):
+            return ()
+        return self._planned.get(error.ns, self.progress.next if error.ns == "" else ())
 
     async def _stream(self) -> None:
         given = self._claimed.payload

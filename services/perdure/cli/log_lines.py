@@ -87,8 +87,7 @@ def for_people(source: str, line: str, unshown: frozenset[str] = frozenset()) ->
     record = record_of(line)
     shown = [Text(_visible(line))] if record is None else _lines_of(record, unshown | UNSHOWN)
     if source:
-        label = Text(f"{source:<{SOURCE_WIDTH}} | ", style="dim")
-        shown = [label + one for one in shown]
+        shown = [Text.assemble((f"{source:<{SOURCE_WIDTH}} | ", "dim"), one) for one in shown]
     return Text("\n").join(shown)
 
 

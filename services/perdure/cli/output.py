@@ -114,8 +114,9 @@ def fields(value: Mapping[str, Any], keys: Mapping[str, str]) -> RenderableType:
 def failure(error: Mapping[str, Any]) -> Text:
     """Why a run failed: the node and the message, and the traceback below."""
     where = f"at node {error['node']}: " if error.get("node") else ""
-    said = Text(f"{where}{error.get('type', 'error')}: {error['message']}", style="red")
-    return said if not error["traceback"] else said + Text("\n" + str(error["traceback"]).rstrip("\n"))
+    said = (f"{where}{error.get('type', 'error')}: {error['message']}", "red")
+    trace = str(error["traceback"] or "").rstrip("\n")
+    return Text.assemble(said, f"\n{trace}" if trace else "")
 
 
 def is_names(value: Any) -> bool:
