@@ -109,7 +109,10 @@ def logs(
     names = [service] if service is not None else list(stack.state.read().records)
     alone = service is not None and not as_json
     if wanted:
-        output.lines(_found(stack, names, wanted, lines), wanted.unshown)
+        found = _found(stack, names, wanted, lines)
+        output.lines(found, wanted.unshown)
+        if not found:
+            output.note("nothing was logged of it here")
     else:
         for name in names:
             count = 100 if lines is None else lines
