@@ -181,7 +181,7 @@ def test_dev_runs_until_it_is_stopped(project: Project, number: signal.Signals) 
         dev.send_signal(number)
         assert dev.wait(60) in (0, 130)
     assert re.search(r"^gateway +\| ", log.read_text(), re.MULTILINE)
-    line = r"^agent_step \| \d\d:\d\d:\d\d\.\d{3} info +run\.ended  status=success  duration_ms=\S+  steps=1  graph=greeter  "
+    line = r"^agent_step \| \d\d:\d\d:\d\d\.\d{3} info +run\.ended  status=success  duration_ms=\S+  steps=2  graph=greeter  "
     assert re.search(line, log.read_text(), re.MULTILINE), log.read_text()
     assert "kafka.assigned  partitions=perdure.commands:12\n" in log.read_text()
     assert '{"' not in log.read_text()
