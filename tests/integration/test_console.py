@@ -210,6 +210,21 @@ async def test_past_states_are_found_and_opened(console: Console, page: Page) ->
     await shoot(page, "console-mistake")
 
 
+async def test_a_failure_is_shown_with_its_node_and_traceback(console: Console, page: Page) -> None:
+    trace = (
+        'Traceback (most recent call last):\n  File "agent.py", line 12, in total\n    raise ValueError("<b>no</b>")\n'
+    )
+    error = ErrorInfo(type="ValueError", message="<b>no</b>", node="total", traceback=trace)
+    thread_id = await console.thread("a price list", error=error, status="error")
+    await goes(page, f"{console.url}/console/threads/{thread_id}")
+    assert await page.get_by_role("heading", name="Error at node total").count() == 1
+    shown = page.locator("pre.trace")
+    assert (await shown.inner_text()).strip() == trace.strip()
+    assert await shown.evaluate("one => getComputedStyle(one).whiteSpace") == "pre"
+    assert "ValueError: <b>no</b>" in await page.locator("main").inner_text()
+    await shoot(page, "console-failure")
+
+
 async def test_an_archived_thread_opens(console: Console, page: Page) -> None:
     mark = {"state": "archived", "at": now() - timedelta(days=3), "object": "o"}
     away = await console.thread("signed the contract", archive=mark)

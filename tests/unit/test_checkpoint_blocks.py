@@ -175,6 +175,8 @@ def test_what_cannot_be_stored_is_named() -> None:
     assert (error.thread_id, error.channel, error.node, error.retryable) == ("t1", "handle", "fetch", False)
     assert "fetch" in str(error)
     assert "handle" in str(error)
+    with pytest.raises(NotSerialisable, match="returned by node 'fetch, parse'"):
+        encode_value(CODEC, "t1", "handle", {"open": object()}, None, writers={"handle": ["fetch", "parse"]})
 
 
 def test_a_serializer_that_unpickles_is_refused() -> None:

@@ -42,6 +42,7 @@ from perdure.agent_step.pace import Pace
 from perdure.agent_step.text import ChangedText, is_internal
 from perdure.chassis.telemetry import logger
 from perdure.checkpoint import SCOPE_KEY, RunScope
+from perdure.checkpoint.errors import NotSerialisable
 from perdure.schemas import run_config
 from perdure.schemas.documents import RunStatus
 from perdure.schemas.events import InterruptInfo
@@ -184,12 +185,19 @@ class Execution:
             interrupts = tuple(InterruptInfo.model_validate(one) for one in self._waiting())
         return Outcome(
             status=status,
-            error=error_info(error) if error is not None else None,
+            error=error_info(error, self._nodes_of(error)) if error is not None else None,
             interrupts=interrupts,
             next=progress.next,
             head=progress.head,
             steps=progress.steps,
+            exception=error,
         )
+
+    def _nodes_of(self, error: BaseException) -> Sequence[str]:
+        """The nodes of the superstep whose state could not be stored, where the error does not name one of them."""
+        if not isinstance(error, NotSerialisable):
+            return ()
+        return self._planned.get(error.ns, self.progress.next if error.ns == "" else ())
 
     async def _stream(self) -> None:
         given = self._claimed.payload

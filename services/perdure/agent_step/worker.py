@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -24,6 +25,7 @@ from perdure.agent_step.execution import Execution, HandedOver, Lost, StopReason
 from perdure.agent_step.graphs import ServedGraph
 from perdure.agent_step.history import Beginning, append, begin, entries_of
 from perdure.agent_step.lease import Owned
+from perdure.agent_step.logs import log_as, log_ended, log_started
 from perdure.agent_step.pace import Pace
 from perdure.agent_step.poison import Poison
 from perdure.agent_step.publisher import SOURCE, RunEvents
@@ -215,6 +217,7 @@ class Worker:
 
     async def _own(self, claimed: Claimed) -> None:
         run = claimed.run
+        log_as(run)
         events = RunEvents(self._ports.producer, run, self._settle)
         try:
             await self._carry(claimed, events)
@@ -251,7 +254,7 @@ class Worker:
             threads = list(self._held)[: min(self.room(), HELD_AT_ONCE)]
             for thread_id in threads:
                 del self._held[thread_id]
-            self._keep(asyncio.create_task(self.start(threads), name="held suspects"))
+            self._keep(asyncio.create_task(self.start(threads), name="held suspects", context=Context()))
 
     async def _carry(self, claimed: Claimed, events: RunEvents) -> None:
         """From the claim to the recorded end, or to the hand-over."""
@@ -269,11 +272,14 @@ class Worker:
         if beginning.ended is not None:
             seq, outcome = beginning.ended_seq, beginning.ended
         else:
+            log_started(run, beginning.waiting_at)
+            started_at = time.perf_counter()
             seq, executed = await self._execute(claimed, beginning, events)
             if executed is None:
                 return
             outcome = executed
             events.publish(await append(self._ports.saver, run, seq, outcome.status.value, outcome.event_fields()))
+            log_ended(run, outcome, time.perf_counter() - started_at)
             metrics.ENDED.labels(status=outcome.status.value).inc()
         settled = await events.end()
         await self._ports.endings.project(claimed, outcome, first_seq=beginning.first_seq, seq=seq, settled=settled)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from contextvars import Context
 from typing import Generic, TypeVar
 
 from perdure.chassis.outage import Availability, outlast
@@ -55,7 +56,7 @@ class GroupRead(Generic[K, V]):
 
     def _query(self) -> None:
         self._querying += 1
-        task = asyncio.create_task(self._drain(), name="group-read")
+        task = asyncio.create_task(self._drain(), name="group-read", context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -28,10 +28,10 @@ from perdure.chassis.outage import Availability
 from perdure.checkpoint import clock, documents, keys, values
 from perdure.checkpoint.codec import Codec
 from perdure.checkpoint.documents import Document, Place, StoredCheckpoint
-from perdure.checkpoint.errors import Fenced, StoreRefused
+from perdure.checkpoint.errors import Fenced, NotSerialisable, StoreRefused
 from perdure.checkpoint.pages import Page, Pages, ThreadPages
 from perdure.checkpoint.scope import RunScope, scope_of
-from perdure.checkpoint.sealing import Bundle, encode_value, finish
+from perdure.checkpoint.sealing import NOBODY, Bundle, encode_value, finish
 from perdure.checkpoint.store import Found, Store
 
 HEAD_EVERY: Final = 32
@@ -107,7 +107,16 @@ class Notebook:
         bundle = Bundle(place.thread, pages)
         encoded = []
         for index, (channel, value) in enumerate(writes):
-            one = encode_value(codec, place.thread, channel, value, None, task_id=task_id, task_path=task_path)
+            try:
+                one = encode_value(
+                    codec, place.thread, channel, value, None, task_id=task_id, task_path=task_path, ns=place.ns
+                )
+            except NotSerialisable as error:
+                if (
+                    error.node is not None
+                ):  # the checkpoint of the superstep fails too, and does not know who wrote this
+                    pages.unstorable.setdefault(place.ns, {}).setdefault(channel, []).append(error.node)
+                raise
             bundle.add(one)
             encoded.append((WRITES_IDX_MAP.get(channel, index), channel, one))
         if bundle.heavy:
@@ -311,6 +320,7 @@ def _encode_checkpoint(
     bundle = Bundle(place.thread, pages)
     recent = pages.namespaces.get(place.ns)
     held = checkpoint["channel_values"]
+    writers = pages.unstorable.get(place.ns, NOBODY)
     kept: dict[str, values.Encoded] = {}
     for name, version in checkpoint["channel_versions"].items():
         inherited = before.values.get(name) if before is not None and name not in new_versions else None
@@ -318,7 +328,7 @@ def _encode_checkpoint(
             kept[name] = inherited
         elif name in held:
             previous = recent.values.get(name) if recent is not None else None
-            kept[name] = encode_value(codec, place.thread, name, held[name], previous)
+            kept[name] = encode_value(codec, place.thread, name, held[name], previous, ns=place.ns, writers=writers)
             bundle.add(kept[name])
     base = _delta_base(parent, metadata.get("counters_since_delta_snapshot"), kept, before)
     return Page(place.checkpoint_id, parent, dict(checkpoint["channel_versions"]), kept, base), bundle

@@ -50,10 +50,13 @@ class ThreadPages:
     """Digests of the segments of a block by the fingerprint of its plain bytes."""
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(IN_FLIGHT_LIMIT))
     weight: int = 0
+    unstorable: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    """By namespace and channel: the nodes that wrote what cannot be stored."""
 
     def turn(self, ns: str, page: Page, *, loaded: bool) -> None:
         """Make ``page`` the newest of its namespace; after a load only what is named now is taken for stored."""
         self.namespaces[ns] = page
+        self.unstorable.pop(ns, None)
         if loaded or len(self.stored) > MAX_STORED:
             self.stored = {digest for known in self.namespaces.values() for digest in known.digests()}
             self.sealed.clear()
