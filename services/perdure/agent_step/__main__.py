@@ -18,6 +18,7 @@ from perdure.agent_step.pace import Allowance, Pace
 from perdure.agent_step.poison import Poison
 from perdure.agent_step.publisher import SOURCE
 from perdure.agent_step.settings import AgentStepSettings
+from perdure.agent_step.shown import show_delta_channels
 from perdure.agent_step.timings import Timings
 from perdure.agent_step.worker import Ports, Worker
 from perdure.chassis import mongo
@@ -62,6 +63,7 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
     client = mongo.connect(settings.mongodb_uri)
     db = mongo.database(client, settings.mongodb_uri)
     saver = PerdureSaver(db)
+    show_delta_channels()
     graphs = await load_graphs(settings.langgraph_config, saver)
     await prepare(db, saver, graphs)
 

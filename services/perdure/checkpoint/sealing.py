@@ -101,6 +101,7 @@ def encode_value(
     value: Any,
     previous: Encoded | None,
     *,
+    shallow: bool = False,
     task_id: str | None = None,
     task_path: str = "",
 ) -> Encoded:
@@ -111,7 +112,7 @@ def encode_value(
 
     """
     try:
-        return values.encode(codec, value, previous)
+        return values.encode(codec, value, previous, shallow=shallow)
     except Exception as error:
         raise NotSerialisable(
             thread_id=thread,
