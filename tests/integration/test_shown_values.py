@@ -175,6 +175,7 @@ async def test_a_step_of_a_long_conversation_costs_what_a_step_of_a_short_one_co
         for begin, end in ((5, 15), (WINDOW, 2 * WINDOW), (LONG - 1 - WINDOW, LONG - 1)):
             print(name, f"steps {begin} to {end}: bytes serialized, bytes stored, CPU-ms:", mean(one, begin, end))
     early, late = mean(costs, WINDOW, 2 * WINDOW), mean(costs, LONG - 1 - WINDOW, LONG - 1)
-    for n, name in enumerate(("serialized", "stored")):
-        assert late[n] < 2 * early[n], f"{name}: {early[n]:.0f} bytes a step at first, {late[n]:.0f} at the end"
+    assert late[1] < 1.5 * early[1], f"{early[1]:.0f} bytes stored a step at first, {late[1]:.0f} at the end"
+    # The window has a merge of 512 items; without shown blocks each snapshot is serialized whole.
+    assert late[0] < mean(without, LONG - 1 - WINDOW, LONG - 1)[0]
     await saver.aclose()
