@@ -48,7 +48,8 @@ class Gateway:
     http: httpx.AsyncClient
 
     async def start(self, path: str = "/runs", **body: Any) -> httpx.Response:
-        return await self.http.post(path, json={"assistant_id": GRAPH, **body})
+        given = {} if "command" in body else {"input": {}}
+        return await self.http.post(path, json={"assistant_id": GRAPH, **given, **body})
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +202,7 @@ async def test_a_thread_of_another_tenant_is_unknown(gateway: Gateway) -> None:
 
 async def test_reject_refuses_a_busy_thread_and_knows_its_own_key(gateway: Gateway) -> None:
     path = f"/threads/{await new_thread(gateway)}/runs"
-    body = {"assistant_id": GRAPH, "multitask_strategy": "reject"}
+    body = {"assistant_id": GRAPH, "input": {}, "multitask_strategy": "reject"}
     key = {"Idempotency-Key": uuid.uuid4().hex}
     first = await gateway.http.post(path, json=body, headers=key)
     again = await gateway.http.post(path, json=body, headers=key)
