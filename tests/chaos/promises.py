@@ -281,7 +281,7 @@ def ends_recorded(evidence: Evidence, found: Findings) -> None:
     ends: dict[str, list[Found]] = defaultdict(list)
     for entries in evidence.history.values():
         for one in entries:
-            if one["kind"] == "e" and one["event"] != "started":
+            if one["kind"] == "e" and one["event"] not in {"started", "updated"}:
                 ends[one["run"]].append(one)
     for run in evidence.runs.values():
         if run["status"] not in ENDED:

@@ -225,6 +225,30 @@ async def test_a_failure_is_shown_with_its_node_and_traceback(console: Console, 
     await shoot(page, "console-failure")
 
 
+async def test_a_thread_at_work_is_shown_as_the_api_says_and_looked_at_again(console: Console, page: Page) -> None:
+    earlier = now() - timedelta(minutes=5)
+    thread_id = await console.thread("begins", updated_at=earlier)
+    address = f"{console.url}/console/threads/{thread_id}"
+    again, badge = page.locator("meta[http-equiv=refresh]"), page.locator("h1 .mark")
+    for active, status, refreshes in ((True, "busy", 1), (False, "idle", 0)):
+        run = {
+            "_id": new_id(), "thread_id": thread_id, "tenant": console.tenant, "status": "running", "settled": False,
+        }  # fmt: skip
+        if active:
+            await console.db.runs.insert_one(run)
+        else:
+            await console.db.runs.delete_many({"thread_id": thread_id})
+        said = await console.http.get(f"/threads/{thread_id}", headers={"Perdure-Tenant": console.tenant})
+        assert said.json()["status"] == status
+        await goes(page, address)
+        assert await badge.inner_text() == status
+        assert await again.count() == refreshes
+    waiting = await console.thread("asks", status="interrupted", updated_at=earlier)
+    await goes(page, f"{console.url}/console/threads/{waiting}")
+    assert await badge.inner_text() == "interrupted"
+    assert await again.count() == 1, "it may be woken"
+
+
 async def test_an_archived_thread_opens(console: Console, page: Page) -> None:
     mark = {"state": "archived", "at": now() - timedelta(days=3), "object": "o"}
     away = await console.thread("signed the contract", archive=mark)

@@ -24,6 +24,7 @@ from perdure.agent_step.pace import Allowance, Pace
 from perdure.agent_step.poison import Poison
 from perdure.agent_step.publisher import SOURCE
 from perdure.agent_step.settings import AgentStepSettings
+from perdure.agent_step.shown import show_delta_channels
 from perdure.agent_step.timings import Timings
 from perdure.agent_step.worker import Ports, ShuttingDown, Worker
 from perdure.chassis import mongo
@@ -49,6 +50,7 @@ VERDICTS_GROUP = "perdure.agent-step.verdicts"
 
 async def prepare(db: mongo.Database, saver: PerdureSaver, graphs: dict[str, ServedGraph]) -> None:
     """Create what is missing in the database and tell the gateway which graphs are served, however long that takes."""
+    show_delta_channels()
     await outlast(partial(mongo.ensure_indexes, db), saver.availability)
     await saver.ensure_indexes()
     await outlast(partial(_register, db, graphs), saver.availability)

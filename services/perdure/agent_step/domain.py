@@ -37,6 +37,10 @@ class NodeGoneError(Exception):
     """The thread waits at a node that the graph no longer has."""
 
 
+class NothingToContinueError(Exception):
+    """The run has no input, and there is no state that it could continue."""
+
+
 class UnknownGraphError(Exception):
     """The run's graph is not among those that the workers serve."""
 
@@ -196,6 +200,11 @@ def _is_machinery(module: str) -> bool:
     return any(module == name or module.startswith(f"{name}.") for name in MACHINERY)
 
 
+def is_of_task(error: BaseException) -> bool:
+    """Whether LangGraph says that a task raised it, not the loop around the tasks."""
+    return any(map(_FAILED_TASK.match, getattr(error, "__notes__", ())))
+
+
 def is_timeout(error: BaseException) -> bool:
     """Whether LangGraph's own limits ended the run: a node's timeout, or the graph's ``step_timeout``.
 
@@ -203,7 +212,7 @@ def is_timeout(error: BaseException) -> bool:
     """
     if isinstance(error, NodeTimeoutError):
         return True
-    return isinstance(error, TimeoutError) and not any(map(_FAILED_TASK.match, getattr(error, "__notes__", ())))
+    return isinstance(error, TimeoutError) and not is_of_task(error)
 
 
 def resume_map(resume: Any, waiting: Sequence[str]) -> Any:

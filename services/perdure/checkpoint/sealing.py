@@ -103,6 +103,7 @@ def encode_value(
     value: Any,
     previous: Encoded | None,
     *,
+    shallow: bool = False,
     task_id: str | None = None,
     task_path: str = "",
     ns: str = "",
@@ -117,7 +118,7 @@ def encode_value(
 
     """
     try:
-        return values.encode(codec, value, previous)
+        return values.encode(codec, value, previous, shallow=shallow)
     except Exception as error:
         raise NotSerialisable(
             thread_id=thread,

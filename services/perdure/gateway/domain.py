@@ -134,14 +134,13 @@ def thread_view(thread: Mapping[str, Any], *, busy: bool, state: Mapping[str, An
         if thread.get(name):
             metadata.setdefault(name, thread[name])
     interrupts = {task["id"]: task["interrupts"] for task in state["tasks"] if task["interrupts"]} if state else {}
-    status = ThreadStatus.BUSY.value if busy else thread.get("status") or ThreadStatus.IDLE.value
     return {
         "thread_id": thread["_id"],
         "created_at": thread["created_at"],
         "updated_at": thread.get("updated_at") or thread["created_at"],
         "state_updated_at": state["created_at"] if state else None,
         "metadata": metadata,
-        "status": status,
+        "status": thread_status(thread, busy=busy),
         "config": {},
         "values": state["values"] if state else None,
         "interrupts": interrupts,
@@ -149,6 +148,11 @@ def thread_view(thread: Mapping[str, Any], *, busy: bool, state: Mapping[str, An
         "error": thread.get("error"),
         "stuck": stuck_view(thread["stuck"]) if thread.get("stuck") else None,
     }
+
+
+def thread_status(thread: Mapping[str, Any], *, busy: bool) -> str:
+    """A thread's status as clients see it; ``busy``: a run of it is pending or running, which its document does not say."""
+    return ThreadStatus.BUSY.value if busy else thread.get("status") or ThreadStatus.IDLE.value
 
 
 def stuck_view(mark: Mapping[str, Any]) -> Document:

@@ -44,7 +44,15 @@ STATUS = Parameter(
     "status", {"enum": ["pending", "running", "interrupted", "success", "error", "timeout", "cancelled"]}
 )
 AFTER = Parameter("after", TEXT, "The `cursor` of the page before.")
-START = (*BODY, "unknown-graph", "idempotency-conflict", "not-supported", "not-ready")
+START = (
+    *BODY,
+    "unknown-graph",
+    "unknown-checkpoint",
+    "nothing-to-resume",
+    "idempotency-conflict",
+    "not-supported",
+    "not-ready",
+)
 
 # fmt: off
 ROUTES: tuple[Route, ...] = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from html import unescape
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from aiohttp import web
 from markupsafe import Markup, escape
 
 from perdure.chassis.errors import UnavailableError
+from perdure.gateway import domain
 from perdure.gateway import search as searching
 from perdure.gateway.batch_results import item_view
 from perdure.gateway.context import CONTEXT, Context
@@ -26,7 +27,7 @@ from perdure.gateway.pages import render, visible
 from perdure.gateway.problems import RequestProblem
 from perdure.gateway.search import SearchProblem
 from perdure.schemas.batch_documents import ENDED_ITEMS, BatchStatus
-from perdure.schemas.documents import ArchiveState
+from perdure.schemas.documents import ArchiveState, ThreadStatus
 
 STYLE: Final = "console.css"
 REFRESH_S: Final = 5
@@ -39,6 +40,8 @@ TAG: Final = re.compile("(</?em>)")
 MARKS: Final = {"<em>": Markup("<mark>"), "</em>": Markup("</mark>")}
 SHOWN: Final = ("status", "graph_id", "next", "created_at", "updated_at", "hold", "error", "batch", "stuck", "metadata")
 """Of a thread's document."""
+AT_WORK: Final = frozenset({ThreadStatus.BUSY.value, ThreadStatus.INTERRUPTED.value})
+"""Statuses in which a thread is not at rest; one that waits continues by itself when its wait is over."""
 GOING: Final = frozenset({BatchStatus.PENDING, BatchStatus.RUNNING, BatchStatus.PAUSED, BatchStatus.CANCELLING})
 
 Document = dict[str, Any]
@@ -123,6 +126,7 @@ async def thread(request: web.Request) -> web.Response:
     context, tenant = request.app[CONTEXT], tenant_of(request)
     thread_id = request.match_info["thread_id"]
     document, no_thread = await _tried(context.store.thread(thread_id, tenant))
+    busy, no_runs = await _tried(context.store.is_busy(thread_id)) if document else (False, None)
     query = {"thread_id": thread_id, "limit": str(PAGE), **{n: v for n, v in request.query.items() if n == "cursor"}}
     found, no_search = await _tried(_search(context, tenant, query))
     if document is None and not (found and found["items"]):
@@ -130,14 +134,26 @@ async def thread(request: web.Request) -> web.Response:
         return _page("console/problem.html", status=_status(problem), problems=_listed(problem))
     mark = (document or {}).get("archive")
     away = mark if mark and not ArchiveState(mark["state"]).lives else None
+    shown = {name: (document or {}).get(name) for name in SHOWN}
+    if document is not None:
+        shown["status"] = domain.thread_status(document, busy=bool(busy))
     return _page(
         "console/thread.html",
+        refresh=_moves(shown) and "cursor" not in request.query,
         thread_id=thread_id,
-        thread={name: (document or {}).get(name) for name in SHOWN},
+        thread=shown,
         archived=away,
         found=found,
-        problems=[one for one in (no_thread, no_search) if one],
+        problems=[one for one in (no_thread, no_runs, no_search) if one],
     )
+
+
+def _moves(thread: Mapping[str, Any]) -> bool:
+    """Whether the page will show something else soon: the thread works or waits, or search may not know its end yet."""
+    if thread["status"] in AT_WORK:
+        return True
+    changed = thread.get("updated_at")
+    return changed is not None and datetime.now(UTC) - changed < timedelta(seconds=2 * REFRESH_S)
 
 
 def marked(text: str) -> Markup:

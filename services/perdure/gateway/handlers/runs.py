@@ -29,6 +29,7 @@ from perdure.gateway.requests import (
     require_metadata,
     run_key,
 )
+from perdure.gateway.startable import require_startable
 from perdure.gateway.store import IdempotencyTaken
 from perdure.gateway.waits import questions
 from perdure.gateway.watch import INTERVAL_S
@@ -153,6 +154,12 @@ async def _start(request: web.Request, thread_id: str | None) -> web.Response:
             'send multitask_strategy: "enqueue".',
         )
     payload = domain.payload_of(body, wanted)
+    try:
+        await require_startable(context, thread, wanted, payload, new_thread=new_thread)
+    except RequestProblem:
+        if key is not None and (earlier := await context.store.run_of_key(tenant, key)) is not None:
+            return await _replayed(context, earlier, digest)
+        raise
     large = (request.content_length or 0) > PACK_ASIDE_BYTES
     packed = await asyncio.to_thread(pack, payload) if large else pack(payload)
     run = run_document(
