@@ -160,7 +160,7 @@ async def test_an_operator_looks_around(console: Console, page: Page) -> None:
     await goes(page, console.url + "/")
     assert page.url == console.url + "/console", "the root leads there"
     assert [await figure(page, name) for name in ("all", "running", "error")] == ["2", "1", "1"]
-    assert [await figure(page, name) for name in ("mongodb", "kafka", "opensearch")] == ["answers"] * 3
+    assert [await figure(page, name) for name in ("mongodb", "kafka", "opensearch")] == ["up"] * 3
     await shoot(page, "console")
     row = page.locator("tr", has_text="2,502 of 10,000")
     assert await row.locator("rect").nth(0).get_attribute("width") == "25.0"
@@ -306,6 +306,16 @@ async def test_a_tenant_sees_its_own(console: Console, chromium: Browser) -> Non
     await context.close()
 
 
+async def test_each_page_answers_head(console: Console) -> None:
+    thread_id = await console.thread("here")
+    for path in ("/", *PAGES, f"/console/threads/{thread_id}", "/docs"):
+        got, head = await console.http.get(path), await console.http.head(path)
+        assert head.status_code == got.status_code, path
+        assert head.content == b"", path
+    assert (await console.http.head("/console")).status_code == 200
+    assert (await console.http.head("/runs")).status_code == 405
+
+
 async def test_without_search_the_rest_is_shown(
     console: Console, open_waiting: Any, page: Page, mongodb_uri: str, kafka_bootstrap: str
 ) -> None:
@@ -314,13 +324,13 @@ async def test_without_search_the_rest_is_shown(
     uri = f"{mongodb_uri.rsplit('/', 1)[0]}/{console.db.name}"
     async with open_waiting(uri, kafka_bootstrap, opensearch_url="http://127.0.0.1:9") as alone:
         text = await goes(page, f"{alone.url}/console")
-        assert "Search does not answer" in text
+        assert "Search is away" in text
         assert "5 of 10" in text
-        assert await figure(page, "opensearch") == "away"
+        assert await figure(page, "opensearch") == "down"
         await shoot(page, "console-without-search")
         text = await goes(page, f"{alone.url}/console/threads/{thread_id}")
         assert "agent" in text
-        assert "Search does not answer" in text
+        assert "Search is away" in text
         await goes(page, f"{alone.url}/console/search?q=x", 503)
 
 

@@ -15,7 +15,6 @@ import typer
 from perdure.cli.log_lines import Wanted, for_people, made_at
 from perdure.cli.options import AsJson
 from perdure.cli.output import Output, table
-from perdure.cli.provision import provision
 from perdure.local.dev import CONFIG_VARIABLE, run_dev
 from perdure.local.display import Display
 from perdure.local.services import Services, available_services
@@ -80,14 +79,18 @@ def down(as_json: AsJson = False) -> None:
         stack = Stack(display=display)
         running = [status.name for status in stack.status() if status.pid is not None]
         stack.stop()
-    output.result({"stopped": running}, f"stopped {', '.join(running)}" if running else "nothing was running here")
+    output.result(
+        {"stopped": running}, f"stopped {', '.join(running)}" if running else f"Nothing of {Path.cwd()} was running."
+    )
 
 
 def status(as_json: AsJson = False) -> None:
     """Show every server and service of this folder; exit status 1 if one is not ready."""
     output = Output(as_json)
     found = [one.model_dump(mode="json", exclude_none=True) for one in Stack().status()]
-    output.result(found, table(found, _STATUS_COLUMNS, "nothing was started here; `perdure up` starts it"))
+    output.result(
+        found, table(found, _STATUS_COLUMNS, f"No stack was started from {Path.cwd()}; `perdure up` starts one.")
+    )
     if any(one["state"] not in ("ready", "external") for one in found):
         raise typer.Exit(1)
 
@@ -130,6 +133,8 @@ def dev(
 
     What the services log is shown in short lines; as JSON, on stdout, with --json or PERDURE_LOG_FORMAT=json.
     """
+    from perdure.cli.provision import provision
+
     _stop_on_sigterm()
     output = Output(as_json or os.environ.get("PERDURE_LOG_FORMAT") == "json")
     with output.display() as display:
@@ -157,6 +162,8 @@ def _stop_on_sigterm() -> None:
 
 
 def _start(stack: Stack, config: Path | None, display: Display) -> dict[str, str]:
+    from perdure.cli.provision import provision
+
     stack.start()
     environment = stack.environment()
     with display.step("topics and indexes"):

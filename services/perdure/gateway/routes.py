@@ -315,7 +315,7 @@ ROUTES: tuple[Route, ...] = (
         problems=("search-unavailable",),
     ),
     Route(
-        "GET", "/graphs", graphs.list_graphs, "listGraphs", "The graphs that workers serve", "Graphs",
+        "GET", "/graphs", graphs.list_graphs, "listGraphs", "The graphs that workers have registered", "Graphs",
         {200: (http.Graph,)},
     ),
     Route(
@@ -349,7 +349,6 @@ PAGES: tuple[tuple[str, str, Handle], ...] = (
     ("GET", "/docs/openapi.json", system.page_openapi),
     ("GET", "/docs/{name}", system.asset),
     ("GET", "/answer/{token}", answers.show),
-    ("HEAD", "/answer/{token}", answers.show),
     ("POST", "/answer/{token}", answers.post),
 )
-"""What is for people, and not in the description."""
+"""What is for people, and not in the description; what answers GET answers HEAD, too."""
