@@ -33,6 +33,10 @@ class ProcessStatus(BaseModel):
     """Resident memory."""
     log: Path | None = None
     data: Path | None = None
+    restarts: int = 0
+    """How often its supervisor started it again."""
+    last_exit: str | None = None
+    """How it last ended by itself, and when."""
 
 
 def describe(record: Record) -> ProcessStatus:
@@ -45,6 +49,8 @@ def describe(record: Record) -> ProcessStatus:
         detail=f"pid {record.pid} ended",
         log=record.log,
         data=record.data,
+        restarts=record.restarts,
+        last_exit=record.last_exit,
     )
     process = record.identity.process()
     if process is None:
