@@ -32,6 +32,7 @@ from perdure.gateway.states import States
 from perdure.gateway.store import Store
 from perdure.gateway.stuck import Marks
 from perdure.gateway.watch import RunWatch
+from perdure.gateway.workers import Workers
 from perdure.registry.answer_links import NOT_OFFERED, links_offered
 from perdure.registry.reply_addresses import ReplyAddresses
 from perdure.registry.schedules import Schedules
@@ -106,6 +107,7 @@ async def _open(settings: GatewaySettings) -> AsyncIterator[Context]:
         store=store,
         states=States(database, availability),
         registry=Registry(store.graphs, settings.gateway_registry_refresh_s),
+        workers=Workers(database, store),
         watch=RunWatch(store.ended),
         producer=producer,
         opensearch=OpenSearch(settings.opensearch_url, ca_file=settings.opensearch_ca_file, retries=1),
@@ -134,6 +136,7 @@ async def _open(settings: GatewaySettings) -> AsyncIterator[Context]:
         "index": lambda: context.conditions.watch_index(admin),
         "opensearch": lambda: context.conditions.watch_opensearch(context.opensearch),
         "registry": context.registry.keep_fresh,
+        "workers": context.workers.watch,
     }
     tasks = [asyncio.create_task(_tirelessly(name, watch), name=name) for name, watch in background.items()]
     try:

@@ -23,6 +23,7 @@ from perdure.gateway.states import States
 from perdure.gateway.store import Store
 from perdure.gateway.stuck import Marks
 from perdure.gateway.watch import RunWatch
+from perdure.gateway.workers import Workers
 from perdure.registry.answer_links import AnswerLinks
 from perdure.registry.reply_addresses import ReplyAddresses
 from perdure.registry.signals import Signals
@@ -39,6 +40,7 @@ class Context:
     store: Store
     states: States
     registry: Registry
+    workers: Workers
     watch: RunWatch
     producer: Producer
     opensearch: OpenSearch

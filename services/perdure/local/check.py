@@ -15,14 +15,11 @@ import sys
 import threading
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from perdure.chassis import json
 from perdure.chassis.errors import ConfigurationError
 from perdure.chassis.explain import user_frames
-
-if TYPE_CHECKING:
-    from langgraph.checkpoint.base import BaseCheckpointSaver
 
 
 class Report:
@@ -54,25 +51,27 @@ def main(file: Path, limit_s: float) -> None:
     """Check the project and end the process."""
     report = Report()
     report.step("LangGraph")
-    from langgraph.checkpoint.memory import InMemorySaver  # not before there is a report to write to
+    # Not before there is a report to write to, and not on the project's time.
+    from langgraph.checkpoint.memory import InMemorySaver
+
+    from perdure.agent_step.graphs import load_graphs
+    from perdure.validator.fetchers import load_fetchers
+
+    async def load() -> list[str]:
+        graphs = await load_graphs(
+            file, InMemorySaver(), lambda graph, target: report.step(f"{target} (graph {graph!r} of {file})")
+        )
+        report.step(f"the fetchers of {file}")
+        load_fetchers(file)
+        return sorted(graphs)
 
     watchdog = threading.Timer(limit_s, _too_slow, (report, threading.get_ident(), limit_s))
     watchdog.daemon = True
     watchdog.start()
     try:
-        report.end({"graphs": asyncio.run(_load(file, report, InMemorySaver()))})
+        report.end({"graphs": asyncio.run(load())})
     except ConfigurationError as error:
         report.end({"problem": str(error)})
-
-
-async def _load(file: Path, report: Report, saver: BaseCheckpointSaver[Any]) -> list[str]:
-    from perdure.agent_step.graphs import load_graphs
-    from perdure.validator.fetchers import load_fetchers
-
-    graphs = await load_graphs(file, saver, lambda graph, target: report.step(f"{target} (graph {graph!r} of {file})"))
-    report.step(f"the fetchers of {file}")
-    load_fetchers(file)
-    return sorted(graphs)
 
 
 def _too_slow(report: Report, thread: int, limit_s: float) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 import psutil
 from pydantic import BaseModel, ConfigDict
 
-from perdure.local.probes import probe_external, probe_http
+from perdure.local.probes import probe_external, probe_http, ready_warnings
 from perdure.local.servers import probe
 from perdure.local.state import Record
 
@@ -24,7 +24,7 @@ class ProcessStatus(BaseModel):
     state: Literal["ready", "not ready", "paused", "ended", "external"]
     address: str
     detail: str = ""
-    """Why it is not ready."""
+    """Why it is not ready, or what it warns of."""
     pid: int | None = None
     uptime_s: float | None = None
     cpu_s: float | None = None
@@ -60,10 +60,11 @@ def describe(record: Record) -> ProcessStatus:
     except psutil.NoSuchProcess:
         return found
     problem = None if paused else _problem(record)
+    warnings = [] if paused or problem or record.name != "gateway" else ready_warnings(f"{record.address}/ready")
     return found.model_copy(
         update={
             "state": "paused" if paused else "not ready" if problem else "ready",
-            "detail": problem or "",
+            "detail": problem or " ".join(warnings),
             "pid": record.pid,
             "uptime_s": round(time.time() - record.created, 1),
             "cpu_s": round(cpu.user + cpu.system, 2),

@@ -6,6 +6,7 @@ and no more: that part says so.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ async def overview(request: web.Request) -> web.Response:
     context, tenant = request.app[CONTEXT], tenant_of(request)
     agents, problem = await _tried(_search(context, tenant, {"scope": "threads", "by": "status", "limit": "1"}))
     stuck, no_stuck = await _tried(context.marks.at_present(tenant, {"limit": str(FEW)}))
+    workers, no_workers = await _tried(_workers(context))
     found, no_batches = await _tried(context.batches.page(tenant, None, FEW, None))
     return _page(
         "console/overview.html",
@@ -78,8 +80,9 @@ async def overview(request: web.Request) -> web.Response:
         lag=context.conditions.index_lag,
         agents=agents,
         stuck=stuck,
+        workers=workers,
         batches=[view(one) for one in found or ()],
-        problems=[one for one in (problem, no_stuck, no_batches) if one],
+        problems=[one for one in (problem, no_workers, no_stuck, no_batches) if one],
     )
 
 
@@ -151,6 +154,12 @@ async def _search(context: Context, tenant: str, query: Mapping[str, str]) -> Do
     for item in found["items"]:
         item["texts"] = [(name, marked(text)) for name, texts in item["highlights"].items() for text in texts]
     return found
+
+
+async def _workers(context: Context) -> dict[str, int]:
+    """Living workers by registered graph."""
+    graphs, counts = await asyncio.gather(context.registry.all(), context.workers.counts())
+    return {graph["_id"]: counts[graph["_id"]] for graph in graphs}
 
 
 async def _tried(work: Awaitable[Any]) -> tuple[Any, Problem | None]:
