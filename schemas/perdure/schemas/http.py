@@ -355,7 +355,9 @@ class Readiness(BaseModel):
     ready: bool
     conditions: dict[str, bool]
     reported: dict[str, bool] = Field(description="Conditions that readiness does not depend on.")
-    warnings: list[str] = Field(description="What makes accepted runs wait, such as a graph that no living worker serves.")
+    warnings: list[str] = Field(
+        description="What makes accepted runs wait, such as a graph that no living worker serves."
+    )
 
 
 class Info(BaseModel):

@@ -8,6 +8,8 @@ the command returns while its child stays, and :mod:`perdure.local.supervision` 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -43,6 +45,10 @@ def up(ephemeral: bool, config: Path | None, as_json: bool) -> None:
         start.in_background()
 
 
+def _nothing() -> None:
+    """Undo nothing: nothing was started."""
+
+
 class _Start:
     """One run of the command."""
 
@@ -65,20 +71,22 @@ class _Start:
             self._check(stack, display, stop)
             lives = stack.supervisor() is not None
 
-            def undo() -> None:
+            def end_started() -> None:
                 stack.state.close()
                 stack.stop_except(before)
                 if before:
                     spawn_supervisor(stack.folder)
 
-            def work() -> None:
+            def take_over() -> None:
                 stack.end_supervisor()
                 stack.state.supervise(this_process("up"))
                 self._start(stack, display)
 
+            work: Callable[[], None] = take_over
+            undo: Callable[[], None] = end_started
             if lives and self._complete(stack):
-                self._start(stack, display)
-            elif not run_until(stop, work, undo):
+                work, undo = partial(self._start, stack, display), _nothing
+            if not run_until(stop, work, undo):
                 self._interrupted()
         self._show()
         self._output.note("`perdure status` shows it, `perdure down` stops it; the data stays.")

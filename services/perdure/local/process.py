@@ -32,6 +32,8 @@ _children: Final[dict[int, subprocess.Popen[bytes]]] = {}
 """Children of this very process: they must be waited for, or they stay as zombies."""
 _reaped: Final[dict[int, int]] = {}
 """Exit codes, by pid, of children that no ``Popen`` of this process stands for."""
+_REAP_S: Final = 1.0
+"""How long an exit code may be missing after the end of its process: its last thread is still leaving the kernel."""
 _hurry: Final = threading.Event()
 
 
@@ -124,8 +126,11 @@ def exit_code(identity: Identity) -> int | None:
         return child.poll()
     if identity.pid in _reaped:
         return _reaped[identity.pid]
+    deadline, pid, status = time.monotonic() + _REAP_S, 0, 0
     try:  # a child from before this process executed another program (perdure.local.supervisor)
-        pid, status = os.waitpid(identity.pid, os.WNOHANG)
+        while not pid and time.monotonic() < deadline:
+            pid, status = os.waitpid(identity.pid, os.WNOHANG)
+            time.sleep(0 if pid else _POLL_S)
     except ChildProcessError:
         return None
     if not pid:
