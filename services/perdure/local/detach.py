@@ -18,6 +18,7 @@ from typing import Final, NoReturn
 from perdure.local.foreground import SIGNALS, silence
 
 LOG: Final = "supervisor.log"
+_MANY: Final = 65_536
 
 
 class Detached:
@@ -39,6 +40,7 @@ class Detached:
         self.release()
         (folder / "logs").mkdir(exist_ok=True)
         silence(str(folder / "logs" / LOG))
+        os.closerange(3, _MANY)  # what the shell or its scripts had open is theirs
         os.execv(sys.executable, supervisor_command(folder))  # noqa: S606
 
 
