@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from queue import SimpleQueue
 from types import FrameType
 from typing import Final, NoReturn
 
@@ -29,14 +30,21 @@ _POLL_S: Final = 0.1
 def stop_at_signals() -> threading.Event:
     """An event that the first signal sets. SIGHUP stays ignored where it was (nohup). Main thread only."""
     stop = threading.Event()
+    # A handler may interrupt Event.set itself, whose lock it would wait for without end; this queue's put may be interrupted.
+    signals: SimpleQueue[int] = SimpleQueue()
 
     def handle(number: int, _: FrameType | None) -> None:
-        if number == signal.SIGHUP:
-            silence()
-        if stop.is_set():
-            hurry()
-        stop.set()
+        signals.put(number)
 
+    def obey() -> None:
+        while True:
+            if signals.get() == signal.SIGHUP:
+                silence()
+            if stop.is_set():
+                hurry()
+            stop.set()
+
+    threading.Thread(target=obey, name="signals", daemon=True).start()
     for number in SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, handle)

@@ -63,12 +63,14 @@ def main(folder: Path) -> None:
     stop = stop_at_signals()
     stack = Stack(LocalSettings().model_copy(update={"data_dir": folder}))
     me = this_process("up")
-    stack.state.supervise(me)
     supervisor = Supervisor(stack.state, _log, stop, ADVICE)
     processes = watched(stack)
+    for name in stack.state.read().records.keys() - {process.label for process in processes}:
+        _log(f"{name} had ended before: `perdure up` starts it")
     _log(f"watching {', '.join(process.label for process in processes) or 'nothing'} (pid {os.getpid()})")
     for process in processes:
         supervisor.watch(process)
+    stack.state.supervise(me)
     while supervisor.watching and not stop.wait(_LOOK_EVERY_S):
         if stack.state.read().supervisor != me:
             break
