@@ -56,6 +56,12 @@ def test_a_gateway_port_in_use_is_found_before_a_server_starts(tmp_path: Path) -
     assert not (tmp_path / ".perdure" / "logs").exists()
 
 
+def test_a_gateway_port_that_is_no_number_is_one_sentence(tmp_path: Path) -> None:
+    failed = up(tmp_path, PERDURE_GATEWAY_PORT="http")
+    assert (failed.returncode, failed.stderr.count("\n")) == (1, 1)
+    assert "PERDURE_GATEWAY_PORT is 'http'; it must be a port number" in failed.stderr
+
+
 @pytest.fixture
 def listener() -> Iterator[int]:
     """The port of a process that belongs to another stack."""

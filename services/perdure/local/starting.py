@@ -51,7 +51,10 @@ def require_gateway_port(stack: Stack) -> None:
 
     :raises PortInUseError: another process listens on it.
     """
-    port = int(os.environ.get(_PORT) or GATEWAY_PORT)
+    given = os.environ.get(_PORT) or str(GATEWAY_PORT)
+    if not given.isdecimal():
+        raise LocalError(f"{_PORT} is {given!r}; it must be a port number, or 0 for a free one.")
+    port = int(given)
     record = stack.state.read().records.get(_GATEWAY)
     if port and not stack.ephemeral and not (record and record.running):
         require_port(_GATEWAY, port, _PORT)
