@@ -352,7 +352,7 @@ class ApprovalPage(BaseModel):
 
 
 class Graph(BaseModel):
-    """A graph that some worker serves."""
+    """A graph that a worker has registered."""
 
     graph_id: str
     assistant_id: str
@@ -361,6 +361,7 @@ class Graph(BaseModel):
     input_schema: dict[str, Any] | None
     output_schema: dict[str, Any] | None
     updated_at: datetime | None
+    workers: int = Field(description="Living workers that serve it now. With 0, runs are accepted and wait.")
 
 
 class Assistant(BaseModel):
@@ -390,6 +391,9 @@ class Readiness(BaseModel):
     ready: bool
     conditions: dict[str, bool]
     reported: dict[str, bool] = Field(description="Conditions that readiness does not depend on.")
+    warnings: list[str] = Field(
+        description="What makes accepted runs wait, such as a graph that no living worker serves."
+    )
 
 
 class Info(BaseModel):

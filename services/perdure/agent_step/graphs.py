@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import StateGraph
@@ -23,10 +24,13 @@ from langgraph.pregel import Pregel
 from perdure.agent_step.shown import initial_values
 from perdure.chassis import json
 from perdure.chassis.errors import ConfigurationError
-from perdure.chassis.project import load_variable, open_project, read_project
+from perdure.chassis.explain import import_mistake
+from perdure.chassis.project import load_variable, open_project, read_project, read_targets
 from perdure.chassis.telemetry import logger
 
 log = logger(__name__)
+
+_WANTED: Final = "Name a compiled graph, a StateGraph, or a function that returns one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,33 +55,41 @@ class ServedGraph:
         }
 
 
-async def load_graphs(path: Path, saver: BaseCheckpointSaver[Any]) -> dict[str, ServedGraph]:
+def _silent(graph_id: str, target: str) -> None:
+    """Report nothing."""
+
+
+async def load_graphs(
+    path: Path, saver: BaseCheckpointSaver[Any], importing: Callable[[str, str], None] = _silent
+) -> dict[str, ServedGraph]:
     """Read the project and compile its graphs with our saver.
+
+    Args:
+        path: The project's ``langgraph.json``.
+        saver: The graphs' checkpointer from now on.
+        importing: Called with id and target before each graph's code is imported.
 
     Raises:
         ConfigurationError: something in the file or the code is wrong.
 
     """
     file = path.resolve()
-    if not file.is_file():
-        raise ConfigurationError(
-            f"{file} does not exist: set PERDURE_LANGGRAPH_CONFIG to the project's langgraph.json, or start in its folder"
-        )
-    config = read_project(file)
-    if not isinstance(config.get("graphs"), dict) or not config["graphs"]:
-        raise ConfigurationError(f'{file}: "graphs" must map at least one graph id to "<file.py>:<variable>"')
-    open_project(file, config)
-    return {graph_id: await _load(file, graph_id, spec, saver) for graph_id, spec in config["graphs"].items()}
+    targets = read_targets(file)
+    open_project(file, read_project(file))
+    served = {}
+    for graph_id, target in targets.items():
+        importing(graph_id, target)
+        served[graph_id] = await _load(file, graph_id, target, saver)
+    return served
 
 
-async def _load(file: Path, graph_id: str, spec: Any, saver: BaseCheckpointSaver[Any]) -> ServedGraph:
+async def _load(file: Path, graph_id: str, target: str, saver: BaseCheckpointSaver[Any]) -> ServedGraph:
     where = f"{file}: graph {graph_id!r}"
-    target = spec.get("path") if isinstance(spec, dict) else spec
     graph = await _resolve(load_variable(file, target, where), where)
     if isinstance(graph, StateGraph):
         graph = graph.compile()
     if not isinstance(graph, Pregel):
-        raise ConfigurationError(f"{where}: {target} is a {type(graph).__name__}, not a LangGraph graph")
+        raise ConfigurationError(f"{where}: {target} is a {type(graph).__name__}, not a LangGraph graph. {_WANTED}")
     if isinstance(graph.checkpointer, BaseCheckpointSaver):
         log.warning("graph.checkpointer_replaced", graph=graph_id, theirs=type(graph.checkpointer).__name__)
     # Here once, or LangGraph would make another copy of the saver for every run.
@@ -94,12 +106,14 @@ def schema_types(graph: Pregel[Any, Any, Any, Any]) -> set[tuple[str, ...]]:
 async def _resolve(value: Any, where: str) -> Any:
     if isinstance(value, Pregel | StateGraph) or not callable(value):
         return value
+    if inspect.isclass(value):
+        raise ConfigurationError(f"{where}: {value.__name__} is a class, not a LangGraph graph. {_WANTED}")
     try:
         wanted = len([p for p in inspect.signature(value).parameters.values() if p.default is p.empty])
         made = value({"configurable": {}}) if wanted else value()
         return await made if inspect.isawaitable(made) else made
     except Exception as error:
-        raise ConfigurationError(f"{where}: the factory failed: {type(error).__name__}: {error}") from error
+        raise ConfigurationError(f"{where}: the factory failed: {import_mistake(error)}") from error
 
 
 def _version(graph: Pregel[Any, Any, Any, Any], nodes: tuple[str, ...]) -> str:

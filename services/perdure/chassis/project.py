@@ -13,17 +13,20 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import json as standard_json
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 from dotenv import dotenv_values
 
 from perdure.chassis import json
 from perdure.chassis.errors import ConfigurationError
+from perdure.chassis.explain import import_mistake, json_mistake, near
 
 NOT_SERVED = {
     "auth": "nobody would be asked who they are; put a proxy that authenticates in front of the gateway",
@@ -36,6 +39,7 @@ NOT_SERVED = {
 }
 """Blocks of a ``langgraph.json`` that change what a server does and that are not served, each with what that means."""
 
+_FORM: Final = "<file.py or module>:<variable>"
 _REQUIREMENT = re.compile(r"^[A-Za-z0-9._-]+")
 
 
@@ -48,6 +52,9 @@ def read_project(file: Path) -> dict[str, Any]:
     """
     try:
         config = json.loads(file.read_bytes())
+    except standard_json.JSONDecodeError as error:
+        text = file.read_bytes().decode(errors="replace")
+        raise ConfigurationError(json_mistake(file, text, error)) from error
     except ValueError as error:
         raise ConfigurationError(f"{file} is not JSON: {error}") from error
     if not isinstance(config, dict):
@@ -58,6 +65,56 @@ def read_project(file: Path) -> dict[str, Any]:
                 f'{file}: "{name}" is not supported: {meaning}. Remove the block to start without it'
             )
     return config
+
+
+def read_targets(file: Path) -> dict[str, str]:
+    """The graphs that a project's ``langgraph.json`` names: graph id to ``<file.py or module>:<variable>``. Imports nothing.
+
+    Raises:
+        ConfigurationError: there is no such file, it is not JSON, or its ``graphs`` are not what they must be.
+
+    """
+    if not file.is_file():
+        raise ConfigurationError(
+            f"{file} does not exist. Start in the project's folder, or name its langgraph.json with --config or "
+            "PERDURE_LANGGRAPH_CONFIG"
+        )
+    graphs = read_project(file).get("graphs")
+    if not isinstance(graphs, dict) or not graphs:
+        raise ConfigurationError(
+            f'{file}: "graphs" must map at least one graph id to "{_FORM}", for example '
+            '"graphs": {"agent": "./agent.py:graph"}'
+        )
+    targets: dict[str, str] = {}
+    for name, spec in graphs.items():
+        target: Any = spec.get("path") if isinstance(spec, dict) else spec
+        _split(target, f"{file}: graph {name!r}")
+        targets[name] = target
+    return targets
+
+
+def check_sources(file: Path, targets: Mapping[str, str]) -> None:
+    """Find files that are missing, or are not Python, without running any of them.
+
+    Args:
+        file: The ``langgraph.json``.
+        targets: What :func:`read_targets` returned.
+
+    Raises:
+        ConfigurationError: a file does not exist, or has a syntax error.
+
+    """
+    for name, target in targets.items():
+        where = f"{file}: graph {name!r}"
+        source, _ = _split(target, where)
+        if not _is_path(source):
+            continue
+        path = (file.parent / source).resolve()
+        _require_file(path, where)
+        try:
+            compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+        except (SyntaxError, ValueError) as error:
+            raise ConfigurationError(f"{where}: importing {source} failed: {import_mistake(error)}") from error
 
 
 def open_project(file: Path, config: dict[str, Any]) -> None:
@@ -83,13 +140,21 @@ def load_variable(file: Path, target: Any, where: str) -> Any:
         ConfigurationError: it cannot be imported, or there is no such variable.
 
     """
-    if not isinstance(target, str) or ":" not in target:
-        raise ConfigurationError(f'{where}: {target!r} must have the form "<file.py or module>:<variable>"')
-    source, _, variable = target.rpartition(":")
+    source, variable = _split(target, where)
     module = _import(file, source, where)
     if not hasattr(module, variable):
-        raise ConfigurationError(f"{where}: {source} has no variable {variable!r}")
+        own = [name for name in vars(module) if not name.startswith("_")]
+        raise ConfigurationError(f"{where}: {source} has no variable {variable!r}.{near(variable, own)}")
     return getattr(module, variable)
+
+
+def _split(target: Any, where: str) -> tuple[str, str]:
+    """Source and variable of a target."""
+    source, colon, variable = target.rpartition(":") if isinstance(target, str) else ("", "", "")
+    if not (source and colon and variable):
+        example = f', for example "{target}:graph"' if isinstance(target, str) and target and ":" not in target else ""
+        raise ConfigurationError(f'{where}: {target!r} must have the form "{_FORM}"{example}')
+    return source, variable
 
 
 def _set_environment(file: Path, env: Any) -> None:
@@ -130,19 +195,29 @@ def _add_dependencies(file: Path, dependencies: Any) -> None:
 
 
 def _import(file: Path, source: str, where: str) -> ModuleType:
-    is_path = source.endswith(".py") or "/" in source
     try:
-        return _import_path((file.parent / source).resolve(), where) if is_path else importlib.import_module(source)
+        if not _is_path(source):
+            return importlib.import_module(source)
+        return _import_path((file.parent / source).resolve(), where)
     except ConfigurationError:
         raise
-    except Exception as error:
-        raise ConfigurationError(f"{where}: importing {source} failed: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise ConfigurationError(f"{where}: importing {source} failed: {import_mistake(error)}") from error
+
+
+def _is_path(source: str) -> bool:
+    return source.endswith(".py") or "/" in source
+
+
+def _require_file(path: Path, where: str) -> None:
+    if not path.is_file():
+        others = [one.name for one in path.parent.glob("*.py")]
+        raise ConfigurationError(f"{where}: {path} does not exist.{near(path.name, others)}")
 
 
 def _import_path(path: Path, where: str) -> ModuleType:
     """Import a file under its dotted name when it can be found so (its classes then unpickle and revive), else by path."""
-    if not path.is_file():
-        raise ConfigurationError(f"{where}: {path} does not exist")
+    _require_file(path, where)
     for place in map(Path, sys.path):
         if place.is_absolute() and path.is_relative_to(place) and place != Path("/"):
             name = ".".join(path.relative_to(place).with_suffix("").parts)

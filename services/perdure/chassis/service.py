@@ -26,12 +26,13 @@ def run_service(name: str, settings_type: type[S], main: Callable[[S, asyncio.Ev
     """Parse the settings, run ``main(settings, stopping)`` until it returns, and exit.
 
     ``stopping`` is set by SIGTERM or SIGINT; ``main`` then ends in its own order. Exit status: 0 after an orderly end, 2 for
-    settings that cannot be used, 1 for anything else.
+    settings or a project that cannot be used (starting again would not help), 1 for anything else.
     """
     try:
         settings = settings_type()
     except (ValidationError, SettingsError) as error:
-        sys.exit(f"{name}: {settings_problem(error)}")
+        sys.stderr.write(f"{name}: {settings_problem(error)}\n")
+        sys.exit(2)
     configure_logging(name, settings)
     log = logger(f"perdure.{name}")
 
@@ -53,7 +54,7 @@ def run_service(name: str, settings_type: type[S], main: Callable[[S, asyncio.Ev
         os._exit(1)  # an orderly end would wait for the thread that does not come back
     except PerdureError as error:
         log.error("service.failed", error=str(error))
-        sys.exit(2)
+        sys.exit(1 if error.retryable else 2)
     except Exception:
         log.exception("service.crashed")
         sys.exit(1)

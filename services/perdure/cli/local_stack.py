@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +14,11 @@ import typer
 from perdure.cli.log_lines import Wanted, for_people, made_at
 from perdure.cli.options import AsJson
 from perdure.cli.output import Output, table
-from perdure.local.dev import CONFIG_VARIABLE, run_dev
-from perdure.local.display import Display
-from perdure.local.services import Services, available_services
+from perdure.local.dev import run_dev
+from perdure.local.foreground import INTERRUPTED, leave, stop_at_signals
 from perdure.local.stack import Stack
 
 CONFIG_NAME = "langgraph.json"
-AGENT_STEP = "agent_step"
 _STATUS_COLUMNS = {
     "name": "name",
     "state": "state",
@@ -29,6 +26,8 @@ _STATUS_COLUMNS = {
     "pid": "pid",
     "memory MB": "memory_mb",
     "CPU s": "cpu_s",
+    "restarts": "restarts",
+    "last end": "last_exit",
     "detail": "detail",
 }
 
@@ -42,34 +41,10 @@ def up(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Start the servers and all services, and print where they are."""
-    output = Output(as_json)
-    if ephemeral:
-        _stop_on_sigterm()
-    if config is not None and not config.is_file():
-        raise typer.BadParameter(f"{config} does not exist", param_hint="--config")
-    found = config or (Path(CONFIG_NAME) if Path(CONFIG_NAME).is_file() else None)
-    with output.display() as display:
-        stack = Stack(ephemeral=ephemeral, display=display)
-        try:
-            urls = _start(stack, found, display)
-        except BaseException:
-            if ephemeral:
-                stack.stop()
-            raise
-    output.result(urls, table([{"name": k, "url": v} for k, v in urls.items()], {"name": "name", "url": "url"}, ""))
-    if AGENT_STEP in available_services() and found is None:
-        output.note(f"no {CONFIG_NAME} here: no agents run. Start in your project's folder, or name it with --config.")
-    if not ephemeral:
-        output.note("`perdure status` shows it, `perdure down` stops it; the data stays.")
-        return
-    output.note("Ctrl-C stops it and removes its data.")
-    try:
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        output.note("stopping")
-    finally:
-        stack.stop()
+    """Start the servers and all services, print where they are, and start again what ends by itself."""
+    from perdure.cli.up import up as run
+
+    run(ephemeral, config, as_json)
 
 
 def down(as_json: AsJson = False) -> None:
@@ -77,7 +52,7 @@ def down(as_json: AsJson = False) -> None:
     output = Output(as_json)
     with output.display() as display:
         stack = Stack(display=display)
-        running = [status.name for status in stack.status() if status.pid is not None]
+        running = list(stack.running())
         stack.stop()
     output.result(
         {"stopped": running}, f"stopped {', '.join(running)}" if running else f"Nothing of {Path.cwd()} was running."
@@ -87,10 +62,13 @@ def down(as_json: AsJson = False) -> None:
 def status(as_json: AsJson = False) -> None:
     """Show every server and service of this folder; exit status 1 if one is not ready."""
     output = Output(as_json)
-    found = [one.model_dump(mode="json", exclude_none=True) for one in Stack().status()]
+    stack = Stack()
+    found = [one.model_dump(mode="json", exclude_none=True) for one in stack.status()]
     output.result(
         found, table(found, _STATUS_COLUMNS, f"No stack was started from {Path.cwd()}; `perdure up` starts one.")
     )
+    if stack.running() and stack.supervisor() is None:
+        output.note("nothing starts these again when they end: their supervisor is gone; `perdure up` starts one")
     if any(one["state"] not in ("ready", "external") for one in found):
         raise typer.Exit(1)
 
@@ -135,7 +113,7 @@ def dev(
     """
     from perdure.cli.provision import provision
 
-    _stop_on_sigterm()
+    stop = stop_at_signals()
     output = Output(as_json or os.environ.get("PERDURE_LOG_FORMAT") == "json")
     with output.display() as display:
 
@@ -145,7 +123,9 @@ def dev(
             else:
                 display.console.print(for_people(label, line), highlight=False, soft_wrap=True)
 
-        run_dev(config, display=display, prepare=provision, show=show)
+        run_dev(config, display=display, stop=stop, prepare=provision, show=show)
+    if stop.is_set():
+        leave(INTERRUPTED)
 
 
 def demo() -> None:
@@ -153,43 +133,6 @@ def demo() -> None:
     from perdure.cli.demo import demo as run
 
     run()
-
-
-def _stop_on_sigterm() -> None:
-    """Make SIGTERM do what Ctrl-C does, also where a shell started us with SIGINT ignored."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.default_int_handler)
-
-
-def _start(stack: Stack, config: Path | None, display: Display) -> dict[str, str]:
-    from perdure.cli.provision import provision
-
-    stack.start()
-    environment = stack.environment()
-    with display.step("topics and indexes"):
-        provision(environment)
-    names = [name for name in available_services() if name != AGENT_STEP or config is not None]
-    project = {} if config is None else {CONFIG_VARIABLE: str(config.resolve())}
-    records = stack.state.read().records
-    running = {name: records[name] for name in names if name in records and records[name].running}
-    for name, record in running.items():
-        display.say(f"{name}: already running at {record.address}")
-    services = Services.of(
-        stack,
-        [name for name in names if name not in running],
-        env=project,
-        cwd=None if config is None else config.resolve().parent,
-    )
-    services.start()
-    urls = {}
-    if "gateway" in names:
-        gateway = running["gateway"].address if "gateway" in running else services.gateway_url
-        urls = {"gateway": gateway, "console": f"{gateway}/console", "docs": f"{gateway}/docs"}
-    return urls | {
-        "kafka": environment["PERDURE_KAFKA_BOOTSTRAP_SERVERS"],
-        "mongodb": environment["PERDURE_MONGODB_URI"],
-        "opensearch": environment["PERDURE_OPENSEARCH_URL"],
-    }
 
 
 def _found(stack: Stack, names: list[str], wanted: Wanted, count: int | None) -> list[tuple[str, str]]:

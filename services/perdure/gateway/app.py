@@ -34,6 +34,7 @@ from perdure.gateway.store import Store
 from perdure.gateway.stored_states import StoredStates
 from perdure.gateway.stuck import Marks
 from perdure.gateway.watch import RunWatch
+from perdure.gateway.workers import Workers
 from perdure.registry.answer_links import NOT_OFFERED, links_offered
 from perdure.registry.reply_addresses import ReplyAddresses
 from perdure.registry.schedules import Schedules
@@ -113,6 +114,7 @@ async def _open(settings: GatewaySettings) -> AsyncIterator[Context]:
         states=States(database, availability),
         stored_states=StoredStates(database, store),
         registry=Registry(store.graphs, settings.gateway_registry_refresh_s),
+        workers=Workers(database, store),
         watch=RunWatch(store.ended),
         threads_at_rest=RunWatch(store.at_rest),
         producer=producer,
@@ -142,6 +144,7 @@ async def _open(settings: GatewaySettings) -> AsyncIterator[Context]:
         "index": lambda: context.conditions.watch_index(admin),
         "opensearch": opensearch.circuit.watch,
         "registry": context.registry.keep_fresh,
+        "workers": context.workers.watch,
     }
     tasks = [asyncio.create_task(_tirelessly(name, watch), name=name) for name, watch in background.items()]
     try:

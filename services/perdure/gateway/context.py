@@ -24,6 +24,7 @@ from perdure.gateway.store import Store
 from perdure.gateway.stored_states import StoredStates
 from perdure.gateway.stuck import Marks
 from perdure.gateway.watch import RunWatch
+from perdure.gateway.workers import Workers
 from perdure.registry.answer_links import AnswerLinks
 from perdure.registry.reply_addresses import ReplyAddresses
 from perdure.registry.signals import Signals
@@ -41,6 +42,7 @@ class Context:
     states: States
     stored_states: StoredStates
     registry: Registry
+    workers: Workers
     watch: RunWatch
     threads_at_rest: RunWatch
     """Waits for threads to come to rest, as ``watch`` does for runs to end."""

@@ -160,8 +160,8 @@ def stuck_view(mark: Mapping[str, Any]) -> Document:
     return {name: mark.get(name) for name in ("code", "reason", "node", "since", "expected_by", "run_id", "noticed_at")}
 
 
-def graph_view(graph: Mapping[str, Any]) -> Document:
-    """A registered graph as clients see it."""
+def graph_view(graph: Mapping[str, Any], workers: int) -> Document:
+    """A registered graph as clients see it; ``workers``: how many serve it now."""
     return {
         "graph_id": graph["_id"],
         "assistant_id": assistant_id_of(graph["_id"]),
@@ -170,6 +170,7 @@ def graph_view(graph: Mapping[str, Any]) -> Document:
         "input_schema": graph.get("input_schema"),
         "output_schema": graph.get("output_schema"),
         "updated_at": graph.get("updated_at"),
+        "workers": workers,
     }
 
 

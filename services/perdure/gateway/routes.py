@@ -315,7 +315,7 @@ ROUTES: tuple[Route, ...] = (
         problems=("search-unavailable",),
     ),
     Route(
-        "GET", "/graphs", graphs.list_graphs, "listGraphs", "The graphs that workers have registered", "Graphs",
+        "GET", "/graphs", graphs.list_graphs, "listGraphs", "The graphs, and how many workers serve each", "Graphs",
         {200: (http.Graph,)},
     ),
     Route(

@@ -1,13 +1,13 @@
 """``perdure dev``: the stack and all services for one user's project; agent-step starts anew when the code changes.
 
-Contract: runs until Ctrl-C or SIGTERM (or until ``stop`` is set), then stops everything. Code that does not even import
-leaves the other services running: the error is shown, and the next change is tried. agent-step is told with SIGTERM, so
-it hands its runs over, and they go on in the new process.
+Contract: the project is imported in a child process before anything starts. Runs until ``stop`` is set (the command line sets it
+at Ctrl-C, SIGTERM and SIGHUP), then stops everything. A change that cannot be imported is shown, and agent-step keeps running
+with the code from before until a change can be. agent-step is stopped with SIGTERM, so it hands its runs over to the new
+process. Whatever ends by itself is started again (:mod:`perdure.local.supervision`).
 """
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,10 +16,15 @@ from typing import Final
 from watchfiles import Change, DefaultFilter, watch
 
 from perdure.local.display import Display, SilentDisplay
-from perdure.local.errors import LocalError
+from perdure.local.errors import LocalError, ProjectError, ServerFailedError
+from perdure.local.foreground import run_until
 from perdure.local.logs import follow_log
+from perdure.local.project import check_project
 from perdure.local.services import Services
-from perdure.local.stack import Stack
+from perdure.local.stack import ServerProcess, Stack
+from perdure.local.starting import require_gateway_port, require_idle
+from perdure.local.supervision import Supervised, Supervisor
+from perdure.local.supervisor import this_process
 
 CONFIG_VARIABLE: Final = "PERDURE_LANGGRAPH_CONFIG"
 """Tells agent-step and the gateway where the project's ``langgraph.json`` is."""
@@ -58,50 +63,112 @@ def run_dev(
     :param names: of the services to start; all by default.
     :param prepare: called with the servers' addresses before any service starts: creates topics and indexes.
     :param show: called with each line that a service logs: its label, the line; by default both go to ``display``.
-    :raises LocalError: the file is missing, or the servers or services (agent-step excepted) do not start.
+    :raises LocalError: the project cannot be served, or the servers or services (agent-step excepted) do not start.
     """
-    config = config.resolve()
-    if not config.is_file():
-        raise LocalError(f"{config} does not exist. Name the project's langgraph.json with --config.")
     display = display or SilentDisplay()
     stop = stop or threading.Event()
     stack = stack or Stack(display=display)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    project = _Project(config.resolve(), stack, display, stop, show)
+    stack.state.require_folder()
+    require_idle(stack)
+    require_gateway_port(stack)
     try:
-        stack.start()
-        if prepare:
-            prepare(stack.environment())
-        services = Services.of(stack, names, env={CONFIG_VARIABLE: str(config)}, cwd=config.parent)
-        readers = _stream_logs(services, show or _plainly(services, display), stop)
-        services.start([label for label in services.processes if label != _RELOADED])
-        _reload(services, display)
-        _show_addresses(services, stack.environment(), display)
-        for changes in watch(
-            config.parent,
-            watch_filter=ProjectFilter(config, stack.folder),
-            stop_event=stop,
-            debounce=_DEBOUNCE_MS,
-            raise_interrupt=False,
-        ):
-            names = sorted({str(Path(path).relative_to(config.parent)) for _, path in changes})
-            display.say(f"{', '.join(names[:5])} changed: starting agent-step anew")
-            _reload(services, display)
-    finally:
+        project.check(stack.expected_environment())
+    except ProjectError:
+        if not stop.is_set():
+            raise
+
+    def undo() -> None:
         stop.set()
+        stack.state.close()
         stack.stop()
-    for reader in readers:
+
+    if run_until(stop, lambda: project.run(names, prepare), undo):
+        undo()
+    for reader in project.readers:
         reader.join()
 
 
-def _reload(services: Services, display: Display) -> None:
-    """Stop agent-step, if it runs, and start it; what goes wrong is shown, not raised."""
-    if _RELOADED not in services.processes:
-        return
-    try:
-        services[_RELOADED].restart()
-    except LocalError as error:
-        display.say(f"error: {error}\nWaiting for the next change.")
+class _Project:
+    """One project and everything that runs for it."""
+
+    def __init__(
+        self,
+        config: Path,
+        stack: Stack,
+        display: Display,
+        stop: threading.Event,
+        show: Callable[[str, str], object] | None,
+    ) -> None:
+        self._config = config
+        self._stack = stack
+        self._display = display
+        self._stop = stop
+        self._show = show
+        self.readers: list[threading.Thread] = []
+
+    def check(self, environment: Mapping[str, str]) -> None:
+        """Import the project's graphs in a child process; raises ProjectError."""
+        env = {**environment, CONFIG_VARIABLE: str(self._config)}
+        check_project(
+            self._config,
+            env,
+            self._display,
+            limit_s=self._stack.settings.local_import_timeout_s,
+            stopping=self._stop.is_set,
+        )
+
+    def run(self, names: Sequence[str] | None, prepare: Callable[[Mapping[str, str]], object] | None) -> None:
+        """Start everything, and agent-step again at each change, until the event is set."""
+        stack, display = self._stack, self._display
+        stack.state.supervise(this_process("dev"))
+        stack.start()
+        if prepare:
+            prepare(stack.environment())
+        services = Services.of(stack, names, env={CONFIG_VARIABLE: str(self._config)}, cwd=self._config.parent)
+        self.readers = _stream_logs(services, self._show or _plainly(services, display), self._stop)
+        services.start([label for label in services.processes if label != _RELOADED])
+        supervisor = Supervisor(stack.state, display.say, self._stop, "Waiting for the next change.")
+        servers = [ServerProcess(stack, record) for record in stack.running().values() if record.kind == "server"]
+        processes: list[Supervised] = [*services.processes.values(), *servers]
+        for process in processes:
+            supervisor.watch(process)
+        self._reload(services)
+        _show_addresses(services, stack.environment(), display)
+        for changes in watch(
+            self._config.parent,
+            watch_filter=ProjectFilter(self._config, stack.folder),
+            stop_event=self._stop,
+            debounce=_DEBOUNCE_MS,
+            raise_interrupt=False,
+        ):
+            changed = sorted({str(Path(path).relative_to(self._config.parent)) for _, path in changes})
+            self._changed(changed, services)
+
+    def _changed(self, names: Sequence[str], services: Services) -> None:
+        """Start agent-step with the new code, if it can be imported; keep the old process otherwise."""
+        shown = ", ".join(names[:5])
+        try:
+            self.check(self._stack.environment())
+        except ProjectError as error:
+            runs = _RELOADED in services.processes and services[_RELOADED].running
+            keeps = "agent-step keeps running with the code from before. " if runs else ""
+            if not self._stop.is_set():
+                self._display.say(f"{shown} changed: {error}\n{keeps}Waiting for the next change.")
+            return
+        self._display.say(f"{shown} changed: starting agent-step anew")
+        self._reload(services)
+
+    def _reload(self, services: Services) -> None:
+        """Stop agent-step, if it runs, and start it; how it ends is the supervisor's business."""
+        if _RELOADED not in services.processes:
+            return
+        try:
+            services[_RELOADED].restart()
+        except ServerFailedError:
+            return  # the supervisor says so, and starts it again where that can help
+        except LocalError as error:
+            self._display.say(f"error: {error}\nWaiting for the next change.")
 
 
 def _show_addresses(services: Services, environment: Mapping[str, str], display: Display) -> None:

@@ -8,7 +8,9 @@
     ├── FetchError              a download failed
     │   └── ChecksumError       a download is complete but is not what was pinned
     ├── JavaMissingError        no Java runtime for this platform
-    └── ServerFailedError       a process ended, or did not become ready, or could not be stopped
+    ├── ServerFailedError       a process ended, or did not become ready, or could not be stopped
+    ├── ProjectError            a user's langgraph.json or the code that it names cannot be served
+    └── StoppingError           somebody ends this stack; nothing is started in it any more
 """
 
 from __future__ import annotations
@@ -25,12 +27,19 @@ class LocalError(ConfigurationError):
 class PortInUseError(LocalError):
     """Another process listens on a port that a server needs."""
 
-    def __init__(self, name: str, port: int, variable: str, owner: str) -> None:
+    def __init__(self, name: str, port: int, variable: str, owner: str, stack: Path | None = None) -> None:
+        """``stack``: the data folder of the Perdure stack that the process belongs to, if it belongs to one."""
+        what = "Stop that process"
+        if stack is not None:
+            owner = f"{owner} of the Perdure stack in {stack}"
+            where = f" in {stack.parent}" if stack.name == ".perdure" else f" with PERDURE_DATA_DIR={stack}"
+            what = f"Run `perdure down`{where}"
         super().__init__(
             f"{name}: port {port} on 127.0.0.1 is in use by {owner}. "
-            f"Stop that process, or choose another port with {variable} (0 takes a free one)."
+            f"{what}, or choose another port with {variable} (0 takes a free one)."
         )
         self.port = port
+        self.stack = stack
 
 
 class TooLittleSpaceError(LocalError):
@@ -60,6 +69,14 @@ class ChecksumError(FetchError):
 
 class JavaMissingError(LocalError):
     """No usable Java runtime."""
+
+
+class ProjectError(LocalError):
+    """A user's langgraph.json, or the code that it names, cannot be served; nothing was started for it."""
+
+
+class StoppingError(LocalError):
+    """Somebody ends this stack; nothing is started in it any more."""
 
 
 class ServerFailedError(LocalError):

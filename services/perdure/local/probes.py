@@ -75,6 +75,15 @@ def probe_http(url: str) -> str | None:
         return f"no answer: {error}"
 
 
+def ready_warnings(url: str) -> list[str]:
+    """What a gateway's ``GET /ready`` warns of; empty if it does not answer."""
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:  # noqa: S310 (an address that the operator set)
+            return [str(warning) for warning in json.load(response).get("warnings", ())]
+    except (OSError, ValueError, http.client.HTTPException):
+        return []
+
+
 def probe_external(name: str, address: str) -> str | None:
     """Check a server that somebody else runs, with whatever its address allows."""
     if name == "mongodb":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,11 @@ _LOG_LIMIT: Final = 32 << 20
 _SHOWN_LINES: Final = 15
 _children: Final[dict[int, subprocess.Popen[bytes]]] = {}
 """Children of this very process: they must be waited for, or they stay as zombies."""
+_reaped: Final[dict[int, int]] = {}
+"""Exit codes, by pid, of children that no ``Popen`` of this process stands for."""
+_REAP_S: Final = 1.0
+"""How long an exit code may be missing after the end of its process: its last thread is still leaving the kernel."""
+_hurry: Final = threading.Event()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +108,49 @@ def wait_ready(identity: Identity, launch: Launch, is_ready: Callable[[], bool],
     deadline = time.monotonic() + timeout_s
     while not is_ready():
         if identity.process() is None:
-            child = _children.get(identity.pid)
-            code = f" with exit code {child.wait()}" if child else ""
-            raise ServerFailedError(launch.name, f"ended during start{code}", launch.log, last_lines(launch.log))
+            code = exit_code(identity)
+            how = f" with {exit_text(code)}" if code is not None and code >= 0 else f" ({exit_text(code)})"
+            raise ServerFailedError(launch.name, f"ended during start{how}", launch.log, last_lines(launch.log))
         if time.monotonic() > deadline:
             stop([identity], 5.0)
             raise ServerFailedError(
                 launch.name, f"was not ready after {timeout_s:.0f} s", launch.log, last_lines(launch.log)
             )
         time.sleep(_POLL_S)
+
+
+def exit_code(identity: Identity) -> int | None:
+    """How a child of this process ended: its exit code, or minus the signal that killed it; None if that cannot be known."""
+    child = _children.get(identity.pid)
+    if child is not None:
+        return child.poll()
+    if identity.pid in _reaped:
+        return _reaped[identity.pid]
+    deadline, pid, status = time.monotonic() + _REAP_S, 0, 0
+    try:  # a child from before this process executed another program (perdure.local.supervisor)
+        while not pid and time.monotonic() < deadline:
+            pid, status = os.waitpid(identity.pid, os.WNOHANG)
+            time.sleep(0 if pid else _POLL_S)
+    except ChildProcessError:
+        return None
+    if not pid:
+        return None
+    return _reaped.setdefault(pid, os.waitstatus_to_exitcode(status))
+
+
+def exit_text(code: int | None) -> str:
+    """An exit code in words."""
+    if code is None:
+        return "how it ended is not known"
+    if code >= 0:
+        return f"exit code {code}"
+    name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
+    return f"killed by {name}" + (": kill -9, or the machine had no memory left" if code == -signal.SIGKILL else "")
+
+
+def hurry() -> None:
+    """Make every :func:`stop` of this process, running or to come, end with SIGKILL at once."""
+    _hurry.set()
 
 
 def stop(identities: Sequence[Identity], timeout_s: float, *, kill: bool = False) -> None:
@@ -124,7 +164,7 @@ def stop(identities: Sequence[Identity], timeout_s: float, *, kill: bool = False
         send(identity, signal.SIGCONT)
         send(identity, signal.SIGKILL if kill else signal.SIGTERM)
     deadline = time.monotonic() + timeout_s
-    while any(identity.process() for identity, _ in running) and time.monotonic() < deadline:
+    while any(identity.process() for identity, _ in running) and time.monotonic() < deadline and not _hurry.is_set():
         time.sleep(_POLL_S)
     for identity, _ in running:
         if identity.process():

@@ -14,6 +14,8 @@ import psutil
 from perdure.local.errors import PortInUseError, TooLittleSpaceError
 
 HOST: Final = "127.0.0.1"
+STACK_VARIABLE: Final = "PERDURE_STACK_FOLDER"
+"""In the environment of every process of a stack: its data folder, so that others can say whose a process is."""
 _FREE_PORTS: Final = (20_000, 32_000)
 _POLL_S: Final = 0.05
 
@@ -69,7 +71,7 @@ def require_port(name: str, port: int, variable: str, *, patience_s: float = 0.0
     deadline = time.monotonic() + patience_s
     while not _can_bind(port):
         if time.monotonic() >= deadline:
-            raise PortInUseError(name, port, variable, port_owner(port))
+            raise PortInUseError(name, port, variable, *port_owner(port))
         time.sleep(_POLL_S)
 
 
@@ -83,19 +85,27 @@ def _can_bind(port: int) -> bool:
         return True
 
 
-def port_owner(port: int) -> str:
-    """Which process listens on a port, in words."""
+def port_owner(port: int) -> tuple[str, Path | None]:
+    """Which process listens on a port, in words, and the data folder of the Perdure stack that it belongs to, if any."""
     try:
         connections = psutil.net_connections("tcp")
     except psutil.AccessDenied:
-        return "another process (this user may not see which)"
+        return "another process (this user may not see which)", None
     for connection in connections:
         if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port:
             if connection.pid is None:
-                return "a process of another user"
+                return "a process of another user", None
             try:
-                name = psutil.Process(connection.pid).name()
+                process = psutil.Process(connection.pid)
+                return f"{process.name()} (pid {connection.pid})", _stack_of(process)
             except psutil.NoSuchProcess:
                 continue
-            return f"{name} (pid {connection.pid})"
-    return "another process"
+    return "another process", None
+
+
+def _stack_of(process: psutil.Process) -> Path | None:
+    try:
+        folder = process.environ().get(STACK_VARIABLE)
+    except psutil.AccessDenied:
+        return None
+    return Path(folder) if folder else None

@@ -11,18 +11,22 @@ import importlib.util
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+import psutil
+
 from perdure.local.display import Display, SilentDisplay
 from perdure.local.errors import LocalError
 from perdure.local.links import link_environment
 from perdure.local.probes import probe_http
-from perdure.local.process import Identity, Launch, send, spawn, stop, wait_ready
-from perdure.local.resources import HOST, free_port, require_port
+from perdure.local.process import Identity, Launch, send, stop, wait_ready
+from perdure.local.resources import HOST, STACK_VARIABLE, free_port, require_port
 from perdure.local.stack import Stack
 from perdure.local.state import Record, StateFile
 
@@ -82,6 +86,39 @@ class ServiceProcess:
         self._port: int | None = None
         self.env: dict[str, str] = dict(env)
         self._identity: Identity | None = None
+        self._launching = threading.Lock()
+        self.wanted = False
+        """Whether it should run: started, and not stopped or killed through this object."""
+        self.ready_since: float | None = None
+        """When it became ready (``time.monotonic``); None before."""
+
+    @classmethod
+    def adopt(cls, record: Record, folder: Path) -> Self | None:
+        """The service that another process started, so that it can be started again as it was; None if it has ended.
+
+        What it was started with (environment, working folder) is read from the running process.
+        """
+        process = record.identity.process()
+        if process is None:
+            return None
+        name, _, instance = record.name.partition("-")
+        try:
+            env, cwd = process.environ(), Path(process.cwd())
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            return None
+        adopted = cls(name, env, folder, instance=int(instance or 1), cwd=cwd)
+        adopted._port, adopted._identity, adopted.wanted = record.ports["port"], record.identity, True
+        adopted.ready_since = time.monotonic()
+        return adopted
+
+    @property
+    def identity(self) -> Identity | None:
+        """The process that was started last."""
+        return self._identity
+
+    def environment(self) -> dict[str, str]:
+        """All variables that it is started with, this process's own included."""
+        return {**os.environ, **self._launch().env}
 
     @property
     def port(self) -> int:
@@ -114,37 +151,64 @@ class ServiceProcess:
         :raises ServerFailedError: it ended or was not ready in time; the message shows the end of its log.
         :raises PortInUseError: its fixed port is taken.
         """
-        if self.running:
-            return
+        with self._launching:
+            if self.running:
+                return
+            self._spawn()
+        if wait:
+            self.wait_ready(timeout_s=timeout_s)
+
+    def start_again(self) -> None:
+        """Start it unless it runs, or was stopped through this object; does not wait until it is ready."""
+        with self._launching:
+            if self.wanted and not self.running:
+                self._spawn()
+
+    def look(self) -> None:
+        """Note when it has become ready."""
+        if self.ready_since is None and probe_http(f"{self.address}/ready") is None:
+            self.ready_since = time.monotonic()
+
+    def follow(self, record: Record) -> None:
+        """Take over what another process has started in its place."""
+        self._identity, self._port = record.identity, record.ports["port"]
+        self.ready_since = None
+
+    def _spawn(self) -> None:
         patience = _OLD_PORT_PATIENCE_S if self._identity else 0.0
         require_port(self.label, self.port, self._port_variable, patience_s=patience)
         launch = self._launch()
-        self._identity = spawn(launch)
-        self._state.put(
-            Record(
+        self.ready_since = None
+        self._identity = self._state.launch(
+            launch,
+            lambda identity: Record(
                 name=self.label,
                 kind="service",
-                pid=self._identity.pid,
-                created=self._identity.created,
+                pid=identity.pid,
+                created=identity.created,
                 address=self.address,
                 ports={"port": self.port},
                 log=self.log,
-            )
+            ),
         )
-        if wait:
-            self.wait_ready(timeout_s=timeout_s)
+        self.wanted = True
 
     def wait_ready(self, *, timeout_s: float = _START_TIMEOUT_S) -> None:
         """Wait until ``GET /ready`` answers 200; raises like :meth:`start`."""
         wait_ready(self._started(), self._launch(), lambda: probe_http(f"{self.address}/ready") is None, timeout_s)
+        self.ready_since = time.monotonic()
 
     def terminate(self, *, timeout_s: float = _STOP_TIMEOUT_S) -> None:
         """SIGTERM, wait for its end, SIGKILL after ``timeout_s`` seconds."""
+        with self._launching:
+            self.wanted = False
         if self._identity:
             stop([self._identity], timeout_s)
 
     def kill(self) -> None:
         """SIGKILL, and wait for its end."""
+        with self._launching:
+            self.wanted = False
         if self._identity:
             stop([self._identity], 0.0, kill=True)
 
@@ -178,7 +242,12 @@ class ServiceProcess:
         return self._identity
 
     def _launch(self) -> Launch:
-        env = {"PYTHONUNBUFFERED": "1", **self.env, self._port_variable: str(self.port)}
+        env = {
+            "PYTHONUNBUFFERED": "1",
+            **self.env,
+            self._port_variable: str(self.port),
+            STACK_VARIABLE: str(self._state.folder),
+        }
         return Launch(self.label, [sys.executable, "-m", f"perdure.{self.name}"], self._cwd, self.log, env)
 
 

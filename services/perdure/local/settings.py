@@ -58,6 +58,8 @@ class LocalSettings(BaseSettings):
     """Start is refused when less memory is available; not set: what the servers to start need."""
     local_start_timeout_s: float = Field(default=90.0, gt=0)
     """How long one server may take to become ready, in seconds."""
+    local_import_timeout_s: float = Field(default=30.0, gt=0)
+    """How long importing a project's graphs may take before `perdure up` and `perdure dev` give up, in seconds."""
     local_stop_timeout_s: float = Field(default=20.0, gt=0)
     """How long one process may take to end after SIGTERM before it is killed, in seconds."""
     java_home: Path | None = None

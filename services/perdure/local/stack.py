@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -24,9 +24,9 @@ from perdure.local.errors import LocalError, ServerFailedError
 from perdure.local.java import java_home
 from perdure.local.logs import follow_log, lines_holding
 from perdure.local.probes import probe_external, probe_kafka
-from perdure.local.process import last_lines, send, spawn, stop, wait_ready
+from perdure.local.process import Identity, last_lines, send, stop, wait_ready
 from perdure.local.reaper import end_reaper, remove, start_reaper
-from perdure.local.resources import HOST, free_port, require_disk, require_memory, require_port
+from perdure.local.resources import HOST, STACK_VARIABLE, free_port, require_disk, require_memory, require_port
 from perdure.local.servers import (
     ADDRESS_FIELDS,
     PORT_FIELDS,
@@ -42,7 +42,7 @@ from perdure.local.servers import (
     variable,
 )
 from perdure.local.settings import LocalSettings
-from perdure.local.state import Record, StateFile
+from perdure.local.state import Record, StateFile, Supervising
 from perdure.local.status import ProcessStatus, describe, describe_external
 
 ARCHIVE: Final = "PERDURE_ARCHIVE_URL"
@@ -50,6 +50,8 @@ _EXTERNAL_TIMEOUT_S: Final = 30.0
 _POLL_S: Final = 0.1
 _PORT_ATTEMPTS: Final = 3
 _OLD_PORT_PATIENCE_S: Final = 5.0
+_SUPERVISOR_PATIENCE_S: Final = {"up": 10.0, "dev": 60.0}
+"""How long a supervisor may take to end after SIGTERM before it is killed, by the command that it is."""
 
 
 class Stack:
@@ -122,7 +124,7 @@ class Stack:
             self._await_cluster([name for name in missing if name in self._cluster])
 
     def stop(self) -> None:
-        """Stop everything that runs in this data folder, Perdure's services included."""
+        """Stop everything that runs in this data folder, Perdure's services included, and whoever supervises it first."""
         if self._reaper:
             remove(self.folder, kill=False)
             end_reaper(self._reaper)
@@ -130,10 +132,54 @@ class Stack:
             return
         if not self.state.path.exists():
             return
-        records = self.state.read().records.values()
+        self.end_supervisor()
+        self.stop_except(frozenset())
+
+    def stop_except(self, keep: Set[Identity]) -> None:
+        """Stop what runs in this data folder, services first, but for some processes, and forget what was stopped."""
+        records = [record for record in self.state.read().records.values() if record.identity not in keep]
         for kind in ("service", "server"):
             stop([record.identity for record in records if record.kind == kind], self.settings.local_stop_timeout_s)
-        self.state.change(lambda known: known.clear())
+
+        def edit(known: dict[str, Record]) -> None:
+            for name in [name for name, record in known.items() if record.identity not in keep]:
+                del known[name]
+
+        self.state.change(edit)
+        if not keep:
+            self.state.supervise(None)
+
+    def supervisor(self) -> Supervising | None:
+        """The process that supervises this stack, if it lives."""
+        found = self.state.read().supervisor
+        return found if found and found.identity.process() else None
+
+    def end_supervisor(self) -> None:
+        """End the supervisor, unless it is this process. ``perdure dev`` ends its whole stack before it ends."""
+        found = self.supervisor()
+        if found is None or found.pid == os.getpid():
+            return
+        # Only the process itself: its group may be a pipeline of the user's shell.
+        for number, patience_s in ((signal.SIGTERM, _SUPERVISOR_PATIENCE_S[found.command]), (signal.SIGKILL, 5.0)):
+            deadline = time.monotonic() + patience_s
+            try:
+                os.kill(found.pid, number)
+            except ProcessLookupError:
+                return
+            while found.identity.process():
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(_POLL_S)
+            else:
+                return
+
+    def local_servers(self) -> list[str]:
+        """The servers that :meth:`start` starts here: those whose address is not set."""
+        return self._named([name for name in SERVERS if not external_address(name, self.settings)])
+
+    def running(self) -> dict[str, Record]:
+        """The processes of this data folder that run, by name."""
+        return {name: record for name, record in self.state.read().records.items() if record.running}
 
     def start_server(self, name: str) -> None:
         """Start one server, on the port that it had before if it was stopped with :meth:`stop_server`."""
@@ -166,6 +212,16 @@ class Stack:
         if "mongodb" in records and ARCHIVE not in os.environ:
             found[ARCHIVE] = str(self.folder / "archive")
         return found
+
+    def expected_environment(self) -> dict[str, str]:
+        """As :meth:`environment`, before the servers run: free ports are guessed. For code that is only imported."""
+        expected = {
+            variable(ADDRESS_FIELDS[name]): external_address(name, self.settings)
+            or local_address(name, self._ports(name)["port"] or free_port())
+            for name in SERVERS
+            if not (name == "kafka" and self._cluster)
+        }
+        return {**expected, **self.environment()}
 
     def status(self) -> list[ProcessStatus]:
         """Every server and service of this data folder, running or not."""
@@ -269,18 +325,20 @@ class Stack:
     def _launch(self, name: str, prepared: Prepared, ports: dict[str, int]) -> None:
         launch, port = prepared.launch, ports["port"]
         with self.display.step(f"{name}: starting"):
-            identity = spawn(launch)
-            record = Record(
-                name=name,
-                kind="server",
-                pid=identity.pid,
-                created=identity.created,
-                address=local_address(name, port),
-                ports=ports,
-                log=launch.log,
-                data=prepared.data,
+            launch = replace(launch, env={**launch.env, STACK_VARIABLE: str(self.folder)})
+            identity = self.state.launch(
+                launch,
+                lambda identity: Record(
+                    name=name,
+                    kind="server",
+                    pid=identity.pid,
+                    created=identity.created,
+                    address=local_address(name, port),
+                    ports=ports,
+                    log=launch.log,
+                    data=prepared.data,
+                ),
             )
-            self.state.put(record)
             wait_ready(identity, launch, lambda: probe(name, port) is None, self.settings.local_start_timeout_s)
 
     def _check_external(self, name: str, address: str) -> None:
@@ -301,3 +359,37 @@ class Stack:
     def _signal(self, name: str, number: signal.Signals) -> None:
         if not send(self._record(name).identity, number):
             raise LocalError(f"{name} does not run")
+
+
+class ServerProcess:
+    """A server of a stack, as a supervisor sees it."""
+
+    def __init__(self, stack: Stack, record: Record) -> None:
+        self.label = record.name
+        self.log = record.log
+        self.wanted = True
+        self.ready_since: float | None = time.monotonic()
+        self._stack = stack
+        self._identity = record.identity
+
+    @property
+    def identity(self) -> Identity:
+        """The process that was started last."""
+        return self._identity
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs."""
+        return self._identity.process() is not None
+
+    def start_again(self) -> None:
+        """Start it with the data and on the port that it had, and wait until it is ready; raises LocalError."""
+        self._stack.start_server(self.label)
+        self.follow(self._stack.state.read().records[self.label])
+
+    def look(self) -> None:
+        """Nothing: a server that was started again is ready."""
+
+    def follow(self, record: Record) -> None:
+        """Another process has started it again."""
+        self._identity = record.identity

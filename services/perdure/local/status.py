@@ -9,7 +9,7 @@ from typing import Literal
 import psutil
 from pydantic import BaseModel, ConfigDict
 
-from perdure.local.probes import probe_external, probe_http
+from perdure.local.probes import probe_external, probe_http, ready_warnings
 from perdure.local.servers import probe
 from perdure.local.state import Record
 
@@ -24,7 +24,7 @@ class ProcessStatus(BaseModel):
     state: Literal["ready", "not ready", "paused", "ended", "external"]
     address: str
     detail: str = ""
-    """Why it is not ready."""
+    """Why it is not ready, or what it warns of."""
     pid: int | None = None
     uptime_s: float | None = None
     cpu_s: float | None = None
@@ -33,6 +33,10 @@ class ProcessStatus(BaseModel):
     """Resident memory."""
     log: Path | None = None
     data: Path | None = None
+    restarts: int = 0
+    """How often its supervisor started it again."""
+    last_exit: str | None = None
+    """How it last ended by itself, and when."""
 
 
 def describe(record: Record) -> ProcessStatus:
@@ -45,6 +49,8 @@ def describe(record: Record) -> ProcessStatus:
         detail=f"pid {record.pid} ended",
         log=record.log,
         data=record.data,
+        restarts=record.restarts,
+        last_exit=record.last_exit,
     )
     process = record.identity.process()
     if process is None:
@@ -54,10 +60,11 @@ def describe(record: Record) -> ProcessStatus:
     except psutil.NoSuchProcess:
         return found
     problem = None if paused else _problem(record)
+    warnings = [] if paused or problem or record.name != "gateway" else ready_warnings(f"{record.address}/ready")
     return found.model_copy(
         update={
             "state": "paused" if paused else "not ready" if problem else "ready",
-            "detail": problem or "",
+            "detail": problem or " ".join(warnings),
             "pid": record.pid,
             "uptime_s": round(time.time() - record.created, 1),
             "cpu_s": round(cpu.user + cpu.system, 2),

@@ -59,9 +59,10 @@ async def home(_: web.Request) -> web.Response:
 async def overview(request: web.Request) -> web.Response:
     """``GET /console``: how many agents stand where, who is stuck, what runs, how far search is behind."""
     context, tenant = request.app[CONTEXT], tenant_of(request)
-    (agents, problem), (stuck, no_stuck), (found, no_batches) = await asyncio.gather(
+    (agents, problem), (stuck, no_stuck), (workers, no_workers), (found, no_batches) = await asyncio.gather(
         tried(_search(context, tenant, {"scope": "threads", "by": "status", "limit": "1"}), SEARCH),
         tried(context.marks.at_present(tenant, {"limit": str(FEW)}), DATABASE),
+        tried(_workers(context), DATABASE),
         tried(context.batches.page(tenant, None, FEW, None), DATABASE),
     )
     return _page(
@@ -71,8 +72,9 @@ async def overview(request: web.Request) -> web.Response:
         lag=context.conditions.index_lag,
         agents=agents,
         stuck=stuck,
+        workers=workers,
         batches=[view(one) for one in found or ()],
-        problems=_listed(problem, no_stuck, no_batches),
+        problems=_listed(problem, no_stuck, no_workers, no_batches),
     )
 
 
@@ -175,6 +177,12 @@ async def _search(context: Context, tenant: str, query: Mapping[str, str]) -> Do
     for item in found["items"]:
         item["texts"] = [(name, marked(text)) for name, texts in item["highlights"].items() for text in texts]
     return found
+
+
+async def _workers(context: Context) -> dict[str, int]:
+    """Living workers by registered graph."""
+    graphs, counts = await asyncio.gather(context.registry.all(), context.workers.counts())
+    return {graph["_id"]: counts[graph["_id"]] for graph in graphs}
 
 
 def _number(request: web.Request, name: str) -> int | None:

@@ -1,6 +1,8 @@
-"""Graphs: what the workers serve, also in the Agent Server's shape of assistants."""
+"""Graphs: what workers have registered and how many serve it now, also in the Agent Server's shape of assistants."""
 
 from __future__ import annotations
+
+import asyncio
 
 from aiohttp import web
 
@@ -12,7 +14,9 @@ from perdure.schemas.http import AssistantSearch
 
 async def list_graphs(request: web.Request) -> web.Response:
     """``GET /graphs``."""
-    return json_response([domain.graph_view(graph) for graph in await request.app[CONTEXT].registry.all()])
+    context = request.app[CONTEXT]
+    graphs, workers = await asyncio.gather(context.registry.all(), context.workers.counts())
+    return json_response([domain.graph_view(graph, workers[graph["_id"]]) for graph in graphs])
 
 
 async def search_assistants(request: web.Request) -> web.Response:

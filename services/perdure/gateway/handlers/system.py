@@ -49,10 +49,16 @@ START: Final = """window.ui = SwaggerUIBundle({
 
 async def ready(request: web.Request) -> web.Response:
     """``GET /ready``."""
-    conditions = request.app[CONTEXT].conditions
+    context = request.app[CONTEXT]
+    conditions = context.conditions
     required = conditions.required
     holds = all(required.values())
-    body = {"ready": holds, "conditions": required, "reported": conditions.reported}
+    body = {
+        "ready": holds,
+        "conditions": required,
+        "reported": conditions.reported,
+        "warnings": context.workers.warnings,
+    }
     return json_response(body, status=200 if holds else 503)
 
 

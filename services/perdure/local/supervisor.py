@@ -1,0 +1,88 @@
+"""``python -m perdure.local.supervisor FOLDER``: the process that watches a stack which ``perdure up`` has started.
+
+Contract: watches every process that ``FOLDER/stack.json`` names; what it needs to start one again is read from the running
+process. Ends when nothing is left to watch, when another process takes its place in ``stack.json``, or at SIGTERM, and ends
+nothing then: ``perdure down`` ends the supervisor first, and the rest itself. What happens is written to its standard output
+(``FOLDER/logs/supervisor.log``).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal
+
+import psutil
+
+from perdure.local.detach import LOG, supervisor_command
+from perdure.local.foreground import stop_at_signals
+from perdure.local.services import ServiceProcess
+from perdure.local.settings import LocalSettings
+from perdure.local.stack import ServerProcess, Stack
+from perdure.local.state import Supervising
+from perdure.local.supervision import Supervised, Supervisor
+
+ADVICE: Final = "Mend what it says, then run `perdure up`: it starts what is missing."
+_LOOK_EVERY_S: Final = 1.0
+
+
+def this_process(command: Literal["up", "dev"]) -> Supervising:
+    """The calling process as a supervisor."""
+    process = psutil.Process()
+    return Supervising(pid=process.pid, created=process.create_time(), command=command)
+
+
+def spawn_supervisor(folder: Path) -> None:
+    """Start a supervisor that was not the parent of what it watches: it cannot tell how those processes ended."""
+    logs = folder / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    with (logs / LOG).open("ab") as log:
+        subprocess.Popen(
+            supervisor_command(folder), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+
+
+def watched(stack: Stack) -> list[Supervised]:
+    """The running processes of a stack that other processes have started."""
+    found: list[Supervised] = []
+    for record in stack.state.read().records.values():
+        if record.kind == "service":
+            if (service := ServiceProcess.adopt(record, stack.folder)) is not None:
+                found.append(service)
+        elif record.running:
+            found.append(ServerProcess(stack, record))
+    return found
+
+
+def main(folder: Path) -> None:
+    """Watch until nothing is left to watch."""
+    stop = stop_at_signals()
+    stack = Stack(LocalSettings().model_copy(update={"data_dir": folder}))
+    me = this_process("up")
+    supervisor = Supervisor(stack.state, _log, stop, ADVICE)
+    processes = watched(stack)
+    for name in stack.state.read().records.keys() - {process.label for process in processes}:
+        _log(f"{name} had ended before: `perdure up` starts it")
+    _log(f"watching {', '.join(process.label for process in processes) or 'nothing'} (pid {os.getpid()})")
+    for process in processes:
+        supervisor.watch(process)
+    stack.state.supervise(me)
+    while supervisor.watching and not stop.wait(_LOOK_EVERY_S):
+        if stack.state.read().supervisor != me:
+            break
+    stop.set()
+    _log("ends")
+
+
+def _log(text: str) -> None:
+    sys.stdout.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    threading.current_thread().name = "supervisor"
+    main(Path(sys.argv[1]))

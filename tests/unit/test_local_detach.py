@@ -1,0 +1,116 @@
+"""The process that stays behind `perdure up`: the parent of what it watches, ended by `down`. The service here only answers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from perdure.local.settings import LocalSettings
+from perdure.local.stack import Stack
+
+DEADLINE_S = 60.0
+SERVICE = """
+import http.server, os, pathlib
+print("serving with", os.environ["WORD"], flush=True)
+if pathlib.Path("wrong").exists():
+    print('{"event": "service.failed", "error": "no such graph"}', flush=True)
+    raise SystemExit(2)
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(os.environ["PERDURE_HEALTH_PORT"])), Handler).serve_forever()
+"""
+COMMAND = """
+import pathlib, sys
+from perdure.local.detach import detach
+detached = detach()
+from perdure.local.services import ServiceProcess
+folder = pathlib.Path(sys.argv[1])
+ServiceProcess("validator", {"WORD": "of the first start"}, folder).start()
+if len(sys.argv) > 2:
+    sys.exit("no")
+print("started", flush=True)
+detached.become_supervisor(folder)
+"""
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Stack]:
+    package = tmp_path / "code" / "perdure" / "validator"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(SERVICE)
+    made = Stack(LocalSettings(data_dir=tmp_path / "data"))
+    yield made
+    made.stop()
+
+
+def run(tmp_path: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    path = str(tmp_path / "code") + os.pathsep + os.environ.get("PYTHONPATH", "")
+    return subprocess.run(
+        [sys.executable, "-c", COMMAND, str(tmp_path / "data"), *more],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+
+def test_the_child_of_a_command_supervises_what_it_started(stack: Stack, tmp_path: Path) -> None:
+    done = run(tmp_path)
+    assert (done.returncode, done.stdout) == (0, "started\n"), done.stderr
+    log = stack.folder / "logs" / "supervisor.log"
+    until(lambda: log.exists() and "watching validator" in log.read_text())
+    supervisor = stack.supervisor()
+    assert supervisor is not None
+    first = stack.state.read().records["validator"]
+    assert psutil.Process(first.pid).ppid() == supervisor.pid
+    os.kill(first.pid, signal.SIGKILL)
+    until(lambda: stack.state.read().records["validator"].restarts == 1)
+    second = stack.state.read().records["validator"]
+    assert second.ports == first.ports
+    assert str(second.last_exit).startswith("killed by SIGKILL: ")
+    until(lambda: first.log.read_text().count("serving with of the first start") == 2)
+
+    (tmp_path / "wrong").touch()
+    os.kill(second.pid, signal.SIGTERM)
+    until(lambda: "ended with exit code 2 and is not started again: no such graph" in log.read_text())
+    assert (
+        f"validator (pid {second.pid}) ended (killed by SIGTERM); starting it again in 2 s (2nd time)"
+        in log.read_text()
+    )
+
+    stack.stop()
+    assert not supervisor.identity.process()
+    assert not stack.state.path.exists()
+
+
+def test_down_leaves_no_process_although_they_are_supervised(stack: Stack, tmp_path: Path) -> None:
+    assert run(tmp_path).returncode == 0
+    until(stack.supervisor)
+    pid = stack.state.read().records["validator"].pid
+    stack.stop()
+    until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    assert stack.state.read().records == {}
+
+
+def test_a_command_that_fails_exits_as_its_child_does(stack: Stack, tmp_path: Path) -> None:
+    failed = run(tmp_path, "fail")
+    assert (failed.returncode, failed.stderr) == (1, "no\n")
