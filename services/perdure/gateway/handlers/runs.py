@@ -29,6 +29,7 @@ from perdure.gateway.requests import (
     run_key,
 )
 from perdure.gateway.store import IdempotencyTaken
+from perdure.gateway.targets import require_webhook
 from perdure.registry.runs import assistant_id_of, new_id, now, publish_start, run_document
 from perdure.registry.threads import thread_document
 from perdure.schemas.commands import StartReason
@@ -108,6 +109,7 @@ async def _start(request: web.Request, thread_id: str | None) -> web.Response:
     tenant = tenant_of(request)
     wanted, body = await read_body(request, RunCreate)
     _require_supported(wanted)
+    require_webhook(wanted.webhook)
     key = run_key(request)
     digest = domain.request_digest(request.path, body) if key is not None else None
     graph = await context.registry.resolve(wanted.assistant_id)
