@@ -27,6 +27,7 @@ from perdure.agent_step.domain import (
     NodeGoneError,
     Outcome,
     Progress,
+    bounded_interrupts,
     error_info,
     gone_nodes,
     interrupt_info,
@@ -181,7 +182,7 @@ class Execution:
         return Outcome(
             status=status,
             error=error_info(error) if error is not None else None,
-            interrupts=interrupts,
+            interrupts=bounded_interrupts(interrupts),
             next=progress.next,
             head=progress.head,
             steps=progress.steps,
