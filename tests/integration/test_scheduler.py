@@ -117,7 +117,7 @@ async def test_an_event_that_kafka_refuses_is_published_without_its_large_parts_
     """Its metadata is larger than any record may be; another's document is damaged; a third run is healthy."""
     ended = [run("success", first_seq=1, ended_seq=1, metadata={"n": n}) for n in range(3)]
     ended[0]["metadata"] = {"large": os.urandom(5_000_000).hex()}
-    ended[1]["first_seq"] = None
+    del ended[1]["first_seq"]
     await db.runs.insert_many(ended)
     moment = datetime.now(UTC)
     await db.notebook.insert_many(

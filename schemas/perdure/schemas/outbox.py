@@ -36,6 +36,8 @@ from perdure.schemas.events import (
 
 INTERRUPTS_LIMIT = 2 * 1024 * 1024
 """Bytes of JSON of all the values of the interrupts that one event carries: half of what its topic takes."""
+FITTING = 32
+"""Interrupts that always fit: each has 64 KiB at most when it is recorded."""
 NAMES_KEPT = 100
 ERROR_CHARS = 1_000
 
@@ -87,7 +89,7 @@ def event_of(run: Mapping[str, Any], entry: Mapping[str, Any]) -> Event | None:
     if entry["kind"] == "n":
         return NOTES[entry["event"]].model_validate(fields | {"note": entry["note"]})
     if entry["kind"] == "e":
-        if fields.get("interrupts"):
+        if len(fields.get("interrupts") or ()) > FITTING:
             fields["interrupts"] = fitting(fields["interrupts"], INTERRUPTS_LIMIT)
         return TRANSITIONS[entry["event"]].model_validate(fields)
     return CheckpointSaved.model_validate(

@@ -6,10 +6,10 @@ the ones that fail ``TRIES`` times are given up (dead-lettered, by a callback). 
 bear the same record twice, as it must after a crash.
 
 When every record fails, the records are not to blame: it is a bug in the handler, or a lost dependency that says so in an odd
-way. ``LONE_FAILURES`` records in a row may be given up; from then on a batch in which no record can be handled is held: it is
-tried again with pauses that grow to ``PAUSE_CAP_S``, and :attr:`Isolation.holding` is true (the service is not ready). Each
-``HOLD_S`` its oldest record is given up all the same, so that records that are to blame after all do not stop the others for ever.
-One record that is handled ends the hold, and the records that failed beside it are given up.
+way. ``LONE_FAILURES`` records in a row may be given up, none where it is the database that refuses; from then on a batch in which
+no record can be handled is held: it is tried again with pauses that grow to ``PAUSE_CAP_S``, and :attr:`Isolation.holding` is true
+(the service is not ready). Each ``HOLD_S`` its oldest record is given up all the same, so that records that are to blame after all
+do not stop the others for ever. One record that is handled ends the hold, and the records that failed beside it are given up.
 
 Outside: outages. Errors with ``retryable`` set are the handler's caller's to wait out, as before.
 """
@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Generic, TypeVar
 
 from prometheus_client import Counter
+from pymongo.errors import PyMongoError
 
 from perdure.chassis.errors import StalledError
 from perdure.chassis.telemetry import logger
@@ -140,7 +141,9 @@ class Isolation(Generic[R]):
         if len(failed) < handed_over:
             return False
         self._in_a_row += len(failed)
-        return self._in_a_row > LONE_FAILURES
+        # What the database refuses (a password, a permission), it refuses for every record.
+        of_database = all(isinstance(error, PyMongoError) for _, error in failed)
+        return of_database or self._in_a_row > LONE_FAILURES
 
     async def _hold(self, failed: Sequence[tuple[R, Exception]]) -> bool:
         """Try again and again until one of the records is handled, or each has had its time."""
