@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import subprocess
 import sys
@@ -14,11 +15,12 @@ from typing import Any
 import pytest
 from tests.integration.batch_stage import Stage, until
 
+from perdure.agent_step.claims import Claims
 from perdure.chassis import mongo
 from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.outage import Availability
-from perdure.chassis.payload import Packed
+from perdure.chassis.payload import Packed, pack
 from perdure.gateway.batches import Batches as Gateway
 from perdure.gateway.problems import RequestProblem
 from perdure.gateway.store import Store
@@ -284,6 +286,43 @@ async def test_an_item_that_somebody_retried_by_hand_takes_that_run(stage: Stage
     item = await stage.db.batch_items.find_one({"batch": batch_id, "number": 2})
     assert item is not None
     assert item["run_id"] == by_hand["_id"]
+
+
+async def test_a_request_that_is_large_only_with_its_batchs_is_stored(stage: Stage) -> None:
+    """Each fits into its document; together they are over 1 MiB, and go into chunks as those of other runs do."""
+    await stage.worker()
+    large = [base64.b64encode(os.urandom(740_000)).decode() for _ in range(2)]
+    config = {"configurable": {"large": large[0]}}
+    batch_id = await stage.batch(2, defaults=pack({"config": config}).inline)
+    request = {"input": {"n": 1, "large": large[1]}}
+    await stage.db.batch_items.update_one({"batch": batch_id, "number": 1}, {"$set": {"payload": pack(request).inline}})
+    await stage.batches.turn()
+    run, small = await stage.pending(batch_id)
+    assert (run["payload_chunks"], small["payload_chunks"]) == (2, 0)
+    claims = Claims(stage.db, stage.runs, Availability(), lambda: "w")
+    (claimed,) = (await claims.claim([run["thread_id"]], suspects=(), together=lambda _: 9)).won
+    assert claimed.unreadable is None
+    assert claimed.payload == {"config": config, **request}
+
+
+async def test_a_clients_run_under_the_key_of_a_retry_is_not_taken_for_one(stage: Stage, gateway: Gateway) -> None:
+    """Such keys are refused today; one that was given before must not become the item's attempt."""
+    await stage.worker()
+    batch_id = await stage.batch(1)
+    await stage.run_to_end(batch_id, lambda _: "error")
+    failed = await stage.db.runs.find_one({"batch.number": 1})
+    assert failed is not None
+    other: Any = retry_document(failed, Packed(failed["payload"]), now())
+    for name in ("resumes", "batch"):
+        del other[name]
+    other["thread_id"] = "another"
+    await stage.db.runs.insert_one(other)
+    await gateway.redrive(batch_id, "default", ["failed"])
+    batch = await stage.run_to_end(batch_id)
+    assert batch["counts"]["succeeded"] == 1
+    assert "batch" not in (await stage.db.runs.find_one({"_id": other["_id"]}) or {"batch": 1})
+    (attempt,) = await stage.db.runs.find({"batch.attempt": 2}).to_list(None)
+    assert attempt["resumes"] == [failed["_id"]]
 
 
 async def test_a_scheduler_that_is_killed_again_and_again_loses_and_doubles_nothing(

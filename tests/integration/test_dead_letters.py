@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from perdure.chassis.kafka.consumer import Consumer, Refused, Subscription
+from perdure.chassis.kafka.consumer import Refused
 from perdure.chassis.kafka.producer import Producer
 from perdure.cli.__main__ import main
 from perdure.cli.provision import provision
@@ -32,7 +32,6 @@ from perdure.schemas.envelope import Decoded, Record
 
 sys.path.insert(0, str(Path(__file__).parent))
 from dead_letter_stage import (
-    DEADLINE_S,
     Letter,
     Place,
     buried,
@@ -171,18 +170,35 @@ async def test_what_its_handler_refuses_is_buried_the_rest_is_handled_and_it_is_
     assert seen.count(bad) == 1
 
 
-async def test_a_handler_that_refuses_what_it_was_not_given_ends_its_consumer(place: Place, producer: Producer) -> None:
+async def test_a_handler_that_refuses_what_it_was_not_given_fails_for_what_it_was_given(
+    place: Place, producer: Producer
+) -> None:
     stranger = Decoded(None, None)  # type: ignore[arg-type]
+    thread = thread_id()
 
     async def handle(batch: Sequence[Decoded]) -> None:
         raise Refused("none of these", stranger)
 
-    consumer = Consumer(
-        place.bootstrap, "c", Subscription(topics.COMMANDS, f"g.{uuid.uuid4().hex}", COMMANDS), handle, producer
-    )
-    await producer.send(topics.COMMANDS.name, command(thread_id()))
-    with pytest.raises(Refused, match="none of these"):
-        await asyncio.wait_for(consumer.run(), DEADLINE_S)
+    async with consuming(place, topics.COMMANDS, COMMANDS, handle, f"g.{uuid.uuid4().hex}"):
+        await producer.send(topics.COMMANDS.name, command(thread))
+        (letter,) = await until(lambda: place.letters(thread_id=thread), "the letter")
+    assert letter["reason"] == Reason.HANDLER
+    assert letter["detail"].endswith("Refused: none of these")
+
+
+async def test_a_dead_letter_that_the_database_refuses_does_not_stop_the_next(place: Place, producer: Producer) -> None:
+    """As a document it is larger than 16 MiB; another names a place that no number of MongoDB's can hold."""
+    many = [("", b"")] * 600_000
+    large, other = command(thread_id()), command(thread_id())
+    await producer.send(topics.COMMANDS.dead, buried(Record(large.key, large.value, many), place, 1))
+    (far,) = await stored(place, producer, buried(other, place, 2**70))
+    assert far["topic"] == topics.COMMANDS.dead
+    assert far["detail"] == "made for a test"
+    (short,) = await until(lambda: place.letters(topic=topics.COMMANDS.dead, omitted={"$exists": True}), "its place")
+    assert short["omitted"]["size"] == len(large.value)
+    refused = place.http.post(f"/dead-letters/{short['_id']}/redrive")
+    assert refused.status_code == 409, refused.text
+    assert "its bytes could not be kept" in refused.text
 
 
 async def test_two_redrives_at_once_send_one_record(place: Place, producer: Producer) -> None:

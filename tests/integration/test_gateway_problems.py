@@ -90,6 +90,15 @@ async def test_other_malformed_bodies(http: httpx.AsyncClient, content: bytes) -
     problem_of(await http.post("/runs", content=content, headers=JSON), 400, "malformed-json")
 
 
+@pytest.mark.parametrize("levels", [201, 255, 1000])
+@pytest.mark.parametrize("field", ["input", "metadata"])
+async def test_json_that_is_nested_too_deep(http: httpx.AsyncClient, field: str, levels: int) -> None:
+    nested = b'{"a":' * (levels - 1) + b"1" + b"}" * (levels - 1)
+    content = b'{"assistant_id": "agent", "' + field.encode() + b'": ' + nested + b"}"
+    problem = problem_of(await http.post("/runs", content=content, headers=JSON), 422, "invalid-request")
+    assert "nested deeper than 200 levels" in problem.detail
+
+
 async def test_every_wrong_field_is_named(http: httpx.AsyncClient) -> None:
     body = {
         "assistant_id": 3,

@@ -125,8 +125,15 @@ async def test_a_signal_that_cannot_be_offered_is_accepted(waiting: Any) -> None
     assert stored["offered"] is False, "the sweep would not find it"
 
 
+async def test_the_slot_of_an_archived_thread_is_no_run(waiting: Any, problem_of: Refused) -> None:
+    thread = await waiting.thread()
+    slot = {"_id": f"archive:{thread}", "thread_id": thread, "status": "running", "settled": True}
+    await waiting.database.runs.insert_one(slot)
+    problem_of(await waiting.http.get(f"/threads/{thread}/runs/archive:{thread}"), 404, "unknown-run")
+
+
 async def test_keys_of_our_own_runs_are_refused(waiting: Any, problem_of: Refused) -> None:
-    for key in ("wake:t:i", "schedule:s:1"):
+    for key in ("wake:t:i", "schedule:s:1", "retry:r"):
         answer = await waiting.http.post(
             "/runs", json={"assistant_id": "agent", "input": {}}, headers={"Idempotency-Key": key}
         )

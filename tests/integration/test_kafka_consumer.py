@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import signal
 import sys
@@ -15,9 +16,15 @@ from pathlib import Path
 import confluent_kafka
 import pytest
 
+from perdure.chassis import mongo
 from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.kafka.consumer import Consumer, Handler, Subscription
+from perdure.chassis.kafka.deadletter import Keep
+from perdure.chassis.kafka.isolation import LONE_FAILURES
 from perdure.chassis.kafka.producer import KafkaRefusedError, Producer
+from perdure.chassis.kafka.raw import origin_of
+from perdure.chassis.outage import Availability
+from perdure.registry.dead_letters import Letters, letter_of
 from perdure.schemas.commands import COMMANDS, StartReason, StartRun
 from perdure.schemas.envelope import Decoded, Record, encode
 from perdure.schemas.topics import Topic
@@ -51,10 +58,10 @@ def run_ids(batch: Sequence[Decoded]) -> list[str]:
 
 @contextlib.asynccontextmanager
 async def consuming(
-    bootstrap: str, topic: Topic, handler: Handler, producer: Producer, group: str = "group"
+    bootstrap: str, topic: Topic, handler: Handler, producer: Producer, group: str = "group", keep: Keep | None = None
 ) -> AsyncIterator[tuple[Consumer, asyncio.Task[None]]]:
     subscription = Subscription(topic, f"{group}.{topic.name}", COMMANDS)
-    consumer = Consumer(bootstrap, "consumer-1", subscription, handler, producer)
+    consumer = Consumer(bootstrap, "consumer-1", subscription, handler, producer, keep=keep)
     task = asyncio.create_task(consumer.run())
     try:
         yield consumer, task
@@ -194,23 +201,115 @@ async def test_it_stops_although_its_handler_never_succeeds(
         await until(lambda: seen == ["a"], "the record, for the next consumer")
 
 
-async def test_any_other_error_ends_it_and_the_next_consumer_sees_the_record(
+async def test_a_record_that_its_handler_cannot_take_is_dead_lettered_alone(
     kafka_bootstrap: str, producer: Producer, topic: Topic
 ) -> None:
     seen: list[str] = []
 
-    async def fail(batch: Sequence[Decoded]) -> None:
-        raise ZeroDivisionError
+    async def handle(batch: Sequence[Decoded]) -> None:
+        if "bad" in run_ids(batch):
+            raise ZeroDivisionError("nobody divides by zero")
+        seen.extend(run_ids(batch))
+
+    for run in ("a", "b", "bad", "c", "d"):
+        producer.produce(topic.name, command(run))
+    async with consuming(kafka_bootstrap, topic, handle, producer) as (consumer, task):
+        await until(lambda: lag_is(kafka_bootstrap, topic, 0), "all offsets committed")
+        await producer.send(topic.name, command("after"))
+        await until(lambda: "after" in seen, "the record after them")
+        assert consumer.ready
+        assert not task.done()
+    assert list(dict.fromkeys(seen)) == ["a", "b", "c", "d", "after"]
+    (dead,) = read_all(kafka_bootstrap, topic.dead, 1)
+    assert dead.value() == command("bad").value
+    added = dict(dead.headers() or [])
+    assert added["perdure_dead_reason"] == b"handler"
+    assert added["perdure_dead_detail"] == b"ZeroDivisionError: nobody divides by zero"
+
+
+async def test_when_every_record_fails_they_are_held_and_not_dead_lettered(
+    kafka_bootstrap: str, producer: Producer, topic: Topic
+) -> None:
+    broken, tries, seen = True, 0, set[str]()
+
+    async def handle(batch: Sequence[Decoded]) -> None:
+        nonlocal tries
+        tries += 1
+        if broken:
+            raise OSError("the disk is gone")
+        seen.update(run_ids(batch))
+
+    expected = {f"run-{number}" for number in range(40)}
+    for run in sorted(expected):
+        await producer.send(topic.name, command(run))
+    async with consuming(kafka_bootstrap, topic, handle, producer) as (consumer, _):
+        await until(lambda: consumer.ready, "the partitions")
+        await until(lambda: not consumer.ready, "it is not ready, since it cannot handle anything")
+        before = tries
+        await until(lambda: tries > before, "it tries again")
+        buried = await dead_count(kafka_bootstrap, topic)
+        assert buried <= LONE_FAILURES
+        broken = False
+        await until(lambda: lag_is(kafka_bootstrap, topic, 0), "everything is handled once the handler works")
+        assert consumer.ready
+    assert len(seen) == len(expected) - buried
+    assert await dead_count(kafka_bootstrap, topic) == buried
+
+
+async def dead_count(bootstrap: str, topic: Topic) -> int:
+    return await TopicAdmin(bootstrap).lag(f"nobody.{topic.dead}", Topic(topic.dead, 1))
+
+
+async def test_a_dead_letter_that_kafka_refuses_is_kept_elsewhere_and_the_next_record_is_handled(
+    kafka_bootstrap: str, mongodb_uri: str, producer: Producer
+) -> None:
+    topic = Topic(f"test.{uuid.uuid4().hex}", 1)
+    await TopicAdmin(kafka_bootstrap).apply([topic, Topic(topic.dead, 1, {"max.message.bytes": "20000"})])
+    seen: list[str] = []
 
     async def handle(batch: Sequence[Decoded]) -> None:
         seen.extend(run_ids(batch))
 
-    await producer.send(topic.name, command("a"))
-    async with consuming(kafka_bootstrap, topic, fail, producer) as (_, task):
-        with pytest.raises(ZeroDivisionError):
-            await asyncio.wait_for(task, DEADLINE_S)
+    large = Record(b"k", os.urandom(40_000), command("large").headers)
+    client = mongo.connect(mongodb_uri)
+    db = client[f"letters_{uuid.uuid4().hex}"]
+    keep = Letters(db, Availability(), "default").keep
+    await producer.send(topic.name, large)
+    await producer.send(topic.name, command("good"))
+    async with consuming(kafka_bootstrap, topic, handle, producer, keep=keep):
+        await until(lambda: seen == ["good"], "the record after the one that cannot be buried")
+        await until(lambda: lag_is(kafka_bootstrap, topic, 0), "all offsets committed")
+    (letter,) = await db.dead_letters.find().to_list(None)
+    assert letter["_id"] == f"{topic.name}:0:0"
+    assert (letter["value"], letter["reason"], letter["consumer"]) == (large.value, "payload", "consumer-1")
+    assert await dead_count(kafka_bootstrap, topic) == 0
+    await client.drop_database(db.name)
+    client.close()
+
+
+@pytest.mark.parametrize("dead_topic", [True, False], ids=["too large", "no such topic"])
+async def test_without_a_database_a_dead_letter_that_kafka_refuses_does_not_stop_the_consumer(
+    kafka_bootstrap: str, producer: Producer, dead_topic: bool
+) -> None:
+    topic = Topic(f"test.{uuid.uuid4().hex}", 1)
+    beside = [Topic(topic.dead, 1, {"max.message.bytes": "20000"})] if dead_topic else []
+    await TopicAdmin(kafka_bootstrap).apply([topic, *beside])
+    seen: list[str] = []
+
+    async def handle(batch: Sequence[Decoded]) -> None:
+        seen.extend(run_ids(batch))
+
+    large = Record(b"k", os.urandom(40_000), command("large").headers)
+    await producer.send(topic.name, large)
+    await producer.send(topic.name, command("good"))
     async with consuming(kafka_bootstrap, topic, handle, producer):
-        await until(lambda: seen == ["a"], "the record again")
+        await until(lambda: seen == ["good"], "the record after the one that cannot be buried")
+    if dead_topic:
+        (dead,) = read_all(kafka_bootstrap, topic.dead, 1)
+        letter = letter_of(origin_of(dead), "default")
+        assert letter["_id"] == f"{topic.name}:0:0"
+        assert letter["omitted"] == {"size": 40_000, "digest": hashlib.sha256(large.value).hexdigest()}
+        assert letter["headers"] == [[name, value] for name, value in large.headers]
 
 
 async def test_a_consumer_killed_before_it_stored_leaves_the_record_to_the_next(

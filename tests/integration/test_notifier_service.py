@@ -8,7 +8,7 @@ import signal
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -24,6 +24,7 @@ from perdure.chassis.kafka.producer import Producer
 from perdure.cli.provision import provision
 from perdure.local.services import Services
 from perdure.local.stack import Stack
+from perdure.registry.deliveries import delivery_id
 from perdure.registry.runs import assistant_id_of
 from perdure.schemas import topics
 from perdure.schemas.batches import BatchFinished
@@ -220,6 +221,58 @@ async def test_the_webhook_of_a_run(world: World) -> None:
     assert orjson.loads(request.body)["data"]["run_id"] == run["run_id"]
     listed = (await world.http.get("/deliveries", params={"run_id": run["run_id"]})).json()["items"]
     assert [one["subscription_id"] for one in listed] == [f"run:{run['run_id']}"]
+
+
+@pytest.mark.parametrize(
+    "webhook", ["https://x:99999/", "https://[::1", "https://user:pass@example.com/", "https://a b/"]
+)
+@pytest.mark.parametrize("path", ["/runs", "/schedules", "/runs/crons"])
+async def test_a_webhook_that_is_no_url_is_refused(world: World, path: str, webhook: str) -> None:
+    await served(world)
+    body = {"assistant_id": "audit", "webhook": webhook}
+    body |= {"/schedules": {"cron": "@daily"}, "/runs/crons": {"schedule": "@daily"}}.get(path, {})
+    answer = await world.http.post(path, json=body)
+    assert answer.status_code == 422, answer.text
+    assert [one["pointer"] for one in answer.json()["errors"]] == ["/webhook"]
+
+
+async def test_a_stored_webhook_that_is_no_url_stops_nobody(world: World) -> None:
+    """Stored before such were refused: its delivery is dead, and the others of the same batch are told."""
+    subscription = await world.subscribe("beside")
+    pid = world.services["notifier"].pid
+    events = [succeeded("default", thread=f"beside-{n}-{uuid.uuid4().hex[:8]}") for n in range(4)]
+    for event, webhook in zip(events, ("https://x:99999/", "https://[::1", "https://", None), strict=True):
+        await run_of(world, event)
+        await world.db.runs.update_one({"_id": event.run_id}, {"$set": {"webhook": webhook}})
+    await world.publish(*events)
+    await world.received("beside", 4)
+    for event in events[:3]:
+        id_ = delivery_id("default", event.event_id, f"run:{event.run_id}")
+        dead = await world.delivery(id_, "dead")
+        assert "cannot be used" in dead["reason"]
+    assert (world.services["notifier"].running, world.services["notifier"].pid) == (True, pid)
+    await world.remove(subscription)
+
+
+async def test_the_webhook_of_a_run_is_told_whatever_the_clocks_say(world: World) -> None:
+    """The worker that ended the run is a minute behind the gateway that registered it."""
+    event = succeeded("default", occurred_at=datetime.now(UTC) - timedelta(minutes=1))
+    await run_of(world, event)
+    url = f"{world.receiver.url}/behind"
+    await world.db.runs.update_one({"_id": event.run_id}, {"$set": {"webhook": url}})
+    await world.publish(event)
+    await world.received("behind")
+
+
+async def served(world: World) -> None:
+    """Let the gateway know a graph."""
+    graph = {"_id": "audit", "version": "v1", "nodes": [], "updated_at": datetime.now(UTC)}
+    await world.db.graphs.replace_one({"_id": "audit"}, graph, upsert=True)
+
+    async def known() -> bool:
+        return "audit" in (await world.http.get("/graphs")).text
+
+    await until(known, "the graph is known")
 
 
 async def test_subscriptions_over_http(world: World) -> None:

@@ -246,6 +246,11 @@ async def test_private_addresses_are_refused_with_what_to_do(database_uri: str, 
             f"https://0x7f.1:{port}/x",
             f"https://[::1]:{port}/x",
             f"https://[::ffff:127.0.0.1]:{port}/x",
+            f"https://１２７.０.０.１:{port}/x",
+            f"http://１２７.０.０.１:{port}/x",
+            f"https://127。0。0。1:{port}/x",
+            f"http://①②⑦.⓪.⓪.①:{port}/x",
+            f"https://ｌｏｃａｌｈｏｓｔ:{port}/x",
             "https://169.254.169.254/latest/meta-data",
             "https://10.0.0.1/x",
         ):
@@ -264,7 +269,7 @@ class Rebinding(AbstractResolver):
         self.answers = ["93.184.216.34", "127.0.0.1", "127.0.0.1"]
         self.asked = 0
 
-    async def resolve(self, host: str, port: int = 0, _family: int = 0) -> list[Any]:
+    async def resolve(self, host: str, port: int = 0, *_: Any, **__: Any) -> list[Any]:
         address = self.answers[min(self.asked, len(self.answers) - 1)]
         self.asked += 1
         flags = socket.AI_NUMERICHOST

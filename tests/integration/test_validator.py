@@ -21,7 +21,7 @@ from bson import Decimal128, ObjectId
 from perdure.chassis import mongo
 from perdure.chassis.errors import ConfigurationError
 from perdure.chassis.kafka.admin import TopicAdmin
-from perdure.chassis.kafka.consumer import Consumer, Subscription
+from perdure.chassis.kafka.consumer import Consumer, Refused, Subscription
 from perdure.chassis.kafka.producer import Producer
 from perdure.local.stack import Stack
 from perdure.schemas import topics
@@ -512,4 +512,35 @@ async def test_a_slow_source_holds_up_nobody(stack: Stack, world: World, opened:
     assert envelope.causation_id == f"{run}-slow:validate"
     consumer.stop()
     await consuming
+    await producer.close()
+
+
+class Failing(Reader):
+    """A reader with a mistake of ours in it, for one premise."""
+
+    async def read(self, premise: Premise) -> Any:
+        if premise.name == "bad":
+            raise ZeroDivisionError("nobody divides by zero")
+        return await super().read(premise)
+
+
+async def test_a_request_that_cannot_be_checked_is_refused_alone(stack: Stack, world: World) -> None:
+    bootstrap = stack.environment()["PERDURE_KAFKA_BOOTSTRAP_SERVERS"]
+    await TopicAdmin(bootstrap).apply([topics.VERDICTS])
+    producer = Producer(bootstrap, "test")
+    reader = Failing({"http": HttpReader(None, LIMIT)}, 5, 5)
+    validator = Validator(ValidatorSettings(), reader, producer)
+    good = Premise(name="p", source=HttpSource(url=f"{world.url}/price"), pointer="/price", believed=10)
+    run = uuid.uuid4().hex
+    batch = [
+        request(good, f"{run}-1"),
+        request(good.model_copy(update={"name": "bad"}), f"{run}-2"),
+        request(good, f"{run}-3"),
+    ]
+    with pytest.raises(Refused, match="ZeroDivisionError: nobody divides by zero") as refused:
+        await validator.handle(batch)
+    assert [one.message.thread_id for one in refused.value.records] == [f"{run}-2"]
+    assert refused.value.others_done, "the others have their verdicts: they are not checked again"
+    assert validator.room() == ValidatorSettings().validator_max_open
+    await reader.close()
     await producer.close()

@@ -9,6 +9,7 @@ import pytest
 
 from perdure.chassis.payload import unpack
 from perdure.gateway.batch_lines import Lines, parse_items, parse_lines
+from perdure.gateway.depth import JSON_DEPTH
 from perdure.schemas.batch_http import LINE_LIMIT
 
 
@@ -31,6 +32,17 @@ def test_a_long_line_takes_no_memory() -> None:
         assert lines.feed(b"x" * 64) == []
         assert len(lines._rest) <= 100
     assert [line.data for line in lines.end()] == [None]
+
+
+def nested(levels: int) -> bytes:
+    return b'{"input": ' + b"[" * (levels - 1) + b"]" * (levels - 1) + b"}"
+
+
+def test_a_line_may_be_nested_as_deep_as_it_can_be_stored() -> None:
+    result = parsed(nested(JSON_DEPTH), nested(JSON_DEPTH + 1), nested(1000), b"[" * 2000)
+    assert len(result.items) == 1
+    assert [one.pointer for one in result.wrong] == ["line:2", "line:3", "line:4"]
+    assert all("nested deeper" in one.detail for one in result.wrong[:2])
 
 
 def parsed(*values: Any) -> Any:

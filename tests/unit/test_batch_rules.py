@@ -80,14 +80,15 @@ def test_ids_follow_from_the_item_and_sort_by_time() -> None:
 
 
 def test_a_run_has_the_items_payload_before_the_batchs() -> None:
-    run = item_run(BATCH, ITEM, NOW)
+    run, chunks = item_run(BATCH, ITEM, NOW)
+    assert not chunks
     assert unpack(run["payload"]) == {"config": {"tags": ["all"]}, "context": {"k": 2}, "input": {"x": 1}}
     assert run["metadata"] == {"team": "red", "batch_id": "b", "batch_item": 7}
     assert (run["_id"], run["thread_id"], run["batch"]["attempt"]) == (run_id_of(ITEM), thread_id_of(BATCH, 7), 1)
 
 
 def test_a_retry_takes_the_place_of_the_failed_run() -> None:
-    failed: dict[str, Any] = dict(item_run(BATCH, ITEM, NOW))
+    failed: dict[str, Any] = dict(item_run(BATCH, ITEM, NOW)[0])
     begun = ITEM | {"attempt": 2, "started_at": NOW + timedelta(seconds=1)}
     again = item_retry(failed, begun, NOW, NOW + timedelta(seconds=4))
     assert again["_id"] == run_id_of(begun) != failed["_id"]

@@ -48,6 +48,7 @@ def subscription(scope: str = "tenant", scope_id: str | None = None, **more: Any
     return {
         "_id": "s1",
         "tenant": "acme",
+        "scope": scope,
         "scope_key": scope_key("acme", scope, scope_id),
         "kinds": ALL,
         "channel": "webhook",
@@ -209,6 +210,44 @@ def test_the_webhook_of_a_run_is_a_subscription() -> None:
     plan = planned(KINDS[0][0], runs={"r1": run(webhook="https://me.example/x")})
     assert [(one["subscription_id"], one["target"]) for one in plan.deliveries] == [("run:r1", "https://me.example/x")]
     assert not planned(STUCK, runs={"r1": run(webhook="https://me.example/x")}).deliveries
+
+
+def test_the_items_of_a_batch_are_told_as_a_batch_unless_asked() -> None:
+    runs = {"r1": run(batch={"id": "b1", "number": 7, "attempt": 1})}
+    for ended in (
+        each for each, kinds in KINDS if kinds and kinds[0] in ("completed", "failed", "timed_out", "cancelled")
+    ):
+        for wide in (subscription(), subscription("assistant", "a-1")):
+            assert planned(ended, wide), "a run of its own"
+            assert not planned(ended, wide, runs=runs).deliveries
+            assert planned(ended, wide | {"batch_items": True}, runs=runs).deliveries
+        for narrow in (subscription("thread", "th"), subscription("run", "r1")):
+            assert planned(ended, narrow, runs=runs).deliveries
+    assert planned(interrupted(asked()), subscription(), runs=runs).deliveries, "a question waits for somebody"
+    assert planned(STUCK, subscription(), runs=runs).deliveries
+
+
+@pytest.mark.parametrize("webhook", ["https://x:99999/", "https://[::1", "", "no address at all"])
+def test_a_webhook_that_is_no_url_leaves_the_others_theirs(webhook: str) -> None:
+    plan = planned(KINDS[0][0], subscription(), runs={"r1": run(webhook=webhook or "https://[")})
+    assert {one["subscription_id"] for one in plan.deliveries} == {"s1", "run:r1"}
+    assert not plan.failed
+    assert "x:99999" not in shown_target("webhook", webhook)
+
+
+def test_a_notice_that_cannot_be_planned_leaves_the_others_theirs() -> None:
+    end_of_time = datetime(9999, 12, 31, 23, tzinfo=UTC)
+    value = Wait(kind=WaitKind.APPROVAL, due_at=end_of_time, question=Question(question="Pay?")).value()
+    plan = planned(interrupted(value), subscription())
+    assert [one["kind"] for one in plan.deliveries] == ["approval_wanted"]
+    ((notice, error),) = plan.failed
+    assert (notice.kind, type(error)) == ("approval_expiring", OverflowError)
+
+
+def test_the_webhook_of_a_run_is_told_whatever_the_clocks_say() -> None:
+    ahead = run(webhook="https://me.example/x", created_at=NOW + timedelta(minutes=1))
+    assert planned(KINDS[0][0], runs={"r1": ahead}).deliveries
+    assert not planned(KINDS[0][0], subscription(created_at=NOW + timedelta(minutes=1))).deliveries
 
 
 def test_a_run_goes_on_in_the_runs_that_wake_its_thread() -> None:

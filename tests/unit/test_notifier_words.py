@@ -105,6 +105,7 @@ def test_slack_neither_links_nor_mentions(kind: str) -> None:
         texts = [block.get("text"), *block.get("fields", []), *block.get("elements", [])]
         for text in texts:
             if isinstance(text, dict) and text.get("type") == "mrkdwn":
+                assert text["verbatim"] is True, "Slack would make a link of an address in it"
                 assert "<" not in text["text"]
                 assert ">" not in text["text"]
 

@@ -219,3 +219,11 @@ def test_an_item_has_every_field() -> None:
     assert item["seq"] == 7
     assert (item["nodes"], item["next"], item["metadata"], item["highlights"]) == ([], [], {}, {})
     assert item["error"] is item["wait"] is item["checkpoint_id"] is None
+
+
+@pytest.mark.parametrize("day", ["9999-12-31", "0001-01-01", "9999-12-30"])
+def test_the_first_and_the_last_day_of_the_calendar(day: str) -> None:
+    (clause,) = parse({"q": f"at:{day}"}, NOW).clauses
+    (span,) = clause["range"].values()
+    assert span["gte"].startswith(day)
+    assert ("lt" in span) is (day != "9999-12-31"), "no day comes after the last"

@@ -26,7 +26,7 @@ class Reason(StrEnum):
     PAYLOAD = "payload"
     """The value is not JSON or does not fit the schema."""
     HANDLER = "handler"
-    """The handler refused it for a reason that no retry will change."""
+    """The handler refused it, or raised an unexpected error for it each time."""
 
 
 REASON = "perdure_dead_reason"
@@ -38,6 +38,9 @@ TIME = "perdure_dead_time"
 CONSUMER = "perdure_dead_consumer"
 ADDED = (REASON, DETAIL, TOPIC, PARTITION, OFFSET, CONSUMER, TIME)
 """In the order in which they are added."""
+
+OMITTED = "perdure_dead_omitted"
+"""In front of the headers of a letter that has none of the record's bytes: ``<size>:<SHA-256>`` of them. It cannot be redriven."""
 
 REDRIVES = "perdure_redrives"
 """How often this record has been redriven, a number from 1."""
@@ -94,6 +97,15 @@ def split_headers(headers: Sequence[Header]) -> tuple[list[Header], dict[str, st
     if start < 0 or tuple(name for name, _ in headers[start:]) != ADDED:
         return [*headers], {}
     return [*headers[:start]], {name: value.decode(errors="replace") for name, value in headers[start:]}
+
+
+def split_omitted(original: Sequence[Header]) -> tuple[list[Header], dict[str, int | str] | None]:
+    """The original headers of a dead record, and what is said of its bytes where they are left out (size, SHA-256)."""
+    if not original or original[0][0] != OMITTED:
+        return [*original], None
+    size, _, digest = original[0][1].decode(errors="replace").partition(":")
+    known = size.isdigit() and len(size) < 10
+    return [*original[1:]], {"size": int(size) if known else 0, "digest": digest[:64]}
 
 
 def redriven_headers(original: Sequence[Header], letter: str, redrives: int) -> list[Header]:

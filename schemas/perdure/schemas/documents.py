@@ -468,6 +468,8 @@ class DeadLetterDocument(TypedDict, total=False):
     """Of the value, in bytes."""
     digest: str
     """Of key and value: another record at the same place (of a topic that was made anew) is another letter."""
+    omitted: dict[str, Any]
+    """Where the record was too large to be kept: the size and SHA-256 of its value. It cannot be redriven."""
     reason: str
     """``perdure.schemas.deadletter.Reason``."""
     detail: str

@@ -69,6 +69,11 @@ class SubscriptionFields(Body):
     lead_s: float | None = Field(
         default=None, ge=0, le=30 * 86400, description="A question is called expiring so long before; 3600."
     )
+    batch_items: bool | None = Field(
+        default=None,
+        description="Of a tenant or an assistant: whether the ends of a batch's items are told one by one as well; false. "
+        "What is told of the batch tells of all of them.",
+    )
     description: str | None = Field(default=None, max_length=1024)
     paused: bool | None = Field(default=None, description="Take nothing new; false resumes, also a disabled one.")
 
@@ -119,6 +124,7 @@ class Subscription(BaseModel):
     digest_s: float | None
     quiet: Quiet | None
     lead_s: float
+    batch_items: bool
     description: str
     state: SubscriptionState
     disabled_reason: str | None

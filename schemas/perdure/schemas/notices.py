@@ -148,6 +148,8 @@ class SubscriptionDocument(TypedDict, total=False):
     """Notices within so many seconds are told at once."""
     quiet: QuietHours | None
     lead_s: float
+    batch_items: bool
+    """Whether the ends of runs of batches' items are told, too; only of a tenant's or an assistant's. Absent: no."""
     """How long before a question expires it is called expiring."""
     description: str
     state: str

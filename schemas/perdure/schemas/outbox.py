@@ -8,14 +8,17 @@ the sweep and the index rebuild all use it, so they cannot differ. Fences (kind 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import orjson
 
 from perdure.schemas.envelope import Record, encode
 from perdure.schemas.events import (
     ApprovalEscalated,
     CheckpointSaved,
     Event,
+    InterruptInfo,
     Note,
     NoticeDead,
     NoticeDelivered,
@@ -30,6 +33,13 @@ from perdure.schemas.events import (
     ThreadRestored,
     ThreadStuck,
 )
+
+INTERRUPTS_LIMIT = 2 * 1024 * 1024
+"""Bytes of JSON of all the values of the interrupts that one event carries: half of what its topic takes."""
+FITTING = 32
+"""Interrupts that always fit: each has 64 KiB at most when it is recorded."""
+NAMES_KEPT = 100
+ERROR_CHARS = 1_000
 
 TRANSITIONS: dict[str, type[Event]] = {
     "started": RunStarted,
@@ -81,6 +91,8 @@ def event_of(run: Mapping[str, Any], entry: Mapping[str, Any]) -> Event | None:
     if entry["kind"] == "n":
         return NOTES[entry["event"]].model_validate(fields | {"note": entry["note"]})
     if entry["kind"] == "e":
+        if len(fields.get("interrupts") or ()) > FITTING:
+            fields["interrupts"] = fitting(fields["interrupts"], INTERRUPTS_LIMIT)
         return TRANSITIONS[entry["event"]].model_validate(fields)
     return CheckpointSaved.model_validate(
         fields
@@ -91,6 +103,46 @@ def event_of(run: Mapping[str, Any], entry: Mapping[str, Any]) -> Event | None:
             "step": entry["step"],
         }
     )
+
+
+def fitting(
+    interrupts: Sequence[Mapping[str, Any]], limit: int, keep: Callable[[Any], bool] = lambda _: False
+) -> list[Mapping[str, Any]]:
+    """Interrupts whose values have at most ``limit`` bytes of JSON in total: the largest are replaced by a note of their size.
+
+    Values for which ``keep`` is true are never replaced. Of the same interrupts always the same ones are.
+    """
+    sizes = [len(orjson.dumps(one["value"], default=str)) for one in interrupts]
+    total, replaced = sum(sizes), set[int]()
+    for number in sorted(range(len(sizes)), key=lambda n: (-sizes[n], n)):
+        if total <= limit:
+            break
+        if not keep(interrupts[number]["value"]):
+            replaced.add(number)
+            total -= sizes[number]
+    return [
+        {**one, "value": omitted(sizes[number])} if number in replaced else one for number, one in enumerate(interrupts)
+    ]
+
+
+def omitted(size: int) -> str:
+    """What stands in an event in place of a value of so many bytes."""
+    return f"<{size} bytes: too large for an event; see the thread's state>"
+
+
+def lightened(event: Event) -> Event:
+    """An event without its large parts, for when Kafka refuses it whole: where it is in the history, and what happened, remain."""
+    light: dict[str, Any] = {"metadata": {}} if event.metadata else {}
+    if isinstance(event, CheckpointSaved):
+        light |= {"text": "", "text_truncated": True, "channels": (), "nodes": event.nodes[:NAMES_KEPT]}
+    if isinstance(event, RunInterrupted):
+        values = [one.model_dump() for one in event.interrupts]
+        light["interrupts"] = tuple(InterruptInfo.model_validate(one) for one in fitting(values, 0))
+    if (error := getattr(event, "error", None)) is not None:
+        light["error"] = error.model_copy(update={"message": error.message[:ERROR_CHARS], "traceback": ""})
+    if len(following := getattr(event, "next", ())) > NAMES_KEPT:
+        light["next"] = following[:NAMES_KEPT]
+    return event.model_copy(update=light)
 
 
 def record_of(run: Mapping[str, Any], event: Event, source: str) -> Record:

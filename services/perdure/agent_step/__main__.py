@@ -31,12 +31,14 @@ from perdure.chassis import mongo
 from perdure.chassis.group_commit import GroupCommit
 from perdure.chassis.health import HealthServer
 from perdure.chassis.kafka.consumer import Consumer, Handler, Subscription
+from perdure.chassis.kafka.deadletter import Keep
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.outage import outlast
 from perdure.chassis.service import run_service
 from perdure.chassis.telemetry import logger
 from perdure.checkpoint import PerdureSaver
 from perdure.registry.answer_links import links_offered
+from perdure.registry.dead_letters import Letters
 from perdure.registry.signals import Signals
 from perdure.registry.waits import Waits
 from perdure.schemas import commands, documents, topics, validation
@@ -109,7 +111,10 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
     saver.availability.on_outage(
         lambda down: log.warning("database.lost") if down else log.warning("database.regained")
     )
-    consumers = consumers_of(settings, worker, partial(verdicts.handle, waits, _clock_of(db, saver)), producer)
+    letters = Letters(db, saver.availability, settings.tenant)
+    consumers = consumers_of(
+        settings, worker, partial(verdicts.handle, waits, _clock_of(db, saver)), producer, letters.keep
+    )
     health = HealthServer(
         settings,
         {
@@ -120,8 +125,10 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
     await lease.start()
     await health.start()
     log.info("agent_step.serving", graphs={g: s.version for g, s in graphs.items()})
-    look = _look_for_unserved(worker, settings.unserved_interval_s)
-    background = [asyncio.create_task(timings.keep()), asyncio.create_task(look)]
+    background = [
+        asyncio.create_task(timings.keep()),
+        asyncio.create_task(_look_for_unserved(worker, settings.unserved_interval_s)),
+    ]
     consuming = {asyncio.create_task(consumer.run()) for consumer in consumers}
     await _one_ends_or(stopping, consuming)
     for consumer in consumers:
@@ -178,7 +185,7 @@ async def _one_ends_or(stopping: asyncio.Event, consuming: set[asyncio.Task[None
 
 
 def consumers_of(
-    settings: AgentStepSettings, worker: Worker, on_verdicts: Handler, dead: Producer
+    settings: AgentStepSettings, worker: Worker, on_verdicts: Handler, dead: Producer, keep: Keep
 ) -> tuple[Consumer, Consumer]:
     """Of commands, as long as the worker has room, and of verdicts."""
     return (
@@ -189,6 +196,7 @@ def consumers_of(
             partial(handle, worker),
             dead,
             room=worker.room,
+            keep=keep,
         ),
         Consumer(
             settings.kafka_bootstrap_servers,
@@ -196,6 +204,7 @@ def consumers_of(
             Subscription(topics.VERDICTS, VERDICTS_GROUP, validation.VERDICTS),
             on_verdicts,
             dead,
+            keep=keep,
         ),
     )
 

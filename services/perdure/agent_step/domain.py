@@ -18,6 +18,7 @@ from langgraph.errors import NodeTimeoutError
 from perdure.chassis import json
 from perdure.schemas.documents import RunStatus
 from perdure.schemas.events import POISON, ErrorInfo, InterruptInfo
+from perdure.schemas.outbox import INTERRUPTS_LIMIT, fitting
 from perdure.schemas.waits import wait_of
 
 INTERRUPT_VALUE_LIMIT = 65_536
@@ -166,6 +167,24 @@ def interrupt_info(interrupt: Any) -> InterruptInfo:
         else f"<{len(raw)} bytes: more than {INTERRUPT_VALUE_LIMIT}; see the thread's state>"
     )
     return InterruptInfo(id=interrupt.id, value=value)
+
+
+def bounded_interrupts(interrupts: Sequence[InterruptInfo]) -> tuple[InterruptInfo, ...]:
+    """The interrupts of one run: of those that are no waits, the largest are replaced by a note until all of them fit an event.
+
+    A wait keeps its value, without which nobody could end it.
+    """
+    if len(interrupts) * INTERRUPT_VALUE_LIMIT <= INTERRUPTS_LIMIT:
+        return (*interrupts,)
+    bounded = fitting([one.model_dump() for one in interrupts], INTERRUPTS_LIMIT, keep=_is_wait)
+    return tuple(InterruptInfo.model_validate(one) for one in bounded)
+
+
+def _is_wait(value: Any) -> bool:
+    try:
+        return wait_of(value) is not None
+    except ValueError:
+        return False  # it has our mark and is not ours
 
 
 def error_info(error: BaseException, nodes: Sequence[str] = ()) -> ErrorInfo:

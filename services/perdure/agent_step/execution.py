@@ -28,6 +28,7 @@ from perdure.agent_step.domain import (
     NothingToContinueError,
     Outcome,
     Progress,
+    bounded_interrupts,
     error_info,
     gone_nodes,
     interrupt_info,
@@ -204,7 +205,7 @@ class Execution:
         return Outcome(
             status=status,
             error=error_info(error, self._nodes_of(error)) if error is not None else None,
-            interrupts=interrupts,
+            interrupts=bounded_interrupts(interrupts),
             next=progress.next,
             head=progress.head,
             steps=progress.steps,

@@ -13,10 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pymongo.errors import BulkWriteError
-
+from perdure.chassis.inserts import insert_new
 from perdure.chassis.mongo import Collection
-from perdure.chassis.outage import is_outage
 
 TOGETHER: Final = 100
 """Assignments of one statement: its cost grows with the square (100: 7 ms, 200: 22 ms)."""
@@ -86,7 +84,8 @@ async def _assign(collection: Collection, assignments: Sequence[Assignment]) -> 
     there = {one["_id"] async for one in collection.find({"_id": {"$in": ids}}, {"_id": 1})}
     missing = {one.id: one for one in reversed(assignments) if one.id not in there and one.otherwise is not None}
     if missing:
-        await _insert(collection, [{"_id": id_, **(one.otherwise or {})} for id_, one in missing.items()])
+        # One that somebody else made meanwhile is there, which is all that is wanted.
+        await insert_new(collection, [{"_id": id_, **(one.otherwise or {})} for id_, one in missing.items()])
         await collection.update_many({"_id": {"$in": [*missing]}}, pipeline(assignments))
 
 
@@ -100,15 +99,6 @@ def pipeline(assignments: Sequence[Assignment]) -> list[Expression]:
             stages.append([])
         stages[turn].append({"case": one.condition(), "then": one.result()})
     return [{"$replaceWith": {"$switch": {"branches": branches, "default": "$$ROOT"}}} for branches in stages]
-
-
-async def _insert(collection: Collection, made: Sequence[Mapping[str, Any]]) -> None:
-    try:
-        await collection.insert_many(made, ordered=False)  # type: ignore[arg-type]
-    except BulkWriteError as error:
-        failures = error.details["writeErrors"] if error.details else []
-        if is_outage(error) or any(failure["code"] != 11000 for failure in failures):
-            raise  # a document that somebody else made meanwhile is there, which is all that is wanted
 
 
 def _held(name: str) -> Expression:

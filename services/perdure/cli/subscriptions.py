@@ -29,6 +29,7 @@ _FIELDS = {
     "digest": "digest_s",
     "quiet": "quiet",
     "lead": "lead_s",
+    "batch items": "batch_items",
     "description": "description",
     "secrets": "secrets",
     "secret": "secret",
@@ -61,6 +62,9 @@ def add(
     quiet: Annotated[str | None, typer.Option(help="Quiet hours: 22:00-07:00, in the time zone of --timezone.")] = None,
     timezone: Annotated[str, typer.Option(help="IANA name, of the quiet hours.")] = "UTC",
     urgent: Annotated[list[str] | None, typer.Option(help="Kinds that are sent in quiet hours, too.")] = None,
+    batch_items: Annotated[
+        bool, typer.Option("--batch-items", help="Tell the ends of a batch's items one by one as well.")
+    ] = False,
     lead: Annotated[float | None, typer.Option(help="Seconds before a question expires that it is told.")] = None,
     description: Annotated[str | None, typer.Option(help="For people.")] = None,
     url: Url = DEFAULT_URL,
@@ -81,6 +85,7 @@ def add(
         "digest_s": digest,
         "quiet": _quiet(quiet, timezone, urgent or []),
         "lead_s": lead,
+        "batch_items": batch_items or None,
         "description": description,
     }
     output = Output(as_json)

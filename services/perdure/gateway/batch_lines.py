@@ -14,6 +14,7 @@ import orjson
 from pydantic import ValidationError
 
 from perdure.chassis.payload import pack
+from perdure.gateway.depth import JSON_DEPTH, too_deep
 from perdure.gateway.domain import METADATA_LIMIT, metadata_problem
 from perdure.schemas.batch_documents import ItemDocument, ItemStatus, item_key
 from perdure.schemas.batch_http import LINE_LIMIT, BatchItemCreate
@@ -109,9 +110,10 @@ def _value(data: bytes | None) -> Any:
     if data is None:
         return _Broken(_too_long())
     try:
-        return orjson.loads(data)
+        value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         return _Broken(f"is not JSON: {error.msg} (character {error.pos})")
+    return _Broken(f"is nested deeper than {JSON_DEPTH} levels") if too_deep(data, value) else value
 
 
 def _parsed(values: Iterable[tuple[str, Any, str]], batch_id: str, first: int) -> Parsed:

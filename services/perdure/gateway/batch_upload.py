@@ -14,10 +14,11 @@ from hashlib import blake2b
 from typing import Any, Final
 
 import orjson
-from pymongo.errors import BulkWriteError, DuplicateKeyError
+from pymongo.errors import DuplicateKeyError
 
+from perdure.chassis.inserts import insert_new
 from perdure.chassis.mongo import Database
-from perdure.chassis.outage import is_outage, outlast
+from perdure.chassis.outage import outlast
 from perdure.chassis.telemetry import logger
 from perdure.gateway.batch_lines import Line, Lines, Parsed, parse_items, parse_lines
 from perdure.gateway.problems import RequestProblem
@@ -35,7 +36,6 @@ BLOCK_LINES: Final = 1_000
 TOUCH_EVERY_S: Final = 10.0
 WRONG_SHOWN: Final = 100
 REMOVED: Final = 5_000
-DUPLICATE_KEY: Final = 11000
 
 Document = dict[str, Any]
 
@@ -174,16 +174,8 @@ class Upload:
         await self._store.read(lambda: self._batches.update_one(query, {"$setOnInsert": hidden}, upsert=True))
 
     async def _insert(self, items: list[ItemDocument]) -> None:
-        await outlast(lambda: self._insert_once(items), self._store.availability)
-
-    async def _insert_once(self, items: list[ItemDocument]) -> None:
-        try:
-            await self._items.insert_many(items, ordered=False)  # type: ignore[arg-type]
-        except BulkWriteError as error:
-            # After an outage some are there already: they are ours, for the id of the batch is.
-            failures = (error.details or {}).get("writeErrors", [])
-            if is_outage(error) or any(failure["code"] != DUPLICATE_KEY for failure in failures):
-                raise
+        # After an outage some are there already: they are ours, for the id of the batch is.
+        await outlast(lambda: insert_new(self._items, items), self._store.availability)
 
     def _refusal(self) -> RequestProblem:
         if not self._wrong:

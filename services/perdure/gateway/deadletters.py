@@ -169,6 +169,8 @@ class DeadLetters:
         topic, original = letter["topic"], [(name, bytes(value)) for name, value in letter["headers"]]
         if topic not in TOPICS:
             return f"{topic} is no topic that a service reads: the record was not buried by one, and has no origin"
+        if letter.get("omitted"):
+            return f"its bytes could not be kept; the record was at offset {letter['offset']} of {topic}"
         headers = redriven_headers(original, letter["_id"], letter["redrives"])
         try:
             await self._producer.send(topic, Record(bytes(letter["key"]), bytes(letter["value"]), headers))

@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 from perdure.chassis.mongo import Database
 from perdure.gateway.problems import RequestProblem, invalid
 from perdure.gateway.store import Store
+from perdure.gateway.targets import require_target
 from perdure.registry.deliveries import Deliveries, Notice, delivery_document, shown_target
 from perdure.registry.runs import new_id, now
-from perdure.registry.subscriptions import Subscriptions, is_address, new_secret, scope_key, valid_secrets
+from perdure.registry.subscriptions import Subscriptions, new_secret, scope_key, valid_secrets
 from perdure.schemas.notice_http import (
     LEAD_S,
     Delivery,
@@ -68,6 +68,7 @@ class Notices:
             "secrets": [{"secret": secret, "until": None}] if secret else [],
             "digest_s": wanted.digest_s,
             "quiet": wanted.quiet.model_dump(mode="json") if wanted.quiet else None,  # type: ignore[typeddict-item]
+            "batch_items": bool(wanted.batch_items),
             "lead_s": LEAD_S if wanted.lead_s is None else wanted.lead_s,
             "description": wanted.description or "",
             "state": (SubscriptionState.PAUSED if wanted.paused else SubscriptionState.ACTIVE).value,
@@ -189,23 +190,6 @@ class Notices:
         return await self._store.within(work)
 
 
-def require_target(channel: Channel, target: str) -> None:
-    """Refuse what can be no target; whether its address may be reached is decided when it is."""
-    if channel is Channel.EMAIL:
-        if target != ASSIGNED_TO and not is_address(target):
-            raise invalid("/target", f"must be one plain e-mail address, such as ann@example.com, or {ASSIGNED_TO}")
-        return
-    try:
-        parts = urlsplit(target)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable or not target.isprintable() or " " in target:
-        raise invalid("/target", "must be a URL, such as https://example.com/hooks")
-    if parts.username is not None or parts.password is not None:
-        raise invalid("/target", "must not hold user and password; the signature says who sends")
-
-
 def changed_fields(wanted: SubscriptionFields) -> Document:
     """The document's fields that a request changes."""
     given = wanted.model_dump(mode="json", exclude_unset=True)
@@ -226,6 +210,7 @@ def subscription_view(subscription: Mapping[str, Any]) -> Document:
     return {
         "subscription_id": subscription["_id"],
         **{name: subscription.get(name) for name in names},
+        "batch_items": bool(subscription.get("batch_items")),
         "target": shown_target(subscription["channel"], subscription["target"]),
         "secrets": len(valid_secrets(subscription, datetime.now(UTC))),
     }

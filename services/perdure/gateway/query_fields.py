@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from difflib import get_close_matches
 from typing import Any, Final
 
@@ -212,7 +212,9 @@ def _time(node: Field, path: str, value: Value, now: datetime) -> Clause:
         day = _checked(value, lambda text: moment(text, now))
         if day.time() != datetime.min.time() or "T" in value.text:
             raise QuerySyntaxError(value.at, f"must be a day; compare with a time: {node.name}>{value.text}")
-        return {"range": {path: {"gte": day.isoformat(), "lt": (day + timedelta(days=1)).isoformat()}}}
+        last_day = day.date() == date.max  # nothing comes after it
+        until = {} if last_day else {"lt": (day + timedelta(days=1)).isoformat()}
+        return {"range": {path: {"gte": day.isoformat(), **until}}}
     return _compared(node, value, _Scale(path, lambda text: moment(text, now).isoformat()))
 
 
@@ -239,7 +241,7 @@ def _compared(node: Field, value: Value, scale: _Scale) -> Clause:
 def _checked(value: Value, read: Callable[[str], Any]) -> Any:
     try:
         return read(value.text)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise QuerySyntaxError(value.at, str(error)) from error
 
 

@@ -13,6 +13,7 @@ import orjson
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from perdure.gateway.depth import JSON_DEPTH, too_deep
 from perdure.gateway.domain import PAYLOAD_LIMIT, metadata_problem, payload_problem
 from perdure.gateway.gunzip import BadGzipError, opened_whole
 from perdure.gateway.problems import RequestProblem, invalid, invalid_fields
@@ -25,8 +26,9 @@ FORM: Final = "application/x-www-form-urlencoded"
 FORM_FIELDS: Final = 5_000
 IDEMPOTENCY_KEY = "Idempotency-Key"
 IDEMPOTENCY_KEY_LIMIT = 255
-OWN_KEYS = ("wake:", "schedule:")
-"""Runs that Perdure starts itself have keys with these beginnings: the insert of a waking run decides a wait (ADR 6)."""
+OWN_KEYS = ("wake:", "schedule:", "retry:")
+"""Runs that Perdure starts itself have keys with these beginnings: the insert of a waking run decides a wait (ADR 6), and there is
+one retry of a failed run."""
 _JSON_TYPES = {
     list: "an array",
     str: "a string",
@@ -77,7 +79,7 @@ async def read_json(request: web.Request) -> Any:
             (InvalidField(pointer="header:Content-Type", detail="must be application/json"),),
         )
     try:
-        return orjson.loads(body)
+        parsed = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno} (character {error.pos})"
         raise RequestProblem(
@@ -85,6 +87,9 @@ async def read_json(request: web.Request) -> Any:
             f"{error.msg} at {where}.",
             (InvalidField(pointer="", detail=f"{error.msg} at {where}"),),
         ) from None
+    if too_deep(body, parsed):
+        raise invalid("", f"nested deeper than {JSON_DEPTH} levels")
+    return parsed
 
 
 async def read_bytes(request: web.Request, limit: int) -> bytes:

@@ -19,6 +19,7 @@ from perdure.chassis.payload import pack, unpack
 from perdure.gateway.problems import RequestProblem, invalid
 from perdure.gateway.requests import require_metadata
 from perdure.gateway.store import Store
+from perdure.gateway.targets import require_webhook
 from perdure.registry import cron
 from perdure.registry.cron import BadSchedule, Overlap
 from perdure.registry.runs import assistant_id_of, new_id, now
@@ -212,6 +213,7 @@ def packed(payload: Mapping[str, Any]) -> bytes:
 
 def run_payload(body: Mapping[str, Any]) -> Document:
     """What a request says about the runs, as given; null where it says null."""
+    require_webhook(body.get("webhook"))
     return {name: body[name] for name in RUN_FIELDS if name in body}
 
 

@@ -258,7 +258,7 @@ class Store:
     async def _owned(self, reads: GroupRead[str, Document], key: str, tenant: str) -> Document | None:
         self.require_available()
         found = await self.within(reads.get(key))
-        return found if found is not None and found["tenant"] == tenant else None
+        return found if found is not None and found.get("tenant") == tenant else None  # an archive's slot has none
 
     @staticmethod
     def _by_id(collection: Any) -> Callable[[Sequence[str]], Awaitable[Mapping[str, Document]]]:

@@ -35,9 +35,13 @@ async def main(settings: IndexerSettings, stopping: asyncio.Event) -> None:
     client = OpenSearch(settings.opensearch_url, ca_file=settings.opensearch_ca_file)
     writer = Writer(client, settings)
     stream: EventStream | None = None
+    indexing: Indexing | None = None
     health = HealthServer(
         settings,
-        {"opensearch": lambda: writer.available, "kafka": lambda: stream is not None and stream.ready},
+        {
+            "opensearch": lambda: writer.available,
+            "kafka": lambda: stream is not None and stream.ready and not (indexing and indexing.holding),
+        },
     )
     await health.start()
     dead_letters = Producer(settings.kafka_bootstrap_servers, f"indexer-{settings.instance}")

@@ -7,15 +7,15 @@ or an outage can cause: whoever calls them acknowledges the batches afterwards.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final, cast
+from typing import cast
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from perdure.chassis.kafka.deadletter import Origin, bury
-from perdure.chassis.kafka.producer import KafkaRefusedError, Producer
+from perdure.chassis.kafka.deadletter import LetterBox, Origin
+from perdure.chassis.kafka.isolation import Isolation, describe
+from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.telemetry import logger
 from perdure.indexer.bulk import Item, newest_item, state_item
 from perdure.indexer.domain import document_of, event_id, newest
@@ -29,8 +29,6 @@ from perdure.schemas.events import EVENTS, Event
 from perdure.schemas.index import IndexDocument
 
 log = logger(__name__)
-
-DEAD_RETRY_S: Final = 5.0
 
 INDEXED = Counter("perdure_indexer_events_total", "Events that are in the index")
 DEAD = Counter("perdure_indexer_dead_letters_total", "Records that went to the dead-letter topic", ["reason"])
@@ -49,7 +47,8 @@ class Indexing:
 
     def __init__(self, writer: Writer, dead_letters: Producer, redaction: Redaction, settings: IndexerSettings) -> None:
         self._writer = writer
-        self._dead_letters = dead_letters
+        self._letters = LetterBox(dead_letters, f"indexer/{settings.instance}")
+        self._isolation: Isolation[Origin] = Isolation("indexer", self._index, self._give_up)
         self._redaction = redaction
         self._settings = settings
         self._newest: dict[str, IndexDocument] = {}
@@ -58,8 +57,16 @@ class Indexing:
         """Of the events since then."""
         OLDEST.set_function(lambda: (datetime.now(UTC) - self._oldest).total_seconds() if self._oldest else 0.0)
 
+    @property
+    def holding(self) -> bool:
+        """Whether no record can be handled (``perdure.chassis.kafka.isolation``)."""
+        return self._isolation.holding
+
     async def handle(self, records: Sequence[Origin]) -> None:
         """Index the states of a batch."""
+        await self._isolation.handle(records)
+
+    async def _index(self, records: Sequence[Origin]) -> bool:
         items: dict[str, Item] = {}
         origins: dict[str, Origin] = {}
         for record in records:
@@ -69,7 +76,7 @@ class Indexing:
                 items[id_] = item
                 origins[id_] = record
         if not items:
-            return
+            return True
         documents = [item.document for item in items.values()]
         oldest = min(document["occurred_at"] for document in documents)
         self._oldest = min(self._oldest or oldest, oldest)
@@ -78,10 +85,12 @@ class Indexing:
             await self._bury(origins[id_], Reason.HANDLER, f"OpenSearch refuses its document: {why}")
         self._newest = newest([*self._newest.values(), *documents])
         self._measure(documents)
+        return True
 
     async def settle(self) -> None:
         """Write the newest state of each thread that was handled since the last time."""
-        latest, self._newest = [newest_item(document) for document in self._newest.values()], {}
+        latest = [item for document in self._newest.values() if (item := self._newest_item(document)) is not None]
+        self._newest = {}
         for item, why in await self._writer.write(latest):
             # Its state's document was refused for the same fields, and buried: once is enough.
             log.warning("index.thread_refused", event_id=event_id(item.document), reason=why)
@@ -97,27 +106,24 @@ class Indexing:
         event = cast("Event", decoded.message)
         try:
             return state_item(document_of(event, self._redaction, self._settings.index_text_limit))
-        except (ValueError, TypeError, RecursionError) as error:
-            await self._bury(record, Reason.HANDLER, f"no document can be made of it: {error!r}")
+        except Exception as error:
+            await self._bury(record, Reason.HANDLER, f"no document can be made of it: {describe(error)}")
             return None
 
+    @staticmethod
+    def _newest_item(document: IndexDocument) -> Item | None:
+        try:
+            return newest_item(document)
+        except Exception:  # its state is in the index: it must not keep the other threads from theirs
+            log.exception("index.thread_failed", event_id=event_id(document))
+            return None
+
+    async def _give_up(self, record: Origin, error: Exception) -> None:
+        await self._bury(record, Reason.HANDLER, describe(error))
+
     async def _bury(self, record: Origin, reason: str, detail: str) -> None:
-        while True:
-            try:
-                await bury(
-                    self._dead_letters,
-                    record,
-                    dead_topic=topics.EVENTS.dead,
-                    reason=reason,
-                    detail=detail,
-                    consumer=f"indexer/{self._settings.instance}",
-                )
-            except KafkaRefusedError as error:
-                log.error("index.dead_letter_refused", error=str(error), retry_s=DEAD_RETRY_S)
-                await asyncio.sleep(DEAD_RETRY_S)
-            else:
-                DEAD.labels(str(reason)).inc()
-                return
+        await self._letters.bury(record, dead_topic=topics.EVENTS.dead, reason=reason, detail=detail)
+        DEAD.labels(str(reason)).inc()
 
     @staticmethod
     def _measure(documents: Sequence[IndexDocument]) -> None:

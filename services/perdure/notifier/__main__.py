@@ -33,6 +33,7 @@ from perdure.notifier.settings import NotifierSettings
 from perdure.notifier.sweeps import Sweeper
 from perdure.notifier.telling import Telling
 from perdure.registry.answer_links import NOT_OFFERED, links_offered
+from perdure.registry.dead_letters import Letters
 from perdure.registry.notes import Notes
 from perdure.registry.reply_addresses import ReplyAddresses
 from perdure.registry.subscriptions import Subscriptions
@@ -103,8 +104,16 @@ async def main(settings: NotifierSettings, stopping: asyncio.Event) -> None:
     availability = Availability()
     producer = Producer(settings.kafka_bootstrap_servers, settings.instance)
     parts = compose(settings, db, availability, producer)
+    letters = Letters(db, availability, settings.tenant)
     consumers = [
-        Consumer(settings.kafka_bootstrap_servers, settings.instance, one, parts.notifying.handle, producer)
+        Consumer(
+            settings.kafka_bootstrap_servers,
+            settings.instance,
+            one,
+            parts.notifying.handle,
+            producer,
+            keep=letters.keep,
+        )
         for one in (
             Subscription(topics.EVENTS, GROUP, EVENTS, passed_over=PASSED_OVER, portion_bytes=PORTION_BYTES),
             Subscription(topics.NOTIFICATIONS, f"{GROUP}.notifications", NOTIFICATIONS),

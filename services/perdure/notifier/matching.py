@@ -2,7 +2,7 @@
 
 Contract: of one notice and one subscription comes at most one delivery, with an id derived from both. A subscription does not get
 what happened before it was made, give or take ``SKEW``: the two times are of two machines' clocks, and a subscription that is made
-right before a run must not miss its end.
+right before a run must not miss its end. A notice that cannot be planned for one subscription is planned for the others.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ class Plan:
 
     deliveries: list[DeliveryDocument] = field(default_factory=list)
     digests: dict[str, DeliveryDocument] = field(default_factory=dict)
+    failed: list[tuple[Notice, Exception]] = field(default_factory=list)
+    """Notices of which not every delivery could be planned, once for each that could not."""
 
 
 def keys_of(told: Told, run: Mapping[str, Any] | None) -> set[str]:
@@ -79,8 +81,24 @@ def _webhook_owner(run: RunDocument | None, runs: Mapping[str, RunDocument]) -> 
 
 
 def fits(notice: Notice, subscription: SubscriptionDocument) -> bool:
-    """Whether this subscription is told this notice, given that its scope fits."""
-    return notice.kind in subscription["kinds"] and notice.occurred_at >= subscription["created_at"] - SKEW
+    """Whether this subscription is told this notice, given that its scope fits.
+
+    The ``webhook`` of a run is told every end of it: it was given before the run began, whatever the clocks of two machines say.
+    """
+    if notice.kind not in subscription["kinds"]:
+        return False
+    of_run = subscription["_id"].startswith(OF_RUN)
+    return of_run or notice.occurred_at >= subscription["created_at"] - SKEW
+
+
+def told_as_batch(notice: Notice, run: Mapping[str, Any] | None, subscription: SubscriptionDocument) -> bool:
+    """Whether the end of a batch item's run is left to what is told of the batch.
+
+    Who subscribed to a whole tenant or assistant would get one message an item, unless the subscription asks for that. Who
+    subscribed to the thread or the run gets it. Questions and stuck threads are always told: the batch waits for somebody.
+    """
+    of_item = run is not None and "batch" in run and notice.kind in RUN_ENDS
+    return of_item and subscription["scope"] in (Scope.TENANT, Scope.ASSISTANT) and not subscription.get("batch_items")
 
 
 def add(plan: Plan, notice: Notice, subscription: SubscriptionDocument, now: datetime, patience_s: float) -> None:
@@ -169,7 +187,12 @@ def plan_of(
             notice = replace(notice, data={**notice.data, "first_run_id": first_run_of(run)})
         for subscription in found:
             id_ = delivery_id(notice.tenant, notice.cause, subscription["_id"])
-            if id_ not in planned and fits(notice, subscription):
-                planned.add(id_)
-                add(plan, notice, subscription, now, patience_s)
+            try:
+                if id_ not in planned and fits(notice, subscription) and not told_as_batch(notice, run, subscription):
+                    planned.add(id_)
+                    add(plan, notice, subscription, now, patience_s)
+            except (
+                Exception
+            ) as error:  # one notice that cannot be told must not keep the others from those who wait for them
+                plan.failed.append((notice, error))
     return plan

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from pymongo.errors import PyMongoError
+
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability, outlast
+from perdure.chassis.telemetry import logger
 from perdure.notifier.channels.result import Result, dead, dropped
 from perdure.notifier.composing import Composer
 from perdure.notifier.domain import QUESTION_FIELDS
@@ -22,6 +25,8 @@ from perdure.notifier.results import Change
 from perdure.registry.subscriptions import Subscriptions
 from perdure.schemas.documents import WAITS, WaitStatus
 from perdure.schemas.notices import DIGEST, Channel, DeliveryState, NoticeKind, SubscriptionState
+
+log = logger(__name__)
 
 Document = dict[str, Any]
 
@@ -70,9 +75,21 @@ class Preparing:
         asked = {one["wait_id"] for one in deliveries if one.get("wait_id")}
         waits = await self._waits_by_id(asked) if asked else {}
         return [
-            await self._prepare(one, subscriptions.get(one["subscription_id"]), waits.get(one.get("wait_id") or ""))
+            await self._prepared(one, subscriptions.get(one["subscription_id"]), waits.get(one.get("wait_id") or ""))
             for one in deliveries
         ]
+
+    async def _prepared(
+        self, delivery: Document, subscription: Mapping[str, Any] | None, wait: Mapping[str, Any] | None
+    ) -> Prepared:
+        try:
+            return await self._prepare(delivery, subscription, wait)
+        except PyMongoError:
+            raise
+        except Exception as error:  # a delivery that cannot be prepared must not keep the others from being sent
+            log.exception("notice.not_prepared", delivery_id=delivery["_id"])
+            result = Result(delivered=False, reason=f"the notifier failed: {type(error).__name__}")
+            return Prepared(delivery, subscription, result)
 
     async def _prepare(
         self, delivery: Document, subscription: Mapping[str, Any] | None, wait: Mapping[str, Any] | None

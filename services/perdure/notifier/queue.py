@@ -14,18 +14,16 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import uuid4
 
-from pymongo.errors import BulkWriteError
-
 from perdure.chassis.group_commit import GroupCommit
+from perdure.chassis.inserts import insert_new
 from perdure.chassis.mongo import Database
-from perdure.chassis.outage import Availability, is_outage, outlast
+from perdure.chassis.outage import Availability, outlast
 from perdure.notifier.results import Change
 from perdure.schemas.notices import DELIVERIES, DeliveryDocument, DeliveryState
 
 Document = dict[str, Any]
 
 DUE_FIELDS: Final = {"endpoint": 1, "due_at": 1}
-DUPLICATE: Final = 11000
 
 
 class Queue:
@@ -111,12 +109,5 @@ class Queue:
         await self._results.close()
 
     async def _insert(self, deliveries: Sequence[DeliveryDocument]) -> list[str]:
-        try:
-            await self._deliveries.insert_many(deliveries, ordered=False)  # type: ignore[arg-type]
-        except BulkWriteError as error:
-            failures = error.details["writeErrors"] if error.details else []
-            if is_outage(error) or any(failure["code"] != DUPLICATE for failure in failures):
-                raise
-            taken = {failure["index"] for failure in failures}
-            return [one["_id"] for number, one in enumerate(deliveries) if number not in taken]
-        return [one["_id"] for one in deliveries]
+        taken = set(await insert_new(self._deliveries, deliveries))
+        return [one["_id"] for number, one in enumerate(deliveries) if number not in taken]

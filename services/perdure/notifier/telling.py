@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
+from pymongo.errors import PyMongoError
+
 from perdure.chassis.mongo import Database
 from perdure.chassis.telemetry import logger
 from perdure.registry.deliveries import shown_target
@@ -46,7 +48,14 @@ class Telling:
 
         async def tell(delivery: Mapping[str, Any]) -> None:
             async with slots:
-                await self._note(delivery, runs.get(delivery["run_id"]))
+                try:
+                    await self._note(delivery, runs.get(delivery["run_id"]))
+                except PyMongoError:
+                    raise
+                except (
+                    Exception
+                ):  # what cannot be noted of one delivery must not keep the others' notes; a stored one is swept
+                    log.exception("notice.not_noted", delivery_id=delivery["_id"])
 
         await asyncio.gather(*map(tell, found))
         told = {"_id": {"$in": [one["_id"] for one in found]}, "told": False}

@@ -53,8 +53,10 @@ def item_thread(batch: Mapping[str, Any], item: Mapping[str, Any], moment: datet
     return thread
 
 
-def item_run(batch: Mapping[str, Any], item: Mapping[str, Any], moment: datetime) -> RunDocument:
-    """The run of an item's first attempt.
+def item_run(
+    batch: Mapping[str, Any], item: Mapping[str, Any], moment: datetime
+) -> tuple[RunDocument, list[dict[str, Any]]]:
+    """The run of an item's first attempt, and the chunks of its payload, if any, which are to be stored before it.
 
     Args:
         batch: Its document.
@@ -62,13 +64,13 @@ def item_run(batch: Mapping[str, Any], item: Mapping[str, Any], moment: datetime
         moment: Now.
 
     """
-    payload = {**unpack(batch["defaults"]), **unpack(item["payload"])}
+    packed = pack({**unpack(batch["defaults"]), **unpack(item["payload"])})
     run = run_document(
         tenant=batch["tenant"],
         thread_id=thread_id_of(batch, item["number"]),
         graph_id=batch["graph_id"],
         graph_version=batch.get("graph_version"),
-        packed=pack(payload),
+        packed=packed,
         metadata=_metadata(batch, item),
         traceparent=new_traceparent(),
         moment=moment,
@@ -76,7 +78,7 @@ def item_run(batch: Mapping[str, Any], item: Mapping[str, Any], moment: datetime
         new_thread=True,
     )
     run["batch"] = {"id": batch["_id"], "number": item["number"], "attempt": item["attempt"]}
-    return run
+    return run, packed.chunk_documents(run["_id"])
 
 
 def item_retry(failed: Mapping[str, Any], item: Mapping[str, Any], moment: datetime, begins: datetime) -> RunDocument:

@@ -27,6 +27,8 @@ KEPT: Final = timedelta(days=30)
 """How long an ended delivery is kept."""
 SMTP: Final = "smtp"
 """The endpoint of all e-mail: the one server that is set."""
+NOWHERE: Final = "nowhere"
+"""The endpoint of targets that are no URL: nothing is ever sent to them."""
 ENDED: Final = (DeliveryState.DELIVERED.value, DeliveryState.DEAD.value, DeliveryState.DROPPED.value)
 ATTEMPTS_KEPT: Final = 50
 NEWEST: Final = [("created_at", -1), ("_id", -1)]
@@ -70,20 +72,29 @@ def delivery_id(tenant: str, cause: str, subscription_id: str) -> str:
 
 
 def endpoint_of(channel: str, target: str) -> str:
-    """What shares one breaker and one cap: ``host:port`` of a URL, :data:`SMTP` of e-mail."""
+    """What shares one breaker and one cap: ``host:port`` of a URL, :data:`SMTP` of e-mail, :data:`NOWHERE` of what is no URL.
+
+    Never raises: targets are stored that no rule of today would let through.
+    """
     if channel == Channel.EMAIL:
         return SMTP
-    parts = urlsplit(target)
-    return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+    try:
+        parts = urlsplit(target)
+        return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+    except ValueError:
+        return NOWHERE
 
 
 def shown_target(channel: str, target: str) -> str:
     """A target for people and logs: the query of a URL, and the path of Slack's, are as good as passwords."""
     if channel == Channel.EMAIL:
         return target
-    parts = urlsplit(target)
-    path = "/..." if channel == Channel.SLACK else f"{parts.path}{'?...' if parts.query else ''}"
-    return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{path}"
+    try:
+        parts = urlsplit(target)
+        path = "/..." if channel == Channel.SLACK else f"{parts.path}{'?...' if parts.query else ''}"
+        return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{path}"
+    except ValueError:
+        return f"{target.partition(':')[0][:8]}:// (no address that can be read)"
 
 
 def delivery_document(

@@ -14,15 +14,15 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import DuplicateKeyError, PyMongoError
 
-from perdure.chassis.kafka.producer import Producer
+from perdure.chassis.kafka.producer import KafkaRefusedError, Producer
 from perdure.chassis.mongo import Database
 from perdure.chassis.telemetry import logger
 from perdure.checkpoint import keys
 from perdure.schemas.documents import NOTEBOOK, RUNS
 from perdure.schemas.events import NOTES_PER_SEQ
-from perdure.schemas.outbox import event_of, record_of
+from perdure.schemas.outbox import event_of, lightened, record_of
 from perdure.schemas.topics import EVENTS
 
 log = logger(__name__)
@@ -74,7 +74,12 @@ class Notes:
         runs = {run["_id"]: run async for run in self._runs.find({"_id": {"$in": ids}}, RUN_FIELDS)}
         for note in found:
             if note["run"] in runs:
-                await self._publish(runs[note["run"]], note)
+                try:
+                    await self._publish(runs[note["run"]], note)
+                except PyMongoError:
+                    raise
+                except Exception:  # one note that cannot be published stops no other; it is tried again
+                    log.exception("note.not_published", note=note["_id"], thread_id=note.get("thread"))
         log.info("notes.swept", count=len(found))
         return len(found)
 
@@ -115,5 +120,9 @@ class Notes:
     async def _publish(self, run: Mapping[str, Any], note: Mapping[str, Any]) -> None:
         event = event_of(run, note)
         if event is not None:
-            await self._producer.send(EVENTS.name, record_of(run, event, self._source))
+            try:
+                await self._producer.send(EVENTS.name, record_of(run, event, self._source))
+            except KafkaRefusedError as error:
+                log.error("event.lightened", event_id=event.event_id, thread_id=event.thread_id, error=str(error))
+                await self._producer.send(EVENTS.name, record_of(run, lightened(event), self._source))
         await self._notebook.update_one({"_id": note["_id"]}, {"$set": {"published": True}})

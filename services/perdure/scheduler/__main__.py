@@ -28,7 +28,7 @@ from perdure.scheduler.clock import DatabaseClock
 from perdure.scheduler.deadletters import DeadLetters
 from perdure.scheduler.escalation import Escalations
 from perdure.scheduler.firing import Firings
-from perdure.scheduler.handlers import Lead, Loop, run_loops, sweeping
+from perdure.scheduler.handlers import Lead, Loop, recovering, run_loops, sweeping
 from perdure.scheduler.leader import Leadership
 from perdure.scheduler.settings import SchedulerSettings
 from perdure.scheduler.shares import RENEW_S, Members, Shares
@@ -64,6 +64,7 @@ async def main(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
     stuck = StuckWatch(db, notes, clock, settings)
     unfinished = Unfinished(db, producer, signals, clock)
     dead_letters = DeadLetters(db, settings)
+    sweeper = Sweeper(db, producer, settings)
     batches = Batches(db, producer, waits, settings)
     loops = [
         Loop("members", RENEW_S, members.renew),
@@ -80,7 +81,8 @@ async def main(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
         Loop("uploads", 15.0, lead.only(Uploads(db, settings.batch_upload_grace_s).sweep)),
         Loop("dead-letters", 5.0, partial(dead_letters.consume, stopping)),
         Loop("dead-letters-count", 15.0, dead_letters.count),
-        Loop("sweeps", settings.sweep_interval_s, sweeping(Sweeper(db, producer, settings), lead)),
+        Loop("recovery", settings.sweep_interval_s, recovering(sweeper, lead)),
+        Loop("sweeps", settings.sweep_interval_s, sweeping(sweeper, lead)),
     ]
     if store is not None:
         archive = Archiving(db, store, retention, producer, settings)

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
+from pymongo.errors import PyMongoError
+
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.mongo import Database
 from perdure.chassis.telemetry import logger
@@ -58,14 +60,20 @@ class Outbox:
         """Publish everything; a turn of its own, for it waits for Kafka."""
         query = {"open": True, "outbox.0": {"$exists": True}}
         for batch in await self._batches.find(query, {"outbox": 1}).to_list(None):
-            for entry in batch["outbox"]:
-                event = TYPES[entry["type"]].model_validate(entry["body"])
-                record = encode(
-                    event, id=entry["id"], source=SOURCE, correlation_id=batch["_id"], time=event.occurred_at
-                )
-                await self._producer.send(NOTIFICATIONS.name, record)
-                await self._batches.update_one({"_id": batch["_id"]}, {"$pull": {"outbox": {"id": entry["id"]}}})
-                log.info("batch.told", batch_id=batch["_id"], type=entry["type"])
+            try:
+                await self._publish(batch)
+            except PyMongoError:
+                raise
+            except Exception:  # one batch that cannot be told of stops no other; it is tried again
+                log.exception("batch.not_told", batch_id=batch["_id"])
+
+    async def _publish(self, batch: Mapping[str, Any]) -> None:
+        for entry in batch["outbox"]:
+            event = TYPES[entry["type"]].model_validate(entry["body"])
+            record = encode(event, id=entry["id"], source=SOURCE, correlation_id=batch["_id"], time=event.occurred_at)
+            await self._producer.send(NOTIFICATIONS.name, record)
+            await self._batches.update_one({"_id": batch["_id"]}, {"$pull": {"outbox": {"id": entry["id"]}}})
+            log.info("batch.told", batch_id=batch["_id"], type=entry["type"])
 
 
 def _shared(batch: Mapping[str, Any], counts: Mapping[str, int], now: datetime) -> dict[str, Any]:

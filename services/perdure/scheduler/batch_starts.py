@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from pymongo.errors import BulkWriteError
-
+from perdure.chassis.inserts import insert_new
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.mongo import Database
 from perdure.chassis.telemetry import logger
@@ -24,7 +23,6 @@ from perdure.schemas.documents import PAYLOADS, RUNS, THREADS, RunDocument, RunS
 
 log = logger(__name__)
 
-DUPLICATE_KEY: Final = 11000
 BACKOFF_CAP_S: Final = 300.0
 ENDED: Final = [status.value for status in RunStatus if not status.active]
 
@@ -48,9 +46,12 @@ class Starts:
         again = [item for item in begun if item.get("retry_of") in failed]
         fresh = [item for item in begun if item.get("retry_of") not in failed]
         if fresh:
-            await self._insert(THREADS, [item_thread(batch, item, moment) for item in fresh])
-            runs = [item_run(batch, item, moment) for item in fresh]
-            await self._insert(RUNS, runs)
+            await insert_new(self._db[THREADS], [item_thread(batch, item, moment) for item in fresh])
+            made = [item_run(batch, item, moment) for item in fresh]
+            if chunks := [chunk for _, of_run in made for chunk in of_run]:
+                await insert_new(self._db[PAYLOADS], chunks)
+            runs = [run for run, _ in made]
+            await insert_new(self._db[RUNS], runs)
             self._publish(runs, StartReason.REGISTERED)
         if again:
             await self._register_retries(again, failed, moment)
@@ -78,7 +79,7 @@ class Starts:
             run = item_retry(before, item, moment, moment + self._pause(item))
             await self._copy_payload(before, run)
             runs.append(run)
-        await self._insert(RUNS, runs)
+        await insert_new(self._db[RUNS], runs)
         known = self._db[RUNS].find({"_id": {"$in": [run["_id"] for run in runs]}}, {"_id": 1})
         registered = {run["_id"] async for run in known}
         for item, run in zip(items, runs, strict=True):
@@ -91,9 +92,14 @@ class Starts:
     async def _adopt(self, item: Mapping[str, Any], refused: RunDocument) -> None:
         """The failed run has been retried already, by hand: that run is the item's attempt."""
         key = {"tenant": refused["tenant"], "idempotency_key": refused["idempotency_key"]}
-        other = await self._db[RUNS].find_one(key, {"_id": 1})
+        other = await self._db[RUNS].find_one(key, {"resumes": 1})
         if other is None:
             raise LookupError(f"run {refused['_id']} of item {item['_id']} was refused, and nobody has its key")
+        if other.get("resumes") != refused["resumes"]:  # a client's run took that key: it is nobody's retry
+            unkeyed: Any = {name: value for name, value in refused.items() if name != "idempotency_key"}
+            await insert_new(self._db[RUNS], [unkeyed])
+            self._publish([unkeyed], StartReason.RESUMED)
+            return
         await self._items.adopt(item, other["_id"])
         await self._db[RUNS].update_one({"_id": other["_id"]}, {"$set": {"batch": refused["batch"]}})
         # What ended before it was marked is shown as an end that nobody has noted.
@@ -108,16 +114,7 @@ class Starts:
         }
         copies = [{**found[f"{before['_id']}:{n}"], "_id": f"{run['_id']}:{n}", "run_id": run["_id"]} for n in chunks]
         if copies:
-            await self._insert(PAYLOADS, copies)
-
-    async def _insert(self, collection: str, documents: Sequence[Any]) -> None:
-        """Insert what is not there."""
-        try:
-            await self._db[collection].insert_many(documents, ordered=False)
-        except BulkWriteError as error:
-            failures = (error.details or {}).get("writeErrors", [])
-            if not failures or any(failure["code"] != DUPLICATE_KEY for failure in failures):
-                raise
+            await insert_new(self._db[PAYLOADS], copies)
 
     def _pause(self, item: Mapping[str, Any]) -> timedelta:
         """Before the n-th attempt in a row: doubled each time, none after a redrive."""

@@ -17,7 +17,7 @@ from pymongo.errors import PyMongoError
 from perdure.chassis.telemetry import logger
 from perdure.scheduler.leader import Leadership
 from perdure.scheduler.settings import SchedulerSettings
-from perdure.scheduler.sweeps import Sweeper
+from perdure.scheduler.sweeps import Sweeper, Swept
 
 log = logger(__name__)
 
@@ -98,15 +98,27 @@ class Lead:
         return led
 
 
+def recovering(sweeper: Sweeper, lead: Lead) -> Turn:
+    """The leader's turn at the runs of dead workers."""
+
+    async def recover() -> None:
+        _count(await sweeper.recover(declare_dead=lead.steady))
+
+    return lead.only(recover)
+
+
 def sweeping(sweeper: Sweeper, lead: Lead) -> Turn:
-    """The leader's turn at what dead processes left behind."""
+    """The leader's turn at what was never published."""
 
     async def sweep() -> None:
-        swept = await sweeper.sweep(declare_dead=lead.steady)
-        for what in ("workers_dead", "recovered", "started", "settled"):
-            SWEPT.labels(what=what).inc(getattr(swept, what))
+        _count(await sweeper.sweep())
 
     return lead.only(sweep)
+
+
+def _count(swept: Swept) -> None:
+    for what in ("workers_dead", "recovered", "started", "settled", "refused"):
+        SWEPT.labels(what=what).inc(getattr(swept, what))
 
 
 async def run_loops(loops: Sequence[Loop], lead: Lead, stopping: asyncio.Event) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 from pymongo.errors import DuplicateKeyError
 
 from perdure.chassis.mongo import Database, from_now, server_time
@@ -15,16 +17,17 @@ class Leadership:
         self._db = db
         self._leaders = db[LEADERS]
         self._role = role
-        self._instance = instance
+        # Two processes may have been given one name: the lease is of a process.
+        self._holder = f"{instance}:{uuid4().hex[:12]}"
         self._ttl_s = ttl_s
 
     async def acquire(self) -> bool:
         """Take or renew the lease; whether this instance leads now."""
-        lease = {"holder": self._instance, "expires_at": from_now(self._ttl_s)}
+        lease = {"holder": self._holder, "expires_at": from_now(self._ttl_s)}
         now = await server_time(self._db)
         ours_or_free = {
             "_id": self._role,
-            "$or": [{"holder": self._instance}, {"expires_at": {"$lt": now}}],
+            "$or": [{"holder": self._holder}, {"expires_at": {"$lt": now}}],
         }
         try:
             # With upsert, "somebody else holds it" shows as a duplicate key.
@@ -35,4 +38,4 @@ class Leadership:
 
     async def resign(self) -> None:
         """Give the lease back, so that nobody waits for it to expire."""
-        await self._leaders.delete_one({"_id": self._role, "holder": self._instance})
+        await self._leaders.delete_one({"_id": self._role, "holder": self._holder})

@@ -1,18 +1,22 @@
 """The sweeps: what dead processes left behind is taken up again (ADR 1 and 2).
 
 Contract: every change is a compare-and-set and every publication is repeatable, so a second leader for a moment does no harm.
+Recovery does not wait for the sweep of what is unsettled, and one run that cannot be swept (Kafka refuses its events, its document
+is damaged) stops no other: it is tried again after its grace period.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from pymongo import UpdateOne
+from pymongo.errors import PyMongoError
 
-from perdure.chassis.kafka.producer import Producer
+from perdure.chassis.kafka.producer import KafkaRefusedError, Producer
 from perdure.chassis.mongo import Database, server_time
 from perdure.chassis.telemetry import logger
 from perdure.registry.crashes import crash_change
@@ -21,10 +25,13 @@ from perdure.scheduler.domain import Action, decide
 from perdure.scheduler.settings import SchedulerSettings
 from perdure.schemas.commands import StartReason
 from perdure.schemas.documents import NOTEBOOK, RUNS, WORKERS
-from perdure.schemas.outbox import event_of, record_of
+from perdure.schemas.events import Event
+from perdure.schemas.outbox import event_of, lightened, record_of
 from perdure.schemas.topics import COMMANDS, EVENTS
 
 log = logger(__name__)
+
+Run = Mapping[str, Any]
 
 SOURCE = "perdure/scheduler"
 RUN_FIELDS = dict.fromkeys(
@@ -36,6 +43,12 @@ RUN_FIELDS = dict.fromkeys(
 )  # fmt: skip
 
 
+PORTION = 1_000
+"""Runs that one sweep looks at, the longest untouched first."""
+AT_ONCE = 50
+"""Ended runs whose events are published at the same time."""
+
+
 @dataclass(slots=True)
 class Swept:
     """What one sweep did."""
@@ -44,18 +57,20 @@ class Swept:
     recovered: int = 0
     started: int = 0
     settled: int = 0
+    refused: int = 0
+    """Runs whose events or starts could not be published; they are tried again after their grace period."""
 
 
 class Sweeper:
-    """Sweeps the unsettled runs."""
+    """Takes up what dead processes left: the runs of dead workers, starts and events that were never published."""
 
     def __init__(self, db: Database, producer: Producer, settings: SchedulerSettings) -> None:
         self._db = db
         self._producer = producer
         self._settings = settings
 
-    async def sweep(self, *, declare_dead: bool) -> Swept:
-        """Do everything that is due once.
+    async def recover(self, *, declare_dead: bool) -> Swept:
+        """Give back the runs of dead workers, and publish their starts.
 
         Args:
             declare_dead: Whether workers with an expired lease may be declared dead; not right after an outage of the
@@ -67,25 +82,41 @@ class Sweeper:
         if declare_dead:
             swept.workers_dead = await self._declare_dead(now)
         # Runs before workers: a worker registers before it claims, so an owner of a run seen here is seen there too.
-        unsettled = await self._db[RUNS].find({"settled": False}, RUN_FIELDS).to_list(None)
+        owned = await self._db[RUNS].find({"settled": False, "status": "running"}, RUN_FIELDS).to_list(None)
         alive = {w["_id"] async for w in self._db[WORKERS].find({"state": "alive"}, {"_id": 1})}
-        busy = {run["thread_id"] for run in unsettled if run["status"] == "running"}
-        due: dict[Action, list[Mapping[str, Any]]] = {action: [] for action in Action}
+        lost = [run for run in owned if run.get("owner") not in alive]
+        for start in range(0, len(lost), PORTION):
+            await self._give_back(lost[start : start + PORTION], now, swept)
+        return swept
+
+    async def sweep(self) -> Swept:
+        """Publish what was never published, of at most ``PORTION`` runs: starts of pending runs, events of ended ones."""
+        swept = Swept()
+        now = await server_time(self._db)
+        settings = self._settings
+        grace = timedelta(seconds=settings.publish_grace_s), timedelta(seconds=settings.settle_grace_s)
+        found = self._db[RUNS].find(_due(now, *grace), RUN_FIELDS).sort("swept_at", 1).limit(PORTION)
+        unsettled = await found.to_list(None)
+        threads = {"thread_id": {"$in": [run["thread_id"] for run in unsettled]}, "status": "running"}
+        busy = (
+            {run["thread_id"] async for run in self._db[RUNS].find(threads, {"thread_id": 1})} if unsettled else set()
+        )
+        due: dict[Action, list[Run]] = {action: [] for action in Action}
         for run in unsettled:
-            action = decide(
-                run,
-                now=now,
-                alive=alive,
-                busy_threads=busy,
-                publish_grace=timedelta(seconds=self._settings.publish_grace_s),
-                settle_grace=timedelta(seconds=self._settings.settle_grace_s),
-            )
+            try:
+                action = decide(
+                    run, now=now, alive=set(), busy_threads=busy, publish_grace=grace[0], settle_grace=grace[1]
+                )
+            except Exception:  # one damaged document must not keep the others from being swept
+                log.exception("run.not_swept", run_id=run.get("_id"), thread_id=run.get("thread_id"))
+                action = Action.NOTHING
+                swept.refused += 1
             due[action].append(run)
-        swept.recovered = await self._recover(due[Action.RECOVER], now)
-        swept.started = await self._publish_starts(self._first_of_thread(due[Action.PUBLISH_START]), now)
-        for ended in due[Action.PUBLISH_EVENTS]:
-            await self._publish_events(ended)
-            swept.settled += 1
+        await self._publish_starts(self._first_of_thread(due[Action.PUBLISH_START]), StartReason.SWEPT, swept)
+        for start in range(0, len(due[Action.PUBLISH_EVENTS]), AT_ONCE):
+            portion = due[Action.PUBLISH_EVENTS][start : start + AT_ONCE]
+            await asyncio.gather(*(self._settle(run, swept) for run in portion))
+        await self._touch(unsettled, now)
         return swept
 
     async def _declare_dead(self, now: datetime) -> int:
@@ -96,10 +127,8 @@ class Sweeper:
             log.warning("workers.dead", count=result.modified_count)
         return int(result.modified_count)
 
-    async def _recover(self, runs: Sequence[Mapping[str, Any]], now: datetime) -> int:
-        """Give back runs whose owner is dead and count the loss, then publish the starts of those that need not wait (ADR 10)."""
-        if not runs:
-            return 0
+    async def _give_back(self, runs: Sequence[Run], now: datetime, swept: Swept) -> None:
+        """Count the loss of a worker, then publish the starts of those that need not wait (ADR 10)."""
         at_once, changes = [], []
         for run in runs:
             crash = crash_change(run, now, self._settings.crash_backoff_s)
@@ -112,25 +141,35 @@ class Sweeper:
         await self._db[RUNS].bulk_write(changes, ordered=False)
         for run in runs:
             log.warning("run.recovered", run_id=run["_id"], thread_id=run["thread_id"], owner=run["owner"])
-        for run in at_once:
-            await self._start(run, StartReason.RECOVERED)
-        return len(runs)
+        swept.recovered += len(runs)
+        await self._publish_starts(at_once, StartReason.RECOVERED, swept)
 
-    async def _publish_starts(self, runs: Sequence[Mapping[str, Any]], now: datetime) -> int:
-        for run in runs:
-            await self._start(run, StartReason.SWEPT)
-        if runs:
-            await self._db[RUNS].bulk_write(
-                [UpdateOne({"_id": r["_id"], "status": "pending"}, {"$set": {"swept_at": now}}) for r in runs],
-                ordered=False,
-            )
-        return len(runs)
+    async def _publish_starts(self, runs: Sequence[Run], reason: StartReason, swept: Swept) -> None:
+        """Publish starts at the same time; one that is refused is logged, and published again after its grace period."""
+        starts = await asyncio.gather(*(self._start(run, reason) for run in runs), return_exceptions=True)
+        for run, error in zip(runs, starts, strict=True):
+            if error is None:
+                swept.started += reason is StartReason.SWEPT
+            else:
+                swept.refused += 1
+                log.error("run.start_refused", run_id=run["_id"], thread_id=run["thread_id"], error=repr(error))
 
-    async def _start(self, run: Mapping[str, Any], reason: StartReason) -> None:
+    async def _start(self, run: Run, reason: StartReason) -> None:
         await self._producer.send(COMMANDS.name, start_record(run, reason, SOURCE))
 
-    async def _publish_events(self, run: Mapping[str, Any]) -> None:
-        """Publish every event of an ended run again, then settle it."""
+    async def _settle(self, run: Run, swept: Swept) -> None:
+        """Publish every event of an ended run again, then settle it; what cannot be done for one run stops no other."""
+        try:
+            await self._publish_events(run)
+        except PyMongoError:
+            raise
+        except Exception as error:
+            swept.refused += 1
+            log.exception("run.not_settled", run_id=run["_id"], thread_id=run["thread_id"], error=repr(error))
+        else:
+            swept.settled += 1
+
+    async def _publish_events(self, run: Run) -> None:
         entries = self._db[NOTEBOOK].find(
             {
                 "thread": run["thread_id"],
@@ -141,13 +180,45 @@ class Sweeper:
         )
         async for entry in entries:
             if (event := event_of(run, entry)) is not None:
-                await self._producer.send(EVENTS.name, record_of(run, event, SOURCE))
+                await self._publish_event(run, event)
         await self._db[RUNS].update_one(
             {"_id": run["_id"], "ended_seq": run["ended_seq"], "owner": None}, {"$set": {"settled": True}}
         )
         log.info("run.settled", run_id=run["_id"], thread_id=run["thread_id"])
 
+    async def _publish_event(self, run: Run, event: Event) -> None:
+        """Publish an event; one that Kafka refuses, without its large parts.
+
+        Raises:
+            KafkaRefusedError: also refused without them: it is not its size, and the run stays unsettled.
+
+        """
+        try:
+            await self._producer.send(EVENTS.name, record_of(run, event, SOURCE))
+        except KafkaRefusedError as error:
+            light = record_of(run, lightened(event), SOURCE)
+            log.error("event.lightened", event_id=event.event_id, thread_id=event.thread_id, error=str(error))
+            await self._producer.send(EVENTS.name, light)
+
+    async def _touch(self, runs: Sequence[Run], now: datetime) -> None:
+        """Let those that were looked at come again after their grace period, behind those that were not."""
+        if runs:
+            query = {"_id": {"$in": [run["_id"] for run in runs]}, "settled": False, "owner": None}
+            await self._db[RUNS].update_many(query, {"$set": {"swept_at": now}})
+
     @staticmethod
-    def _first_of_thread(runs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    def _first_of_thread(runs: Sequence[Run]) -> list[Run]:
         """One start a thread is enough: the claim takes the oldest."""
         return list({run["thread_id"]: run for run in runs}.values())
+
+
+def _due(now: datetime, publish_grace: timedelta, settle_grace: timedelta) -> dict[str, Any]:
+    """Runs that nobody owns and for which something is due by the time; see :func:`perdure.scheduler.domain.decide`."""
+    pending, ended = {"status": "pending"}, {"status": {"$nin": ["pending", "running"]}}
+    branches: list[dict[str, Any]] = [
+        {**pending, "not_before": {"$lte": now}, "$expr": {"$lt": ["$swept_at", "$not_before"]}},
+    ]
+    for status, grace in ((pending, publish_grace), (ended, settle_grace)):
+        branches.append({**status, "swept_at": {"$lte": now - grace}})
+        branches.append({**status, "swept_at": None, "updated_at": {"$lte": now - grace}})
+    return {"settled": False, "owner": None, "$or": branches}

@@ -12,12 +12,15 @@ from prometheus_client import Counter
 
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.mongo import Database
+from perdure.chassis.telemetry import logger
 from perdure.registry.signals import Signals
 from perdure.registry.validations import publish_request
 from perdure.scheduler.clock import DatabaseClock
 from perdure.scheduler.sweeps import SOURCE
 from perdure.schemas.documents import WAITS, WaitStatus
 from perdure.schemas.waits import WaitKind
+
+log = logger(__name__)
 
 OFFER_AFTER = timedelta(seconds=2)
 ASK_AGAIN_AFTER = timedelta(seconds=15)
@@ -51,7 +54,10 @@ class Unfinished:
         }
         found: list[Any] = await self._waits.find(query).limit(ASK_LIMIT).to_list(None)
         for wait in found:
-            publish_request(self._producer, wait, SOURCE)
+            try:
+                publish_request(self._producer, wait, SOURCE)
+            except Exception:  # a damaged wait stops no other; it comes again after the others
+                log.exception("validation.not_asked", wait_id=wait["_id"], thread_id=wait.get("thread_id"))
             asked = {"_id": wait["_id"], "requested_at": wait["requested_at"]}
             await self._waits.update_one(asked, {"$set": {"requested_at": now}})
             FINISHED.labels(what="validations").inc()

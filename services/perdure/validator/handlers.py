@@ -3,7 +3,8 @@
 Contract: :meth:`Validator.handle` returns when the verdicts of its batch are acknowledged by Kafka, or after
 ``validator_patience_s``. So a slow source holds up nobody else's verdict. What is still open then would be lost with this process:
 the wait's document stays open, the scheduler asks again, and a verdict may be repeated (the first one wakes the thread; ADR 8).
-A request that is repeated while it is being checked is not checked twice.
+A request that is repeated while it is being checked is not checked twice. One that cannot be checked (a mistake of ours) is
+refused, alone.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
+from perdure.chassis.kafka.consumer import Refused
+from perdure.chassis.kafka.isolation import describe
 from perdure.chassis.kafka.producer import KafkaRefusedError, Producer
 from perdure.chassis.telemetry import logger
 from perdure.schemas.envelope import Decoded, encode
@@ -45,9 +49,14 @@ class Validator:
 
     async def handle(self, batch: Sequence[Decoded]) -> None:
         """Start a batch; returns when it is done, or after our patience."""
-        tasks = {self._started(one, one.message) for one in batch if isinstance(one.message, ValidatePremises)}
-        if tasks:
-            await asyncio.wait(tasks, timeout=self._settings.validator_patience_s)
+        tasks = {self._started(one, one.message): one for one in batch if isinstance(one.message, ValidatePremises)}
+        if not tasks:
+            return
+        done, _ = await asyncio.wait(tasks, timeout=self._settings.validator_patience_s)
+        failed = [(tasks[task], error) for task in done if (error := failure_of(task)) is not None]
+        if failed:
+            why = "; ".join(sorted({describe(error) for _, error in failed}))
+            raise Refused(why, *(request for request, _ in failed), others_done=True)
 
     async def drain(self, timeout_s: float) -> None:
         """Let open validations end for at most ``timeout_s`` seconds; the scheduler asks others about the rest."""
@@ -62,12 +71,14 @@ class Validator:
         found = self._open.get(message.wait_id)
         if found is None:
             found = self._open[message.wait_id] = asyncio.create_task(self._answer(request, message))
-            found.add_done_callback(lambda _: self._ended(message.wait_id))
+            found.add_done_callback(partial(self._ended, message))
             metrics.OPEN.set(len(self._open))
         return found
 
-    def _ended(self, wait_id: str) -> None:
-        del self._open[wait_id]
+    def _ended(self, message: ValidatePremises, task: asyncio.Task[None]) -> None:
+        del self._open[message.wait_id]
+        if (error := failure_of(task)) is not None:
+            log.error("validation.failed", thread_id=message.thread_id, wait_id=message.wait_id, exc_info=error)
         metrics.OPEN.set(len(self._open))
 
     async def _answer(self, request: Decoded, message: ValidatePremises) -> None:
@@ -122,6 +133,11 @@ class Validator:
                 task.cancel()
         findings = [find(premise, readings[_source_key(premise)]) for premise in message.premises]
         return conclude(findings, message.action_digest, message.verdict_expires_s)
+
+
+def failure_of(task: asyncio.Task[None]) -> BaseException | None:
+    """What a task ended with, unless it ended well or was cancelled."""
+    return None if task.cancelled() else task.exception()
 
 
 def _source_key(premise: Premise) -> str:

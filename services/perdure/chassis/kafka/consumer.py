@@ -2,7 +2,9 @@
 
 Contract: that of ``raw``, for one topic and decoded. A record that cannot be decoded goes to the dead-letter topic with its
 original key, bytes and headers and a typed reason, and consumption goes on. A handler that cannot ever handle one of the records
-raises :class:`Refused` naming it: it is buried with the reason ``handler``, and the rest of the batch is handed over again.
+raises :class:`Refused` naming it: it is buried with the reason ``handler``, and the rest of the batch is handed over again. Any
+other error that is not retryable is isolated to its record (``isolation``), which is buried with the error's type and message.
+Where the dead-letter topic cannot be written, ``deadletter`` says what becomes of the record.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from perdure.chassis.errors import PerdureError
-from perdure.chassis.kafka.deadletter import Origin, bury
+from perdure.chassis.kafka.deadletter import Keep, LetterBox, Origin
+from perdure.chassis.kafka.isolation import Isolation, describe
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.kafka.raw import ConsumerLoop
 from perdure.schemas.deadletter import Reason
@@ -50,13 +53,22 @@ class Subscription:
 class Refused(PerdureError):
     """Raised by a handler: these records of the batch cannot be handled, and no retry changes that.
 
-    What the handler had done for the others must be repeatable: they are handed over again, without those.
+    Args:
+        detail: Why; part of the dead letters.
+        records: Which.
+        others_done: Whether all other records of the batch are handled. Unless they are, what the handler had done for them must
+            be repeatable: they are handed over again, without the refused ones.
+
     """
 
-    def __init__(self, detail: str, *records: Decoded) -> None:
+    def __init__(self, detail: str, *records: Decoded, others_done: bool = False) -> None:
         super().__init__(detail)
         self.detail = detail
         self.records = records
+        self.others_done = others_done
+
+
+Pair = tuple[Origin, Decoded]
 
 
 class Consumer(ConsumerLoop):
@@ -70,6 +82,7 @@ class Consumer(ConsumerLoop):
         handler: Handler,
         dead_letters: Producer,
         room: Callable[[], int] = lambda: sys.maxsize,
+        keep: Keep | None = None,
     ) -> None:
         super().__init__(
             bootstrap_servers,
@@ -82,10 +95,18 @@ class Consumer(ConsumerLoop):
         )
         self._subscription = subscription
         self._handler = handler
-        self._dead_letters = dead_letters
+        self._letters = LetterBox(dead_letters, client_id, keep)
+        self._isolation: Isolation[Pair] = Isolation(
+            subscription.group, self._hand_over, self._give_up, pause=self._pause, stopped=self._stopped.is_set
+        )
+
+    @property
+    def ready(self) -> bool:
+        """Whether partitions have been assigned (or a rebalance gave us none), and the handler takes what they bring."""
+        return super().ready and not self._isolation.holding
 
     async def _safe(self, batch: list[Origin]) -> bool:
-        decoded: list[tuple[Origin, Decoded]] = []
+        decoded: list[Pair] = []
         for origin in batch:
             if self._subscription.passed_over and type_of(origin) in self._subscription.passed_over:
                 continue
@@ -93,6 +114,10 @@ class Consumer(ConsumerLoop):
                 decoded.append((origin, decode(origin.headers, origin.value, self._subscription.types)))
             except UndecodableError as error:
                 await self._bury(origin, error.reason, error.detail)
+        return await self._isolation.handle(decoded) if decoded else True
+
+    async def _hand_over(self, decoded: Sequence[Pair]) -> bool:
+        """Hand records over, without those that the handler refuses."""
         while decoded:
             records = [record for _, record in decoded]
             try:
@@ -105,19 +130,17 @@ class Consumer(ConsumerLoop):
                 for origin, record in decoded:
                     if id(record) in refused:
                         await self._bury(origin, Reason.HANDLER, error.detail)
+                if error.others_done:
+                    return True
                 decoded = left
         return True
 
+    async def _give_up(self, pair: Pair, error: Exception) -> None:
+        await self._bury(pair[0], Reason.HANDLER, describe(error))
+
     async def _bury(self, origin: Origin, reason: str, detail: str) -> None:
-        """Write the record to the dead-letter topic; its offset is stored only after that is acknowledged."""
-        await bury(
-            self._dead_letters,
-            origin,
-            dead_topic=self._subscription.topic.dead,
-            reason=reason,
-            detail=detail,
-            consumer=self._client_id,
-        )
+        """Keep the record as a dead letter; its offset is stored only after that is acknowledged."""
+        await self._letters.bury(origin, dead_topic=self._subscription.topic.dead, reason=reason, detail=detail)
 
 
 def type_of(origin: Origin) -> str | None:

@@ -1,9 +1,8 @@
 """The consuming loop: records as they are, offsets stored only after they are safe, nothing decoded.
 
 Contract: records of one or more topics arrive in batches, whatever they hold; the handler returns when the batch is durable; only
-then are its offsets stored (committed in the background). A handler that raises a retryable error gets the same batch again,
-after a pause that grows; one that raises anything else ends the consumer (the service ends and is restarted; nothing is lost,
-since nothing was stored).
+then are its offsets stored (committed in the background). A handler that raises a retryable error, or lets an outage of the
+database through, gets the same batch again, after a pause that grows. Any other error is isolated to its record (``isolation``).
 
 A client that stops answering (its thread has not come back for ``STALLED_S``) ends the consumer too, with the stacks of all
 threads in the log: nobody else would notice, since the process lives and its other threads go on.
@@ -34,7 +33,9 @@ from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
 
 from perdure.chassis.errors import StalledError
 from perdure.chassis.kafka.deadletter import Origin
+from perdure.chassis.kafka.isolation import Isolation
 from perdure.chassis.kafka.producer import _RdLog, describe
+from perdure.chassis.outage import is_outage
 from perdure.chassis.telemetry import logger
 
 log = logger(__name__)
@@ -56,7 +57,7 @@ RawHandler = Callable[[Sequence[Origin]], Awaitable[None]]
 
 
 def _retryable(error: BaseException) -> bool:
-    return bool(getattr(error, "retryable", False))
+    return bool(getattr(error, "retryable", False)) or is_outage(error)
 
 
 def stacks() -> str:
@@ -69,7 +70,10 @@ def stacks() -> str:
 
 def origin_of(message: RdMessage) -> Origin:
     """A record as it was consumed."""
-    found = message.headers() or []
+    try:
+        found = message.headers() or []
+    except ValueError:  # a name that is no text; what the record is without it, the dead letter says
+        found = []
     return Origin(
         message.topic() or "",
         message.partition() or 0,
@@ -236,7 +240,7 @@ class ConsumerLoop(ABC):
 
 
 class RawConsumer(ConsumerLoop):
-    """Hands records over as they are."""
+    """Hands records over as they are; ``give_up`` keeps or reports one that the handler cannot take."""
 
     def __init__(
         self,
@@ -245,11 +249,23 @@ class RawConsumer(ConsumerLoop):
         topics: Sequence[str],
         group: str,
         handler: RawHandler,
+        give_up: Callable[[Origin, Exception], Awaitable[None]],
         *,
         batch: int = 500,
     ) -> None:
         super().__init__(bootstrap_servers, client_id, topics, group, batch=batch)
         self._handler = handler
+        self._isolation: Isolation[Origin] = Isolation(
+            group, self._hand_over, give_up, pause=self._pause, stopped=self._stopped.is_set
+        )
+
+    @property
+    def ready(self) -> bool:
+        """Whether partitions have been assigned (or a rebalance gave us none), and the handler takes what they bring."""
+        return super().ready and not self._isolation.holding
 
     async def _safe(self, batch: list[Origin]) -> bool:
-        return await self._persist(lambda: self._handler(batch))
+        return await self._isolation.handle(batch)
+
+    async def _hand_over(self, records: Sequence[Origin]) -> bool:
+        return await self._persist(lambda: self._handler(records))

@@ -31,6 +31,11 @@ async def retry(request: web.Request) -> web.Response:
     failed = await require_run(request)
     earlier = await context.store.run_of_key(failed["tenant"], retry_key(failed["_id"]))
     if earlier is not None:
+        if failed["_id"] not in earlier.get("resumes", ()):
+            raise RequestProblem(
+                "idempotency-conflict",
+                f"Run {earlier['_id']!r} was started with the key {retry_key(failed['_id'])!r} and retries no run.",
+            )
         chains = await context.store.chains([earlier])
         view = domain.run_view(earlier, None, chains[earlier["_id"]])
         return json_response(view, 202, {**locations(earlier), "Idempotent-Replayed": "true"})

@@ -31,6 +31,7 @@ from perdure.gateway.requests import (
 )
 from perdure.gateway.startable import require_startable
 from perdure.gateway.store import IdempotencyTaken
+from perdure.gateway.targets import require_webhook
 from perdure.gateway.waits import questions
 from perdure.gateway.watch import INTERVAL_S
 from perdure.registry.runs import assistant_id_of, new_id, now, publish_start, run_document
@@ -140,6 +141,7 @@ async def _start(request: web.Request, thread_id: str | None) -> web.Response:
     tenant = tenant_of(request)
     wanted, body = await read_body(request, RunCreate)
     _require_supported(wanted)
+    require_webhook(wanted.webhook)
     key = run_key(request)
     digest = domain.request_digest(request.path, body) if key is not None else None
     graph = await context.registry.resolve(wanted.assistant_id)

@@ -1,25 +1,23 @@
 """POST to an address that somebody else chose.
 
 Contract: the connection is made to an address that was judged (``addresses``), resolved once for each connection: the check
-and the connection cannot differ. No proxy, no cookies, no redirect, no decompression. The status must be there within the
-time-out; at most ``response_bytes`` of the answer's body are read, for at most ``BODY_S``. A receiver that took the request
-(2xx) took it, whatever it does with the rest of its answer.
+and the connection cannot differ. The URL is read once, by yarl, as aiohttp reads it. No proxy, no cookies, no redirect, no
+decompression. The status must be there within the time-out; at most ``response_bytes`` of the answer's body are read, for at
+most ``BODY_S``. A receiver that took the request (2xx) took it, whatever it does with the rest of its answer.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import socket
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
 from perdure.notifier.channels.addresses import AddressRefused, AddressRules
 from perdure.notifier.channels.result import Result, dead, down, short
@@ -28,8 +26,6 @@ from perdure.notifier.timing import retry_after_s
 AGENT: Final = "Perdure-Notifier/1"
 BODY_S: Final = 1.0
 """How long the rest of an answer is waited for, in seconds."""
-
-Resolver = Callable[[str, int, socket.AddressFamily], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,32 +36,39 @@ class Limits:
     response_bytes: int
 
 
-class JudgedResolver(AbstractResolver):
-    """Resolves a name, and gives only addresses that may be connected to.
+class JudgedConnector(aiohttp.TCPConnector):
+    """Connects to addresses that may be connected to, and to no other: names and literal addresses are judged alike.
+
+    What is judged is what aiohttp connects to, after its own reading of the URL (IDNA makes ``127.0.0.1`` of full-width
+    digits), and the socket's peer is judged once more before anything is sent to it.
 
     Args:
         rules: Which.
         plain: For connections without TLS.
-        resolver: Who resolves; aiohttp's by default.
+        options: Of ``aiohttp.TCPConnector``.
 
     """
 
-    def __init__(self, rules: AddressRules, *, plain: bool, resolver: AbstractResolver | None = None) -> None:
+    def __init__(self, rules: AddressRules, *, plain: bool, **options: Any) -> None:
+        super().__init__(**options)
         self._rules = rules
         self._plain = plain
-        self._resolver = resolver or aiohttp.ThreadedResolver()
 
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        """The judged addresses of a host."""
-        found = await self._resolver.resolve(host, port, family)
+    async def _resolve_host(self, host: str, port: int, traces: Any = None) -> list[ResolveResult]:
+        found = await super()._resolve_host(host, port, traces)
         usable = set(self._rules.usable(host, [one["host"] for one in found], plain=self._plain))
         return [one for one in found if one["host"] in usable]
 
-    async def close(self) -> None:
-        """Close what resolves."""
-        await self._resolver.close()
+    async def _wrap_create_connection(self, *args: Any, **kwargs: Any) -> Any:
+        transport, protocol = await super()._wrap_create_connection(*args, **kwargs)
+        peer = transport.get_extra_info("peername")
+        try:
+            if peer is not None:  # else it is closed already
+                self._rules.usable(kwargs["req"].url.raw_host or "", [peer[0]], plain=self._plain)
+        except AddressRefused:
+            transport.abort()
+            raise
+        return transport, protocol
 
 
 class GuardedHttp:
@@ -87,12 +90,8 @@ class GuardedHttp:
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Result:
         """POST once."""
-        parts = urlsplit(url)
-        host, plain = parts.hostname or "", parts.scheme == "http"
         try:
-            if _is_address(host):  # no resolver is asked about these
-                self._rules.usable(host, [host], plain=plain)
-            return await self._post(url, body, headers, plain=plain)
+            return await self._post(URL(url), body, headers)
         except AddressRefused as error:
             return dead(str(error))
         except TimeoutError:
@@ -108,9 +107,11 @@ class GuardedHttp:
         for session in self._sessions.values():
             await session.close()
 
-    async def _post(self, url: str, body: bytes, headers: Mapping[str, str], *, plain: bool) -> Result:
+    async def _post(self, url: URL, body: bytes, headers: Mapping[str, str]) -> Result:
         async with asyncio.timeout(self._limits.timeout_s):
-            asked = self._session(plain=plain).post(url, data=body, headers=headers, allow_redirects=False)
+            asked = self._session(plain=url.scheme != "https").post(
+                url, data=body, headers=headers, allow_redirects=False
+            )
             answer = await asked
         async with answer:  # what it says further is read for a second at most: its status counts already
             if 200 <= answer.status < 300:
@@ -152,11 +153,12 @@ class GuardedHttp:
     def _session(self, *, plain: bool) -> aiohttp.ClientSession:
         found = self._sessions.get(plain)
         if found is None:
-            resolver = self._resolver() if self._resolver is not None else None
-            connector = aiohttp.TCPConnector(
+            connector = JudgedConnector(
+                self._rules,
+                plain=plain,
                 limit=0,
                 use_dns_cache=False,
-                resolver=JudgedResolver(self._rules, plain=plain, resolver=resolver),
+                resolver=self._resolver() if self._resolver is not None else aiohttp.ThreadedResolver(),
                 ssl=_trust(self._ca_file),
             )
             found = self._sessions[plain] = aiohttp.ClientSession(
@@ -177,7 +179,7 @@ def _trust(ca_file: str | None) -> ssl.SSLContext:
     return context
 
 
-def _refusal(answer: aiohttp.ClientResponse, said: str, url: str) -> Result:
+def _refusal(answer: aiohttp.ClientResponse, said: str, url: URL) -> Result:
     status = answer.status
     tail = f": {said}" if said else ""
     asked = retry_after_s(answer.headers.get("Retry-After"), datetime.now(UTC))
@@ -186,7 +188,7 @@ def _refusal(answer: aiohttp.ClientResponse, said: str, url: str) -> Result:
             delivered=False, final=True, status=status, gone=True, reason="answered 410: the receiver is gone for good"
         )
     if 300 <= status < 400:
-        where = urlsplit(answer.headers.get("Location", "")).hostname or urlsplit(url).hostname
+        where = _host_of(answer.headers.get("Location", "")) or url.raw_host
         return Result(
             delivered=False,
             status=status,
@@ -209,9 +211,8 @@ def _problem(error: Exception) -> str:
     return f"the connection failed ({type(error).__name__})"
 
 
-def _is_address(host: str) -> bool:
+def _host_of(location: str) -> str | None:
     try:
-        ipaddress.ip_address(host)
+        return URL(location).raw_host
     except ValueError:
-        return False
-    return True
+        return None

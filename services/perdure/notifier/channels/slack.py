@@ -1,8 +1,8 @@
 """Slack by incoming webhook, as Block Kit.
 
-Contract: everything that comes from a graph or a person is escaped (``&``, ``<``, ``>``), so that it can neither link nor mention.
-The blocks are made and checked by slack-sdk's models; they are sent by our own client, because the SDK's follows redirects
-and reads answers of any length, and a Slack URL is an address that somebody else chose.
+Contract: everything that comes from a graph or a person is escaped (``&``, ``<``, ``>``) and sent as ``verbatim``, so that it can
+neither link nor mention. The blocks are made and checked by slack-sdk's models; they are sent by our own client, because the
+SDK's follows redirects and reads answers of any length, and a Slack URL is an address that somebody else chose.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ def message_of(composed: Composed) -> dict[str, Any]:
         blocks.append(_section(composed.summary))
     fields = [f"*{escape(name, 100)}*\n{escape(value, FIELD_LIMIT - 110)}" for name, value in composed.facts if value]
     for start in range(0, len(fields), FIELDS_LIMIT):
-        part = [MarkdownTextObject(text=one) for one in fields[start : start + FIELDS_LIMIT]]
+        part = [MarkdownTextObject(text=one, verbatim=True) for one in fields[start : start + FIELDS_LIMIT]]
         blocks.append(SectionBlock(fields=part))
     blocks += [_section(f"{title}\n{text}") for title, text in composed.blocks]
     if composed.answer_url is not None:
         blocks.append(ActionsBlock(elements=[_button(composed.answer_url)]))
-    blocks.append(ContextBlock(elements=[MarkdownTextObject(text=escape(composed.footer, FIELD_LIMIT))]))
+    blocks.append(ContextBlock(elements=[MarkdownTextObject(text=escape(composed.footer, FIELD_LIMIT), verbatim=True)]))
     return {"text": escape(composed.subject, HEADER_LIMIT), "blocks": [b.to_dict() for b in blocks[:BLOCKS_LIMIT]]}
 
 

@@ -1,0 +1,41 @@
+"""Where people may be told: targets of subscriptions, and the ``webhook`` of a run.
+
+Contract: raises :class:`perdure.gateway.problems.RequestProblem` for what can be no target, by the same reading of a URL as the
+notifier's. Whether its address may be reached is decided when it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from yarl import URL
+
+from perdure.gateway.problems import invalid
+from perdure.registry.subscriptions import is_address
+from perdure.schemas.notices import ASSIGNED_TO, Channel
+
+
+def require_target(channel: Channel, target: str) -> None:
+    """Refuse what can be no target of a subscription."""
+    if channel is not Channel.EMAIL:
+        _require_url(target, "/target")
+    elif target != ASSIGNED_TO and not is_address(target):
+        raise invalid("/target", f"must be one plain e-mail address, such as ann@example.com, or {ASSIGNED_TO}")
+
+
+def require_webhook(webhook: Any) -> None:
+    """Refuse what can be no ``webhook`` of a run; ``None`` is none."""
+    if webhook is not None:
+        _require_url(webhook, "/webhook")
+
+
+def _require_url(target: str, pointer: str) -> None:
+    try:
+        url = URL(target)
+        usable = url.scheme in ("http", "https") and bool(url.host) and url.port != 0
+    except ValueError:
+        usable = False
+    if not usable or not target.isprintable() or " " in target:
+        raise invalid(pointer, "must be a URL, such as https://example.com/hooks")
+    if url.user is not None or url.password is not None:
+        raise invalid(pointer, "must not hold user and password; the signature says who sends")
