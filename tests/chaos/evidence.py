@@ -61,6 +61,9 @@ class Evidence:
     samples: Samples = field(default_factory=Samples)
     """What was seen while the run went on."""
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    dead_letters: dict[str, Found] = field(default_factory=dict)
+    poisoned: list[str] = field(default_factory=list)
+    """Ids of the dead letters that must be there: of the records that nobody can handle."""
 
     def acknowledged(self, what: str) -> list[Found]:
         """Entries of the driver's log: ``start``, ``signal``, ``answer``."""
@@ -106,7 +109,7 @@ def gather(environment: dict[str, str], gateway: str | None, driver_log: Path, w
         history, notes = history_of(db)
         kept = {
             name: {one["_id"]: one for one in db[name].find({}, {"payload": 0})}
-            for name in ("runs", "threads", "workers", "waits", "signals", "effects", "deliveries")
+            for name in ("runs", "threads", "workers", "waits", "signals", "effects", "deliveries", "dead_letters")
         }
         now = db.command("hello", codec_options=db.codec_options)["localTime"]
     events: dict[str, list[str]] = defaultdict(list)

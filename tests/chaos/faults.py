@@ -13,9 +13,12 @@ import time
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from tests.chaos.poison import poison
+from tests.chaos.refusal import refuse
 from tests.chaos.schedule import BROKERS, Fault, Kind
 
 from perdure.local.errors import LocalError
@@ -24,6 +27,8 @@ from perdure.local.services import ServiceProcess, Services
 from perdure.local.stack import Stack
 
 COMMANDS = "perdure.commands"
+CONFIG = "PERDURE_LANGGRAPH_CONFIG"
+HALF = Path(__file__).parent / "graphs" / "half.json"
 START = b"perdure.run.start"
 COPIES = 40
 """Commands that one fault sends again, at most."""
@@ -53,6 +58,8 @@ class Faults:
         self._watching = threading.Event()
         self.done: list[dict[str, Any]] = []
         self.problems: list[str] = []
+        self.poisoned: list[str] = []
+        """Where the records are that nobody can handle: the ids of their dead letters."""
         self.restarted: Counter[str] = Counter()
         """Services that ended without a fault of ours, by label."""
 
@@ -101,12 +108,24 @@ class Faults:
             record = fault.as_json() | {"began_s": round(began, 2), "ended_s": round(ended, 2), "said": said}
             self.done.append(record)
 
+    @property
+    def _bootstrap(self) -> str:
+        return self._stack.environment()["PERDURE_KAFKA_BOOTSTRAP_SERVERS"]
+
     def _do(self, fault: Fault) -> str:
         if fault.kind is Kind.REPLAY:
-            return replay(self._stack.environment()["PERDURE_KAFKA_BOOTSTRAP_SERVERS"], fault, self._ending)
+            return replay(self._bootstrap, fault, self._ending)
         if fault.kind in (Kind.OUTAGE, Kind.BROKER):
             return self._stop_server(fault)
+        if fault.kind is Kind.REFUSED:
+            return refuse(self._bootstrap, fault.target, fault.lasts_s, self._ending)
+        if fault.kind is Kind.POISON:
+            places = poison(self._bootstrap, fault.seed)
+            self.poisoned += places
+            return f"{len(places)} records"
         process = self._services[fault.target]
+        if fault.kind is Kind.HALF:
+            return self._serve_half(process, fault)
         if fault.kind is Kind.PAUSE:
             process.pause()
             self._ending.wait(fault.lasts_s)
@@ -119,6 +138,19 @@ class Faults:
             process.terminate(timeout_s=20)
         process.start(wait=False)
         return ""
+
+    def _serve_half(self, process: ServiceProcess, fault: Fault) -> str:
+        whole = process.env[CONFIG]
+        process.env[CONFIG] = str(HALF)
+        try:
+            process.terminate(timeout_s=20)
+            process.start(wait=False)
+            self._ending.wait(fault.lasts_s)
+        finally:
+            process.env[CONFIG] = whole
+        process.terminate(timeout_s=20)
+        process.start(wait=False)
+        return f"{HALF.name}"
 
     def _stop_server(self, fault: Fault) -> str:
         kill = fault.target != "kafka" or bool(fault.seed % 2)

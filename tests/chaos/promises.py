@@ -349,6 +349,16 @@ def notices_told(evidence: Evidence, found: Findings) -> None:
         found.hold(hook in evidence.deliveries, "", "webhook {} arrived and is in no log", hook)
 
 
+def poison_kept(evidence: Evidence, found: Findings) -> None:
+    """A record that nobody can handle is kept as a dead letter with a reason, and no other record is."""
+    for place in evidence.poisoned:
+        letter = evidence.dead_letters.get(place)
+        found.hold(letter is not None, "", "the record at {} is no dead letter", place)
+        found.hold(not letter or bool(letter.get("reason")), "", "the dead letter of {} says no reason", place)
+    for place, letter in evidence.dead_letters.items():
+        found.hold(place in evidence.poisoned, "", "{} is a dead letter: {}", place, letter.get("detail"))
+
+
 def only_acknowledged_or_stored(evidence: Evidence, found: Findings) -> None:
     """The driver was refused nothing that it had a right to."""
     for one in evidence.driver:
@@ -386,5 +396,6 @@ def promises(seed: int) -> dict[str, Promise]:
         "no owned run idle": none_idle,
         "ends recorded": ends_recorded,
         "notices told": notices_told,
+        "dead letters as expected": poison_kept,
         "clients served": only_acknowledged_or_stored,
     }

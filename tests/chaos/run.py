@@ -224,6 +224,8 @@ class ChaosRun:
             "ends that no notice is about": max(0, ended - db.deliveries.count_documents({"kind": {"$in": TOLD}})),
             "runs": db.runs.count_documents({"settled": False}),
             "waits with a time": db.waits.count_documents({"status": "open", "due_at": {"$exists": True}}),
+            "dead letters that are not kept yet": len(self.faults.poisoned)
+            - db.dead_letters.count_documents({"_id": {"$in": self.faults.poisoned}}),
             "notices": db.deliveries.count_documents({"state": "pending"}),
             "notices without a note": db.deliveries.count_documents({"told": False}),
             "validations": db.waits.count_documents({"status": "open", "kind": "validation"}),
@@ -244,6 +246,7 @@ class ChaosRun:
     def _check(self) -> Verdict:
         evidence = gather(self.environment, self.services.gateway_url, self._driver_log, self._world_log)
         evidence.samples = self.sampler.stop()
+        evidence.poisoned = self.faults.poisoned
         verdict = check(evidence, self.options.seed)
         verdict.facts |= self._facts()
         verdict.write(self.options.folder / "report.json")

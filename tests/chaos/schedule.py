@@ -15,6 +15,7 @@ from typing import Any
 
 SERVICES = ("gateway", "agent_step", "agent_step-2", "scheduler", "scheduler-2", "indexer", "validator", "notifier")
 BROKERS = ("kafka-1", "kafka-2", "kafka-3")
+REFUSING = ("perdure.commands", "perdure.events")
 PER_MINUTE = 13
 """Faults a minute, unless the run is so short that every kind once is more."""
 QUIET_S = 6.0
@@ -33,6 +34,12 @@ class Kind(StrEnum):
     OUTAGE = "outage"
     BROKER = "broker lost"
     REPLAY = "commands replayed"
+    HALF = "half of the graphs"
+    """A worker is started again and serves only half of the graphs."""
+    REFUSED = "records refused"
+    """Kafka takes no record of a topic that is larger than a few hundred bytes."""
+    POISON = "records nobody can handle"
+    """Records that can be read, and that make their handler fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +96,23 @@ def _deal(chance: random.Random, services: Sequence[str], count: int) -> list[tu
         (Kind.PAUSE, chance.choice(_only(services, "agent_step"))),
         (Kind.PAUSE, chance.choice(_only(services, "scheduler"))),
     ]
+    must += [
+        (Kind.HALF, chance.choice(_only(services, "agent_step"))),
+        (Kind.REFUSED, "perdure.commands"),
+        (Kind.REFUSED, "perdure.events"),
+        (Kind.POISON, "records"),
+        (Kind.POISON, "records"),
+    ]
     must += [(Kind.TERMINATE, chance.choice(_only(services, "agent_step"))), (Kind.TERMINATE, chance.choice(services))]
     must += [(Kind.PAUSE, chance.choice(services)), (Kind.KILL, chance.choice(_only(services, "agent_step")))]
     weights: Mapping[Kind, int] = {
-        Kind.KILL: 9, Kind.PAUSE: 6, Kind.TERMINATE: 4, Kind.OUTAGE: 2, Kind.BROKER: 1, Kind.REPLAY: 2
+        Kind.KILL: 9, Kind.PAUSE: 6, Kind.TERMINATE: 4, Kind.OUTAGE: 2, Kind.BROKER: 1, Kind.REPLAY: 2,
+        Kind.HALF: 2, Kind.REFUSED: 2, Kind.POISON: 2,
     }  # fmt: skip
     targets: Mapping[Kind, Sequence[str]] = {
         Kind.KILL: services, Kind.PAUSE: services, Kind.TERMINATE: services, Kind.BROKER: BROKERS,
         Kind.OUTAGE: ("mongodb", "kafka", "opensearch"), Kind.REPLAY: ("commands",),
+        Kind.HALF: _only(services, "agent_step"), Kind.REFUSED: REFUSING, Kind.POISON: ("records",),
     }  # fmt: skip
     chance.shuffle(must)
     kinds = chance.choices(list(weights), list(weights.values()), k=max(0, count - len(must)))
@@ -113,6 +129,10 @@ def _lasts(chance: random.Random, kind: Kind, seconds: float) -> float:
         return chance.uniform(2.0, min(30.0, max(5.0, seconds * OUTAGE_SHARE)))
     if kind is Kind.REPLAY:
         return chance.choice((0.0, chance.uniform(2.0, 20.0)))
+    if kind is Kind.HALF:
+        return chance.uniform(4.0, min(30.0, max(8.0, seconds * OUTAGE_SHARE)))
+    if kind is Kind.REFUSED:
+        return chance.uniform(2.0, min(20.0, max(5.0, seconds * OUTAGE_SHARE)))
     if kind is Kind.KILL:
         return chance.choice((0.0, chance.uniform(0.5, 8.0)))
     return 0.0

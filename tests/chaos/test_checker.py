@@ -93,6 +93,8 @@ def healthy() -> Evidence:
     for run in [one["_id"] for one in found.runs.values() if one["status"] == "success"]:
         found.deliveries[f"msg_{run}"] = {"_id": f"msg_{run}", "run_id": run, "kind": "completed", "state": "delivered"}
         found.hooks.append({"hook": f"msg_{run}"})
+    found.poisoned = ["perdure.events:0:7"]
+    found.dead_letters["perdure.events:0:7"] = {"_id": "perdure.events:0:7", "reason": "handler", "detail": "x"}
     return found
 
 
@@ -209,6 +211,11 @@ BREAKS: dict[str, list[Callable[[Evidence], object]]] = {
         lambda e: e.deliveries.update(twice={**e.deliveries["msg_r-chain"], "_id": "twice"}),
         lambda e: e.hooks.pop(0),
         lambda e: e.hooks.append({"hook": "msg_unheard_of"}),
+    ],
+    "dead letters as expected": [
+        lambda e: e.dead_letters.clear(),
+        lambda e: e.dead_letters.update(other={"_id": "other", "reason": "handler", "detail": "x"}),
+        lambda e: e.dead_letters["perdure.events:0:7"].update(reason=""),
     ],
     "clients served": [
         lambda e: e.driver.append({"what": "refused", "method": "GET", "path": "/", "status": 404, "body": ""})
