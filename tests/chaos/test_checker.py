@@ -120,7 +120,7 @@ def test_healthy_evidence_is_clean() -> None:
 
 
 def test_a_promise_that_nothing_was_held_against_is_broken() -> None:
-    nothing = Evidence({}, {}, {}, {}, {}, {}, {}, {}, {}, [], [], [], [], {}, {}, [], NOW)
+    nothing = Evidence({}, {}, {}, {}, {}, {}, {}, {}, {}, [], [], [], [], now=NOW)
     verdict = check(nothing, SEED)
     assert verdict.broken() == set(promises(SEED))
     evidence = healthy()
