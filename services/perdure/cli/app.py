@@ -16,14 +16,18 @@ PACKAGE = "perdure.cli."
 
 COMMANDS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "On this machine": (
-        ("up", "local_stack:up", "Start the servers and all services, and print where they are."),
+        (
+            "up",
+            "local_stack:up",
+            "Start the servers and all services, print where they are, and start again what ends by itself.",
+        ),
         ("down", "local_stack:down", "Stop everything that `perdure up` started in this folder; the data stays."),
         (
             "status",
             "local_stack:status",
             "Show every server and service of this folder; exit status 1 if one is not ready.",
         ),
-        ("logs", "local_stack:logs", "Show the logs of servers and services."),
+        ("logs", "local_stack:logs", "Show the logs of servers and services, or the log of one agent."),
         (
             "dev",
             "local_stack:dev",
