@@ -13,6 +13,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, TypeVar
 
+from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database, server_time
 from perdure.chassis.outage import outlast
 from perdure.chassis.payload import pack, unpack
@@ -21,7 +22,7 @@ from perdure.gateway.requests import require_metadata
 from perdure.gateway.store import Store
 from perdure.registry import cron
 from perdure.registry.cron import BadSchedule, Overlap
-from perdure.registry.runs import assistant_id_of, new_id, now
+from perdure.registry.runs import assistant_id_of, new_id
 from perdure.registry.schedules import Cause, Firing, ScheduleBusy, Schedules, fire_key, next_of
 from perdure.schemas.documents import GraphDocument, ScheduleDocument
 from perdure.schemas.schedule_http import RunFields

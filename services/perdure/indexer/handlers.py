@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final, cast
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from perdure.chassis.clock import now
 from perdure.chassis.kafka.deadletter import Origin, bury
 from perdure.chassis.kafka.producer import KafkaRefusedError, Producer
 from perdure.chassis.telemetry import logger
@@ -56,7 +57,7 @@ class Indexing:
         """Of the threads that were handled since the last :meth:`settle`."""
         self._oldest: datetime | None = None
         """Of the events since then."""
-        OLDEST.set_function(lambda: (datetime.now(UTC) - self._oldest).total_seconds() if self._oldest else 0.0)
+        OLDEST.set_function(lambda: (now() - self._oldest).total_seconds() if self._oldest else 0.0)
 
     async def handle(self, records: Sequence[Origin]) -> None:
         """Index the states of a batch."""
@@ -124,4 +125,4 @@ class Indexing:
         INDEXED.inc(len(documents))
         BATCH.observe(len(documents))
         oldest = min(document["occurred_at"] for document in documents)
-        AGE.observe(max(0.0, (datetime.now(UTC) - oldest).total_seconds()))
+        AGE.observe(max(0.0, (now() - oldest).total_seconds()))

@@ -17,6 +17,7 @@ from typing import Any
 
 from pymongo import ReturnDocument
 
+from perdure.chassis.clock import now
 from perdure.chassis.group_commit import DuplicateKey, GroupCommit
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.mongo import Database
@@ -25,7 +26,7 @@ from perdure.chassis.payload import Packed, unpack
 from perdure.chassis.telemetry import logger
 from perdure.registry import cron
 from perdure.registry.cron import Overlap
-from perdure.registry.runs import new_id, new_traceparent, now, publish_start, run_document
+from perdure.registry.runs import new_id, new_traceparent, publish_start, run_document
 from perdure.registry.threads import thread_document
 from perdure.schemas.commands import CancelRun, StartReason
 from perdure.schemas.documents import (
@@ -311,7 +312,9 @@ class Schedules:
             query, change = {"_id": run["_id"], "status": {"$in": ACTIVE}}, {"$min": {"cancel_requested_at": now()}}
             await self._update(self._db[RUNS], query, change)
             command = CancelRun(tenant=run["tenant"], thread_id=run["thread_id"], run_id=run["_id"])
-            record = encode(command, id=f"{run['_id']}:cancel", source=self._source, correlation_id=run["_id"])
+            record = encode(
+                command, id=f"{run['_id']}:cancel", source=self._source, correlation_id=run["_id"], time=now()
+            )
             try:
                 self._commands.produce(COMMANDS.name, record)
             except BufferError:

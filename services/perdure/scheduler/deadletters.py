@@ -13,12 +13,13 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from prometheus_client import Counter, Gauge
 from pymongo.errors import BulkWriteError, PyMongoError
 
+from perdure.chassis.clock import now
 from perdure.chassis.errors import UnavailableError
 from perdure.chassis.kafka.deadletter import Origin
 from perdure.chassis.kafka.raw import RawConsumer
@@ -29,6 +30,7 @@ from perdure.scheduler.settings import SchedulerSettings
 from perdure.schemas import deadletter, topics
 from perdure.schemas.deadletter import LetterState
 from perdure.schemas.documents import DEAD_LETTERS, DeadLetterDocument
+from perdure.schemas.moments import in_milliseconds
 
 log = logger(__name__)
 
@@ -145,7 +147,7 @@ def letter_of(record: Origin, default_tenant: str) -> DeadLetterDocument:
         "earlier_redrives": deadletter.redrives_of(original),
         "state": LetterState.OPEN.value,
         "redrives": 0,
-        "expires_at": datetime.now(UTC) + OPEN_KEPT,
+        "expires_at": now() + OPEN_KEPT,
     }
 
 
@@ -161,5 +163,5 @@ def _moment(text: str | None) -> datetime:
     try:
         found = datetime.fromisoformat(text or "")
     except ValueError:
-        return datetime.now(UTC)
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+        return now()
+    return in_milliseconds(found)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
+from perdure.chassis.clock import now
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.telemetry import logger
 from perdure.schemas.deadletter import Reason, dead_headers
@@ -49,6 +49,6 @@ async def bury(producer: Producer, origin: Origin, *, dead_topic: str, reason: s
         partition=origin.partition,
         offset=origin.offset,
         consumer=consumer,
-        time=datetime.now(UTC),
+        time=now(),
     )
     await producer.send(dead_topic, Record(origin.key or b"", origin.value or b"", headers))

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from html import unescape
 from typing import Any, Final
 
 from aiohttp import web
 from markupsafe import Markup, escape
 
+from perdure.chassis.clock import now
 from perdure.chassis.errors import UnavailableError
 from perdure.gateway import search as searching
 from perdure.gateway.batch_results import item_view
@@ -174,4 +174,4 @@ def _status(problem: Problem | None) -> int:
 
 
 def _page(template: str, *, status: int = 200, refresh: bool = False, **shown: Any) -> web.Response:
-    return render(template, status, STYLE, at=datetime.now(UTC), refresh=REFRESH_S if refresh else None, **shown)
+    return render(template, status, STYLE, at=now(), refresh=REFRESH_S if refresh else None, **shown)
