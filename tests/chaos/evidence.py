@@ -58,6 +58,8 @@ class Evidence:
     hooks: list[Found] = field(default_factory=list)
     """The webhooks that arrived in the world, repeats included."""
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    verified: Found | None = None
+    """What ``perdure index verify --full`` reports; ``None``: it failed. The one thing here that Perdure itself says."""
 
     def acknowledged(self, what: str) -> list[Found]:
         """Entries of the driver's log: ``start``, ``signal``, ``answer``."""

@@ -91,6 +91,7 @@ def healthy() -> Evidence:
     for run in [one["_id"] for one in found.runs.values() if one["status"] == "success"]:
         found.deliveries[f"msg_{run}"] = {"_id": f"msg_{run}", "run_id": run, "kind": "completed", "state": "delivered"}
         found.hooks.append({"hook": f"msg_{run}"})
+    found.verified = {"states": len(found.states), "threads": len(found.newest), "differences": []}
     return found
 
 
@@ -178,6 +179,10 @@ BREAKS: dict[str, list[Callable[[Evidence], object]]] = {
         lambda e: e.states.append(e.states[0]),
     ],
     "newest state indexed": [lambda e: e.newest[0][1].update(seq=2), lambda e: e.newest.pop()],
+    "the index agrees with the database": [
+        lambda e: setattr(e, "verified", None),
+        lambda e: e.verified["differences"].append({"kind": "wrong", "of": "states", "id": f"{C}:2", "index": "i"}),
+    ],
     "no run without owner": [
         lambda e: e.runs["r-chain"].update(status="running", owner="w9"),
         lambda e: e.runs["r-chain"].update(status="pending", settled=False),
