@@ -14,8 +14,10 @@ from pydantic import AfterValidator, AwareDatetime
 
 def in_milliseconds(moment: datetime) -> datetime:
     """The moment in UTC, without its microseconds, as the database gives it back; a naive one is taken as UTC."""
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+    if moment.tzinfo is not UTC:
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    beyond = moment.microsecond % 1000
+    return moment.replace(microsecond=moment.microsecond - beyond) if beyond else moment
 
 
 Moment = Annotated[datetime, AfterValidator(in_milliseconds)]

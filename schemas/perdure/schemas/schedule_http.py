@@ -99,7 +99,8 @@ class Schedule(BaseModel):
     last_thread_id: str | None
     fired: int
     skipped: int = Field(description="Fire times at which the run before was not finished.")
-    missed: int = Field(description="Fire times that were missed by more than the catch-up window.")
+    missed: int = Field(description="Fire times that were missed and not made up.")
+    making_up: int = Field(default=0, description="Fire times that were missed and wait for the run before them.")
 
 
 class ScheduleFiring(BaseModel):
