@@ -61,10 +61,12 @@ def check(evidence: Evidence, seed: int) -> Verdict:
     for name, promise in promises(seed).items():
         findings[name] = Findings()
         promise(evidence, findings[name])
+        if not findings[name].checked:
+            findings[name].unchecked()
     return Verdict(findings, {"counts": counts(evidence)})
 
 
-def counts(evidence: Evidence) -> dict[str, int]:
+def counts(evidence: Evidence) -> dict[str, float]:
     """How much there was to check."""
     entries = [one for found in evidence.history.values() for one in found]
     return {
@@ -85,4 +87,7 @@ def counts(evidence: Evidence) -> dict[str, int]:
         "effects applied": sum(one["applied"] for one in evidence.world),
         "effects attempted again": sum(not one["applied"] for one in evidence.world),
         "workers": len(evidence.workers),
+        "looks while it ran": evidence.samples.looks,
+        "owned runs looked at": evidence.samples.runs,
+        "longest standstill in s": evidence.samples.longest_s,
     }

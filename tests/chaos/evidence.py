@@ -18,6 +18,7 @@ import httpx
 from pymongo import MongoClient
 from tests.chaos.driver import read_log
 from tests.chaos.faults import read_topic
+from tests.chaos.sampler import Samples
 
 Found = dict[str, Any]
 EVENTS = "perdure.events"
@@ -57,6 +58,8 @@ class Evidence:
     """The notices of the subscription to everything."""
     hooks: list[Found] = field(default_factory=list)
     """The webhooks that arrived in the world, repeats included."""
+    samples: Samples = field(default_factory=Samples)
+    """What was seen while the run went on."""
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     verified: Found | None = None
     """What ``perdure index verify --full`` reports; ``None``: it failed. The one thing here that Perdure itself says."""

@@ -29,6 +29,7 @@ from tests.chaos.checker import Verdict, check
 from tests.chaos.driver import Driver
 from tests.chaos.evidence import database, entry_id, gather
 from tests.chaos.faults import Faults
+from tests.chaos.sampler import Sampler
 from tests.chaos.schedule import SERVICES, plan
 
 from perdure.chassis.kafka.admin import TopicAdmin
@@ -88,6 +89,7 @@ class ChaosRun:
         self.services: Services
         self.faults: Faults
         self.driver: Driver
+        self.sampler: Sampler
 
     def execute(self) -> Verdict:
         """Run, settle, check; the verdict is written to the folder."""
@@ -101,6 +103,8 @@ class ChaosRun:
             kept = verdict.holds and self._settled
             return verdict
         finally:
+            if hasattr(self, "sampler"):
+                self.sampler.stop()
             if not kept:
                 self._keep_logs()
             self.stack.stop()
@@ -124,7 +128,14 @@ class ChaosRun:
         self.services = Services.of(self.stack, names, env, cwd=GRAPHS)
         self.services.start()
         self._subscribe(world)
+        self.sampler = Sampler(uri, self._workers)
+        self.sampler.start()
         self.say(f"services run: {', '.join(self.services.processes)}")
+
+    def _workers(self) -> dict[int, str]:
+        """The addresses of the agent-step processes, by process id."""
+        workers = [one for one in self.services.processes.values() if one.name == "agent_step" and one.running]
+        return {one.pid: one.address for one in workers}
 
     def _subscribe(self, world: str) -> None:
         """The world is told of every end."""
@@ -234,6 +245,7 @@ class ChaosRun:
 
     def _check(self) -> Verdict:
         evidence = gather(self.environment, self.services.gateway_url, self._driver_log, self._world_log)
+        evidence.samples = self.sampler.stop()
         evidence.verified = self._verify()
         verdict = check(evidence, self.options.seed)
         verdict.facts |= self._facts()

@@ -13,6 +13,7 @@ from tests.chaos.agents import Agent, agent
 from tests.chaos.checker import check
 from tests.chaos.evidence import Evidence, database, history_of
 from tests.chaos.promises import promises
+from tests.chaos.sampler import IDLE_S, LATE_S, Samples, Watch
 
 from perdure.checkpoint.store import INDEXES
 from perdure.local.stack import Stack
@@ -59,7 +60,8 @@ def _run(run: str, thread: str, status: str, ended_seq: int, **more: Any) -> dic
 def healthy() -> Evidence:
     """Six agents for whom everything went well, one of which waits, two of which were woken."""
     workers = {"w1": {"_id": "w1", "state": "alive"}}
-    found = Evidence({}, {}, {}, {}, workers, {}, {}, {}, {}, [], [], [], [], {}, {}, [], NOW)
+    found = Evidence({}, {}, {}, {}, workers, {}, {}, {}, {}, [], [], [], [], {}, {}, [], now=NOW)
+    found.samples = Samples(looks=100, runs=250, longest_s=3.0)
     for one in ALL:
         thread, run = _thread(one), f"r-{one.graph}"
         waits = one in (REPLY, ASKS, PATIENT)
@@ -114,6 +116,15 @@ def test_healthy_evidence_is_clean() -> None:
     assert verdict.holds, verdict.table()
     assert all(found.checked for found in verdict.findings.values())
     assert "every promise held" in verdict.table()
+
+
+def test_a_promise_that_nothing_was_held_against_is_broken() -> None:
+    nothing = Evidence({}, {}, {}, {}, {}, {}, {}, {}, {}, [], [], [], [], {}, {}, [], now=NOW)
+    verdict = check(nothing, SEED)
+    assert verdict.broken() == set(promises(SEED))
+    evidence = healthy()
+    evidence.effects, evidence.world = {}, []
+    assert "no act after a receipt" in check(evidence, SEED).broken()
 
 
 C, R, A, P, S, W = (_thread(one) for one in ALL)
@@ -188,6 +199,11 @@ BREAKS: dict[str, list[Callable[[Evidence], object]]] = {
         lambda e: e.runs["r-chain"].update(status="pending", settled=False),
         lambda e: e.runs["r-chain"].update(settled=False),
     ],
+    "no owned run idle": [
+        lambda e: e.samples.idle.append({"run_id": "r", "thread_id": C, "owner": "w1", "epoch": 2, "seconds": 26.0}),
+        lambda e: setattr(e, "samples", Samples()),
+        lambda e: setattr(e.samples, "failed", "OSError: gone"),
+    ],
     "ends recorded": [
         lambda e: e.history[C][2].update(event="error"),
         lambda e: e.history[C].append({**e.history[C][2], "seq": 4}),
@@ -221,6 +237,31 @@ def test_a_broken_promise_is_reported(promise: str, number: int) -> None:
 
 def test_every_promise_is_broken_once() -> None:
     assert set(BREAKS) == set(promises(SEED))
+
+
+OWNED = {"_id": "r1", "thread_id": "t1", "owner": "w1", "epoch": 2}
+
+
+def _watched(looks: int, *, step_s: float = 1.0, living: set[str], seq: Callable[[int], int] = lambda _: 3) -> Samples:
+    """What comes of so many looks at one owned run."""
+    watch = Watch()
+    for number in range(looks):
+        watch.look(number * step_s, [OWNED], {"t1": seq(number)}, living)
+    return watch.samples
+
+
+def test_an_owned_run_that_stands_still_is_seen_while_it_does() -> None:
+    looks = int(IDLE_S) + 5
+    (idle,) = _watched(looks, living={"w1"}).idle
+    assert idle == {"run_id": "r1", "thread_id": "t1", "owner": "w1", "epoch": 2, "seconds": IDLE_S}
+    assert _watched(looks, living={"w1"}).runs == looks
+
+
+def test_progress_a_dead_worker_and_time_that_nobody_saw_are_no_standstill() -> None:
+    looks = 2 * int(IDLE_S)
+    assert not _watched(looks, living={"w1"}, seq=lambda number: number // 10).idle
+    assert not _watched(looks, living=set()).idle
+    assert not _watched(looks, step_s=LATE_S + 1, living={"w1"}).idle
 
 
 def test_without_the_unique_index_a_fork_gets_in_and_is_reported(own_mongodb: Stack) -> None:

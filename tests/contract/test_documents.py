@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from perdure.cli.app import COMMANDS, GROUPS
+from perdure.cli.app import rows
 from perdure.cli.settings import as_markdown, every
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,8 +35,7 @@ def test_every_link_leads_somewhere(path: Path) -> None:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_every_command_named_exists(path: Path) -> None:
-    known = {command.__name__ for commands in COMMANDS.values() for command in commands}
-    known |= {name for groups in GROUPS.values() for name in groups}
+    known = {row.name for row in rows()}
     named = set(re.findall(r"(?:^|`|\s)(?:\.venv/bin/)?perdure ([a-z]+)\b", "\n".join(code_of(path))))
     assert named <= known
 

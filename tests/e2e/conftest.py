@@ -1,7 +1,7 @@
 """The whole system for end-to-end tests: all services as processes on the session's servers, driven by HTTP.
 
 ``system`` serves one test module with the graphs of ``tests/e2e/graphs``; ``start_system`` starts one of a test's own.
-Leases are short so that recoveries are quick.
+Leases are short so that recoveries are quick. When a test fails, the logs of the services that ran are kept (``service_logs``).
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 import pytest
 from pymongo.database import Database
+from tests.e2e.service_logs import Watched, keep
 
 from perdure.chassis.mongo import connect_blocking, database_name
 from perdure.cli.provision import provision
@@ -138,12 +139,29 @@ def until(condition: Callable[[], T | None], timeout_s: float = 30, explain: Cal
 
 StartSystem = Callable[..., System]
 
+running: list[Watched] = []
+"""The systems that run at this moment."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keep the logs of the services before the fixtures of a failed test stop them."""
+    report = yield
+    if report.failed and running:
+        report.sections.append(("service logs", keep(running, item.nodeid)))
+    return report
+
 
 def _start(stack: Stack, names: tuple[str, ...] | None, settings: dict[str, str], opened: list[System]) -> System:
     uri = stack.environment()["PERDURE_MONGODB_URI"].rpartition("/")[0] + f"/e2e_{uuid.uuid4().hex[:8]}"
     provision(stack.environment() | {"PERDURE_MONGODB_URI": uri})
     services = Services.of(stack, names, {**SETTINGS, "PERDURE_MONGODB_URI": uri, **settings}, cwd=GRAPHS)
-    services.start()
+    running.append(Watched.of(services))
+    try:
+        services.start()
+    except BaseException:
+        running.pop()
+        raise
     opened.append(System(services, uri))
     return opened[-1]
 
@@ -151,6 +169,7 @@ def _start(stack: Stack, names: tuple[str, ...] | None, settings: dict[str, str]
 def _stop(opened: list[System]) -> None:
     for system in opened:
         system.services.stop()
+        running[:] = [watched for watched in running if watched.services is not system.services]
         system.close()
 
 

@@ -71,6 +71,9 @@ def test_value_that_cannot_be_stored(system: Any) -> None:
     assert ended["status"] == "error"
     assert ended["error"]["type"].endswith("NotSerialisable")
     assert run["thread_id"] in ended["error"]["message"]
+    assert ended["error"]["node"] == "opaque"
+    sent = system.start("unserialisable", {"what": "sent"})
+    assert [one["error"]["node"] for one in system.until_ended(sent)] == ["each"]
     system.assert_linear([run["thread_id"]])
 
 

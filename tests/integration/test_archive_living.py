@@ -92,7 +92,9 @@ async def test_a_run_that_comes_while_its_thread_is_packed_wins(stage: Stage, tm
     gate = stage.store = Gate(str(tmp_path / "archive"))
     thread_id = await stage.thread()
     document = await stage.document(thread_id)
-    claims = Claims(stage.db, GroupCommit(stage.db.runs, availability=Availability()), Availability(), lambda: "worker")
+    claims = Claims(
+        stage.db, GroupCommit(stage.db.runs, availability=Availability()), Availability(), lambda: "worker", {"g"}
+    )
 
     async def claimed() -> list[str]:
         claim = await claims.claim([thread_id], suspects=[], together=lambda _: 1)
@@ -120,7 +122,9 @@ async def test_a_run_that_slips_through_at_the_last_moment_brings_its_thread_bac
     before = await stage.snapshot(thread_id)
     await stage.archiver.archive(await stage.document(thread_id))
     late = await stage.run(thread_id, **fields)  # by a gateway that read the thread before it was marked
-    claims = Claims(stage.db, GroupCommit(stage.db.runs, availability=Availability()), Availability(), lambda: "worker")
+    claims = Claims(
+        stage.db, GroupCommit(stage.db.runs, availability=Availability()), Availability(), lambda: "worker", {"g"}
+    )
     claim = await claims.claim([thread_id], suspects=[], together=lambda _: 1)
     assert claim.won == [], "it must not run on an empty thread"
     await stage.scheduler().finish()

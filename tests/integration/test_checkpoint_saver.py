@@ -198,6 +198,7 @@ async def test_what_cannot_be_stored_is_named(saver: PerdureSaver) -> None:
         await graph.ainvoke({"messages": [], "n": 0}, config())
     assert caught.value.channel == "messages"
     assert caught.value.thread_id == "t"
+    assert caught.value.node == "node_0"
 
 
 async def test_missing_and_corrupt_segments(saver: PerdureSaver) -> None:

@@ -56,7 +56,7 @@ async def state_of(db: mongo.Database, run_id: str) -> tuple[str, int]:
 
 
 def claims_of(db: mongo.Database, worker: str, kind: type[Claims] = Claims) -> Claims:
-    return kind(db, GroupCommit(db["runs"], availability=Availability()), Availability(), lambda: worker)
+    return kind(db, GroupCommit(db["runs"], availability=Availability()), Availability(), lambda: worker, {"g"})
 
 
 async def claim(claims: Claims, *thread_ids: str) -> list[Claimed]:

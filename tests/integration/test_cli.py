@@ -83,6 +83,33 @@ def until_listed(perdure: Run, thread: str) -> None:
         time.sleep(0.1)
 
 
+def test_waiting_shows_what_came_of_the_run(perdure: Run, raw: Callable[..., tuple[int, str, str]]) -> None:
+    asked = perdure("runs", "start", "ask", "--wait", "--timeout", "60")
+    thread, run = asked["thread_id"], asked["run_id"]
+    status, shown, _ = raw("resume", thread, "yes", "--wait", "--timeout", "60")
+    assert (status, "second" in shown) == (0, True), "what it waits for"
+    status, shown, _ = raw("resume", thread, "no", "--wait", "--timeout", "60")
+    assert status == 0
+    assert '"answers": [' in shown
+    assert '"no"' in shown
+    newest = perdure("runs", "show", thread)
+    assert newest["status"] == "success"
+    until_found(perdure, "--run", run)
+    assert perdure("runs", "show", run)["run_id"] == run
+    assert perdure("runs", "show", thread, run)["run_id"] == run
+    status, _, err = raw("cancel", thread)
+    assert status == 1
+    assert newest["run_id"] in err, "the newest run has ended, and that is said of it"
+    status, _, err = raw("runs", "show", "nobody-knows-it")
+    assert status == 1
+    assert "name THREAD RUN" in err
+
+
+def test_cancel_takes_a_thread(perdure: Run) -> None:
+    thread = perdure("runs", "start", "chain", "--input", '{"n": 50, "delay_s": 1}')["thread_id"]
+    assert perdure("cancel", thread)["thread_id"] == thread
+
+
 def test_a_run_waits_is_answered_and_ends(perdure: Run) -> None:
     run = perdure("runs", "start", "ask", "--input", "{}", "--wait", "--timeout", "60")
     thread = run["thread_id"]

@@ -107,6 +107,9 @@ def test_up_status_logs_down(perdure: Project) -> None:
 
     log = perdure("logs", "gateway", "--lines", "500")
     assert "gateway.listening" in log.stdout
+    assert '{"' not in log.stdout
+    agent = [json.loads(line)["record"] for line in perdure("logs", "--thread", thread, "--json").stdout.splitlines()]
+    assert [one["event"] for one in agent if one["service"] == "agent-step"] == ["run.started", "run.ended"]
     every = perdure("logs", "--json", "--lines", "5")
     assert {"gateway", "agent_step"} <= {json.loads(line)["source"] for line in every.stdout.splitlines()}
 
@@ -146,7 +149,7 @@ def test_the_index_is_proved_and_mended(perdure: Project) -> None:
     assert "ghost:1" in perdure("index", "verify", "--full").stdout
     assert perdure("index", "repair").returncode == 0
     again = perdure("index", "verify")
-    assert (again.returncode, "the index is as the store says" in again.stdout) == (0, True)
+    assert (again.returncode, "Index and database agree." in again.stdout) == (0, True)
     status = json.loads(perdure("index", "status", "--json").stdout)
     assert status.keys() == {"waiting_events", "newest_at", "states", "threads", "bytes"}
     assert "waiting events" in perdure("index", "status").stdout
@@ -178,5 +181,11 @@ def test_dev_runs_until_it_is_stopped(project: Project, number: signal.Signals) 
         dev.send_signal(number)
         assert dev.wait(60) in (0, 130)
     assert re.search(r"^gateway +\| ", log.read_text(), re.MULTILINE)
+    line = r"^agent_step \| \d\d:\d\d:\d\d\.\d{3} info +run\.ended  status=success  duration_ms=\S+  steps=2  graph=greeter  "
+    assert re.search(line, log.read_text(), re.MULTILINE), log.read_text()
+    assert "kafka.assigned  partitions=perdure.commands:12\n" in log.read_text()
+    assert '{"' not in log.read_text()
+    files = project.folder / "data" / "logs"
+    assert json.loads((files / "agent_step.log").read_text().splitlines()[0])["service"] == "agent-step"
     assert "Traceback" not in log.read_text()
     assert {one["kind"] for one in json.loads(project("status", "--json").stdout)} == {"server"}

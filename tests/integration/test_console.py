@@ -161,7 +161,7 @@ async def test_an_operator_looks_around(console: Console, page: Page) -> None:
     await goes(page, console.url + "/")
     assert page.url == console.url + "/console", "the root leads there"
     assert [await figure(page, name) for name in ("all", "running", "error")] == ["2", "1", "1"]
-    assert [await figure(page, name) for name in ("mongodb", "kafka", "opensearch")] == ["answers"] * 3
+    assert [await figure(page, name) for name in ("mongodb", "kafka", "opensearch")] == ["up"] * 3
     await shoot(page, "console")
     row = page.locator("tr", has_text="2,502 of 10,000")
     assert await row.locator("rect").nth(0).get_attribute("width") == "25.0"
@@ -209,6 +209,45 @@ async def test_past_states_are_found_and_opened(console: Console, page: Page) ->
     wrong = await goes(page, console.url + "/console/search?q=shop%20node:%22Login", 422)
     assert 'shop node:"Login\n          ^' in wrong
     await shoot(page, "console-mistake")
+
+
+async def test_a_failure_is_shown_with_its_node_and_traceback(console: Console, page: Page) -> None:
+    trace = (
+        'Traceback (most recent call last):\n  File "agent.py", line 12, in total\n    raise ValueError("<b>no</b>")\n'
+    )
+    error = ErrorInfo(type="ValueError", message="<b>no</b>", node="total", traceback=trace)
+    thread_id = await console.thread("a price list", error=error, status="error")
+    await goes(page, f"{console.url}/console/threads/{thread_id}")
+    assert await page.get_by_role("heading", name="Error at node total").count() == 1
+    shown = page.locator("pre.trace")
+    assert (await shown.inner_text()).strip() == trace.strip()
+    assert await shown.evaluate("one => getComputedStyle(one).whiteSpace") == "pre"
+    assert "ValueError: <b>no</b>" in await page.locator("main").inner_text()
+    await shoot(page, "console-failure")
+
+
+async def test_a_thread_at_work_is_shown_as_the_api_says_and_looked_at_again(console: Console, page: Page) -> None:
+    earlier = now() - timedelta(minutes=5)
+    thread_id = await console.thread("begins", updated_at=earlier)
+    address = f"{console.url}/console/threads/{thread_id}"
+    again, badge = page.locator("meta[http-equiv=refresh]"), page.locator("h1 .mark")
+    for active, status, refreshes in ((True, "busy", 1), (False, "idle", 0)):
+        run = {
+            "_id": new_id(), "thread_id": thread_id, "tenant": console.tenant, "status": "running", "settled": False,
+        }  # fmt: skip
+        if active:
+            await console.db.runs.insert_one(run)
+        else:
+            await console.db.runs.delete_many({"thread_id": thread_id})
+        said = await console.http.get(f"/threads/{thread_id}", headers={"Perdure-Tenant": console.tenant})
+        assert said.json()["status"] == status
+        await goes(page, address)
+        assert await badge.inner_text() == status
+        assert await again.count() == refreshes
+    waiting = await console.thread("asks", status="interrupted", updated_at=earlier)
+    await goes(page, f"{console.url}/console/threads/{waiting}")
+    assert await badge.inner_text() == "interrupted"
+    assert await again.count() == 1, "it may be woken"
 
 
 async def test_an_archived_thread_opens(console: Console, page: Page) -> None:
@@ -268,6 +307,16 @@ async def test_a_tenant_sees_its_own(console: Console, chromium: Browser) -> Non
     await context.close()
 
 
+async def test_each_page_answers_head(console: Console) -> None:
+    thread_id = await console.thread("here")
+    for path in ("/", *PAGES, f"/console/threads/{thread_id}", "/docs"):
+        got, head = await console.http.get(path), await console.http.head(path)
+        assert head.status_code == got.status_code, path
+        assert head.content == b"", path
+    assert (await console.http.head("/console")).status_code == 200
+    assert (await console.http.head("/runs")).status_code == 405
+
+
 async def test_without_search_the_rest_is_shown(
     console: Console, open_waiting: Any, page: Page, mongodb_uri: str, kafka_bootstrap: str
 ) -> None:
@@ -276,13 +325,13 @@ async def test_without_search_the_rest_is_shown(
     uri = f"{mongodb_uri.rsplit('/', 1)[0]}/{console.db.name}"
     async with open_waiting(uri, kafka_bootstrap, opensearch_url="http://127.0.0.1:9") as alone:
         text = await goes(page, f"{alone.url}/console")
-        assert "Search does not answer" in text
+        assert "Search is away" in text
         assert "5 of 10" in text
-        assert await figure(page, "opensearch") == "away"
+        assert await figure(page, "opensearch") == "down"
         await shoot(page, "console-without-search")
         text = await goes(page, f"{alone.url}/console/threads/{thread_id}")
         assert "agent" in text
-        assert "Search does not answer" in text
+        assert "Search is away" in text
         await goes(page, f"{alone.url}/console/search?q=x", 503)
 
 

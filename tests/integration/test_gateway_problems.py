@@ -23,6 +23,7 @@ from perdure.schemas.problem import MEDIA_TYPE, Problem
 
 LIMIT = 64 * 1024
 JSON = {"Content-Type": "application/json"}
+START = {"assistant_id": "agent", "input": {}}
 URN = "urn:perdure:problem:"
 DEADLINE_S = 30.0
 
@@ -201,6 +202,81 @@ async def test_an_unknown_checkpoint(http: httpx.AsyncClient) -> None:
     assert (await http.post(f"/threads/{thread_id}/history", json={"before": {}})).status_code == 422
 
 
+@pytest.mark.parametrize("named", [{"checkpoint_id": "none"}, {"checkpoint": {"checkpoint_id": "none"}}])
+@pytest.mark.parametrize("more", [{}, {"input": {}}, {"command": {"resume": 1}}, {"command": {"update": {"n": 1}}}])
+async def test_a_start_at_an_unknown_checkpoint(
+    served: tuple[httpx.AsyncClient, web.Application], named: dict[str, Any], more: dict[str, Any]
+) -> None:
+    http, app = served
+    thread_id = (await http.post("/threads", json={})).json()["thread_id"]
+    for path in (f"/threads/{thread_id}/runs", "/runs"):
+        problem = problem_of(
+            await http.post(path, json={"assistant_id": "agent", **named, **more}), 404, "unknown-checkpoint"
+        )
+        assert "'none'" in problem.detail
+    assert await app[CONTEXT].store.runs(thread_id, "default", status=None, limit=1, offset=0) == []
+
+
+async def test_a_first_run_without_input(served: tuple[httpx.AsyncClient, web.Application]) -> None:
+    http, _ = served
+    thread_id = (await http.post("/threads", json={})).json()["thread_id"]
+    for path in (f"/threads/{thread_id}/runs", "/runs"):
+        problem = problem_of(await http.post(path, json={"assistant_id": "agent"}), 422, "invalid-request")
+        assert pointers(problem) == {"/input"}
+        assert "send an input" in problem.detail
+    assert (await http.post(f"/threads/{thread_id}/runs", json=START)).status_code == 202
+    later = await http.post(f"/threads/{thread_id}/runs", json={"assistant_id": "agent"})
+    assert later.status_code == 202, "the run before may leave a state by then"
+
+
+async def test_a_thread_that_waits_for_nothing_is_not_resumed(
+    served: tuple[httpx.AsyncClient, web.Application], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    http, app = served
+    store = app[CONTEXT].store
+    answer = {"assistant_id": "agent", "command": {"resume": "yes"}}
+
+    async def thread(**fields: Any) -> str:
+        thread_id = str((await http.post("/threads", json={})).json()["thread_id"])
+        await store._threads.update_one({"_id": thread_id}, {"$set": {"status": "idle", "next": [], **fields}})
+        return thread_id
+
+    problem_of(await http.post("/runs", json=answer), 409, "nothing-to-resume")
+    at_rest = await thread(head="c", interrupts=[])
+    path = f"/threads/{at_rest}/runs"
+    assert at_rest in problem_of(await http.post(path, json=answer), 409, "nothing-to-resume").detail
+    assert (await http.post(path, json=START)).status_code == 202
+    assert (await http.post(path, json=answer)).status_code == 202, "the run before may wait by then"
+    waiting = await thread(interrupts=[{"id": "i", "value": "sure?"}])
+    assert (await http.post(f"/threads/{waiting}/runs", json=answer)).status_code == 202
+    stopped = await thread(next=["b"], interrupts=[])
+    assert (await http.post(f"/threads/{stopped}/runs", json=answer)).status_code == 202, "it stands before a node"
+
+    ending = await thread(interrupts=[])
+
+    async def ends_meanwhile(thread_id: str) -> bool:
+        await store._threads.update_one({"_id": thread_id}, {"$set": {"interrupts": [{"id": "i", "value": "?"}]}})
+        return False
+
+    monkeypatch.setattr(store, "is_busy", ends_meanwhile)
+    assert (await http.post(f"/threads/{ending}/runs", json=answer)).status_code == 202
+
+
+async def test_the_same_start_is_answered_again_when_it_could_not_be_made_now(
+    served: tuple[httpx.AsyncClient, web.Application],
+) -> None:
+    http, app = served
+    thread_id = (await http.post("/threads", json={})).json()["thread_id"]
+    threads = app[CONTEXT].store._threads
+    await threads.update_one({"_id": thread_id}, {"$set": {"interrupts": [{"id": "i", "value": "sure?"}]}})
+    answer, key = {"assistant_id": "agent", "command": {"resume": 1}}, {"Idempotency-Key": uuid.uuid4().hex}
+    first = await http.post(f"/threads/{thread_id}/runs", json=answer, headers=key)
+    await app[CONTEXT].store._runs.update_one({"_id": first.json()["run_id"]}, {"$set": {"status": "success"}})
+    await threads.update_one({"_id": thread_id}, {"$set": {"interrupts": []}})
+    again = await http.post(f"/threads/{thread_id}/runs", json=answer, headers=key)
+    assert (again.status_code, again.json()["run_id"]) == (202, first.json()["run_id"])
+
+
 async def test_a_method_that_a_path_does_not_take(http: httpx.AsyncClient) -> None:
     answer = await http.put("/threads", json={})
     assert "PUT" in problem_of(answer, 405, "method-not-allowed").detail
@@ -233,7 +309,7 @@ async def test_query_parameters(http: httpx.AsyncClient, path: str, parameters: 
     ("header", "value"), [("Idempotency-Key", "x" * 256), ("Idempotency-Key", ""), ("Perdure-Tenant", "a b")]
 )
 async def test_headers(http: httpx.AsyncClient, header: str, value: str) -> None:
-    answer = await http.post("/runs", json={"assistant_id": "agent"}, headers={header: value})
+    answer = await http.post("/runs", json=START, headers={header: value})
     assert pointers(problem_of(answer, 422, "invalid-request")) == {f"header:{header}"}
 
 
@@ -268,12 +344,15 @@ async def test_starts_are_accepted_while_kafka_is_down(mongodb_uri: str) -> None
     database = mongo.database(client, uri)
     await database.graphs.insert_one({"_id": "agent", "nodes": []})
     async with serving(uri, "127.0.0.1:9") as (http, _):
-        run = (await http.post("/runs", json={"assistant_id": "agent"})).json()
+        run = (await http.post("/runs", json=START)).json()
         stored = await database.runs.find_one({"_id": run["run_id"]})
         assert stored is not None
         assert (stored["status"], stored["settled"]) == ("pending", False)
-        ready = await http.get("/ready")
-        assert (ready.status_code, ready.json()["conditions"]["kafka"]) == (503, False)
+        deadline = time.monotonic() + 10
+        while (ready := await http.get("/ready")).status_code != 200:  # a load balancer keeps sending starts
+            assert time.monotonic() < deadline, ready.text
+            await asyncio.sleep(0.05)
+        assert ready.json()["reported"]["kafka"] is False
     await client.drop_database(database.name)
     client.close()
 
@@ -285,12 +364,12 @@ async def test_an_outage_is_told_quickly_and_survived(own_mongodb: Stack, kafka_
     client.close()
     async with serving(uri, kafka_bootstrap) as (http, _):
         thread_id = (await http.post("/threads", json={})).json()["thread_id"]
-        assert (await http.post("/runs", json={"assistant_id": "agent"})).status_code == 202
+        assert (await http.post("/runs", json=START)).status_code == 202
         await asyncio.to_thread(own_mongodb.stop_server, "mongodb", kill=True)
         for _ in range(3):
             asked = time.monotonic()
             answers = await asyncio.gather(
-                http.post("/runs", json={"assistant_id": "agent"}),
+                http.post("/runs", json=START),
                 http.post("/threads", json={}),
                 http.get(f"/threads/{thread_id}"),
                 http.get(f"/threads/{thread_id}/state"),
@@ -304,7 +383,7 @@ async def test_an_outage_is_told_quickly_and_survived(own_mongodb: Stack, kafka_
         assert (await http.get("/ready")).json()["conditions"]["mongodb"] is False
         await asyncio.to_thread(own_mongodb.start_server, "mongodb")
         deadline = time.monotonic() + DEADLINE_S
-        while (await http.post("/runs", json={"assistant_id": "agent"})).status_code != 202:
+        while (await http.post("/runs", json=START)).status_code != 202:
             assert time.monotonic() < deadline, "starts are not accepted again"
             await asyncio.sleep(0.1)
         assert (await http.get(f"/threads/{thread_id}")).status_code == 200

@@ -127,6 +127,8 @@ async def test_a_signal_that_cannot_be_offered_is_accepted(waiting: Any) -> None
 
 async def test_keys_of_our_own_runs_are_refused(waiting: Any, problem_of: Refused) -> None:
     for key in ("wake:t:i", "schedule:s:1"):
-        answer = await waiting.http.post("/runs", json={"assistant_id": "agent"}, headers={"Idempotency-Key": key})
+        answer = await waiting.http.post(
+            "/runs", json={"assistant_id": "agent", "input": {}}, headers={"Idempotency-Key": key}
+        )
         problem = problem_of(answer, 422, "invalid-request")
         assert problem.errors[0].pointer == "header:Idempotency-Key"

@@ -282,3 +282,30 @@ async def test_a_record_that_the_broker_refuses_is_an_error_that_says_so(
     with pytest.raises(KafkaRefusedError, match=topic.name):
         await producer.send(topic.name, Record(b"k", os.urandom(size), []))
     await producer.send(topic.name, command("after"))
+
+
+async def test_partitions_that_come_while_the_consumer_is_full_wait_as_well(
+    kafka_bootstrap: str, producer: Producer, topic: Topic
+) -> None:
+    handled: list[str] = []
+    room = 0
+
+    async def handler(batch: Sequence[Decoded]) -> None:
+        handled.extend(run_ids(batch))
+
+    for number in range(5):
+        await producer.send(topic.name, command(f"r{number}"))
+    subscription = Subscription(topic, f"full.{topic.name}", COMMANDS)
+    consumer = Consumer(kafka_bootstrap, "consumer-1", subscription, handler, producer, room=lambda: room)
+    task = asyncio.create_task(consumer.run())
+    try:
+        await until(lambda: consumer.ready, "partitions are assigned")
+        deadline = time.monotonic() + 4
+        while time.monotonic() < deadline:
+            assert handled == [], "records were taken without room"
+            await asyncio.sleep(0.05)
+        room = 10
+        await until(lambda: len(handled) == 5, "the records are handled when there is room")
+    finally:
+        consumer.stop()
+        await asyncio.wait({task}, timeout=DEADLINE_S)

@@ -153,7 +153,7 @@ async def test_wrong_parameters(marked: Any, problem_of: Any, params: dict[str, 
 
 async def test_history_needs_the_index(marked: Any, problem_of: Any) -> None:
     problem = problem_of(await marked.http.get("/stuck", params={"since": "yesterday"}), 503, "search-unavailable")
-    assert "who is stuck now is told all the same" in problem.detail
+    assert "the database says who is stuck now" in problem.detail
 
 
 def event(kind: type[Event], thread: str, seq: int, at: datetime, **fields: Any) -> Event:
@@ -272,4 +272,4 @@ async def test_the_command(marked: Any, monkeypatch: pytest.MonkeyPatch, capsys:
     assert "late" in table
     assert "Login stands still; look at it" in table
     assert [one["thread_id"] for one in json.loads(await run("--json"))["items"]] == ["late"]
-    assert "nobody is stuck" in await run("--node", "Nowhere")
+    assert "No agent is stuck." in await run("--node", "Nowhere")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.errors import NodeTimeoutError
+from langgraph.errors import InvalidUpdateError, NodeTimeoutError
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
 from typing_extensions import TypedDict
@@ -92,8 +92,56 @@ def test_a_time_limit_is_told_from_a_nodes_own_timeout() -> None:
     raised_by_node.add_note("During task with name 'fetch' and id '123'")
     assert not domain.is_timeout(raised_by_node)
     assert domain.error_info(raised_by_node).node == "fetch"
-    assert issubclass(NodeTimeoutError, Exception)
+    assert domain.is_timeout(NodeTimeoutError("fetch", 1.5, kind="run", run_timeout=1.0))
     assert not domain.is_timeout(ValueError())
+
+
+async def _fails_aside(_: State) -> State:
+    return _fails({})
+
+
+def _fails(_: State) -> State:
+    raise ValueError("no net")
+
+
+@pytest.mark.parametrize("node", [_fails, _fails_aside])
+async def test_a_traceback_begins_with_the_users_own_frames(node: Any) -> None:
+    inner = StateGraph(State)
+    inner.add_node("total", node)
+    inner.add_edge(START, "total")
+    builder = StateGraph(State)
+    builder.add_node("outer", inner.compile())
+    builder.add_edge(START, "outer")
+    with pytest.raises(ValueError, match="no net") as caught:
+        await builder.compile().ainvoke({"log": []})
+    info = domain.error_info(as_the_worker_sees_it(caught.value))
+    lines = (info.traceback or "").splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    frames = [line.split(", in ")[1] for line in lines if line.startswith("  File ")]
+    assert frames[-1] == "_fails"
+    assert set(frames) <= {"_fails", "_fails_aside"}
+    assert info.node == "total"
+
+
+async def test_a_traceback_without_a_users_frame_is_whole() -> None:
+    builder = StateGraph(State)
+    builder.add_node("wrong", lambda _: 7)
+    builder.add_edge(START, "wrong")
+    with pytest.raises(InvalidUpdateError) as caught:
+        await builder.compile().ainvoke({"log": []})
+    trace = domain.traceback_of(as_the_worker_sees_it(caught.value))
+    assert "/langgraph/pregel/" in trace
+
+
+def as_the_worker_sees_it(error: BaseException) -> BaseException:
+    """The error without the frame of the test, which stands where the worker stands."""
+    assert error.__traceback__ is not None
+    return error.with_traceback(error.__traceback__.tb_next)
+
+
+def test_nodes_are_named_where_the_error_names_none() -> None:
+    assert domain.error_info(ValueError("no"), ["a", "b"]).node == "a, b"
+    assert domain.error_info(ValueError("no")).node is None
 
 
 def test_a_huge_question_is_replaced_by_a_note() -> None:

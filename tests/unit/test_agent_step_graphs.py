@@ -112,3 +112,32 @@ async def test_no_file_and_no_json(tmp_path: Path) -> None:
     (tmp_path / "langgraph.json").write_text("{")
     with pytest.raises(ConfigurationError, match="not JSON"):
         await load_graphs(tmp_path / "langgraph.json", InMemorySaver())
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"auth": {"path": "./auth.py:auth"}},
+        {"store": {"index": {}, "ttl": {"default_ttl": 60}}},
+        {"http": {"app": "./app.py:app"}},
+        {"checkpointer": {"ttl": {"default_ttl": 60}}},
+        {"ui": {"agent": "./ui.tsx"}},
+        {"webhooks": {"url": {"require_https": True}}},
+        {"encryption": {"path": "./e.py:e"}},
+    ],
+)
+async def test_a_block_that_would_be_without_effect_stops_the_start(project: Path, block: dict[str, Any]) -> None:
+    (name,) = block
+    file = write(project, graphs={"g": "./pkg_of_test/deep.py:graph"}, **block)
+    with pytest.raises(ConfigurationError, match=f'langgraph.json: "{name}" is not supported: .*Remove the block'):
+        await load_graphs(file, InMemorySaver())
+
+
+async def test_blocks_for_building_images_are_passed_over(project: Path) -> None:
+    harmless = {
+        "$schema": "https://langgra.ph/schema.json", "python_version": "3.11", "dockerfile_lines": ["RUN true"],
+        "pip_config_file": "pip.conf", "image_distro": "wolfi", "base_image": "x", "env": {}, "auth": None, "http": {},
+    }  # fmt: skip
+    assert "g" in await load_graphs(
+        write(project, graphs={"g": "./pkg_of_test/deep.py:graph"}, **harmless), InMemorySaver()
+    )

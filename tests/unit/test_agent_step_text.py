@@ -31,6 +31,15 @@ def test_a_list_changed_in_place_is_told_too() -> None:
     assert text.of("", {"log": log}, ["log"])[0] == "$.log[1]\ttwo"
 
 
+def test_an_item_that_was_replaced_is_told_after_the_new_ones() -> None:
+    text = ChangedText()
+    log = [f"item {n}" for n in range(5)]
+    text.of("", {"log": log}, ["log"])
+    changed = [*log[:2], "other", *log[3:], "new"]
+    assert text.of("", {"log": changed}, ["log"])[0] == "$.log[5]\tnew\n$.log[2]\tother"
+    assert text.of("", {"log": changed[:3]}, ["log"])[0] == ""
+
+
 def test_only_changed_keys_of_a_dict_are_told() -> None:
     text = ChangedText()
     text.of("", {"facts": {"a": "1", "b": "2"}}, ["facts"])

@@ -28,12 +28,12 @@ items = st.recursive(
 
 
 def store(
-    value: Any, previous: values.Encoded | None = None, known: set[bytes] | None = None
+    value: Any, previous: values.Encoded | None = None, known: set[bytes] | None = None, *, shallow: bool = False
 ) -> tuple[values.Encoded, dict]:
     """Encode as a put does; the new segments by digest."""
     pages = ThreadPages(stored=set() if known is None else known)
     bundle = Bundle("t", pages)
-    encoded = encode_value(CODEC, "t", "channel", value, previous)
+    encoded = encode_value(CODEC, "t", "channel", value, previous, shallow=shallow)
     bundle.add(encoded)
     finish(CODEC, bundle)
     written = {}
@@ -157,6 +157,33 @@ def test_a_snapshot_of_a_long_list_is_cut_too() -> None:
     assert load(grown, segments | more)[0].value == [*value, "one more"]
 
 
+def test_a_shallow_comparison_serializes_only_items_that_are_other_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    value = [{"number": number, "text": "x" * 100} for number in range(1000)]
+    known: set[bytes] = set()
+    before, segments = store(value, None, known, shallow=True)
+    serialized: list[int] = []
+    encode = CODEC.encode
+
+    def counting(item: Any) -> tuple[str, bytes]:
+        typ, data = encode(item)
+        serialized.append(len(data))
+        return typ, data
+
+    monkeypatch.setattr(CODEC, "encode", counting)
+    grown, more = store([*value, {"number": 1000}], before, known, shallow=True)
+    assert sum(serialized) < 2000
+    assert load(grown, segments | more)[0] == [*value, {"number": 1000}]
+    serialized.clear()
+    snapshot, nothing = store(_DeltaSnapshot([*value, {"number": 1000}]), grown, known)
+    assert sum(serialized) > 100_000, "a snapshot is what is in memory, also where an item was changed in place"
+    assert not nothing
+    assert load(snapshot, segments | more)[0].value == [*value, {"number": 1000}]
+    assert grown.entry() == snapshot.entry()[1], "the value before is no snapshot by that"
+    _, again = load(snapshot, segments | more)
+    plain, _ = store([*value, {"number": 1000}], again, known, shallow=True)
+    assert plain.entry() == grown.entry()
+
+
 def test_the_inline_limit_depends_on_content_alone() -> None:
     small = ["x"] * 200
     encoded, segments = store(small)
@@ -175,6 +202,8 @@ def test_what_cannot_be_stored_is_named() -> None:
     assert (error.thread_id, error.channel, error.node, error.retryable) == ("t1", "handle", "fetch", False)
     assert "fetch" in str(error)
     assert "handle" in str(error)
+    with pytest.raises(NotSerialisable, match="returned by node 'fetch, parse'"):
+        encode_value(CODEC, "t1", "handle", {"open": object()}, None, writers={"handle": ["fetch", "parse"]})
 
 
 def test_a_serializer_that_unpickles_is_refused() -> None:

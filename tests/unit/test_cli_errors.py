@@ -12,6 +12,8 @@ import pytest
 
 from perdure.cli.__main__ import main
 from perdure.cli.errors import ProblemError
+from perdure.cli.states import matched
+from perdure.cli.stuck import lines_of
 from perdure.local.resources import free_port
 
 PROBLEM = {
@@ -148,3 +150,58 @@ def test_a_mistake_in_a_text_is_pointed_at() -> None:
     error = {"pointer": "query:q", "detail": "did you mean node?", "position": 2}
     shown = str(ProblemError("GET /search", 422, {"title": "not valid", "errors": [error]}, {"q": "a ndoe:x"}))
     assert shown.endswith("  query:q: did you mean node?\n    a ndoe:x\n      ^")
+
+
+ONCE = {
+    "type": "urn:perdure:problem:invalid-request",
+    "title": "The request is not valid",
+    "status": 422,
+    "detail": "query:q: there is no field ndoe; query:by: must be one of day",
+    "errors": [
+        {"pointer": "query:q", "detail": "there is no field ndoe", "position": 2},
+        {"pointer": "query:by", "detail": "must be one of day"},
+    ],
+}
+
+
+def test_each_mistake_is_said_once(perdure: Run, answering: Callable[[int, bytes], str]) -> None:
+    _, _, err = perdure("search", "a ndoe:x", "--url", answering(422, json.dumps(ONCE).encode()))
+    assert err.count("there is no field ndoe") == 1
+    assert err.count("must be one of day") == 1
+    assert "    a ndoe:x\n      ^" in err
+
+
+def test_a_detail_that_says_more_than_the_mistakes_is_shown() -> None:
+    said = str(ProblemError("GET /x", 422, ONCE | {"detail": f"{ONCE['detail']} (and 1 more)"}))
+    assert said.count("ndoe") == 1
+    said = str(ProblemError("GET /x", 422, ONCE | {"detail": "2 fields are wrong"}))
+    assert "2 fields are wrong" in said
+    assert said.count("ndoe") == 1
+
+
+STUCK = {
+    "thread_id": "01a22a0f-9513-7709-b275-311248377b42",
+    "graph": "payer",
+    "nodes": ["pay"],
+    "code": "poison",
+    "reason": "Parked: crashed its worker 5 times, the last time with SIGSEGV in libfoo. " * 4,
+    "since": "2026-11-30T08:47:57.653288Z",
+    "recovered_at": None,
+    "last_error": {"type": "perdure.crash", "message": "crashed its worker 5 times", "node": None, "at": None},
+}
+
+
+def test_who_is_stuck_is_narrow_and_says_why_once() -> None:
+    head, reason = str(lines_of(STUCK)).splitlines()
+    assert head == "01a22a0f-9513-7709-b275-311248377b42  payer at pay  poison since 2026-11-30 08:47:57"
+    assert reason.strip() == str(STUCK["reason"]).strip()
+    other = lines_of(STUCK | {"reason": "stands still", "last_error": {"message": "the page\ndid not answer"}})
+    assert str(other).splitlines()[1:] == ["    stands still", "    last error: the page", "    did not answer"]
+
+
+def test_what_matched_is_shown_as_text() -> None:
+    item = {
+        "highlights": {"text": ["log: <em>connection</em> &lt;reset&gt;\n by peer"], "wait.text": ["<em>Pay</em>?"]}
+    }
+    assert matched(item) == "log: connection <reset> by peer; wait.text: Pay?"
+    assert matched({"highlights": {}}) == ""

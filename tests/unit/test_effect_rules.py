@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from perdure.registry.waits import Woken
 from perdure.schemas.documents import AttemptDocument, EffectDocument
@@ -182,10 +183,10 @@ def test_only_the_run_that_woke_the_thread_is_believed() -> None:
 
 
 def test_receipts() -> None:
-    assert pack({"a": [1, None]})[0] == "msgpack"
-    assert pack(object())[0] == UNSTORABLE
-    assert pack(b"x" * RECEIPT_LIMIT)[0] in {"bytes", "msgpack"}
-    assert pack(b"x" * (RECEIPT_LIMIT + 1))[0] == UNSTORABLE
+    assert pack(JsonPlusSerializer(), {"a": [1, None]})[0] == "msgpack"
+    assert pack(JsonPlusSerializer(), object())[0] == UNSTORABLE
+    assert pack(JsonPlusSerializer(), b"x" * RECEIPT_LIMIT)[0] in {"bytes", "msgpack"}
+    assert pack(JsonPlusSerializer(), b"x" * (RECEIPT_LIMIT + 1))[0] == UNSTORABLE
 
 
 def test_a_process_is_gone_only_with_proof() -> None:
@@ -200,3 +201,21 @@ def test_a_process_is_gone_only_with_proof() -> None:
     with subprocess.Popen([sys.executable, "-c", "pass"]) as child:
         child.wait()
     assert is_gone({**mine, "pid": child.pid, "started": 1})
+
+
+def test_ids_of_two_effects_are_never_the_same() -> None:
+    assert rules.effect_id("customer:42", "buy") == "customer%3A42:buy"
+    assert rules.effect_id("customer", "42:buy") == "customer:42:buy"
+    assert rules.earlier_id("customer:42", "buy") == "customer:42:buy"
+    assert rules.earlier_id("customer", "buy") is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"thread_id": "customer"}, {"key": "42:buy"}, {"tenant": "another"}, {"thread_id": "customer", "key": "x"}],
+)
+def test_another_effect_under_the_same_id_is_refused(other: dict[str, str]) -> None:
+    own: Any = {"_id": "customer:42:buy", "thread_id": "customer:42", "key": "buy", "tenant": "default"}
+    rules.require_own(own, "customer:42", "buy", "default")
+    with pytest.raises(EffectMisused, match="the same id"):
+        rules.require_own(own | other, "customer:42", "buy", "default")

@@ -78,6 +78,8 @@ class ThreadDocument(TypedDict, total=False):
     """The last sequence number that an ended run used; the next run numbers from ``seq + 1``."""
     ended_run_id: str
     """The run whose end is at ``seq``."""
+    first_run_id: str
+    """The first run of the chain that this run ends (:attr:`RunDocument.first_run_id`, or the run itself)."""
     ended_first_seq: int
     """The first sequence number of that run: who takes it over because its own document does not say yet that it ended finds
     its end from here."""
@@ -225,6 +227,8 @@ class RunDocument(TypedDict, total=False):
     """Token of the claim batch, so that a claimer can read back what it won."""
     epoch: int
     """How often it has been claimed; 0 before the first time."""
+    unserved: bool
+    """True while the run is pending and its command went to a worker that does not serve its graph (ADR 24)."""
     settled: bool
     """False until every event up to its end is acknowledged by Kafka (ADR 2)."""
     swept_at: datetime
@@ -233,6 +237,8 @@ class RunDocument(TypedDict, total=False):
     """Where its end is told, and the ends of the runs that go on from it (ADR 12)."""
     origin_run_id: str
     """Of a run that wakes its thread: the run that somebody started, and that goes on in this one."""
+    first_run_id: str
+    """Of a run that continues another (wakes it from a wait, resumes it for a client, retries it): the first run of that chain."""
     wait_id: str
     """Of a run that wakes its thread: the wait that it ends."""
     resumes: list[str]
@@ -290,6 +296,8 @@ class WaitDocument(TypedDict, total=False):
     """Where the thread stands."""
     origin_run_id: str
     """The run that somebody started and that stands here, however often it was woken before."""
+    first_run_id: str
+    """The first run of the chain that stands here; absent in documents of earlier versions."""
     batch: BatchMark
     kind: str
     status: str

@@ -86,7 +86,7 @@ class RunStarted(Event):
 
 
 class CheckpointSaved(Event):
-    """One superstep is durable."""
+    """One superstep is durable, or what a command updated at a checkpoint that is there (``source`` is ``update``)."""
 
     TYPE: ClassVar[str] = "perdure.checkpoint.saved"
     VERSION: ClassVar[int] = 1

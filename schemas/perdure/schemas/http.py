@@ -8,9 +8,11 @@ Response models document what is sent (the gateway writes plain dictionaries of 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from perdure.schemas import run_config
 
 THREAD_ID_PATTERN = r"^[A-Za-z0-9._:-]{1,128}$"
 
@@ -60,13 +62,26 @@ class Command(BaseModel):
 
 
 class RunConfig(BaseModel):
-    """LangGraph's run configuration."""
+    """LangGraph's run configuration; what may be set is in ``perdure.schemas.run_config``."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     tags: list[str] | None = None
     recursion_limit: int | None = Field(default=None, ge=1)
-    configurable: dict[str, Any] | None = None
+    configurable: dict[str, Any] | None = Field(
+        default=None,
+        description="Keys that begin with `__`, `langgraph_`, `checkpoint_` or `perdure_` are reserved and refused.",
+    )
+    run_name: str | None = Field(default=None, max_length=512)
+    max_concurrency: int | None = Field(default=None, ge=1)
+    metadata: Metadata | None = None
+
+    @model_validator(mode="after")
+    def _only_the_clients(self) -> Self:
+        given = self.model_dump(include={"configurable"}) | (self.model_extra or {})
+        if found := next(run_config.problems(given), None):
+            raise ValueError(found)
+        return self
 
 
 class CheckpointRef(Body):
@@ -163,6 +178,17 @@ class Interrupt(BaseModel):
     value: Any
 
 
+class Wait(BaseModel):
+    """What a sleeping agent waits for, where no person is asked: the clock, a signal, a validation."""
+
+    wait_id: str
+    interrupt_id: str
+    node: str
+    kind: Literal["timer", "event", "validation"]
+    due_at: datetime | None = Field(description="When the clock ends it; null where only its signal or verdict does.")
+    events: list[str] = Field(description="Names of the signals that end it.")
+
+
 class Thread(BaseModel):
     """A thread and the values of its newest state."""
 
@@ -174,7 +200,8 @@ class Thread(BaseModel):
     status: Literal["idle", "busy", "interrupted", "error"]
     config: dict[str, Any]
     values: Any = Field(description="Null before the first checkpoint.")
-    interrupts: dict[str, list[Interrupt]] = Field(description="By task id.")
+    interrupts: dict[str, list[Interrupt]] = Field(description="Questions to people, by task id.")
+    waits: list[Wait] = Field(description="What else it waits for: the clock, a signal, a validation.")
     error: Any = None
     stuck: dict[str, Any] | None = Field(
         default=None,
@@ -201,6 +228,14 @@ class Run(BaseModel):
     cancel_requested_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    first_run_id: str = Field(
+        description="The first run of the chain that this run belongs to: itself, unless it continues one."
+    )
+    continued_by: str | None = Field(
+        default=None, description="The run that continues this one: after a wait, a resume or a retry."
+    )
+    last_run_id: str = Field(description="The newest run of the chain: itself, unless another run continues it.")
+    last_run_status: str = Field(description="The status of that run.")
 
 
 class Checkpoint(BaseModel):
@@ -234,7 +269,8 @@ class ThreadState(BaseModel):
     metadata: Metadata
     created_at: str | None
     parent_checkpoint: Checkpoint | None
-    interrupts: list[Interrupt]
+    interrupts: list[Interrupt] = Field(description="Questions to people.")
+    waits: list[Wait] = Field(description="What else it waits for: the clock, a signal, a validation.")
 
 
 class Signal(BaseModel):

@@ -36,13 +36,15 @@ from perdure.schemas.moments import in_milliseconds
 
 TRANSITIONS: dict[str, type[Event]] = {
     "started": RunStarted,
+    "updated": CheckpointSaved,
     "interrupted": RunInterrupted,
     "success": RunSucceeded,
     "error": RunFailed,
     "timeout": RunTimedOut,
     "cancelled": RunCancelled,
 }
-"""By the entry's ``event``: ``started`` or the run status that it ends in."""
+"""By the entry's ``event``: ``started``, the run status that it ends in, or ``updated``: a command changed the state of a
+checkpoint, whose id the entry names."""
 
 NOTES: dict[str, type[Note]] = {
     "stuck": ThreadStuck,

@@ -16,7 +16,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from perdure.schemas.moments import AwareMoment
 from perdure.schemas.validation import EXPIRY_LIMIT_S, PREMISES_LIMIT, Premise
@@ -134,6 +134,18 @@ class WaitOutcome(BaseModel):
 def wait_of(value: Any) -> Wait | None:
     """The wait that an interrupt's value describes; ``None`` for anybody else's interrupt."""
     return Wait.model_validate(value) if isinstance(value, Mapping) and WAIT_MARK in value else None
+
+
+def asks_people(value: Any) -> bool:
+    """Whether an interrupt is a question to people: anybody's interrupt but ours, and ours with a question.
+
+    A sleep, a wait for an event and a validation end without anybody's answer.
+    """
+    try:
+        wait = wait_of(value)
+    except ValidationError:
+        return True  # it has our mark and is not ours
+    return wait is None or wait.question is not None
 
 
 def outcome_of(value: Any) -> WaitOutcome | None:

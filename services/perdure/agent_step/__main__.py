@@ -6,10 +6,16 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from perdure.agent_step import strict
+
+# isort: split
+from langgraph.checkpoint.serde._msgpack import STRICT_MSGPACK_ENABLED
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
 from perdure.agent_step import metrics, verdicts
 from perdure.agent_step.claims import Claims
 from perdure.agent_step.endings import Endings
-from perdure.agent_step.graphs import ServedGraph, load_graphs
+from perdure.agent_step.graphs import ServedGraph, load_graphs, schema_types
 from perdure.agent_step.handlers import handle
 from perdure.agent_step.hibernation import Hibernation
 from perdure.agent_step.lease import Lease
@@ -17,8 +23,9 @@ from perdure.agent_step.pace import Allowance, Pace
 from perdure.agent_step.poison import Poison
 from perdure.agent_step.publisher import SOURCE
 from perdure.agent_step.settings import AgentStepSettings
+from perdure.agent_step.shown import show_delta_channels
 from perdure.agent_step.timings import Timings
-from perdure.agent_step.worker import Ports, Worker
+from perdure.agent_step.worker import Ports, ShuttingDown, Worker
 from perdure.chassis import mongo
 from perdure.chassis.clock import now
 from perdure.chassis.group_commit import GroupCommit
@@ -43,6 +50,7 @@ VERDICTS_GROUP = "perdure.agent-step.verdicts"
 
 async def prepare(db: mongo.Database, saver: PerdureSaver, graphs: dict[str, ServedGraph]) -> None:
     """Create what is missing in the database and tell the gateway which graphs are served, however long that takes."""
+    show_delta_channels()
     await outlast(partial(mongo.ensure_indexes, db), saver.availability)
     await saver.ensure_indexes()
     await outlast(partial(_register, db, graphs), saver.availability)
@@ -61,7 +69,7 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
     loop.set_default_executor(ThreadPoolExecutor(settings.max_open_runs + 8, thread_name_prefix="node"))
     client = mongo.connect(settings.mongodb_uri)
     db = mongo.database(client, settings.mongodb_uri)
-    saver = PerdureSaver(db)
+    saver = PerdureSaver(db, serde=(serde := serializer_of(settings)))
     graphs = await load_graphs(settings.langgraph_config, saver)
     await prepare(db, saver, graphs)
 
@@ -88,14 +96,14 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
         settings.lease_ttl_s,
         sorted(graphs),
         lost,
-        lambda ids: void(worker.cancel(ids)),
+        lambda owned: worker.audit(owned),  # noqa: PLW0108 - the worker is made further down
         settings.max_open_runs,
     )
-    claims = Claims(db, runs, saver.availability, lambda: lease.incarnation)
+    claims = Claims(db, runs, saver.availability, lambda: lease.incarnation, graphs)
     waits = Waits(db, runs, producer, saver.availability, SOURCE)
     signals = Signals(db, waits, saver.availability)
     endings = Endings(runs, threads, Hibernation(waits, signals, producer, SOURCE))
-    sdk = SdkContext(db, saver.availability, waits, loop, links_offered(settings))
+    sdk = SdkContext(db, saver.availability, waits, loop, links_offered(settings), receipts_of(serde, graphs))
     poison = Poison(claims, settings.crash_limit)
     worker = Worker(settings, Ports(saver, runs, claims, endings, producer, graphs, paces, poison, sdk))
     saver.availability.on_outage(
@@ -112,7 +120,8 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
     await lease.start()
     await health.start()
     log.info("agent_step.serving", graphs={g: s.version for g, s in graphs.items()})
-    learning = asyncio.create_task(timings.keep())
+    look = _look_for_unserved(worker, settings.unserved_interval_s)
+    background = [asyncio.create_task(timings.keep()), asyncio.create_task(look)]
     consuming = {asyncio.create_task(consumer.run()) for consumer in consumers}
     await _one_ends_or(stopping, consuming)
     for consumer in consumers:
@@ -120,7 +129,8 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
     await asyncio.gather(
         worker.drain(settings.shutdown_grace_s), asyncio.wait(consuming, timeout=settings.shutdown_grace_s)
     )
-    learning.cancel()
+    for task in background:
+        task.cancel()
     await producer.close()
     await lease.close()
     await saver.aclose()
@@ -129,9 +139,35 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
     await asyncio.gather(*consuming)
 
 
+async def _look_for_unserved(worker: Worker, interval_s: float) -> None:
+    """Take the runs that workers of other graphs left, until cancelled."""
+    while True:
+        try:
+            await worker.take_unserved()
+        except ShuttingDown:
+            return
+        except Exception:
+            log.exception("unserved.failed")
+        await asyncio.sleep(interval_s)
+
+
 def _clock_of(db: mongo.Database, saver: PerdureSaver) -> verdicts.Clock:
     """Asks the database for the time, however long that takes."""
     return partial(outlast, partial(mongo.server_time, db), saver.availability)
+
+
+def serializer_of(settings: AgentStepSettings) -> JsonPlusSerializer:
+    """The serializer of checkpoints; what it may construct beside the graphs' own types is in the settings."""
+    if not STRICT_MSGPACK_ENABLED:
+        return JsonPlusSerializer()
+    return JsonPlusSerializer(allowed_msgpack_modules=strict.type_keys(settings.allowed_types) or None)
+
+
+def receipts_of(serde: JsonPlusSerializer, graphs: dict[str, ServedGraph]) -> JsonPlusSerializer:
+    """The serializer of receipts: a receipt may be of any type that the schemas of a served graph name."""
+    for served in graphs.values():
+        serde = serde.with_msgpack_allowlist(schema_types(served.graph))
+    return serde
 
 
 async def _one_ends_or(stopping: asyncio.Event, consuming: set[asyncio.Task[None]]) -> None:
@@ -177,10 +213,6 @@ def paces_of(graphs: dict[str, ServedGraph], timings: Timings, settings: AgentSt
         )
         for name, served in graphs.items()
     }
-
-
-def void(_: object) -> None:
-    """Drop a value that a callback does not want."""
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 Contract: a claim is a compare-and-set from ``pending`` to ``running`` that raises the epoch, one update for a whole batch of
 commands; a unique partial index lets one run of a thread be running. Of several pending runs of a thread the oldest is claimed,
 whichever the command named. A run that crashed its workers is claimed when its back-off is over and there is room for suspects
-(ADR 10).
+(ADR 10). A run of a graph that is not served here is marked and left to the workers that serve it (ADR 24), unless it is to be
+cancelled, which any worker can do.
 """
 
 from __future__ import annotations
@@ -31,7 +32,13 @@ log = logger(__name__)
 
 CLOCKS = timedelta(seconds=1)
 """A back-off ends by the database's clock, by which its start is published; ours may be behind so much."""
-PENDING_FIELDS = dict.fromkeys(("thread_id", "created_at", "status", "crashes", "not_before", "new_thread", "epoch"), 1)
+PENDING_FIELDS = dict.fromkeys(
+    (
+        "thread_id", "created_at", "status", "crashes", "not_before", "new_thread", "epoch", "graph_id",
+        "cancel_requested_at", "unserved",
+    ),
+    1,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +67,24 @@ class Claims:
     """Claims of one worker."""
 
     def __init__(
-        self, db: Database, runs: GroupCommit, availability: Availability, incarnation: Callable[[], str]
+        self,
+        db: Database,
+        runs: GroupCommit,
+        availability: Availability,
+        incarnation: Callable[[], str],
+        graphs: Collection[str],
     ) -> None:
         self._db = db
         self._runs = runs
         self._availability = availability
-        self._incarnation = incarnation
+        self.incarnation = incarnation
+        """The worker incarnation that owns what is claimed now."""
+        self._graphs = frozenset(graphs)
+        self._under_way: set[str] = set()
+
+    def under_way(self) -> set[str]:
+        """Tokens of the claims that may have taken runs and have not returned yet."""
+        return self._under_way
 
     async def claim(
         self, thread_ids: Collection[str], *, suspects: Collection[int], together: Callable[[int], int]
@@ -79,30 +98,37 @@ class Claims:
 
         """
         oldest, ended = await self._unsettled(thread_ids)
+        served = [run for run in oldest if run["graph_id"] in self._graphs or "cancel_requested_at" in run]
+        if len(served) < len(oldest):
+            await self._pass_on([run for run in oldest if run not in served])
         moment = now()
-        due, held = _allowed(oldest, suspects, together, moment)
+        due, held = _allowed(served, suspects, together, moment)
         if not due:
             return Claim([], held)
         token = str(uuid_utils.uuid7())
         owned = {
             "status": "running",
-            "owner": self._incarnation(),
+            "owner": self.incarnation(),
             "claim": token,
             "started_at": moment,
             "updated_at": moment,
         }
         run_ids = [run["_id"] for run in due]
         known = [run["thread_id"] for run in due if not _is_fresh(run)]
-        runs, found = await asyncio.gather(
-            self._take(run_ids, owned), self._find(THREADS, {"_id": {"$in": known}}) if known else _nothing()
-        )
-        threads = {thread["_id"]: thread for thread in found}
-        before = await self._ended({run["thread_id"] for run in runs}, ended)
-        return Claim([await self._claimed(run, threads.get(run["thread_id"]), before) for run in runs], held)
+        self._under_way.add(token)
+        try:
+            runs, found = await asyncio.gather(
+                self._take(run_ids, owned), self._find(THREADS, {"_id": {"$in": known}}) if known else _nothing()
+            )
+            threads = {thread["_id"]: thread for thread in found}
+            before = await self._ended({run["thread_id"] for run in runs}, ended)
+            return Claim([await self._claimed(run, threads.get(run["thread_id"]), before) for run in runs], held)
+        finally:
+            self._under_way.discard(token)
 
     async def _take(self, run_ids: Sequence[str], owned: Mapping[str, Any]) -> list[RunDocument]:
         """Take what is pending, in one update, or one by one when a thread turns out to have a running run; what was won."""
-        change = {"$set": owned, "$inc": {"epoch": 1}}
+        change = {"$set": owned, "$inc": {"epoch": 1}, "$unset": {"unserved": ""}}
         runs = self._db[RUNS]
         try:
             if len(run_ids) == 1:  # somebody may wait for this one: claimed and read in one round trip
@@ -123,6 +149,20 @@ class Claims:
                 if outcome is not None and not isinstance(outcome, DuplicateKey):
                     raise outcome from None
         return await self._find(RUNS, {"_id": {"$in": run_ids}, "claim": owned["claim"]})
+
+    async def unserved(self, limit: int) -> list[str]:
+        """Threads with a pending run of a graph that is served here, whose command went to a worker that does not serve it."""
+        query = {"unserved": True, "graph_id": {"$in": [*self._graphs]}, "status": "pending"}
+        found = await outlast(
+            lambda: self._db[RUNS].find(query, {"thread_id": 1}).limit(limit).to_list(None), self._availability
+        )
+        return list({run["thread_id"]: None for run in found})
+
+    async def owned(self, run_id: str, epoch: int) -> RunDocument | None:
+        """A run that this worker owns, without its request; ``None`` when it has ended or has another owner."""
+        query = {"_id": run_id, "epoch": epoch, "status": "running", "owner": self.incarnation()}
+        found: list[RunDocument] = await self._find(RUNS, query, {"payload": 0})
+        return found[0] if found else None
 
     async def oldest_pending(self, thread_ids: Sequence[str]) -> dict[str, str]:
         """The oldest pending run of each thread that has no running one: run id by thread id."""
@@ -153,6 +193,15 @@ class Claims:
         change = {"status": RunStatus.PENDING.value, "owner": None, "updated_at": now()}
         ours = {"_id": run["_id"], "epoch": run["epoch"], "status": "running"}
         await self._runs.write(updates=[UpdateOne(ours, {**more, "$set": change | more.get("$set", {})})])
+
+    async def _pass_on(self, runs: Sequence[Mapping[str, Any]]) -> None:
+        """Mark pending runs whose graphs are not served here, so that the workers that serve them look for them."""
+        ids = [run["_id"] for run in runs if not run.get("unserved")]
+        if not ids:
+            return
+        pending = {"_id": {"$in": ids}, "status": "pending"}
+        await outlast(lambda: self._db[RUNS].update_many(pending, {"$set": {"unserved": True}}), self._availability)
+        log.info("runs.not_served_here", graphs=sorted({run["graph_id"] for run in runs}), count=len(ids))
 
     async def _unsettled(self, thread_ids: Collection[str]) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
         """The oldest pending run of each thread that has no running one; and the runs that ended unsettled."""

@@ -10,7 +10,8 @@ import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from types import TracebackType
+from typing import Any, Final
 
 from langgraph.errors import NodeTimeoutError
 
@@ -26,11 +27,18 @@ BRANCH = "branch:to:"
 JOIN = "join:"
 TASKS = "__pregel_tasks"
 
+MACHINERY: Final = ("langgraph", "langchain_core", "asyncio", "concurrent", "perdure.agent_step")
+"""Modules whose frames lead from the worker to a node, and say nothing about why it failed."""
+
 _FAILED_TASK = re.compile(r"^During task with name '(.*)' and id '")
 
 
 class NodeGoneError(Exception):
     """The thread waits at a node that the graph no longer has."""
+
+
+class NothingToContinueError(Exception):
+    """The run has no input, and there is no state that it could continue."""
 
 
 class UnknownGraphError(Exception):
@@ -50,6 +58,8 @@ class Outcome:
     next: tuple[str, ...] = ()
     head: str | None = None
     steps: int = 0
+    exception: BaseException | None = field(default=None, compare=False, repr=False)
+    """What ``error`` was made of, where this process saw it; not stored."""
 
     @property
     def parked(self) -> bool:
@@ -158,20 +168,41 @@ def interrupt_info(interrupt: Any) -> InterruptInfo:
     return InterruptInfo(id=interrupt.id, value=value)
 
 
-def error_info(error: BaseException) -> ErrorInfo:
-    """A failure as data, with the node that LangGraph names in the exception's notes."""
+def error_info(error: BaseException, nodes: Sequence[str] = ()) -> ErrorInfo:
+    """A failure as data, with the node that LangGraph names in the exception's notes, or ``nodes`` where it names none."""
     node = getattr(error, "node", None)
     for note in getattr(error, "__notes__", ()):
         if match := _FAILED_TASK.match(note):
             node = match[1]
             break
-    trace = "".join(traceback.format_exception(error))
     return ErrorInfo(
         type=f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins."),
         message=str(error)[:4000],
-        node=node if isinstance(node, str) else None,
-        traceback=trace[-8000:],
+        node=node if isinstance(node, str) else ", ".join(nodes) or None,
+        traceback=traceback_of(error)[-8000:],
     )
+
+
+def traceback_of(error: BaseException) -> str:
+    """The traceback as text, from the first frame that is not LangGraph's, asyncio's or the worker's on."""
+    return "".join(traceback.format_exception(type(error), error, _without_machinery(error.__traceback__)))
+
+
+def _without_machinery(frames: TracebackType | None) -> TracebackType | None:
+    """The traceback without the frames that lead to the node; all of it where nothing else is there."""
+    left = frames
+    while left is not None and _is_machinery(left.tb_frame.f_globals.get("__name__", "")):
+        left = left.tb_next
+    return left or frames
+
+
+def _is_machinery(module: str) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in MACHINERY)
+
+
+def is_of_task(error: BaseException) -> bool:
+    """Whether LangGraph says that a task raised it, not the loop around the tasks."""
+    return any(map(_FAILED_TASK.match, getattr(error, "__notes__", ())))
 
 
 def is_timeout(error: BaseException) -> bool:
@@ -181,7 +212,7 @@ def is_timeout(error: BaseException) -> bool:
     """
     if isinstance(error, NodeTimeoutError):
         return True
-    return isinstance(error, TimeoutError) and not any(map(_FAILED_TASK.match, getattr(error, "__notes__", ())))
+    return isinstance(error, TimeoutError) and not is_of_task(error)
 
 
 def resume_map(resume: Any, waiting: Sequence[str]) -> Any:

@@ -12,6 +12,7 @@ from perdure.agent_step.hibernation import Hibernation
 from perdure.chassis.assignments import Assignment
 from perdure.chassis.clock import now
 from perdure.chassis.group_commit import GroupCommit
+from perdure.registry.runs import first_run_of
 from perdure.schemas.documents import RunDocument, RunStatus, ThreadStatus
 
 THREAD_STATUS = {
@@ -79,6 +80,7 @@ class Endings:
             "last_run_id": run["_id"],
             "ended_run_id": run["_id"],
             "ended_first_seq": first_seq,
+            "first_run_id": first_run_of(run),
             "graph_id": run["graph_id"],
             "assistant_id": run["assistant_id"],
         }

@@ -17,7 +17,7 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata
-from langgraph.errors import GraphDrained
+from langgraph.errors import EmptyInputError, GraphDrained
 from langgraph.runtime import RunControl
 from langgraph.types import Command, Send
 
@@ -25,11 +25,13 @@ from perdure.agent_step.claims import Claimed
 from perdure.agent_step.domain import (
     START,
     NodeGoneError,
+    NothingToContinueError,
     Outcome,
     Progress,
     error_info,
     gone_nodes,
     interrupt_info,
+    is_of_task,
     is_timeout,
     nodes_next,
     nodes_ran,
@@ -37,16 +39,25 @@ from perdure.agent_step.domain import (
     still_to_answer,
 )
 from perdure.agent_step.graphs import ServedGraph
-from perdure.agent_step.history import Beginning
+from perdure.agent_step.history import Beginning, append
 from perdure.agent_step.pace import Pace
 from perdure.agent_step.text import ChangedText, is_internal
-from perdure.checkpoint import SCOPE_KEY, RunScope
+from perdure.chassis.telemetry import logger
+from perdure.checkpoint import SCOPE_KEY, PerdureSaver, RunScope, documents
+from perdure.checkpoint.documents import Place
+from perdure.checkpoint.errors import NotSerialisable
+from perdure.checkpoint.notebook import config_of
+from perdure.checkpoint.shown import visible
+from perdure.schemas import run_config
 from perdure.schemas.documents import RunStatus
 from perdure.schemas.events import InterruptInfo
 from perdure.schemas.waits import wait_id, wait_of
 from perdure.sdk.context import SdkContext
 
+log = logger(__name__)
+
 INTERRUPT = "__interrupt__"
+ROOT = "__root__"
 
 
 class StopReason(StrEnum):
@@ -74,7 +85,7 @@ class Execution:
         served: ServedGraph,
         beginning: Beginning,
         publish: Callable[[Mapping[str, Any]], None],
-        recursion_limit: int,
+        recursion_limits: tuple[int, int],
         sdk: SdkContext,
         pace: Pace,
     ) -> None:
@@ -83,7 +94,7 @@ class Execution:
         self._served = served
         self._beginning = beginning
         self._publish = publish
-        self._recursion_limit = recursion_limit
+        self._recursion_limit, self._recursion_limit_max = recursion_limits
         self._pace = pace
         self._expected: dict[str, datetime] = {}
         self._control = RunControl()
@@ -103,6 +114,8 @@ class Execution:
             found=beginning.found,
             describe=self._describe,
             on_durable=self._on_durable,
+            on_update=self._on_update,
+            initial=served.initial,
             sdk=sdk,
         )
 
@@ -144,10 +157,20 @@ class Execution:
             if self.scope.fenced:
                 raise Lost from error
             status = RunStatus.TIMEOUT if is_timeout(error) else RunStatus.ERROR
-            return self._outcome(status, error)
+            return self._outcome(status, self._explained(error))
         if self.progress.interrupted:
             return self._outcome(RunStatus.INTERRUPTED)
         return self._outcome(RunStatus.SUCCESS)
+
+    def _explained(self, error: Exception) -> Exception:
+        """The error, in plain words where LangGraph's own say nothing about the run."""
+        if not isinstance(error, EmptyInputError) or is_of_task(error):
+            return error
+        thread_id, checkpoint_id = self.scope.thread_id, self._claimed.payload.get("checkpoint_id")
+        missing = f"has no checkpoint {checkpoint_id}" if checkpoint_id else "has no state yet"
+        return NothingToContinueError(
+            f"thread {thread_id} {missing} that a run without input could continue; start a run with an input"
+        )
 
     def _is_overtaken(self) -> bool:
         """Whether the thread has gone on, past the wait that this run ends or the failed run that it takes the place of."""
@@ -180,12 +203,19 @@ class Execution:
             interrupts = tuple(InterruptInfo.model_validate(one) for one in self._waiting())
         return Outcome(
             status=status,
-            error=error_info(error) if error is not None else None,
+            error=error_info(error, self._nodes_of(error)) if error is not None else None,
             interrupts=interrupts,
             next=progress.next,
             head=progress.head,
             steps=progress.steps,
+            exception=error,
         )
+
+    def _nodes_of(self, error: BaseException) -> Sequence[str]:
+        """The nodes of the superstep whose state could not be stored, where the error does not name one of them."""
+        if not isinstance(error, NotSerialisable):
+            return ()
+        return self._planned.get(error.ns, self.progress.next if error.ns == "" else ())
 
     async def _stream(self) -> None:
         given = self._claimed.payload
@@ -214,7 +244,9 @@ class Execution:
 
     def _config(self) -> RunnableConfig:
         run, given = self._claimed.run, self._claimed.payload
-        asked: dict[str, Any] = dict(given.get("config") or {})
+        asked, dropped = run_config.allowed(given.get("config"))
+        if dropped:
+            log.warning("run.config_left_out", run_id=run["_id"], thread_id=run["thread_id"], keys=dropped)
         own: dict[str, Any] = {
             "thread_id": run["thread_id"],
             "run_id": run["_id"],
@@ -222,11 +254,9 @@ class Execution:
             "assistant_id": run["assistant_id"],
         }
         configurable = dict(asked.pop("configurable", None) or {}) | own | {SCOPE_KEY: self.scope}
-        configurable.pop("checkpoint_ns", None)
-        configurable.pop("checkpoint_id", None)
         if given.get("checkpoint_id") and not self._beginning.progressed:
             configurable["checkpoint_id"] = given["checkpoint_id"]
-        asked.setdefault("recursion_limit", self._recursion_limit)
+        asked["recursion_limit"] = min(asked.get("recursion_limit", self._recursion_limit), self._recursion_limit_max)
         metadata = dict(asked.pop("metadata", None) or {}) | (run.get("metadata") or {}) | own
         config: dict[str, Any] = {**asked, "configurable": configurable, "metadata": metadata}
         return config  # type: ignore[return-value]
@@ -255,7 +285,20 @@ class Execution:
                 resume = still_to_answer(resume, [i.id for i in state.interrupts]) if waiting else resume
                 if resume is None:
                     return None
+        if start.head is not None and await self._is_stored(start.head):
+            await self._on_update("", start.head, self._updated_channels())
+            return None if resume is None else Command(resume=resume)
         return Command(update=command.get("update"), resume=resume, goto=_goto(command.get("goto")))
+
+    async def _is_stored(self, head: str) -> bool:
+        """Whether an owner before stored the command's update and goto at ``head``: LangGraph applies what is stored there."""
+        run = self._claimed.run
+        runs = [run["_id"], *run.get("resumes", ())]
+        if self.scope.epoch == 1 and len(runs) == 1:
+            return False
+        saver: Any = self._served.graph.checkpointer
+        found = await saver.notebook.store.exact(Place(self.scope.thread_id, "", head))
+        return found is not None and documents.is_commanded_by(saver.codec, found.writes, runs)
 
     def _describe(
         self, ns: str, checkpoint: Checkpoint, metadata: CheckpointMetadata, _config: RunnableConfig
@@ -264,9 +307,11 @@ class Execution:
         before = self._put_at.get(ns)
         self._put_at[ns] = now
         values = checkpoint["channel_values"]
-        changed = [c for c in checkpoint.get("updated_channels") or () if not is_internal(c)]
-        text, truncated = self._text.of(ns, values, changed)
         source = metadata.get("source", "loop")
+        changed = [c for c in checkpoint.get("updated_channels") or () if not is_internal(c)]
+        if source == "fork" and not ns:
+            changed = self._updated_channels()  # a command's update of an earlier checkpoint is in the fork itself
+        text, truncated = self._text.of(ns, {c: visible(values[c]) for c in changed if c in values}, changed)
         ran = self._planned.get(ns) if source == "loop" else ()
         planned = self._planned[ns] = nodes_next(checkpoint)
         event: dict[str, Any] = {
@@ -283,6 +328,39 @@ class Execution:
             self._pace.saw(_within(ns, event["nodes"]), duration_ms)
         event["expected_by"] = self._expected_by(ns, planned)
         return event
+
+    async def _on_update(self, ns: str, checkpoint_id: str, channels: Sequence[str]) -> None:
+        """Store and publish what the command's update made of the state: there may be no checkpoint for a long time."""
+        changed = [c for c in dict.fromkeys(channels) if c == ROOT or not is_internal(c)]
+        if ns or not changed or not self._updated_channels():
+            return
+        place = Place(self.scope.thread_id, ns, checkpoint_id)
+        graph: Any = self._served.graph
+        state = await graph.aget_state(config_of(place))
+        values = state.values if isinstance(state.values, dict) else {ROOT: state.values}
+        shown = {name: values[name] for name in changed if name in values}
+        saver: PerdureSaver = graph.checkpointer
+        await saver.notebook.show_update(saver.codec, place, self.scope, shown)
+        text, truncated = self._text.of(ns, shown, shown)
+        event: dict[str, Any] = {
+            "checkpoint_id": checkpoint_id,
+            "step": state.metadata["step"],
+            "source": "update",
+            "next": list(self.progress.next),
+            "channels": [c for c in shown if c != ROOT],
+            "text": text,
+            "expected_by": self._expected_by(ns, self.progress.next),
+        }
+        if truncated:
+            event["text_truncated"] = True
+        self._publish(await append(saver, self._claimed.run, self.scope.take_seq(), "updated", event))
+
+    def _updated_channels(self) -> list[str]:
+        """The channels that the run's command updates."""
+        update = (self._claimed.payload.get("command") or {}).get("update")
+        if isinstance(update, dict):
+            return [c for c in update if not is_internal(c)]
+        return [] if update is None else [ROOT]
 
     def _expected_by(self, ns: str, planned: Sequence[str]) -> datetime:
         """By when the thread's next checkpoint should be there: the latest of all that is under way.
@@ -302,6 +380,17 @@ class Execution:
             if document["ev"]["source"] == "loop":
                 self.progress.steps += 1
         self._publish(document)
+
+
+def cancelled_before(claimed: Claimed, beginning: Beginning) -> Outcome:
+    """The outcome of a run that is cancelled before anything of it is executed: the thread waits for what it waited for."""
+    waiting = (claimed.thread or {}).get("interrupts") or ()
+    return Outcome(
+        RunStatus.CANCELLED,
+        interrupts=tuple(InterruptInfo.model_validate(one) for one in waiting),
+        next=beginning.waiting_at,
+        head=beginning.head,
+    )
 
 
 def _within(ns: str, nodes: Sequence[str]) -> Sequence[str]:

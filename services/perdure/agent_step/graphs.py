@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import StateGraph
 from langgraph.pregel import Pregel
 
+from perdure.agent_step.shown import initial_values
 from perdure.chassis import json
 from perdure.chassis.errors import ConfigurationError
 from perdure.chassis.project import load_variable, open_project, read_project
@@ -37,6 +38,8 @@ class ServedGraph:
     version: str
     """Digest of the graph's nodes and edges."""
     nodes: tuple[str, ...]
+    initial: dict[str, Any] = field(default_factory=dict)
+    """Values that channels have before anything is written to them."""
 
     def document(self) -> dict[str, Any]:
         """The fields of its document in ``graphs``."""
@@ -77,9 +80,15 @@ async def _load(file: Path, graph_id: str, spec: Any, saver: BaseCheckpointSaver
         raise ConfigurationError(f"{where}: {target} is a {type(graph).__name__}, not a LangGraph graph")
     if isinstance(graph.checkpointer, BaseCheckpointSaver):
         log.warning("graph.checkpointer_replaced", graph=graph_id, theirs=type(graph.checkpointer).__name__)
-    graph.checkpointer = saver
+    # Here once, or LangGraph would make another copy of the saver for every run.
+    graph.checkpointer = saver.with_allowlist(schema_types(graph))
     nodes = tuple(sorted(name for name in graph.nodes if not name.startswith("__")))
-    return ServedGraph(graph_id, graph, _version(graph, nodes), nodes)
+    return ServedGraph(graph_id, graph, _version(graph, nodes), nodes, initial_values(graph.channels))
+
+
+def schema_types(graph: Pregel[Any, Any, Any, Any]) -> set[tuple[str, ...]]:
+    """The types that the graph's schemas name, as LangGraph collects them when it is strict; empty when it is not."""
+    return graph._serde_allowlist or set()  # noqa: SLF001 - LangGraph has no other way to ask
 
 
 async def _resolve(value: Any, where: str) -> Any:

@@ -25,6 +25,8 @@ ENTRY_FIELDS = dict.fromkeys(
     ("kind", "thread", "run", "epoch", "seq", "ns", "checkpoint_id", "parent", "step", "event", "at", "ev"), 1
 )
 """Projection of a history document that holds what its event needs, without the state."""
+UNDER_WAY = frozenset({"started", "updated"})
+"""Entries that do not end their run."""
 
 
 @dataclass(slots=True)
@@ -162,6 +164,6 @@ async def _read_back(saver: PerdureSaver, run: Mapping[str, Any], left: Beginnin
         left.head = newest["checkpoint_id"]
         left.waiting_at = tuple(newest.get("ev", {}).get("next", ()))
         left.progressed = newest["run"] in {run["_id"], *run.get("resumes", ())}
-    ends = [entry for entry in left.entries if entry["kind"] == keys.ENTRY and entry["event"] != "started"]
+    ends = [entry for entry in left.entries if entry["kind"] == keys.ENTRY and entry["event"] not in UNDER_WAY]
     if ends:
         left.ended, left.ended_seq = Outcome.from_entry(ends[-1]), ends[-1]["seq"]

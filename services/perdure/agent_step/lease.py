@@ -2,7 +2,8 @@
 
 Contract: :meth:`Lease.start` registers an incarnation; the heartbeat renews it every quarter of its time to live with the
 database's clock. When the incarnation was declared dead, ``on_lost`` is called on the loop, once; the owner stops its tasks and
-calls :meth:`renew_incarnation`. The same heartbeat asks for runs of ours that somebody wants cancelled.
+calls :meth:`renew_incarnation`. Every heartbeat that renewed the lease tells ``on_owned`` which runs the database says this
+incarnation owns. No error ends the thread: it is logged, and the next heartbeat tries again.
 
 A database that does not answer is no loss: nobody else can take the runs either, and every write is fenced.
 """
@@ -14,6 +15,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import uuid_utils
 from pymongo.errors import PyMongoError
@@ -23,6 +25,22 @@ from perdure.chassis.telemetry import logger
 from perdure.schemas.documents import RUNS, WORKERS
 
 log = logger(__name__)
+
+OWNED_FIELDS = {"epoch": 1, "claim": 1, "cancel_requested_at": 1}
+JOIN_S = 5.0
+"""How long an orderly end waits for a heartbeat that is under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """A run that the database says a worker owns."""
+
+    run_id: str
+    epoch: int
+    claim: str
+    """Token of the claim by which it became the owner."""
+    cancelled: bool
+    """Whether somebody wants the run cancelled."""
 
 
 class Lease:
@@ -34,7 +52,7 @@ class Lease:
         ttl_s: float,
         graphs: Sequence[str],
         on_lost: Callable[[], None],
-        on_cancel: Callable[[list[str]], None],
+        on_owned: Callable[[list[Owned]], None],
         slots: int,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -44,7 +62,7 @@ class Lease:
         self._graphs = list(graphs)
         self._slots = slots
         self._on_lost = on_lost
-        self._on_cancel = on_cancel
+        self._on_owned = on_owned
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lease-heartbeat", daemon=True)
         self.incarnation = ""
@@ -61,6 +79,8 @@ class Lease:
     async def close(self) -> None:
         """Leave in order: nobody has to wait for the lease to expire."""
         self._stop.set()
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join, JOIN_S)
         await asyncio.to_thread(self._leave)
         self._client.close()
 
@@ -92,23 +112,29 @@ class Lease:
             log.warning("lease.leave_failed", error=str(error))
 
     def _beat(self) -> None:
-        told = ""
+        reported = ""
         while not self._stop.wait(self._ttl_s / 4):
             incarnation = self.incarnation
             try:
-                renewed = self._db[WORKERS].update_one(
-                    {"_id": incarnation, "state": "alive"},
-                    [{"$set": {"expires_at": from_now(self._ttl_s)}}],
-                )
-                if renewed.matched_count == 0:
-                    if told != incarnation:
-                        told = incarnation
-                        self._loop.call_soon_threadsafe(self._on_lost)
-                    continue
-                wanted = self._db[RUNS].find(
-                    {"settled": False, "owner": incarnation, "cancel_requested_at": {"$exists": True}}, {"_id": 1}
-                )
-                if runs := [run["_id"] for run in wanted]:
-                    self._loop.call_soon_threadsafe(self._on_cancel, runs)
+                if self._renew(incarnation):
+                    owned = self._owned(incarnation)
+                    self._loop.call_soon_threadsafe(self._on_owned, owned)
+                elif reported != incarnation and not self._stop.is_set():
+                    reported = incarnation
+                    self._loop.call_soon_threadsafe(self._on_lost)
             except PyMongoError as error:
                 log.warning("lease.heartbeat_failed", error=str(error))
+            except Exception:
+                if self._stop.is_set() or self._loop.is_closed():
+                    return
+                log.exception("lease.heartbeat_failed")
+
+    def _renew(self, incarnation: str) -> bool:
+        """Renew the lease; false when this incarnation was declared dead."""
+        alive = {"_id": incarnation, "state": "alive"}
+        renewed = self._db[WORKERS].update_one(alive, [{"$set": {"expires_at": from_now(self._ttl_s)}}])
+        return renewed.matched_count > 0
+
+    def _owned(self, incarnation: str) -> list[Owned]:
+        runs = self._db[RUNS].find({"settled": False, "owner": incarnation}, OWNED_FIELDS)
+        return [Owned(run["_id"], run["epoch"], run.get("claim", ""), "cancel_requested_at" in run) for run in runs]

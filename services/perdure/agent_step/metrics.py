@@ -11,3 +11,12 @@ HANDED_OVER = Counter("perdure_agent_step_runs_handed_over", "Runs given to othe
 PARKED = Counter("perdure_agent_step_runs_parked", "Runs parked as poison")
 LOST = Counter("perdure_agent_step_runs_lost", "Runs found to have another owner")
 LEASES_LOST = Counter("perdure_agent_step_leases_lost", "How often this worker was declared dead while it lived")
+NOT_EXECUTED = Gauge(
+    "perdure_agent_step_runs_not_executed", "Runs that the database says this worker owns and that it does not execute"
+)
+IDLE = Gauge(
+    "perdure_agent_step_runs_idle", "Runs found without progress and without a node at work at the last heartbeat"
+)
+GIVEN_BACK = Counter(
+    "perdure_agent_step_runs_given_back", "Owned runs that were given back, by why: not_executed, idle", ["reason"]
+)

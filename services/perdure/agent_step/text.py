@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import compress
+from operator import is_not
 from typing import Any
 
 from pydantic import BaseModel
@@ -56,9 +58,8 @@ class ChangedText:
         if type(value) is list:
             self._before[ns, channel] = value.copy()
             known = before if type(before) is list else []
-            for i in range(len(value) - 1, -1, -1):
-                if i >= len(known) or value[i] is not known[i]:
-                    yield from leaves(f"{root}[{i}]", value[i])
+            for i in _changed_items(known, value):
+                yield from leaves(f"{root}[{i}]", value[i])
         elif type(value) is dict:
             self._before[ns, channel] = value.copy()
             found = before if type(before) is dict else {}
@@ -67,6 +68,13 @@ class ChangedText:
                     yield from leaves(f"{root}.{key}", value[key])
         else:
             yield from leaves(root, value)
+
+
+def _changed_items(before: list[Any], value: list[Any]) -> Iterator[int]:
+    """The positions of the items that are new or other objects than before, last first."""
+    both = min(len(before), len(value))
+    yield from range(len(value) - 1, both - 1, -1)
+    yield from reversed(list(compress(range(both), map(is_not, before, value))))
 
 
 def leaves(path: str, value: Any, depth: int = 0) -> Iterator[tuple[str, str]]:

@@ -2,24 +2,30 @@
 
 Contract: at most ``max_open_runs`` at once. Every owned run ends in exactly one of four ways: its end is recorded; it is handed
 over; it is found to have another owner and dropped; or it is put back after a sequence number of it was taken. Of runs that lost
-several workers few are executed at a time, so that the next crash shows whose it is (ADR 10).
+several workers few are executed at a time, so that the next crash shows whose it is (ADR 10). Runs of graphs that this worker
+does not serve are left to workers that do (ADR 24).
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Collection, Mapping, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
 from perdure.agent_step import metrics
+from perdure.agent_step.audit import Audit, Ownership, report
 from perdure.agent_step.claims import Claimed, Claims
 from perdure.agent_step.domain import Outcome, UnknownGraphError, error_info
 from perdure.agent_step.endings import Endings
-from perdure.agent_step.execution import Execution, HandedOver, Lost, StopReason
+from perdure.agent_step.execution import Execution, HandedOver, Lost, StopReason, cancelled_before
 from perdure.agent_step.graphs import ServedGraph
 from perdure.agent_step.history import Beginning, append, begin, entries_of
+from perdure.agent_step.lease import Owned
+from perdure.agent_step.logs import log_as, log_ended, log_started
 from perdure.agent_step.pace import Pace
 from perdure.agent_step.poison import Poison
 from perdure.agent_step.publisher import SOURCE, RunEvents
@@ -42,6 +48,13 @@ log = logger(__name__)
 
 HELD_AT_ONCE = 50
 """Suspects that are tried again at once."""
+DRAIN_POLL_S = 0.05
+
+
+class ShuttingDown(Exception):
+    """The worker claims nothing any more; the command is left, unstored, to the next owner of its partition."""
+
+    retryable = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +87,13 @@ class Worker:
         """Crashes, by run, of the runs here that lost several workers."""
         self._together = partial(together, limit=settings.crash_limit, most=settings.max_open_runs)
         self._held: dict[str, None] = {}
+        self._owning: dict[str, Ownership] = {}
+        """The task that owns each run, from its claim to its end here."""
+        self._audit = Audit(settings.idle_run_s, ports.claims.under_way)
+        self._idle: dict[asyncio.Task[None], str] = {}
+        """Tasks that were cancelled because their runs stood still, and why."""
         self._draining = False
+        self._ending = False
         self._leased = asyncio.Event()
         self._leased.set()
         self._next_pending: GroupRead[str, str] = GroupRead(
@@ -93,11 +112,18 @@ class Worker:
         return len(self._open)
 
     async def start(self, thread_ids: Collection[str]) -> None:
-        """Claim what is due on these threads; returns when the claims are durable, not when the runs end."""
+        """Claim what is due on these threads; returns when the claims are durable, not when the runs end.
+
+        Raises:
+            ShuttingDown: the worker ends; nothing was claimed.
+
+        """
         await self._leased.wait()
         self._claiming += len(thread_ids)
         try:
             async with self._one_claim:
+                if self._draining:
+                    raise ShuttingDown
                 claim = await self._ports.claims.claim(
                     thread_ids, suspects=self._suspects.values(), together=self._together
                 )
@@ -107,7 +133,9 @@ class Worker:
         self._held |= dict.fromkeys(claim.held)
         for one in claim.won:
             self._open[one.run["_id"]] = None
-            self._keep(asyncio.create_task(self._own(one), name=f"run {one.run['_id']}"))
+            task = asyncio.create_task(self._own(one), name=f"run {one.run['_id']}")
+            self._owning[one.run["_id"]] = Ownership(one.run["epoch"], task)
+            self._keep(task)
         metrics.OPEN.set(len(self._open))
 
     def cancel(self, run_ids: Sequence[str]) -> list[str]:
@@ -132,25 +160,74 @@ class Worker:
         """There is a lease again."""
         self._leased.set()
 
+    async def take_unserved(self) -> None:
+        """Claim runs of the graphs served here whose commands went to workers that do not serve them (ADR 24)."""
+        if room := self.room():
+            threads = await self._ports.claims.unserved(room)
+            if threads and self.room():
+                await self.start(threads)
+
+    def audit(self, owned: Sequence[Owned]) -> None:
+        """Hold the runs that the database says this worker owns against those that it executes; called at every heartbeat."""
+        self.cancel([one.run_id for one in owned if one.cancelled])
+        for one in self._audit.not_executed(owned, self._owning):
+            self._keep(asyncio.create_task(self._give_back(one), name=f"give back {one.run_id}"))
+        available = self._ports.saver.availability.available
+        for run_id in self._audit.idle(self._owning, self._progress, available):
+            task = self._owning[run_id].task
+            self._idle[task] = report(run_id, task, self._settings.idle_run_s)
+            task.cancel()
+
+    def _progress(self, run_id: str) -> object:
+        execution = self._open.get(run_id)
+        return execution.scope.next_seq if execution is not None else None
+
+    async def _give_back(self, one: Owned) -> None:
+        run = await self._ports.claims.owned(one.run_id, one.epoch)
+        if run is None:
+            return
+        metrics.GIVEN_BACK.labels(reason="not_executed").inc()
+        log.error("run.not_executed", run_id=run["_id"], thread_id=run["thread_id"], epoch=run["epoch"])
+        await self._put_back(run, StartReason.RECOVERED)
+
     async def drain(self, grace_s: float) -> None:
-        """Hand every run over: at the end of its superstep, or at once when the grace period (seconds) is over."""
+        """Hand every run over: at the end of its superstep, or at once when the grace period (seconds) is over.
+
+        A claim under way is waited for; what it won is handed over as well.
+        """
         self._draining = True
         for execution in self._open.values():
             if execution is not None:
                 execution.drain()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=grace_s * 0.7)
+        await self._until_nothing_is_owned(grace_s * 0.7)
+        self._ending = True
         for execution in self._open.values():
             if execution is not None:
                 execution.stop(StopReason.SHUTDOWN)
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=grace_s * 0.3)
+        await self._until_nothing_is_owned(grace_s * 0.3)
+        if self._owning:
+            log.warning("runs.left_to_recovery", run_ids=list(self._owning))
+
+    async def _until_nothing_is_owned(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (self._tasks or self._claiming) and time.monotonic() < until:
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=DRAIN_POLL_S, return_when=asyncio.FIRST_COMPLETED)
+            else:
+                await asyncio.sleep(DRAIN_POLL_S)
 
     async def _own(self, claimed: Claimed) -> None:
         run = claimed.run
+        log_as(run)
         events = RunEvents(self._ports.producer, run, self._settle)
         try:
             await self._carry(claimed, events)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task not in self._idle:
+                raise
+            task.uncancel()
+            await self._ports.claims.release_crashed(run, self._idle.pop(task), self._settings.crash_backoff_s)
         except (Fenced, Lost):
             metrics.LOST.inc()
             log.warning("run.lost", run_id=run["_id"], thread_id=run["thread_id"], epoch=run["epoch"])
@@ -161,10 +238,16 @@ class Worker:
             why = f"{type(error).__name__}: {error}"
             await self._ports.claims.release_crashed(run, why, self._settings.crash_backoff_s)
         finally:
-            self._open.pop(run["_id"], None)
-            self._suspects.pop(run["_id"], None)
+            self._forget(run)
             metrics.OPEN.set(len(self._open))
             self._start_held()
+
+    def _forget(self, run: RunDocument) -> None:
+        """The run is not owned here any more, unless it was claimed once more since it was given back."""
+        if self._owning[run["_id"]].epoch == run["epoch"]:
+            del self._owning[run["_id"]]
+            self._open.pop(run["_id"], None)
+            self._suspects.pop(run["_id"], None)
 
     def _start_held(self) -> None:
         """Try the suspects that there was no room for again; those that there still is none for are held again."""
@@ -172,7 +255,7 @@ class Worker:
             threads = list(self._held)[: min(self.room(), HELD_AT_ONCE)]
             for thread_id in threads:
                 del self._held[thread_id]
-            self._keep(asyncio.create_task(self.start(threads), name="held suspects"))
+            self._keep(asyncio.create_task(self.start(threads), name="held suspects", context=Context()))
 
     async def _carry(self, claimed: Claimed, events: RunEvents) -> None:
         """From the claim to the recorded end, or to the hand-over."""
@@ -190,11 +273,14 @@ class Worker:
         if beginning.ended is not None:
             seq, outcome = beginning.ended_seq, beginning.ended
         else:
+            log_started(run, beginning.waiting_at)
+            started_at = time.perf_counter()
             seq, executed = await self._execute(claimed, beginning, events)
             if executed is None:
                 return
             outcome = executed
             events.publish(await append(self._ports.saver, run, seq, outcome.status.value, outcome.event_fields()))
+            log_ended(run, outcome, time.perf_counter() - started_at)
             metrics.ENDED.labels(status=outcome.status.value).inc()
         settled = await events.end()
         await self._ports.endings.project(claimed, outcome, first_seq=beginning.first_seq, seq=seq, settled=settled)
@@ -221,16 +307,23 @@ class Worker:
         if served is None:
             known = ", ".join(sorted(self._ports.graphs))
             error = UnknownGraphError(f"no graph {run['graph_id']!r} is served here; this worker serves {known}")
+            if run.get("cancel_requested_at"):
+                return beginning.next_seq, cancelled_before(claimed, beginning)
             return beginning.next_seq, Outcome(
                 RunStatus.ERROR, error_info(error), next=beginning.waiting_at, head=beginning.head
             )
+        if run["owner"] != self._ports.claims.incarnation() or not self._leased.is_set():
+            raise Lost  # between the claim and now
         execution = Execution(
-            claimed, served, beginning, events.publish, self._settings.recursion_limit, self._ports.sdk,
+            claimed, served, beginning, events.publish,
+            (self._settings.recursion_limit, self._settings.recursion_limit_max), self._ports.sdk,
             self._ports.paces[run["graph_id"]],
         )  # fmt: skip
         self._open[run["_id"]] = execution
         if self._draining:
             execution.drain()
+        if self._ending:
+            execution.stop(StopReason.SHUTDOWN)
         try:
             outcome = await execution.run()
         except HandedOver:
@@ -255,7 +348,14 @@ class Worker:
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._idle.pop(task, None)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, ShuttingDown):
+            log.error("task.failed", task=task.get_name(), exc_info=error)
 
     def _at_once(self, _: Sequence[str]) -> datetime:
         """By when a run of a graph that is not served here should have ended: it fails without executing anything."""

@@ -5,6 +5,7 @@
     PerdureError
     ├── ConfigurationError      the settings, langgraph.json or the environment are wrong; say what to change
     ├── UnavailableError        a server does not answer; retryable
+    │   └── UnreachableError    nothing came back from it at all: no connection, or no answer in time
     └── RefusedError            the request can never succeed as it is
 
 ``retryable`` says whether the same call may succeed later without anyone changing anything.
@@ -34,6 +35,10 @@ class UnavailableError(PerdureError):
         self.server = server
         self.address = address
         self.detail = detail
+
+
+class UnreachableError(UnavailableError):
+    """Nothing came back from the server: no connection, or no answer in time."""
 
 
 class RefusedError(PerdureError):

@@ -26,6 +26,7 @@ import logging
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -167,7 +168,7 @@ class GroupCommit:
         self._pending_bytes += size
         self._queue.append(submission)
         if self._task is None:
-            self._task = asyncio.create_task(self._drain(), name="group-commit")
+            self._task = asyncio.create_task(self._drain(), name="group-commit", context=Context())
         await submission.done
 
     async def close(self) -> None:
@@ -207,7 +208,7 @@ class GroupCommit:
         finally:
             self._task = None
             if self._queue and not self._closed:  # only after a cancellation: never leave submitters behind
-                self._task = asyncio.create_task(self._drain(), name="group-commit")
+                self._task = asyncio.create_task(self._drain(), name="group-commit", context=Context())
 
     def _take(self) -> list[_Submission]:
         batch: list[_Submission] = []

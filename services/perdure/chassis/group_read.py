@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from contextvars import Context
 from typing import Generic, TypeVar
 
 from perdure.chassis.outage import Availability, outlast
@@ -35,6 +36,9 @@ class GroupRead(Generic[K, V]):
         self._max_in_flight = max_in_flight
         self._wanted: dict[K, asyncio.Future[V | None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._querying = 0
+        """Tasks that will look at ``_wanted`` again. A task counts itself out in the same step in which it found nothing wanted:
+        counting by done callbacks, which run a step later, left a read that came in between to nobody."""
 
     async def get(self, key: K) -> V | None:
         """The value of ``key`` as of now or later, or ``None``.
@@ -46,18 +50,25 @@ class GroupRead(Generic[K, V]):
         future = self._wanted.get(key)
         if future is None:
             future = self._wanted[key] = asyncio.get_running_loop().create_future()
-            if len(self._tasks) < self._max_in_flight:
-                task = asyncio.create_task(self._drain(), name="group-read")
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+            if self._querying < self._max_in_flight:
+                self._query()
         return await asyncio.shield(future)
 
+    def _query(self) -> None:
+        self._querying += 1
+        task = asyncio.create_task(self._drain(), name="group-read", context=Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def _drain(self) -> None:
-        await asyncio.sleep(0)  # what was asked in this turn of the loop goes out together
-        while self._wanted:
-            keys = list(self._wanted)[: self._max_keys]
-            asked = {key: self._wanted.pop(key) for key in keys}
-            await self._answer(asked)
+        try:
+            await asyncio.sleep(0)  # what was asked in this turn of the loop goes out together
+            while self._wanted:
+                keys = list(self._wanted)[: self._max_keys]
+                asked = {key: self._wanted.pop(key) for key in keys}
+                await self._answer(asked)
+        finally:
+            self._querying -= 1
 
     async def _answer(self, asked: dict[K, asyncio.Future[V | None]]) -> None:
         keys = list(asked)

@@ -44,6 +44,13 @@ def connect(uri: str, **options: Any) -> Client:
     return client
 
 
+def database_of(client_or_database: Client | Database) -> Database:
+    """The given database, or the default database of the given client (``perdure`` where its URI names none)."""
+    if isinstance(client_or_database, AsyncIOMotorClient):
+        return client_or_database.get_default_database(DEFAULT_DATABASE)
+    return client_or_database
+
+
 def connect_blocking(uri: str, **options: Any) -> MongoClient[Document]:
     """A PyMongo client for the threads that must not depend on the event loop (the lease heartbeat)."""
     return MongoClient(uri, **(OPTIONS | options))
@@ -89,6 +96,7 @@ INDEXES: dict[str, list[IndexModel]] = {
             name="unsettled",
             partialFilterExpression={"settled": False},
         ),
+        IndexModel([("unserved", ASCENDING)], name="unserved", partialFilterExpression={"unserved": True}),
         IndexModel([("parked_noted", ASCENDING)], name="parked", partialFilterExpression={"parked_noted": False}),
         IndexModel([("batch_noted", ASCENDING)], name="batch_ends", partialFilterExpression={"batch_noted": False}),
     ],

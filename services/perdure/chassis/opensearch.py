@@ -1,8 +1,8 @@
 """OpenSearch over HTTP: the only importer of opensearch-py.
 
-Contract: :meth:`OpenSearch.request` sends one request and returns its JSON; it raises :class:`UnavailableError` (retryable: no
-connection, time-out, 429, 502, 503, 504) or :class:`OpenSearchRefusedError` (any other refusal, with status, type and reason).
-Bodies are bytes or JSON values. User and password may be in the URL; a CA file verifies ``https``.
+Contract: :meth:`OpenSearch.request` sends one request and returns its JSON; it raises :class:`UnreachableError` (no connection,
+time-out), :class:`UnavailableError` (429, 502, 503, 504), both retryable, or :class:`OpenSearchRefusedError` (any other refusal,
+with status, type and reason). Bodies are bytes or JSON values. User and password may be in the URL; a CA file verifies ``https``.
 
 Outside: what is indexed and asked (``perdure.indexer``, ``perdure.gateway.search``) and waiting until a server is back.
 """
@@ -16,10 +16,10 @@ from urllib.parse import unquote, urlsplit
 import orjson
 from opensearchpy import AsyncOpenSearch, OpenSearchException
 from opensearchpy.exceptions import ConnectionError as NoConnection
-from opensearchpy.exceptions import SerializationError, TransportError
+from opensearchpy.exceptions import ConnectionTimeout, SerializationError, TransportError
 from opensearchpy.serializer import Serializer
 
-from perdure.chassis.errors import ConfigurationError, RefusedError, UnavailableError
+from perdure.chassis.errors import ConfigurationError, RefusedError, UnavailableError, UnreachableError
 
 UNAVAILABLE_STATUS: Final = frozenset({429, 502, 503, 504})
 NDJSON: Final = {"content-type": "application/x-ndjson"}
@@ -146,7 +146,8 @@ class OpenSearch:
     def _classified(self, error: TransportError, request: str) -> UnavailableError | OpenSearchRefusedError:
         status = error.status_code
         if isinstance(error, NoConnection) or not isinstance(status, int):
-            return UnavailableError("OpenSearch", self.address, f"{request}: {error.error}")
+            why = "no answer in time" if isinstance(error, ConnectionTimeout) else str(error.error) or "no connection"
+            return UnreachableError("OpenSearch", self.address, f"{request}: {why}")
         type_, reason = _cause(error)
         if status in UNAVAILABLE_STATUS:
             return UnavailableError("OpenSearch", self.address, f"{request}: {status} {type_}: {reason}")

@@ -1,8 +1,8 @@
 """A LangGraph project's ``langgraph.json`` and its code: read, put on the import path, imported.
 
 Contract: the file as LangGraph's own tools read it: ``dependencies`` are local folders (put on the import path) or installed
-distributions, ``env`` is a file or a mapping, code is named ``<module or file path>:<variable>``. Every mistake is a
-:class:`ConfigurationError` that names the file and what to change.
+distributions, ``env`` is a file or a mapping, code is named ``<module or file path>:<variable>``. Every mistake, and every block
+that would be without effect here (:data:`NOT_SERVED`), is a :class:`ConfigurationError` that names the file and what to change.
 
 Outside: what the variables are (``perdure.agent_step.graphs``, ``perdure.validator.fetchers``) and installing dependencies.
 """
@@ -25,6 +25,17 @@ from dotenv import dotenv_values
 from perdure.chassis import json
 from perdure.chassis.errors import ConfigurationError
 
+NOT_SERVED = {
+    "auth": "nobody would be asked who they are; put a proxy that authenticates in front of the gateway",
+    "store": "graphs would run without their long-term store; keep such data in a database of your own",
+    "http": "custom routes and middleware would not be there; serve them beside Perdure",
+    "checkpointer": "checkpoints are Perdure's own; retention is set in docs/retention.md",
+    "ui": "UI components would not be served; serve them with your web application",
+    "webhooks": "webhooks would not be restricted by it; see PERDURE_NOTIFIER_ALLOWED_TARGETS",
+    "encryption": "nothing would be encrypted by it; encrypt the database's storage",
+}
+"""Blocks of a ``langgraph.json`` that change what a server does and that are not served, each with what that means."""
+
 _REQUIREMENT = re.compile(r"^[A-Za-z0-9._-]+")
 
 
@@ -32,7 +43,7 @@ def read_project(file: Path) -> dict[str, Any]:
     """What an existing ``langgraph.json`` says.
 
     Raises:
-        ConfigurationError: it is no JSON object.
+        ConfigurationError: it is no JSON object, or has a block that is not supported.
 
     """
     try:
@@ -41,6 +52,11 @@ def read_project(file: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{file} is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise ConfigurationError(f"{file} must hold a JSON object")
+    for name, meaning in NOT_SERVED.items():
+        if config.get(name):
+            raise ConfigurationError(
+                f'{file}: "{name}" is not supported: {meaning}. Remove the block to start without it'
+            )
     return config
 
 

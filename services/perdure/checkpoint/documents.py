@@ -31,6 +31,8 @@ from perdure.schemas.moments import in_milliseconds
 Document: TypeAlias = dict[str, Any]
 
 FORMAT: Final = 1
+NULL_TASK: Final = "00000000-0000-0000-0000-000000000000"
+"""LangGraph's task id of writes that no task made: those of a command."""
 _KNOWN = frozenset({"v", "id", "ts", "channel_values", "channel_versions", "versions_seen", "updated_channels"})
 _INT64 = range(-(2**63), 2**63)
 _slots = count()
@@ -57,6 +59,8 @@ class StoredCheckpoint:
     entries: dict[str, Entry]
     base: dict[str, str]
     """For each DeltaChannel without a value here: no ancestor before this checkpoint id is needed to rebuild it."""
+    shown: dict[str, Entry]
+    """For DeltaChannels without a value here: the value, for readers that have no graph (ADR 22)."""
 
 
 @dataclass(slots=True)
@@ -77,6 +81,7 @@ def checkpoint_document(
     *,
     entries: Mapping[str, Entry],
     base: Mapping[str, str],
+    shown: Mapping[str, Entry] | None = None,
 ) -> Document:
     """The document of one checkpoint, without the fields of an owner."""
     body: Document = {
@@ -90,6 +95,8 @@ def checkpoint_document(
         body["uc"] = updated
     if base:
         body["b"] = base
+    if shown:
+        body["s"] = shown
     if len(checkpoint) > len(_KNOWN) or not checkpoint.keys() <= _KNOWN:
         body["x"] = codec.encode({name: value for name, value in checkpoint.items() if name not in _KNOWN})
     document: Document = {
@@ -150,6 +157,7 @@ def read_checkpoint(codec: Codec, document: Mapping[str, Any]) -> StoredCheckpoi
         metadata_of(codec, document),
         body["e"],
         body.get("b") or {},
+        body.get("s") or {},
     )
 
 
@@ -161,15 +169,32 @@ def writes_document(
     *,
     rows: Sequence[tuple[int, str, Entry]],
     scope: RunScope | None,
+    shown: Mapping[str, Entry] | None = None,
 ) -> Document:
-    """The document of one ``put_writes`` call. The slot orders a task's calls: by sequence number, then by time."""
+    """The document of one ``put_writes`` call. The slot orders a task's calls: by sequence number, then by time.
+
+    ``shown`` is what the writes of a command made of their channels (ADR 22).
+    """
     slot = f"{scope.next_seq if scope else 0:010x}{time.time_ns():016x}{next(_slots) & 0xFFFF:04x}"
     body: Document = {"w": rows, "p": task_path}
     if scope:
         body["o"] = f"{scope.run_id}:{scope.epoch}"
+    if shown:
+        body["s"] = shown
     document: Document = {"_id": keys.writes(place.thread, place.ns, place.checkpoint_id, task_id, slot)}
     _put_body(codec, document, body)
     return document
+
+
+def is_commanded_by(codec: Codec, documents: Iterable[Mapping[str, Any]], run_ids: Iterable[str]) -> bool:
+    """Whether pending writes hold what a command of one of these runs wrote, its answers to interrupts aside."""
+    runs = set(run_ids)
+    for document in documents:
+        if keys.parts(document["_id"])[4] == NULL_TASK:
+            body = _get_body(codec, document)
+            if str(body.get("o", "")).rpartition(":")[0] in runs and any(row[0] >= 0 for row in body["w"]):
+                return True
+    return False
 
 
 def merge_writes(codec: Codec, documents: Iterable[Mapping[str, Any]]) -> list[StoredWrite]:
@@ -207,12 +232,32 @@ def _winners(bodies: list[Document]) -> dict[int, tuple[str, str, Entry]]:
 
 def write_entries(codec: Codec, document: Mapping[str, Any]) -> list[Entry]:
     """All entries that a writes document holds, whether they count or not."""
-    return [row[2] for row in _get_body(codec, document)["w"]]
+    body = _get_body(codec, document)
+    return [*(row[2] for row in body["w"]), *(body.get("s") or {}).values()]
+
+
+def shown_after_writes(codec: Codec, documents: Iterable[Mapping[str, Any]]) -> dict[str, Entry]:
+    """What pending writes that no task made (``command.update``) made of their channels; the last call counts."""
+    calls: dict[str, Mapping[str, Any]] = {}
+    for document in documents:
+        task_id, slot = keys.parts(document["_id"])[4:6]
+        if task_id == NULL_TASK:
+            calls[slot] = document
+    shown: dict[str, Entry] = {}
+    for slot in sorted(calls):
+        shown |= _get_body(codec, calls[slot]).get("s") or {}
+    return shown
 
 
 def task_paths(codec: Codec, documents: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """The path of each task that left pending writes, as LangGraph's ``task_path_str`` writes it, by task id."""
     return {keys.parts(document["_id"])[4]: _get_body(codec, document)["p"] for document in documents}
+
+
+def named_entries(codec: Codec, document: Mapping[str, Any]) -> list[Entry]:
+    """All entries that a checkpoint's document holds, shown ones too."""
+    body = _get_body(codec, document)
+    return [*body["e"].values(), *(body.get("s") or {}).values()]
 
 
 def checkpoint_entries_by_name(codec: Codec, document: Mapping[str, Any]) -> dict[str, Entry]:

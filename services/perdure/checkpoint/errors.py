@@ -45,7 +45,14 @@ class Fenced(NotebookError):
 
 
 class NotSerialisable(NotebookError):
-    """A value cannot be stored."""
+    """A value cannot be stored.
+
+    Attributes:
+        ns: The checkpoint namespace: empty for the graph itself, ``node:task`` and so on for a subgraph.
+        channel: The channel, or the key of the state.
+        node: Who wrote the value, several separated by ``, ``; ``None`` where that is not known.
+
+    """
 
     def __init__(
         self,
@@ -56,6 +63,7 @@ class NotSerialisable(NotebookError):
         detail: str,
         task_id: str | None = None,
         node: str | None = None,
+        ns: str = "",
     ) -> None:
         source = f" returned by node {node!r}" if node else ""
         super().__init__(
@@ -71,6 +79,7 @@ class NotSerialisable(NotebookError):
         self.detail = detail
         self.task_id = task_id
         self.node = node
+        self.ns = ns
 
 
 class InvalidId(NotebookError):

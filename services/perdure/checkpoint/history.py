@@ -17,6 +17,9 @@ from perdure.checkpoint import documents, keys, values
 from perdure.checkpoint.codec import Codec
 from perdure.checkpoint.documents import Document, StoredCheckpoint, StoredWrite
 from perdure.checkpoint.notebook import Notebook
+from perdure.checkpoint.pages import Page
+from perdure.checkpoint.scope import scope_of
+from perdure.checkpoint.store import Found
 
 PAGE: Final = 128
 """Ancestors read at once where the bound is not known."""
@@ -60,13 +63,25 @@ async def delta_history(
     def value(entry: values.Entry) -> Any:
         return values.decode(codec, entry, segments)[0]
 
+    page = _loaded_page(notebook, config, found)
     result: dict[str, DeltaChannelHistory] = {}
     for name in channels:
         rows = [(write.task_id, name, value(write.entry)) for write in reversed(walk.writes[name])]
         result[name] = {"writes": rows}
         if name in walk.seeds:
-            result[name]["seed"] = value(walk.seeds[name])
+            result[name]["seed"], encoded = values.decode(codec, walk.seeds[name], segments, shallow=True)
+            if page is not None:
+                page.seeds[name] = encoded
     return result
+
+
+def _loaded_page(notebook: Notebook, config: RunnableConfig, found: Found | None) -> Page | None:
+    """What is remembered of the checkpoint that a run loaded, if this is about it."""
+    scope = scope_of(config)
+    if scope is None or found is None:
+        return None
+    page = notebook.pages.of(scope.thread_id, scope).namespaces.get(found.document["ns"])
+    return page if page is not None and page.checkpoint_id == found.document["checkpoint_id"] else None
 
 
 async def _climb(notebook: Notebook, codec: Codec, target: StoredCheckpoint, walk: _Walk) -> None:

@@ -7,6 +7,7 @@ value at the moment of the call, before anything is awaited.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -27,11 +28,12 @@ from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability
 from perdure.checkpoint import clock, documents, keys, values
 from perdure.checkpoint.codec import Codec
-from perdure.checkpoint.documents import Document, Place, StoredCheckpoint
-from perdure.checkpoint.errors import Fenced, StoreRefused
+from perdure.checkpoint.documents import NULL_TASK, Document, Place, StoredCheckpoint
+from perdure.checkpoint.errors import Fenced, NotSerialisable, StoreRefused
 from perdure.checkpoint.pages import Page, Pages, ThreadPages
 from perdure.checkpoint.scope import RunScope, scope_of
-from perdure.checkpoint.sealing import Bundle, encode_value, finish
+from perdure.checkpoint.sealing import NOBODY, Bundle, encode_value, finish
+from perdure.checkpoint.shown import before_first_write, encode_shown, known_blocks, split
 from perdure.checkpoint.store import Found, Store
 
 HEAD_EVERY: Final = 32
@@ -68,18 +70,26 @@ class Notebook:
         place = place_of(config, checkpoint["id"])
         parent = config["configurable"].get("checkpoint_id")
         pages = self.pages.of(place.thread, scope)
+        described = checkpoint
+        checkpoint, shown = split(checkpoint)
+        if scope is not None and scope.initial and not place.ns:
+            shown |= before_first_write(scope.initial, checkpoint)
         before = await self._parent_page(codec, pages, place, parent, checkpoint=checkpoint, new_versions=new_versions)
+        recent = pages.namespaces.get(place.ns)
         page, bundle = _encode_checkpoint(
             codec, place, parent, checkpoint, metadata, new_versions=new_versions, before=before, pages=pages
         )
+        if shown:
+            encode_shown(codec, bundle, page, shown, before=before, recent=recent, new_versions=new_versions)
         if bundle.heavy:
             await bundle.finish_aside(codec)
         else:
             finish(codec, bundle)
         entries = {name: value.entry() for name, value in page.values.items()}
         stored_metadata = get_checkpoint_metadata(config, metadata)
+        beside = {name: value.entry() for name, value in page.shown.items()}
         document = documents.checkpoint_document(
-            codec, place, parent, checkpoint, stored_metadata, entries=entries, base=page.base
+            codec, place, parent, checkpoint, stored_metadata, entries=entries, base=page.base, shown=beside
         )
         pages.turn(place.ns, page, loaded=False)
         try:
@@ -87,7 +97,7 @@ class Notebook:
                 await self._store(document, bundle)
                 self.pages.trim()
             else:
-                event = scope.describe(place.ns, checkpoint, stored_metadata, config) if scope.describe else None
+                event = scope.describe(place.ns, described, stored_metadata, config) if scope.describe else None
                 await self._store_owned(pages, scope, document, event, bundle)
         except BaseException:
             self.pages.drop(place.thread)
@@ -101,22 +111,59 @@ class Notebook:
         if not writes:
             return
         scope = scope_of(config)
-        _refuse_if_fenced(scope)
         place = place_of(config, config["configurable"]["checkpoint_id"])
+        if scope is None or scope.on_update is None or task_id != NULL_TASK:
+            await self._put_writes(codec, place, scope, writes, task_id, task_path)
+            return
+        scope.updating = updating = asyncio.get_running_loop().create_future()
+        try:
+            await self._put_writes(codec, place, scope, writes, task_id, task_path)
+            await scope.on_update(place.ns, place.checkpoint_id, [channel for channel, _ in writes])
+        finally:
+            updating.set_result(None)
+
+    async def show_update(self, codec: Codec, place: Place, scope: RunScope, shown: Mapping[str, Any]) -> None:
+        """Store what the writes of a command made of their channels, for readers."""
+        await self._put_writes(codec, place, scope, (), NULL_TASK, "", shown)
+
+    async def _put_writes(
+        self,
+        codec: Codec,
+        place: Place,
+        scope: RunScope | None,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str,
+        shown: Mapping[str, Any] | None = None,
+    ) -> None:
+        _refuse_if_fenced(scope)
         pages = self.pages.of(place.thread, scope)
         bundle = Bundle(place.thread, pages)
         encoded = []
         for index, (channel, value) in enumerate(writes):
-            one = encode_value(codec, place.thread, channel, value, None, task_id=task_id, task_path=task_path)
+            try:
+                one = encode_value(
+                    codec, place.thread, channel, value, None, task_id=task_id, task_path=task_path, ns=place.ns
+                )
+            except NotSerialisable as error:
+                if (
+                    error.node is not None
+                ):  # the checkpoint of the superstep fails too, and does not know who wrote this
+                    pages.unstorable.setdefault(place.ns, {}).setdefault(channel, []).append(error.node)
+                raise
             bundle.add(one)
             encoded.append((WRITES_IDX_MAP.get(channel, index), channel, one))
+        after = {name: encode_value(codec, place.thread, name, value, None) for name, value in (shown or {}).items()}
+        for one in after.values():
+            bundle.add(one)
         if bundle.heavy:
             await bundle.finish_aside(codec)
         else:
             finish(codec, bundle)
         rows = [(index, channel, one.entry()) for index, channel, one in encoded]
+        beside = {name: one.entry() for name, one in after.items()}
         document = documents.writes_document(
-            codec, place, keys.checked("task id", task_id), task_path, rows=rows, scope=scope
+            codec, place, keys.checked("task id", task_id), task_path, rows=rows, scope=scope, shown=beside
         )
         try:
             await self.commit.write(
@@ -161,9 +208,16 @@ class Notebook:
                 return found
         return await self.store.newest(thread, ns, scope.floor if ns == "" else None)
 
-    async def assemble(self, codec: Codec, found: Found, scope: RunScope | None, *, remember: bool) -> CheckpointTuple:
-        """Decode what was found; ``remember`` keeps its page, to write only what changes."""
+    async def assemble(
+        self, codec: Codec, found: Found, scope: RunScope | None, *, remember: bool, shown: bool = False
+    ) -> CheckpointTuple:
+        """Decode what was found; ``remember`` keeps its page, to write only what changes.
+
+        With ``shown`` the channels' values are those that LangGraph's ``get_state`` shows: for readers only.
+        """
         stored = documents.read_checkpoint(codec, found.document)
+        if shown:
+            stored.entries = {**stored.entries, **stored.shown, **documents.shown_after_writes(codec, found.writes)}
         writes = documents.merge_writes(codec, found.writes)
         thread = stored.place.thread
         wanted = [one for entry in stored.entries.values() for one in values.digests_of(entry)]
@@ -235,6 +289,8 @@ class Notebook:
         bundle: Bundle,
     ) -> None:
         """An owner's checkpoint takes a sequence number; a number that another holds ends the ownership (ADR 1)."""
+        if scope.updating is not None:
+            await scope.updating
         async with pages.slots:
             _refuse_if_fenced(scope)
             seq = scope.take_seq()
@@ -291,9 +347,9 @@ def _refuse_if_fenced(scope: RunScope | None) -> None:
 
 
 def _page_of(stored: StoredCheckpoint, encoded: dict[str, values.Encoded]) -> Page:
-    return Page(
-        stored.place.checkpoint_id, stored.parent, stored.checkpoint["channel_versions"], encoded, dict(stored.base)
-    )
+    shown = {name: values.Encoded.stored(entry) for name, entry in stored.shown.items()}
+    versions = stored.checkpoint["channel_versions"]
+    return Page(stored.place.checkpoint_id, stored.parent, versions, encoded, dict(stored.base), shown)
 
 
 def _encode_checkpoint(
@@ -311,14 +367,15 @@ def _encode_checkpoint(
     bundle = Bundle(place.thread, pages)
     recent = pages.namespaces.get(place.ns)
     held = checkpoint["channel_values"]
+    writers = pages.unstorable.get(place.ns, NOBODY)
     kept: dict[str, values.Encoded] = {}
     for name, version in checkpoint["channel_versions"].items():
         inherited = before.values.get(name) if before is not None and name not in new_versions else None
         if inherited is not None and before is not None and before.versions.get(name) == version:
             kept[name] = inherited
         elif name in held:
-            previous = recent.values.get(name) if recent is not None else None
-            kept[name] = encode_value(codec, place.thread, name, held[name], previous)
+            previous = known_blocks(recent, name)
+            kept[name] = encode_value(codec, place.thread, name, held[name], previous, ns=place.ns, writers=writers)
             bundle.add(kept[name])
     base = _delta_base(parent, metadata.get("counters_since_delta_snapshot"), kept, before)
     return Page(place.checkpoint_id, parent, dict(checkpoint["channel_versions"]), kept, base), bundle

@@ -32,11 +32,19 @@ class Page:
     versions: ChannelVersions
     values: dict[str, Encoded]
     base: dict[str, str]
+    shown: dict[str, Encoded] = field(default_factory=dict)
+    """What is shown of DeltaChannels without a value here (ADR 22)."""
+    seeds: dict[str, Encoded] = field(default_factory=dict)
+    """What DeltaChannels were rebuilt from after a load: the first shown value differs from it by a few items."""
 
     def digests(self) -> Iterable[bytes]:
         """The segments that it names."""
-        for value in self.values.values():
+        for value in (*self.values.values(), *self.shown.values()):
             yield from digests_of(value.entry())
+
+    def size(self) -> int:
+        """Serialized bytes of its values, about."""
+        return sum(value.size() for value in (*self.values.values(), *self.shown.values(), *self.seeds.values()))
 
 
 @dataclass(slots=True, eq=False)
@@ -50,14 +58,17 @@ class ThreadPages:
     """Digests of the segments of a block by the fingerprint of its plain bytes."""
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(IN_FLIGHT_LIMIT))
     weight: int = 0
+    unstorable: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    """By namespace and channel: the nodes that wrote what cannot be stored."""
 
     def turn(self, ns: str, page: Page, *, loaded: bool) -> None:
         """Make ``page`` the newest of its namespace; after a load only what is named now is taken for stored."""
         self.namespaces[ns] = page
+        self.unstorable.pop(ns, None)
         if loaded or len(self.stored) > MAX_STORED:
             self.stored = {digest for known in self.namespaces.values() for digest in known.digests()}
             self.sealed.clear()
-        self.weight = sum(value.size() for known in self.namespaces.values() for value in known.values.values())
+        self.weight = sum(known.size() for known in self.namespaces.values())
 
 
 class Pages:

@@ -29,7 +29,6 @@ from langgraph.checkpoint.base import (
     DeltaChannelHistory,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
-from motor.motor_asyncio import AsyncIOMotorClient
 
 from perdure.chassis import mongo
 from perdure.chassis.mongo import Client, Database
@@ -61,10 +60,7 @@ class PerdureSaver(BaseCheckpointSaver[int]):
         availability: Availability | None = None,
     ) -> None:
         super().__init__(serde=serde)
-        if isinstance(client_or_database, AsyncIOMotorClient):
-            database = client_or_database.get_default_database(mongo.DEFAULT_DATABASE)
-        else:
-            database = client_or_database
+        database = mongo.database_of(client_or_database)
         self.availability = availability or Availability()
         self.notebook = Notebook(database, availability=self.availability)
         self._codec: Codec = self.notebook.codec(self.serde)

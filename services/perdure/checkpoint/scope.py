@@ -10,7 +10,8 @@ Outside: claiming, leases and epochs. They are the executor's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -30,6 +31,9 @@ Describe: TypeAlias = Callable[[str, Checkpoint, CheckpointMetadata, RunnableCon
 """``describe(ns, checkpoint, metadata, config)`` gives the event fields, a small BSON document."""
 
 OnDurable: TypeAlias = Callable[[Mapping[str, Any]], None]
+
+OnUpdate: TypeAlias = Callable[[str, str, Sequence[str]], Awaitable[None]]
+"""``on_update(ns, checkpoint_id, channels)``: a command's writes to these channels of a checkpoint are durable."""
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -55,6 +59,12 @@ class RunScope:
     on_durable: OnDurable | None = None
     """Called on the event loop with each checkpoint's document once it is durable, in order of completion; must not
     raise."""
+    on_update: OnUpdate | None = None
+    """Called when the writes of a command are durable. No checkpoint takes a sequence number before it returns."""
+    updating: asyncio.Future[None] | None = None
+    """Done when ``on_update`` has returned; set by the saver."""
+    initial: Mapping[str, Any] = field(default_factory=dict)
+    """Values that channels of the root graph have before anything is written to them (ADR 22)."""
     sdk: object = None
     """What ``perdure.sdk`` works with (``perdure.sdk.context.SdkContext``); the saver does not look at it."""
     fenced: bool = False

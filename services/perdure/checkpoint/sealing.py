@@ -7,6 +7,7 @@ and compression of large bundles happen aside, so that the event loop keeps turn
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from perdure.checkpoint import values
@@ -18,6 +19,7 @@ from perdure.checkpoint.values import Block, Encoded
 
 ASIDE_BYTES: Final = 2 * 1024 * 1024
 """Bundles above this size are finished in a thread."""
+NOBODY: Final[Mapping[str, Sequence[str]]] = {}
 
 
 class Bundle:
@@ -101,17 +103,22 @@ def encode_value(
     value: Any,
     previous: Encoded | None,
     *,
+    shallow: bool = False,
     task_id: str | None = None,
     task_path: str = "",
+    ns: str = "",
+    writers: Mapping[str, Sequence[str]] = NOBODY,
 ) -> Encoded:
-    """:func:`perdure.checkpoint.values.encode` with a failure that says what could not be stored.
+    """:func:`perdure.checkpoint.values.encode` with a failure that says what could not be stored, and who wrote it.
+
+    ``task_path`` names the node of a write; ``writers`` (by channel) those that wrote what a checkpoint holds.
 
     Raises:
         NotSerialisable: The serializer cannot serialize the value.
 
     """
     try:
-        return values.encode(codec, value, previous)
+        return values.encode(codec, value, previous, shallow=shallow)
     except Exception as error:
         raise NotSerialisable(
             thread_id=thread,
@@ -119,7 +126,8 @@ def encode_value(
             value_type=f"{type(value).__module__}.{type(value).__qualname__}",
             detail=str(error) or type(error).__name__,
             task_id=task_id,
-            node=_node_of(task_path),
+            node=_node_of(task_path) or ", ".join(writers.get(channel, ())) or None,
+            ns=ns,
         ) from error
 
 

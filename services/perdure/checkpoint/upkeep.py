@@ -144,7 +144,7 @@ async def _sweep_segments(notebook: Notebook, codec: Codec, thread: str) -> None
     for document in await notebook.store.find(
         keys.query(keys.of_kind(thread, keys.CHECKPOINT)), {"body": 1, "z": 1, "enc": 1}
     ):
-        named.update(_digests(documents.checkpoint_entries_by_name(codec, document).values()))
+        named.update(_digests(documents.named_entries(codec, document)))
     for document in await notebook.store.find(keys.query(keys.of_kind(thread, keys.WRITES))):
         named.update(_digests(documents.write_entries(codec, document)))
     kept = {keys.segment(thread, one) for one in named}

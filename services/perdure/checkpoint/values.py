@@ -15,15 +15,15 @@ else by serializing again and comparing fingerprints, so a change in place is ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from perdure.checkpoint import blocks
 from perdure.checkpoint.codec import DIGEST_BYTES, Codec, mark
-from perdure.checkpoint.watch import Watched, unchanged, watch
+from perdure.checkpoint.watch import Watched, same_beginning, same_objects, unchanged, watch
 
 INLINE, BLOB, LIST, DICT, SNAPSHOT = 0, 1, 2, 3, 4
 INLINE_LIMIT: Final = 1024
@@ -49,6 +49,8 @@ class Block:
     mark: int
     seen: Watched | None = None
     """The items as they were, where that tells exactly whether they changed; else they are serialized to compare."""
+    items: tuple[Any, ...] | None = None
+    """The items, for a shallow comparison; kept for DeltaChannels only."""
     digests: bytes = b""
     pieces: list[bytes] | None = None
     """Plain pieces that are still to be sealed and stored."""
@@ -71,6 +73,8 @@ class Encoded:
     blocks: BlockMap = field(default_factory=dict)
     inline: Entry = None
     snapshot: bool = False
+    items: list[Any] | None = None
+    """The items of a list, for a shallow comparison."""
     _entry: Entry = None
 
     def entry(self) -> Entry:
@@ -111,8 +115,14 @@ def is_atom(value: Any) -> bool:
     return kind in _SMALL_ATOMS and (kind is not int or value in _INT64)
 
 
-def encode(codec: Codec, value: Any, previous: Encoded | None) -> Encoded:
+def encode(codec: Codec, value: Any, previous: Encoded | None, *, shallow: bool = False) -> Encoded:
     """Encode one value; ``previous`` is what the same channel held before, if known.
+
+    Args:
+        codec: Serializes.
+        value: The value; a DeltaChannel's snapshot is compared with what the channel held, snapshot or not.
+        previous: Where unchanged blocks are found.
+        shallow: An item that is the same object is unchanged. For values that nobody changes in place.
 
     Raises:
         Exception: What the serializer raises for a value that it cannot serialize.
@@ -121,44 +131,57 @@ def encode(codec: Codec, value: Any, previous: Encoded | None) -> Encoded:
     if codec.plain_atoms and is_atom(value):
         return NOTHING if value is None else atom(value)
     if not isinstance(value, _DeltaSnapshot):
-        return _encode_plain(codec, value, None if previous is None or previous.snapshot else previous)
-    inner = _encode_plain(codec, value.value, previous if previous is not None and previous.snapshot else None)
-    if inner is not previous:
-        inner.snapshot = True
-    return inner
+        return _marked(_encode_plain(codec, value, previous, shallow), snapshot=False)
+    return _marked(_encode_plain(codec, value.value, previous, shallow), snapshot=True)
 
 
-def _encode_plain(codec: Codec, value: Any, previous: Encoded | None) -> Encoded:
+def _marked(encoded: Encoded, *, snapshot: bool) -> Encoded:
+    """The same value as a snapshot or not: another entry that names the same segments."""
+    return encoded if encoded.snapshot is snapshot else replace(encoded, snapshot=snapshot, _entry=None)
+
+
+def _encode_plain(codec: Codec, value: Any, previous: Encoded | None, shallow: bool) -> Encoded:
     kind = type(value)
     if kind is list or kind is dict:
-        return _encode_items(codec, value, LIST if kind is list else DICT, previous)
-    return _encode_whole(codec, value, previous)
+        return _encode_items(codec, value, LIST if kind is list else DICT, previous, shallow)
+    return _encode_whole(codec, value, previous, shallow)
 
 
-def _encode_whole(codec: Codec, value: Any, previous: Encoded | None) -> Encoded:
-    if previous is not None and previous.kind == BLOB:
-        seen = previous.order[0].seen
-        if seen is not None and unchanged(seen, (value,)):
-            return previous
+def _encode_whole(codec: Codec, value: Any, previous: Encoded | None, shallow: bool) -> Encoded:
+    if previous is not None and previous.kind == BLOB and _is_unchanged(previous.order[0], (value,), shallow):
+        return previous
     typ, data = codec.encode(value)
     if len(data) <= INLINE_LIMIT:
         return Encoded(INLINE, 0, inline=[INLINE, typ, bytes(data)])
     fingerprint = mark(typ, data)
     if previous is not None and previous.kind == BLOB and previous.order[0].mark == fingerprint:
         return previous
-    block = Block(typ, len(data), fingerprint, watch((value,)), pieces=blocks.pieces(bytes(data)))
+    kept = (value,) if shallow else None
+    block = Block(typ, len(data), fingerprint, watch((value,)), kept, pieces=blocks.pieces(bytes(data)))
     return Encoded(BLOB, len(data), order=[block])
 
 
-def _encode_items(codec: Codec, value: Any, kind: int, previous: Encoded | None) -> Encoded:
+def _is_unchanged(block: Block, items: Sequence[Any], shallow: bool) -> bool:
+    """Whether the items are known to serialize to what the block holds."""
+    if shallow and block.items is not None:
+        return same_objects(block.items, items)
+    return block.seen is not None and unchanged(block.seen, items)
+
+
+def _encode_items(codec: Codec, value: Any, kind: int, previous: Encoded | None, shallow: bool) -> Encoded:
     length = len(value)
     segmented = previous is not None and previous.kind == kind and bool(previous.order)
     if not segmented and length <= WHOLE_FIRST:
         typ, data = codec.encode(value)
         if len(data) <= INLINE_LIMIT:
             return Encoded(INLINE, 0, inline=[INLINE, typ, data])
-    cutter = _Cutter(codec, value, kind, previous.blocks if segmented and previous else {})
+    cutter = _Cutter(codec, value, kind, previous.blocks if segmented and previous else {}, shallow)
+    if shallow and kind == LIST:
+        known = previous.items if segmented and previous is not None else None
+        cutter.same = same_beginning(known, value) if known is not None else 0
     result = cutter.run()
+    if shallow and kind == LIST:
+        result.items = value.copy()
     if result.size() <= INLINE_LIMIT:
         typ, data = codec.encode(value)
         if len(data) <= INLINE_LIMIT:
@@ -169,8 +192,11 @@ def _encode_items(codec: Codec, value: Any, kind: int, previous: Encoded | None)
 class _Cutter:
     """Cuts one list or dict, reusing the blocks of the value before."""
 
-    def __init__(self, codec: Codec, value: Any, kind: int, before: BlockMap) -> None:
+    def __init__(self, codec: Codec, value: Any, kind: int, before: BlockMap, shallow: bool) -> None:
         self._codec = codec
+        self._shallow = shallow
+        self.same = 0
+        """So many items at the beginning are the same objects as before."""
         self._length = len(value)
         self._kind = kind
         self._before = before
@@ -197,19 +223,25 @@ class _Cutter:
         if before is CUT or (before is None and level and self._too_large(level, start)):
             self._split(level, start)
             return
+        if before is not None and stop <= self.same:
+            self._keep(level, start, before)
+            return
         items, flat = self._slice(start, stop)
-        if before is not None and before.seen is not None and unchanged(before.seen, flat):
+        if before is not None and _is_unchanged(before, flat, self._shallow):
             self._keep(level, start, before)
             return
         typ, data = self._codec.encode(items)
         fingerprint = mark(typ, data)
+        kept = tuple(flat) if self._shallow else None
         if before is not None and before.mark == fingerprint:
+            if kept is not None:
+                before.items = kept  # other objects that serialize to the same bytes
             self._keep(level, start, before)
         elif level and len(data) > blocks.BLOCK_LIMIT:
             self._split(level, start)
         else:
             pieces = blocks.pieces(data)
-            self._keep(level, start, Block(typ, len(data), fingerprint, watch(flat), pieces=pieces))
+            self._keep(level, start, Block(typ, len(data), fingerprint, watch(flat), kept, pieces=pieces))
 
     def _too_large(self, level: int, start: int) -> bool:
         """Whether the children, known from before, are too large together: saves serializing them at once."""
@@ -249,28 +281,27 @@ def digests_of(entry: Entry) -> Iterator[bytes]:
             yield joined[start : start + DIGEST_BYTES]
 
 
-def decode(codec: Codec, entry: Entry, segments: Segments) -> tuple[Any, Encoded]:
-    """The value of an entry, and what the next encoding compares with."""
+def decode(codec: Codec, entry: Entry, segments: Segments, *, shallow: bool = False) -> tuple[Any, Encoded]:
+    """The value of an entry, and what the next encoding (``shallow`` as there) compares with."""
     if not isinstance(entry, list):
         return entry, atom(entry)
     kind = entry[0]
     if kind == INLINE:
         return codec.decode(entry[1], entry[2]), Encoded(INLINE, 0, inline=entry)
     if kind == SNAPSHOT:
-        value, encoded = decode(codec, entry[1], segments)
-        encoded.snapshot = True
-        encoded._entry = None  # noqa: SLF001 - the wrapped form is another entry
-        return _DeltaSnapshot(value), encoded
+        value, encoded = decode(codec, entry[1], segments, shallow=shallow)
+        return _DeltaSnapshot(value), _marked(encoded, snapshot=True)
     if kind == BLOB:
         digests = list(digests_of(entry))
         data = b"".join(segments[one][1] for one in digests)
         value = codec.decode(entry[1], data)
-        block = Block(entry[1], len(data), mark(entry[1], data), watch((value,)), entry[3])
+        kept = (value,) if shallow else None
+        block = Block(entry[1], len(data), mark(entry[1], data), watch((value,)), kept, entry[3])
         return value, Encoded(BLOB, len(data), order=[block])
-    return _decode_items(codec, entry, segments)
+    return _decode_items(codec, entry, segments, shallow)
 
 
-def _decode_items(codec: Codec, entry: Entry, segments: Segments) -> tuple[Any, Encoded]:
+def _decode_items(codec: Codec, entry: Entry, segments: Segments, shallow: bool) -> tuple[Any, Encoded]:
     kind, length, levels, joined = entry
     encoded = Encoded(kind, length, levels)
     value: Any = [] if kind == LIST else {}
@@ -283,7 +314,7 @@ def _decode_items(codec: Codec, entry: Entry, segments: Segments) -> tuple[Any, 
         items = codec.decode(typ, data)
         grow(items)
         flat = items if kind == LIST else [*items, *items.values()]
-        block = Block(typ, len(data), mark(typ, data), watch(flat), digests)
+        block = Block(typ, len(data), mark(typ, data), watch(flat), tuple(flat) if shallow else None, digests)
         encoded.order.append(block)
         encoded.blocks[levels[first], start] = block
         _mark_cut(encoded.blocks, levels[first], start, length)

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import is_
+from itertools import compress, count
+from operator import is_, is_not
 from typing import Any, Final
 
 _ATOMS = frozenset({str, int, float, bool, type(None), bytes})
@@ -42,10 +43,20 @@ def watch(items: Sequence[Any]) -> Watched | None:
         return None
 
 
+def same_objects(before: Sequence[Any], items: Sequence[Any]) -> bool:
+    """Whether ``items`` are the same objects, whatever became of what is in them."""
+    return len(before) == len(items) and all(map(is_, before, items))
+
+
+def same_beginning(before: Sequence[Any], items: Sequence[Any]) -> int:
+    """How many items at the beginning are the same objects."""
+    return next(compress(count(), map(is_not, before, items)), min(len(before), len(items)))
+
+
 def unchanged(seen: Watched, items: Sequence[Any]) -> bool:
     """Whether ``items`` are the same objects in the same state."""
     if not seen.deep:
-        return len(seen.parts) == len(items) and all(map(is_, seen.parts, items))
+        return same_objects(seen.parts, items)
     try:
         parts = _parts(items)
     except _NotWatchable:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 
-from rich.console import Console
-
-from perdure.chassis import json
 from perdure.chassis.errors import PerdureError
-from perdure.cli.app import build
 from perdure.cli.errors import describe
+from perdure.cli.version import QUICK
 
 
 def main() -> None:
     """Run the command line; exits with 0, 1 (failed), 2 (used wrongly) or 130 (interrupted)."""
+    if quick := QUICK.get(tuple(sys.argv[1:])):
+        print(quick())
+        return
+    from perdure.cli.app import build
+
     try:
         build()(prog_name="perdure")
     except PerdureError as error:
@@ -22,6 +24,10 @@ def main() -> None:
 
 
 def _show(error: PerdureError) -> None:
+    from rich.console import Console
+
+    from perdure.chassis import json
+
     if "--json" in sys.argv:
         sys.stderr.write(json.dumps(describe(error)).decode() + "\n")
         return

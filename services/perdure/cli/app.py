@@ -2,96 +2,125 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
 from importlib.metadata import version as installed_version
+from typing import Annotated
 
 import typer
 
-from perdure.cli import (
-    approvals,
-    archive,
-    batches,
-    deliveries,
-    dlq,
-    index,
-    local_stack,
-    runs,
-    schedules,
-    settings,
-    signals,
-    states,
-    storage,
-    stuck,
-    subscriptions,
-    threads,
-    topics,
-)
+from perdure.cli.lazy import Row, group_of
 from perdure.cli.options import AsJson
-from perdure.cli.output import Output
+from perdure.cli.version import PARTS, every, own
 
-PARTS = ("perdure", "langgraph", "langgraph-checkpoint", "confluent-kafka", "motor", "opensearch-py", "faust-streaming")
+PACKAGE = "perdure.cli."
 
-
-def version(as_json: AsJson = False) -> None:
-    """Show the versions of Perdure and of what it stands on."""
-    found = {name: installed_version(name) for name in PARTS}
-    Output(as_json).result(found, "\n".join(f"{name} {number}" for name, number in found.items()))
-
-
-COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+COMMANDS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "On this machine": (
-        local_stack.up,
-        local_stack.down,
-        local_stack.status,
-        local_stack.logs,
-        local_stack.dev,
-        local_stack.demo,
+        ("up", "local_stack:up", "Start the servers and all services, and print where they are."),
+        ("down", "local_stack:down", "Stop everything that `perdure up` started in this folder; the data stays."),
+        (
+            "status",
+            "local_stack:status",
+            "Show every server and service of this folder; exit status 1 if one is not ready.",
+        ),
+        ("logs", "local_stack:logs", "Show the logs of servers and services."),
+        (
+            "dev",
+            "local_stack:dev",
+            "Start everything for your project and start agent-step anew when its code changes; Ctrl-C stops it.",
+        ),
+        (
+            "demo",
+            "local_stack:demo",
+            "Run the demo: audit a real source tree, kill the worker in the middle, and see that nothing is lost.",
+        ),
     ),
     "Agents": (
-        states.state,
-        states.history,
-        states.search,
-        storage.storage,
-        stuck.stuck,
-        runs.resume,
-        runs.retry,
-        runs.cancel,
-        signals.signal,
+        ("state", "states:state", "Show the state of a thread: its values, what runs next, what it waits for."),
+        ("history", "states:history", "Show the past states of a thread, newest first."),
+        (
+            "search",
+            "states:search",
+            "Find past states of all threads: perdure search --node Login --status error --since yesterday --until today.",
+        ),
+        ("storage", "storage:storage", "Show what a thread takes up, in the database or in the archive."),
+        (
+            "stuck",
+            "stuck:stuck",
+            "Show who is stuck now; with a time, who got stuck: perdure stuck --node Login --since yesterday --until today.",
+        ),
+        ("resume", "runs:resume", "Answer the interrupt at which a thread waits."),
+        (
+            "retry",
+            "runs:retry",
+            "Go on with a run that failed or was parked, from its last checkpoint, once its cause is mended.",
+        ),
+        ("cancel", "runs:cancel", "Stop a run; what it has checkpointed stays."),
+        ("signal", "signals:signal", "Send a signal to a thread; one that comes before its wait is kept for it."),
+        ("threads", "threads:app", "Make and see threads."),
+        ("runs", "runs:app", "Start runs and see how they do."),
+        ("batches", "batches:app", "Run a graph over many inputs: upload, watch, pause, redrive, download."),
+        ("schedules", "schedules:app", "Start runs by the clock: make, see, pause, resume and fire schedules."),
+        ("approvals", "approvals:app", "See what agents ask, and answer."),
+        ("subscriptions", "subscriptions:app", "Be told: subscribe a webhook, an address or a Slack channel."),
     ),
-    "Other": (settings.settings, version),
+    "Operation": (
+        ("topics", "topics:app", "Create the Kafka topics and compare them with what is declared."),
+        ("index", "index:app", "The search index."),
+        ("archive", "archive:app", "Retention: archive, verify, restore and purge threads; legal holds."),
+        ("dlq", "dlq:app", "Dead letters: see them, send them again, give them up."),
+        ("deliveries", "deliveries:app", "Notices: see what became of them, send dead ones again."),
+    ),
+    "Other": (
+        (
+            "settings",
+            "settings:settings",
+            "Show every environment variable: who reads it, its default and what it means.",
+        ),
+        ("version", "app:version", "Show the versions of Perdure and of what it stands on."),
+    ),
 }
-GROUPS = {
-    "Agents": {
-        "threads": threads.app,
-        "runs": runs.app,
-        "batches": batches.app,
-        "schedules": schedules.app,
-        "approvals": approvals.app,
-        "subscriptions": subscriptions.app,
-    },
-    "Operation": {
-        "topics": topics.app,
-        "index": index.app,
-        "archive": archive.app,
-        "dlq": dlq.app,
-        "deliveries": deliveries.app,
-    },
-}
+"""By panel: name, ``module:attribute`` in this package, help."""
+
+
+def rows() -> tuple[Row, ...]:
+    """The table's rows."""
+    return tuple(
+        Row(name, PACKAGE + where, help_, panel)
+        for panel, commands in COMMANDS.items()
+        for name, where, help_ in commands
+    )
 
 
 def build() -> typer.Typer:
-    """The command line."""
+    """The command line; imports none of its commands."""
     app = typer.Typer(
         name="perdure",
+        cls=group_of(rows()),
         help="LangGraph agents that live for days or weeks, on Kafka, MongoDB and OpenSearch.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for panel, groups in GROUPS.items():
-        for name, group in groups.items():
-            app.add_typer(group, name=name, rich_help_panel=panel)
-    for panel, commands in COMMANDS.items():
-        for command in commands:
-            app.command(rich_help_panel=panel)(command)
+    app.callback()(_options)
     return app
+
+
+def version(as_json: AsJson = False) -> None:
+    """Show the versions of Perdure and of what it stands on."""
+    typer.echo(json.dumps({name: installed_version(name) for name in PARTS}) if as_json else every())
+
+
+def _show_own_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(own())
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_own_version, is_eager=True, help="Show Perdure's version and exit."),
+    ] = False,
+) -> None:
+    del version

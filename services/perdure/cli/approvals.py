@@ -70,7 +70,7 @@ def list_approvals(
     }
     with Gateway(url) as gateway:
         found = gateway.get("approvals", **params)
-    output.result(found, table(found["approvals"], _COLUMNS, "nobody is asked anything"))
+    output.result(found, table(found["approvals"], _COLUMNS, "No open questions."))
     if found["cursor"]:
         output.note(f"there are more: --after {found['cursor']}")
 

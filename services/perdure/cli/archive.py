@@ -1,7 +1,7 @@
 """``perdure archive``: retention by hand, legal holds, threads back from the archive.
 
 ``run``, ``verify`` and ``purge`` work on the database and the archive store themselves, with the settings of the scheduler; the
-others ask the gateway.
+others ask the gateway and import nothing of what the first three need.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perdure.cli import archive_work
 from perdure.cli.client import Gateway
 from perdure.cli.errors import CommandError, ProblemError
 from perdure.cli.options import DEFAULT_URL, AsJson, ThreadArgument, Url
 from perdure.cli.output import Output, table
-from perdure.cli.provision import service_settings
 from perdure.local.stack import Stack
-from perdure.scheduler.settings import SchedulerSettings
+
+if TYPE_CHECKING:
+    from perdure.scheduler.settings import SchedulerSettings
 
 app = typer.Typer(no_args_is_help=True, help="Retention: archive, verify, restore and purge threads; legal holds.")
 
@@ -41,6 +41,8 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Archive what is due now, without waiting for the scheduler."""
+    from perdure.cli import archive_work
+
     found = asyncio.run(archive_work.run(_settings(), limit=limit, dry_run=dry_run))
     _show(Output(as_json), found, "nothing is due", dry_run=dry_run)
     _require_done(found, "some threads could not be archived; they are as they were, or are gone on with later")
@@ -54,6 +56,8 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Read archive objects and compare them with what was written."""
+    from perdure.cli import archive_work
+
     found = asyncio.run(archive_work.verify(_settings(), threads or []))
     damaged = [row for row in found if row["result"] != "whole"]
     columns = {"thread": "thread_id", "object": "object", "bytes": "bytes", "result": "result"}
@@ -73,6 +77,8 @@ def purge(
     as_json: AsJson = False,
 ) -> None:
     """Remove archived threads that are older than their purge age, for good, with their search documents."""
+    from perdure.cli import archive_work
+
     output = Output(as_json)
     found = asyncio.run(archive_work.purge(_settings(), limit=limit, dry_run=not yes))
     _show(output, found, "nothing is old enough", dry_run=not yes)
@@ -125,6 +131,9 @@ def release(thread: ThreadArgument, url: Url = DEFAULT_URL, as_json: AsJson = Fa
 
 def _settings() -> SchedulerSettings:
     """Those of the environment, else of the local stack of this folder, else the defaults."""
+    from perdure.cli.provision import service_settings
+    from perdure.scheduler.settings import SchedulerSettings
+
     return service_settings(Stack().environment(), SchedulerSettings)
 
 

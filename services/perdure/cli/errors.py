@@ -10,7 +10,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from perdure.chassis.errors import PerdureError
@@ -55,14 +56,28 @@ class ProblemError(CommandError):
 
     def _lines(self) -> list[str]:
         lines = [f"{self.problem.get('title') or 'the gateway refused'} (HTTP {self.status}, {self.request})"]
-        if detail := self.problem.get("detail"):
+        errors = self.problem.get("errors") or []
+        detail = self.problem.get("detail")
+        if detail and not _repeats(detail, errors):
             lines.append(f"  {detail}")
-        for field in self.problem.get("errors") or []:
-            lines.append(f"  {field.get('pointer')}: {field.get('detail')}")
+        for field in errors:
+            lines.append(f"  {_said(field)}")
             text = self._params.get(str(field.get("pointer")).removeprefix("query:"))
             if isinstance(text, str) and isinstance(position := field.get("position"), int):
                 lines += [f"    {' '.join(text.splitlines())}", f"    {' ' * position}^"]
         return lines
+
+
+def _said(field: Mapping[str, Any]) -> str:
+    return f"{field.get('pointer') or 'body'}: {field.get('detail')}"
+
+
+def _repeats(detail: str, errors: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a problem's detail is nothing but its first errors, one after the other, and how many more there are."""
+    rest = detail
+    for field in errors:
+        rest = rest.replace(_said(field), "", 1)
+    return rest != detail and re.fullmatch(r"[; ]*(\(and \d+ more\))?", rest) is not None
 
 
 def describe(error: Exception) -> dict[str, Any]:

@@ -83,4 +83,4 @@ def _asked(*, full: bool, settled_s: int) -> tuple[str, ...]:
 def _shown(found: dict[str, Any]) -> tuple[RenderableType, ...]:
     columns = {"kind": "kind", "of": "of", "id": "id", "index": "index"}
     compared = f"{found['states']} states and {found['threads']} threads compared"
-    return compared, table(found["differences"], columns, "the index is as the store says")
+    return compared, table(found["differences"], columns, "Index and database agree.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,9 +12,9 @@ from typing import Annotated
 
 import typer
 
+from perdure.cli.log_lines import Wanted, for_people, made_at
 from perdure.cli.options import AsJson
 from perdure.cli.output import Output, table
-from perdure.cli.provision import provision
 from perdure.local.dev import CONFIG_VARIABLE, run_dev
 from perdure.local.display import Display
 from perdure.local.services import Services, available_services
@@ -78,45 +79,73 @@ def down(as_json: AsJson = False) -> None:
         stack = Stack(display=display)
         running = [status.name for status in stack.status() if status.pid is not None]
         stack.stop()
-    output.result({"stopped": running}, f"stopped {', '.join(running)}" if running else "nothing was running here")
+    output.result(
+        {"stopped": running}, f"stopped {', '.join(running)}" if running else f"Nothing of {Path.cwd()} was running."
+    )
 
 
 def status(as_json: AsJson = False) -> None:
     """Show every server and service of this folder; exit status 1 if one is not ready."""
     output = Output(as_json)
     found = [one.model_dump(mode="json", exclude_none=True) for one in Stack().status()]
-    output.result(found, table(found, _STATUS_COLUMNS, "nothing was started here; `perdure up` starts it"))
+    output.result(
+        found, table(found, _STATUS_COLUMNS, f"No stack was started from {Path.cwd()}; `perdure up` starts one.")
+    )
     if any(one["state"] not in ("ready", "external") for one in found):
         raise typer.Exit(1)
 
 
 def logs(
+    *,
     service: Annotated[str | None, typer.Argument(help="A server or service; all if none is named.")] = None,
+    thread: Annotated[str | None, typer.Option(metavar="ID", help="Only what was logged of this thread.")] = None,
+    run: Annotated[str | None, typer.Option(metavar="ID", help="Only what was logged of this run.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written from now on.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many lines of each log at most.")] = 100,
+    lines: Annotated[
+        int | None,
+        typer.Option("--lines", "-n", min=0, help="At most this many lines: 100 of each log, all of a thread or run."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the logs of servers and services."""
-    output = Output(as_json)
-    stack = Stack()
-    if service is not None:
-        output.lines((service if as_json else "", line) for line in stack.logs(service, follow=follow, lines=lines))
-        return
-    names = list(stack.state.read().records)
-    for name in names:
-        output.lines((name, line) for line in stack.logs(name, lines=lines))
+    """Show the logs of servers and services, or the log of one agent."""
+    output, stack, wanted = Output(as_json), Stack(), Wanted(thread, run)
+    names = [service] if service is not None else list(stack.state.read().records)
+    alone = service is not None and not as_json
+    if wanted:
+        found = _found(stack, names, wanted, lines)
+        output.lines(found, wanted.unshown)
+        if not found:
+            output.note("nothing was logged of it here")
+    else:
+        for name in names:
+            count = 100 if lines is None else lines
+            output.lines(("" if alone else name, line) for line in stack.logs(name, lines=count))
     if follow and names:
-        output.lines(_follow_all(stack, names))
+        coming = wanted.lines(_follow_all(stack, names))
+        output.lines((("" if alone else name, line) for name, line in coming), wanted.unshown)
 
 
 def dev(
     config: Annotated[Path, typer.Option(help="The project's langgraph.json.")] = Path(CONFIG_NAME),
     as_json: AsJson = False,
 ) -> None:
-    """Start everything for your project and start agent-step anew when its code changes; Ctrl-C stops it."""
+    """Start everything for your project and start agent-step anew when its code changes; Ctrl-C stops it.
+
+    What the services log is shown in short lines; as JSON, on stdout, with --json or PERDURE_LOG_FORMAT=json.
+    """
+    from perdure.cli.provision import provision
+
     _stop_on_sigterm()
-    with Output(as_json).display() as display:
-        run_dev(config, display=display, prepare=provision)
+    output = Output(as_json or os.environ.get("PERDURE_LOG_FORMAT") == "json")
+    with output.display() as display:
+
+        def show(label: str, line: str) -> None:
+            if output.as_json:
+                output.lines([(label, line)])
+            else:
+                display.console.print(for_people(label, line), highlight=False, soft_wrap=True)
+
+        run_dev(config, display=display, prepare=provision, show=show)
 
 
 def demo() -> None:
@@ -133,6 +162,8 @@ def _stop_on_sigterm() -> None:
 
 
 def _start(stack: Stack, config: Path | None, display: Display) -> dict[str, str]:
+    from perdure.cli.provision import provision
+
     stack.start()
     environment = stack.environment()
     with display.step("topics and indexes"):
@@ -159,6 +190,13 @@ def _start(stack: Stack, config: Path | None, display: Display) -> dict[str, str
         "mongodb": environment["PERDURE_MONGODB_URI"],
         "opensearch": environment["PERDURE_OPENSEARCH_URL"],
     }
+
+
+def _found(stack: Stack, names: list[str], wanted: Wanted, count: int | None) -> list[tuple[str, str]]:
+    """The wanted lines of all logs with their sources, in the order of time; the last ``count`` if it is given."""
+    every = ((name, line) for name in names for line in stack.logs(name, holding=wanted.text))
+    found = sorted(wanted.lines(every), key=lambda one: made_at(one[1]))
+    return found if count is None else found[max(0, len(found) - count) :]
 
 
 def _follow_all(stack: Stack, names: list[str]) -> Iterator[tuple[str, str]]:

@@ -12,4 +12,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to stdout, and 
 Url = Annotated[str, typer.Option("--url", envvar="PERDURE_URL", help="Where the gateway is.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many at most.")]
 ThreadArgument = Annotated[str, typer.Argument(metavar="THREAD", help="A thread id.")]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run id.")]
+ThreadOrRun = Annotated[str, typer.Argument(metavar="THREAD|RUN", help="A thread id, or a run id.")]
+RunArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[RUN]", help="After a thread id: a run id; by default its newest run that fits."),
+]

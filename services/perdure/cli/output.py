@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from perdure.chassis import json
+from perdure.cli.log_lines import as_value, for_people
 from perdure.local.display import ConsoleDisplay
 
 PIPE_WIDTH = 1000
@@ -76,10 +77,10 @@ class Output:
         else:
             self._out.print_json(data=value, default=repr)
 
-    def lines(self, lines: Iterable[tuple[str, str]]) -> None:
-        """Lines of logs as they come: (source, line)."""
+    def lines(self, lines: Iterable[tuple[str, str]], unshown: frozenset[str] = frozenset()) -> None:
+        """Lines of logs as they come: (source, line); fields named in ``unshown`` are left out for people."""
         for source, line in lines:
-            self.result({"source": source, "line": line}, Text(f"{source} | {line}" if source else line))
+            self.result(as_value(source, line), for_people(source, line, unshown))
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], empty: str) -> RenderableType:
@@ -101,10 +102,21 @@ def fields(value: Mapping[str, Any], keys: Mapping[str, str]) -> RenderableType:
         found = dig(value, key)
         if found in (None, "", [], {}):
             continue
+        if isinstance(found, Mapping) and "message" in found and "traceback" in found:
+            result.add_row(Text(heading, style="bold"), failure(found))
+            continue
         plain = isinstance(found, str | int | float) or is_names(found)
         shown = cell(found, key) if plain else Text(indented(found))
         result.add_row(Text(heading, style="bold"), shown)
     return result
+
+
+def failure(error: Mapping[str, Any]) -> Text:
+    """Why a run failed: the node and the message, and the traceback below."""
+    where = f"at node {error['node']}: " if error.get("node") else ""
+    said = (f"{where}{error.get('type', 'error')}: {error['message']}", "red")
+    trace = str(error["traceback"] or "").rstrip("\n")
+    return Text.assemble(said, f"\n{trace}" if trace else "")
 
 
 def is_names(value: Any) -> bool:

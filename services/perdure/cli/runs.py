@@ -6,16 +6,20 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
+from rich.console import RenderableType
+from rich.json import JSON
+from rich.text import Text
 
-from perdure.cli.client import Gateway
-from perdure.cli.errors import CommandError
-from perdure.cli.options import DEFAULT_URL, AsJson, Limit, RunArgument, ThreadArgument, Url
+from perdure.chassis import json
+from perdure.cli.client import ACTIVE, Gateway
+from perdure.cli.options import DEFAULT_URL, AsJson, Limit, RunArgument, ThreadArgument, ThreadOrRun, Url
 from perdure.cli.output import Output, fields, table
 from perdure.cli.parsing import json_argument, json_or_text
+from perdure.cli.which_run import run_of
 
 app = typer.Typer(no_args_is_help=True, help="Start runs and see how they do.")
 
-Wait = Annotated[bool, typer.Option("--wait", help="Wait until it has ended or waits for somebody.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait until it has ended or waits, and show what came of it.")]
 Timeout = Annotated[float | None, typer.Option(min=0, help="With --wait: seconds at most.")]
 Metadata = Annotated[str | None, typer.Option(metavar="JSON", help="Metadata of the run.")]
 
@@ -29,10 +33,16 @@ _FIELDS = {
     "metadata": "metadata",
     "next": "next",
     "interrupts": "interrupts",
+    "waits": "waits",
+    "continued by": "continued_by",
+    "last run": "last_run_id",
+    "its status": "last_run_status",
     "error": "error",
 }
 _COLUMNS = {"run": "run_id", "assistant": "assistant_id", "status": "status", "created": "created_at"}
 _FAILED = frozenset({"error", "timeout", "cancelled"})
+_ENDS = frozenset({"__error__", "__interrupt__"})
+"""What the gateway adds to the values of a run: it stands beside them here."""
 
 
 @app.command()
@@ -76,11 +86,11 @@ def list_runs(
 
 
 @app.command()
-def show(thread: ThreadArgument, run: RunArgument, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """Show one run."""
+def show(thread: ThreadOrRun, run: RunArgument = None, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Show one run; of a thread, its newest."""
     output = Output(as_json)
     with Gateway(url) as gateway:
-        found = gateway.get("threads", thread, "runs", run)
+        found = run_of(gateway, thread, run)
     output.result(found, fields(found, _FIELDS))
 
 
@@ -100,7 +110,7 @@ def resume(
     output = Output(as_json)
     with Gateway(url) as gateway:
         body = {
-            "assistant_id": graph or _last_run(gateway, thread)["assistant_id"],
+            "assistant_id": graph or run_of(gateway, thread)["assistant_id"],
             "command": {"resume": {interrupt: answer} if interrupt else answer},
         }
         run = gateway.post("threads", thread, "runs", body=body)
@@ -109,8 +119,8 @@ def resume(
 
 def retry(
     *,
-    thread: ThreadArgument,
-    run: Annotated[str | None, typer.Argument(help="The run; by default the thread's last.")] = None,
+    thread: ThreadOrRun,
+    run: RunArgument = None,
     wait: Wait = False,
     timeout: Timeout = None,
     url: Url = DEFAULT_URL,
@@ -119,35 +129,42 @@ def retry(
     """Go on with a run that failed or was parked, from its last checkpoint, once its cause is mended."""
     output = Output(as_json)
     with Gateway(url) as gateway:
-        failed = run or _last_run(gateway, thread)["run_id"]
-        again = gateway.post("threads", thread, "runs", failed, "retry")
+        failed = run_of(gateway, thread, run, _FAILED)
+        again = gateway.post("threads", failed["thread_id"], "runs", failed["run_id"], "retry")
         _report(gateway, output, again, wait=wait, timeout_s=timeout)
 
 
-def cancel(thread: ThreadArgument, run: RunArgument, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+def cancel(thread: ThreadOrRun, run: RunArgument = None, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Stop a run; what it has checkpointed stays."""
     output = Output(as_json)
     with Gateway(url) as gateway:
-        gateway.post("threads", thread, "runs", run, "cancel")
-        found = gateway.get("threads", thread, "runs", run)
-    output.result(found, f"cancel requested; run {run} is {found['status']}")
+        active = run_of(gateway, thread, run, ACTIVE)
+        path = ("threads", active["thread_id"], "runs", active["run_id"])
+        gateway.post(*path, "cancel")
+        found = gateway.get(*path)
+    output.result(found, f"cancel requested; run {found['run_id']} is {found['status']}")
 
 
-def _last_run(gateway: Gateway, thread_id: str) -> Mapping[str, Any]:
-    runs: list[Mapping[str, Any]] = gateway.get("threads", thread_id, "runs", limit=1)
-    if not runs:
-        raise CommandError(f"thread {thread_id} has no run; start one with `perdure runs start`")
-    return runs[0]
+def _outcome(gateway: Gateway, run: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run that is not active has left: its values, and where it waits, for what and before which node."""
+    values = gateway.get("threads", run["thread_id"], "runs", run["run_id"], "join", timeout=0)
+    left = {"values": {name: value for name, value in values.items() if name not in _ENDS}}
+    if run["status"] == "interrupted":
+        state = gateway.get("threads", run["thread_id"], "state")
+        left |= {"next": state["next"], "interrupts": state["interrupts"], "waits": state["waits"]}
+    return left
 
 
 def _report(gateway: Gateway, output: Output, run: Mapping[str, Any], *, wait: bool, timeout_s: float | None) -> None:
-    """Show the run, at its end if asked to wait; exit status 1 when it failed."""
+    """Show the run, at its end if asked to wait, with what came of it; exit status 1 when it failed."""
     if wait:
         output.note(f"run {run['run_id']} on thread {run['thread_id']} has started; waiting")
         run = gateway.wait_run(run["thread_id"], run["run_id"], timeout_s)
-        if run["status"] == "interrupted":
-            state = gateway.get("threads", run["thread_id"], "state")
-            run = {**run, "next": state["next"], "interrupts": state["interrupts"]}
-    output.result(run, fields(run, _FIELDS))
+        run = {**run, **_outcome(gateway, run)}
+    values = run.get("values")
+    shown: tuple[RenderableType, ...] = (
+        (Text("values", style="bold"), JSON(json.dumps(values).decode())) if values else ()
+    )
+    output.result(run, fields(run, _FIELDS), *shown)
     if run["status"] in _FAILED:
         raise typer.Exit(1)

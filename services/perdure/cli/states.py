@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from html import unescape
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +22,7 @@ _STATE_FIELDS = {
     "step": "metadata.step",
     "next": "next",
     "interrupts": "interrupts",
+    "waits": "waits",
 }
 _HISTORY_COLUMNS = {
     "checkpoint": "checkpoint.checkpoint_id",
@@ -36,6 +40,9 @@ _SEARCH_COLUMNS = {
     "next": "next",
     "when": "occurred_at",
 }
+_MARK = re.compile("</?em>")
+MATCHED = 200
+"""Characters of what matched that are shown."""
 
 
 def state(
@@ -113,6 +120,17 @@ def search(
         output.result(found, table(found["groups"], {by: "key", "states": "count"}, "nothing found"))
         return
     reasons = {"reason": "stuck.reason"} if any(item.get("stuck") for item in found["items"]) else {}
-    output.result(found, table(found["items"], _SEARCH_COLUMNS | reasons, "nothing found"))
+    rows = [item | {"matched": matched(item)} for item in found["items"]]
+    texts = {"matched": "matched"} if any(row["matched"] for row in rows) else {}
+    output.result(found, table(rows, _SEARCH_COLUMNS | reasons | texts, "nothing found"))
     if found["total"] > len(found["items"]):
         output.note(f"{len(found['items'])} of {found['total']}; --limit shows more")
+
+
+def matched(item: Mapping[str, Any]) -> str:
+    """What a search found in a state: the highlights, which are HTML, as one line of plain text."""
+    parts = []
+    for name, texts in item.get("highlights", {}).items():
+        found = " ... ".join(" ".join(unescape(_MARK.sub("", text)).split()) for text in texts)
+        parts.append(found if name == "text" else f"{name}: {found}")
+    return "; ".join(parts)[:MATCHED]

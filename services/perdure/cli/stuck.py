@@ -1,26 +1,17 @@
-"""``perdure stuck``: who stands still now, or got stuck in a time."""
+"""``perdure stuck``: who stands still now, or got stuck in a time (UTC)."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from perdure.cli.client import Gateway
 from perdure.cli.options import DEFAULT_URL, AsJson, Url
-from perdure.cli.output import Output, table
+from perdure.cli.output import Output
 from perdure.cli.parsing import moment
-
-_COLUMNS = {
-    "thread": "thread_id",
-    "graph": "graph",
-    "node": "nodes",
-    "code": "code",
-    "since": "since",
-    "expected by": "expected_by",
-    "last error": "last_error.message",
-    "reason": "reason",
-}
 
 
 def stuck(
@@ -52,8 +43,24 @@ def stuck(
     }
     with Gateway(url) as gateway:
         found = gateway.get("stuck", **params)
-    history = {"went on": "recovered_at"} if since or until else {}
-    empty = "nobody got stuck then" if history else "nobody is stuck"
-    output.result(found, table(found["items"], _COLUMNS | history, empty))
+    empty = "No agent got stuck then." if since or until else "No agent is stuck."
+    output.result(found, *(map(lines_of, found["items"]) if found["items"] else (empty,)))
     if found["cursor"]:
-        output.note(f"{len(found['stuck'])} of {found['total']}: --cursor {found['cursor']}")
+        output.note(f"{len(found['items'])} of {found['total']}: --cursor {found['cursor']}")
+
+
+def lines_of(item: Mapping[str, Any]) -> Text:
+    """A standstill for people: who, where and since when in one line, and below it why, each text once."""
+    nodes = ", ".join(item["nodes"])
+    where = f"{item['graph']} at {nodes}" if nodes else item["graph"]
+    head = f"{item['thread_id']}  {where}  {item['code']} since {_second(item['since'])}"
+    if item["recovered_at"]:
+        head += f", went on at {_second(item['recovered_at'])}"
+    reason = item["reason"]
+    error = (item["last_error"] or {}).get("message")
+    more = [f"last error: {error}"] if error and error not in reason else []
+    return Text("\n".join([head, *(f"    {line}" for text in (reason, *more) for line in text.splitlines())]))
+
+
+def _second(moment_: str) -> str:
+    return moment_[:19].replace("T", " ")

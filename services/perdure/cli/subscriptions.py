@@ -55,10 +55,12 @@ def add(
     run: Annotated[str | None, typer.Option(help="Of this run.")] = None,
     assistant: Annotated[str | None, typer.Option(help="Of this assistant or graph.")] = None,
     batch: Annotated[str | None, typer.Option(help="Of this batch.")] = None,
-    digest: Annotated[float | None, typer.Option(help="Seconds; what happens within them is told at once.")] = None,
+    digest: Annotated[
+        float | None, typer.Option(help="Collect events for this many seconds and send them together as one message.")
+    ] = None,
     quiet: Annotated[str | None, typer.Option(help="Quiet hours: 22:00-07:00, in the time zone of --timezone.")] = None,
     timezone: Annotated[str, typer.Option(help="IANA name, of the quiet hours.")] = "UTC",
-    urgent: Annotated[list[str] | None, typer.Option(help="Kinds that are told in quiet hours, too.")] = None,
+    urgent: Annotated[list[str] | None, typer.Option(help="Kinds that are sent in quiet hours, too.")] = None,
     lead: Annotated[float | None, typer.Option(help="Seconds before a question expires that it is told.")] = None,
     description: Annotated[str | None, typer.Option(help="For people.")] = None,
     url: Url = DEFAULT_URL,

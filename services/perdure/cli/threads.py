@@ -20,6 +20,7 @@ _FIELDS = {
     "updated": "updated_at",
     "metadata": "metadata",
     "interrupts": "interrupts",
+    "waits": "waits",
     "error": "error",
 }
 _COLUMNS = {

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perdure.chassis.kafka.admin import TopicAdmin
-from perdure.chassis.settings import ServiceSettings
 from perdure.cli.options import AsJson
 from perdure.cli.output import Output, table
-from perdure.cli.provision import service_settings
 from perdure.local.stack import Stack
 from perdure.schemas import topics
+
+if TYPE_CHECKING:
+    from perdure.chassis.kafka.admin import TopicAdmin
 
 app = typer.Typer(no_args_is_help=True, help="Create the Kafka topics and compare them with what is declared.")
 
@@ -24,9 +24,12 @@ Replication = Annotated[
 ]
 
 
-def _settings() -> ServiceSettings:
-    """The addresses of the environment, else those of the local stack of this folder, else the defaults."""
-    return service_settings(Stack().environment())
+def _admin() -> TopicAdmin:
+    """Of the brokers of the environment, else those of the local stack of this folder, else the default."""
+    from perdure.chassis.kafka.admin import TopicAdmin
+    from perdure.cli.provision import service_settings
+
+    return TopicAdmin(service_settings(Stack().environment()).kafka_bootstrap_servers)
 
 
 @app.command()
@@ -37,7 +40,7 @@ def apply(
 ) -> None:
     """Create missing topics, raise partitions and set settings back; never lowers or deletes."""
     output = Output(as_json)
-    admin = TopicAdmin(_settings().kafka_bootstrap_servers)
+    admin = _admin()
     work = admin.diff(topics.ALL) if dry_run else admin.apply(topics.ALL, replication)
     changes = [asdict(change) for change in asyncio.run(work)]
     columns = {"topic": "topic", "to do" if dry_run else "done": "action", "what": "detail"}
@@ -48,7 +51,7 @@ def apply(
 def list_topics(as_json: AsJson = False) -> None:
     """Show the declared topics and how the brokers have them."""
     output = Output(as_json)
-    existing = asyncio.run(TopicAdmin(_settings().kafka_bootstrap_servers).existing())
+    existing = asyncio.run(_admin().existing())
     rows = []
     for topic in topics.ALL:
         found = existing.get(topic.name)

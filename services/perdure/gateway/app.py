@@ -6,16 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
+from aiohttp.hdrs import METH_GET, METH_HEAD
 
 from perdure.chassis import mongo
 from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.kafka.producer import Producer
-from perdure.chassis.opensearch import OpenSearch
+from perdure.chassis.opensearch_circuit import CircuitOpenSearch
 from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.telemetry import logger
 from perdure.gateway.archive import Archive
 from perdure.gateway.batches import Batches
-from perdure.gateway.conditions import Conditions
+from perdure.gateway.conditions import KAFKA_TIMEOUT_S, Conditions
 from perdure.gateway.context import CONTEXT, Context
 from perdure.gateway.deadletters import DeadLetters
 from perdure.gateway.handlers.system import installed_version
@@ -30,6 +31,7 @@ from perdure.gateway.schedules import Scheduling
 from perdure.gateway.settings import GatewaySettings
 from perdure.gateway.states import States
 from perdure.gateway.store import Store
+from perdure.gateway.stored_states import StoredStates
 from perdure.gateway.stuck import Marks
 from perdure.gateway.watch import RunWatch
 from perdure.registry.answer_links import NOT_OFFERED, links_offered
@@ -54,6 +56,8 @@ def make_app(settings: GatewaySettings) -> web.Application:
         app.router.add_route(route.method, route.path, route.handle)
     for method, path, handle in PAGES:
         app.router.add_route(method, path, handle)
+        if method == METH_GET:  # monitors and link previews ask by HEAD
+            app.router.add_route(METH_HEAD, path, handle)
 
     async def adapters(running: web.Application) -> AsyncIterator[None]:
         async for context in _open(settings):
@@ -68,6 +72,7 @@ def make_app(settings: GatewaySettings) -> web.Application:
 async def _release_waiting(app: web.Application) -> None:
     """Answer those who wait for a run's end: they poll another instance."""
     await app[CONTEXT].watch.close()
+    await app[CONTEXT].threads_at_rest.close()
 
 
 async def _tirelessly(name: str, watch: Callable[[], Awaitable[None]]) -> None:
@@ -100,15 +105,18 @@ async def _open(settings: GatewaySettings) -> AsyncIterator[Context]:
     database = mongo.database(client, settings.mongodb_uri)
     store = Store(database, availability, settings.gateway_store_timeout_s)
     producer = Producer(settings.kafka_bootstrap_servers, f"perdure-gateway-{settings.instance}")
+    opensearch = CircuitOpenSearch(settings.opensearch_url, ca_file=settings.opensearch_ca_file)
     waits = Waits(database, store.run_commit, producer, availability, SOURCE)
     context = Context(
         settings=settings,
         store=store,
         states=States(database, availability),
+        stored_states=StoredStates(database, store),
         registry=Registry(store.graphs, settings.gateway_registry_refresh_s),
         watch=RunWatch(store.ended),
+        threads_at_rest=RunWatch(store.at_rest),
         producer=producer,
-        opensearch=OpenSearch(settings.opensearch_url, ca_file=settings.opensearch_ca_file, retries=1),
+        opensearch=opensearch,
         waits=waits,
         signals=Signals(database, waits, availability),
         inbox=Inbox(database, store),
@@ -120,9 +128,9 @@ async def _open(settings: GatewaySettings) -> AsyncIterator[Context]:
         archive=Archive(database, store),
         links=links,
         replies=ReplyAddresses(database, availability),
-        conditions=Conditions(availability),
+        conditions=Conditions(availability, opensearch.circuit),
     )
-    admin = TopicAdmin(settings.kafka_bootstrap_servers)
+    admin = TopicAdmin(settings.kafka_bootstrap_servers, timeout_s=KAFKA_TIMEOUT_S)
 
     async def first_contact() -> None:
         await outlast(lambda: mongo.ensure_indexes(database), availability)
@@ -132,7 +140,7 @@ async def _open(settings: GatewaySettings) -> AsyncIterator[Context]:
         "mongodb": first_contact,
         "kafka": lambda: context.conditions.watch_kafka(admin),
         "index": lambda: context.conditions.watch_index(admin),
-        "opensearch": lambda: context.conditions.watch_opensearch(context.opensearch),
+        "opensearch": opensearch.circuit.watch,
         "registry": context.registry.keep_fresh,
     }
     tasks = [asyncio.create_task(_tirelessly(name, watch), name=name) for name, watch in background.items()]

@@ -21,6 +21,7 @@ from perdure.gateway.schedules import Scheduling
 from perdure.gateway.settings import GatewaySettings
 from perdure.gateway.states import States
 from perdure.gateway.store import Store
+from perdure.gateway.stored_states import StoredStates
 from perdure.gateway.stuck import Marks
 from perdure.gateway.watch import RunWatch
 from perdure.registry.answer_links import AnswerLinks
@@ -38,8 +39,11 @@ class Context:
     settings: GatewaySettings
     store: Store
     states: States
+    stored_states: StoredStates
     registry: Registry
     watch: RunWatch
+    threads_at_rest: RunWatch
+    """Waits for threads to come to rest, as ``watch`` does for runs to end."""
     producer: Producer
     opensearch: OpenSearch
     waits: Waits

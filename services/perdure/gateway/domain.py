@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from perdure.gateway.chains import chain_view
 from perdure.registry.runs import assistant_id_of, new_traceparent
 from perdure.schemas.documents import RunStatus, ThreadStatus
 from perdure.schemas.http import THREAD_ID_PATTERN, RunCreate
@@ -98,8 +99,15 @@ def payload_of(body: Mapping[str, Any], request: RunCreate) -> Document:
     return payload
 
 
-def run_view(run: Mapping[str, Any], kwargs: Any) -> Document:
-    """A run as clients see it. ``kwargs`` is its payload, or ``None`` where it is too large to repeat."""
+def run_view(run: Mapping[str, Any], kwargs: Any, chain: Mapping[str, Any] | None = None) -> Document:
+    """A run as clients see it.
+
+    Args:
+        run: Its document.
+        kwargs: Its payload, or ``None`` where it is too large to repeat.
+        chain: Where it leads to, by :class:`perdure.gateway.chains.Chains`; not needed while it is active.
+
+    """
     return {
         "run_id": run["_id"],
         "thread_id": run["thread_id"],
@@ -115,6 +123,7 @@ def run_view(run: Mapping[str, Any], kwargs: Any) -> Document:
         "cancel_requested_at": run.get("cancel_requested_at"),
         "started_at": run.get("started_at"),
         "ended_at": run.get("ended_at"),
+        **(chain or chain_view(run)),
     }
 
 
@@ -125,20 +134,25 @@ def thread_view(thread: Mapping[str, Any], *, busy: bool, state: Mapping[str, An
         if thread.get(name):
             metadata.setdefault(name, thread[name])
     interrupts = {task["id"]: task["interrupts"] for task in state["tasks"] if task["interrupts"]} if state else {}
-    status = ThreadStatus.BUSY.value if busy else thread.get("status") or ThreadStatus.IDLE.value
     return {
         "thread_id": thread["_id"],
         "created_at": thread["created_at"],
         "updated_at": thread.get("updated_at") or thread["created_at"],
         "state_updated_at": state["created_at"] if state else None,
         "metadata": metadata,
-        "status": status,
+        "status": thread_status(thread, busy=busy),
         "config": {},
         "values": state["values"] if state else None,
         "interrupts": interrupts,
+        "waits": state["waits"] if state else [],
         "error": thread.get("error"),
         "stuck": stuck_view(thread["stuck"]) if thread.get("stuck") else None,
     }
+
+
+def thread_status(thread: Mapping[str, Any], *, busy: bool) -> str:
+    """A thread's status as clients see it; ``busy``: a run of it is pending or running, which its document does not say."""
+    return ThreadStatus.BUSY.value if busy else thread.get("status") or ThreadStatus.IDLE.value
 
 
 def stuck_view(mark: Mapping[str, Any]) -> Document:

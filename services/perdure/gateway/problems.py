@@ -43,6 +43,7 @@ TITLES: dict[str, tuple[int, str]] = {
     "batch-status": (409, "The batch is not in a status for this"),
     "nothing-to-redrive": (409, "The batch has no such items"),
     "upload-lost": (409, "The upload was given up"),
+    "nothing-to-resume": (409, "The thread waits for nothing"),
     "run-ended": (409, "The run has ended"),
     "run-not-failed": (409, "The run has not failed"),
     "thread-moved-on": (409, "The thread has gone on since"),

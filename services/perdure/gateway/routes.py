@@ -44,7 +44,15 @@ STATUS = Parameter(
     "status", {"enum": ["pending", "running", "interrupted", "success", "error", "timeout", "cancelled"]}
 )
 AFTER = Parameter("after", TEXT, "The `cursor` of the page before.")
-START = (*BODY, "unknown-graph", "idempotency-conflict", "not-supported", "not-ready")
+START = (
+    *BODY,
+    "unknown-graph",
+    "unknown-checkpoint",
+    "nothing-to-resume",
+    "idempotency-conflict",
+    "not-supported",
+    "not-ready",
+)
 
 # fmt: off
 ROUTES: tuple[Route, ...] = (
@@ -108,7 +116,13 @@ ROUTES: tuple[Route, ...] = (
         "GET", "/threads/{thread_id}/runs/{run_id}/join", runs.join, "joinRun",
         "Wait for the end of a run and answer its values", "Runs",
         {200: "The values; with `__error__` or `__interrupt__` where it ended so.", 202: http.Run},
-        parameters=(Parameter("timeout", {"type": "number", "minimum": 0}, "Seconds to wait at most."),),
+        parameters=(
+            Parameter("timeout", {"type": "number", "minimum": 0}, "Seconds to wait at most."),
+            Parameter(
+                "follow", {"enum": ["run", "thread"], "default": "run"},
+                "`thread`: wait until the thread is at rest, through every run that continues this one.",
+            ),
+        ),
         problems=RUN,
     ),
     Route(
@@ -301,7 +315,7 @@ ROUTES: tuple[Route, ...] = (
         problems=("search-unavailable",),
     ),
     Route(
-        "GET", "/graphs", graphs.list_graphs, "listGraphs", "The graphs that workers serve", "Graphs",
+        "GET", "/graphs", graphs.list_graphs, "listGraphs", "The graphs that workers have registered", "Graphs",
         {200: (http.Graph,)},
     ),
     Route(
@@ -335,7 +349,6 @@ PAGES: tuple[tuple[str, str, Handle], ...] = (
     ("GET", "/docs/openapi.json", system.page_openapi),
     ("GET", "/docs/{name}", system.asset),
     ("GET", "/answer/{token}", answers.show),
-    ("HEAD", "/answer/{token}", answers.show),
     ("POST", "/answer/{token}", answers.post),
 )
-"""What is for people, and not in the description."""
+"""What is for people, and not in the description; what answers GET answers HEAD, too."""

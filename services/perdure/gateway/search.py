@@ -281,7 +281,9 @@ async def search(client: OpenSearch, tenant: str, query: Mapping[str, str], exce
     if checked.index == STATES and answer["items"]:
         await _mark_archived(client, tenant, answer["items"])
     if checked.by:
-        aggregations = found["aggregations"]
+        aggregations = found.get("aggregations")
+        if aggregations is None:  # the indexer has not made the index yet
+            return answer | {"groups": []}
         if again := second_aggregations(checked.by, aggregations):
             counted = {"query": body["query"], "size": 0, "track_total_hits": False, "aggs": again}
             aggregations = (await ask(client, checked.index, counted))["aggregations"]

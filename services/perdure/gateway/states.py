@@ -3,10 +3,11 @@
 Contract: reads only, as plain data (``perdure.gateway.plain``); internal channels are hidden. ``next`` is what the
 executor recorded with the checkpoint (in the newest state less the tasks whose writes are there already); for a
 checkpoint that was stored by another LangGraph program it is worked out from the channel versions. ``values`` are those
-of the checkpoint: the writes of tasks that ended before the others of their superstep show with the next checkpoint.
+of LangGraph's ``get_state`` at the checkpoint, with what a command updated there and with the values of DeltaChannels, as the
+worker stored them (ADR 22): the writes of tasks that ended before the others of their superstep show with the next checkpoint.
 
-Outside: channels of type DeltaChannel without a value in the checkpoint. Their value is a reduction by user code, which
-the gateway does not import; they are left out of ``values``.
+Outside: what only a reducer could tell of threads that another LangGraph program wrote. The gateway imports no user code, so
+their DeltaChannels without a value in the checkpoint are left out of ``values``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from uuid import UUID, uuid5
 
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME, SCHEDULED, TASKS
@@ -21,18 +23,20 @@ from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME, SCHEDULED
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability
 from perdure.checkpoint import documents, keys
-from perdure.checkpoint.documents import Place
+from perdure.checkpoint.documents import NULL_TASK, Place
 from perdure.checkpoint.saver import PerdureSaver
+from perdure.checkpoint.shown import visible
 from perdure.checkpoint.store import Found
 from perdure.gateway.plain import plain_serializer
+from perdure.gateway.waits import questions, wait_views
 
 Document = dict[str, Any]
 
 ROOT: Final = "__root__"
 START: Final = "__start__"
+INPUT: Final = "__input__"
 BRANCH: Final = "branch:to:"
 JOIN: Final = "join:"
-NULL_TASK: Final = "00000000-0000-0000-0000-000000000000"
 HIDDEN_PREFIXES: Final = ("__", BRANCH, JOIN, "start:")
 SPECIAL: Final = frozenset({ERROR, INTERRUPT, RESUME, SCHEDULED})
 PAGE: Final = 32
@@ -67,6 +71,10 @@ class States:
         """The state at one checkpoint."""
         found = await self._notebook.store.exact(Place(thread_id, ns, checkpoint_id))
         return None if found is None else await self._view(found, MAX_DEPTH if subgraphs else 0)
+
+    async def exists(self, thread_id: str, checkpoint_id: str) -> bool:
+        """Whether the thread has this root checkpoint."""
+        return await self._notebook.store.exact(Place(thread_id, "", checkpoint_id)) is not None
 
     async def history(
         self,
@@ -104,7 +112,7 @@ class States:
 
     async def _view(self, found: Found, depth: int, *, newest: bool = False) -> Document:
         codec = self._saver.codec
-        stored = await self._notebook.assemble(codec, found, None, remember=False)
+        stored = await self._notebook.assemble(codec, found, None, remember=False, shown=True)
         paths = documents.task_paths(codec, found.writes)
         planned = _planned(found.document, stored)
         tasks = _tasks(stored, planned, paths)
@@ -123,7 +131,8 @@ class States:
             "parent_checkpoint": _checkpoint(thread_id, ns, parent)
             if (parent := found.document.get("parent"))
             else None,
-            "interrupts": [one for task in tasks for one in task.interrupts or ()],
+            "interrupts": [one for view in shown for one in view["interrupts"]],
+            "waits": [one for task in tasks for one in wait_views(thread_id, task.name, task.interrupts or ())],
         }
 
     async def _add_substate(self, thread_id: str, ns: str, task: _Task, view: Document, depth: int) -> None:
@@ -137,8 +146,8 @@ class States:
 def visible_values(channels: Mapping[str, Any]) -> Any:
     """The state that a user of the graph knows: without LangGraph's own channels."""
     if ROOT in channels:
-        return channels[ROOT]
-    return {name: value for name, value in channels.items() if not name.startswith(HIDDEN_PREFIXES)}
+        return visible(channels[ROOT])
+    return {name: visible(value) for name, value in channels.items() if not name.startswith(HIDDEN_PREFIXES)}
 
 
 def _planned(document: Mapping[str, Any], stored: CheckpointTuple) -> list[str]:
@@ -180,8 +189,9 @@ def _tasks(stored: CheckpointTuple, planned: Sequence[str], paths: Mapping[str, 
     waiting = list(planned)
     sends = [send["node"] for send in stored.checkpoint["channel_values"].get(TASKS) or ()]
     tasks: dict[str, _Task] = {}
+    own = {NULL_TASK, _input_task(stored.checkpoint["id"])}
     for task_id, channel, value in stored.pending_writes or ():
-        if task_id == NULL_TASK:
+        if task_id in own:
             continue
         task = tasks.get(task_id)
         if task is None:
@@ -201,6 +211,14 @@ def _tasks(stored: CheckpointTuple, planned: Sequence[str], paths: Mapping[str, 
     checkpoint_id = stored.checkpoint["id"]
     pending = [_Task(f"{checkpoint_id}:{number}:{name}", name) for number, name in enumerate(waiting)]
     return [*tasks.values(), *pending]
+
+
+def _input_task(checkpoint_id: str) -> str:
+    """The task id under which LangGraph keeps a DeltaChannel's part of the input that follows a checkpoint."""
+    try:
+        return str(uuid5(UUID(checkpoint_id), INPUT))
+    except ValueError:
+        return ""
 
 
 def _name_of(path: str, sends: Sequence[str]) -> str | None:
@@ -225,7 +243,7 @@ def _task_view(task: _Task) -> Document:
         "id": task.id,
         "name": task.name,
         "error": task.error,
-        "interrupts": task.interrupts or [],
+        "interrupts": questions(task.interrupts or ()),
         "checkpoint": None,
         "state": None,
         "result": None,

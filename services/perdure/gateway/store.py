@@ -17,9 +17,19 @@ from perdure.chassis.group_read import GroupRead
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.payload import Packed, unpack
+from perdure.gateway.chains import CONTINUED, chain_view
 from perdure.gateway.domain import ACTIVE
 from perdure.gateway.problems import store_unavailable
-from perdure.schemas.documents import GRAPHS, PAYLOADS, RUNS, THREADS, GraphDocument, RunDocument, ThreadDocument
+from perdure.schemas.documents import (
+    GRAPHS,
+    PAYLOADS,
+    RUNS,
+    THREADS,
+    GraphDocument,
+    RunDocument,
+    ThreadDocument,
+    ThreadStatus,
+)
 
 T = TypeVar("T")
 Document = dict[str, Any]
@@ -28,6 +38,9 @@ Document = dict[str, Any]
 STALL_S = 2.0
 """A ping without an answer for longer counts as an outage, in seconds."""
 PATIENCE = 10
+CHAIN_FIELDS = dict.fromkeys(
+    ("status", "first_seq", "first_run_id", "origin_run_id", "wait_id", "cancel_requested_at"), 1
+)
 
 
 class IdempotencyTaken(Exception):
@@ -162,6 +175,25 @@ class Store:
         if status is not None:
             query["status"] = status
         return await self.read(lambda: self._runs.find(query).sort("_id", -1).skip(offset).limit(limit).to_list(None))
+
+    async def chains(self, runs: Sequence[Mapping[str, Any]]) -> dict[str, Document]:
+        """Where runs of one thread lead to (``perdure.gateway.chains``), by run id; at most one query."""
+        later: list[Document] = []
+        if ended := [run for run in runs if run["status"] in CONTINUED]:
+            oldest = min(run["_id"] for run in ended)
+            query = {"thread_id": ended[0]["thread_id"], "_id": {"$gt": oldest}}
+            later = await self.read(lambda: self._runs.find(query, CHAIN_FIELDS).to_list(None))
+        return {run["_id"]: chain_view(run, later) for run in runs}
+
+    async def at_rest(self, thread_ids: Sequence[str]) -> set[str]:
+        """Those of the threads that have no active run and wait for nothing."""
+        ids = {"$in": list(thread_ids)}
+        waiting = {"_id": ids, "status": ThreadStatus.INTERRUPTED.value, "interrupts.0": {"$exists": True}}
+        active = {"thread_id": ids, "status": {"$in": ACTIVE}, "settled": False}
+        # Active runs first: a run that ends in between has brought its thread up to date, or is seen as active.
+        busy = await self.read(lambda: self._runs.find(active, {"thread_id": 1}).to_list(None))
+        parked = await self.read(lambda: self._threads.find(waiting, {"_id": 1}).to_list(None))
+        return set(thread_ids) - {run["thread_id"] for run in busy} - {thread["_id"] for thread in parked}
 
     async def ended(self, run_ids: Sequence[str]) -> set[str]:
         """Those of the runs that are not active any more (or do not exist)."""

@@ -49,6 +49,7 @@ def run_dev(
     stack: Stack | None = None,
     names: Sequence[str] | None = None,
     prepare: Callable[[Mapping[str, str]], object] | None = None,
+    show: Callable[[str, str], object] | None = None,
 ) -> None:
     """Run everything for the project that ``config`` (a ``langgraph.json``) describes.
 
@@ -56,6 +57,7 @@ def run_dev(
     :param stack: the servers to use; the configured ones by default. Stopped at the end.
     :param names: of the services to start; all by default.
     :param prepare: called with the servers' addresses before any service starts: creates topics and indexes.
+    :param show: called with each line that a service logs: its label, the line; by default both go to ``display``.
     :raises LocalError: the file is missing, or the servers or services (agent-step excepted) do not start.
     """
     config = config.resolve()
@@ -71,7 +73,7 @@ def run_dev(
         if prepare:
             prepare(stack.environment())
         services = Services.of(stack, names, env={CONFIG_VARIABLE: str(config)}, cwd=config.parent)
-        readers = _stream_logs(services, display, stop)
+        readers = _stream_logs(services, show or _plainly(services, display), stop)
         services.start([label for label in services.processes if label != _RELOADED])
         _reload(services, display)
         _show_addresses(services, stack.environment(), display)
@@ -113,12 +115,17 @@ def _show_addresses(services: Services, environment: Mapping[str, str], display:
     display.say("Ctrl-C stops everything.")
 
 
-def _stream_logs(services: Services, display: Display, stop: threading.Event) -> list[threading.Thread]:
+def _plainly(services: Services, display: Display) -> Callable[[str, str], object]:
     width = max((len(label) for label in services.processes), default=0)
+    return lambda label, line: display.say(f"{label:<{width}} | {line}")
 
+
+def _stream_logs(
+    services: Services, show: Callable[[str, str], object], stop: threading.Event
+) -> list[threading.Thread]:
     def read(label: str, log: Path) -> None:
         for line in follow_log(log, lambda: not stop.is_set()):
-            display.say(f"{label:<{width}} | {line}")
+            show(label, line)
 
     readers = []
     for label, process in services.processes.items():

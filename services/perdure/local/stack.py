@@ -22,7 +22,7 @@ from typing import Final, Self
 from perdure.local.display import Display, SilentDisplay
 from perdure.local.errors import LocalError, ServerFailedError
 from perdure.local.java import java_home
-from perdure.local.logs import follow_log
+from perdure.local.logs import follow_log, lines_holding
 from perdure.local.probes import probe_external, probe_kafka
 from perdure.local.process import last_lines, send, spawn, stop, wait_ready
 from perdure.local.reaper import end_reaper, remove, start_reaper
@@ -176,10 +176,10 @@ class Stack:
         ]
         return found + [describe(record) for record in self.state.read().records.values()]
 
-    def logs(self, name: str, *, follow: bool = False, lines: int = 100) -> Iterator[str]:
-        """The last lines of a log; with ``follow``, also the lines to come, until the process ends."""
+    def logs(self, name: str, *, follow: bool = False, lines: int = 100, holding: str | None = None) -> Iterator[str]:
+        """The last lines of a log, or all that hold a text; with ``follow``, also the lines to come, until the process ends."""
         record = self._record(name)
-        yield from last_lines(record.log, lines)
+        yield from last_lines(record.log, lines) if holding is None else lines_holding(record.log, holding)
         if follow:
             yield from follow_log(record.log, lambda: self._record(name).running)
 

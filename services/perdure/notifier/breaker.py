@@ -1,4 +1,4 @@
-"""A breaker for each endpoint: one that fails again and again is left alone for a while, then tried with a single delivery.
+"""A breaker for each endpoint: an endpoint that fails again and again is left alone for a while, then tried with one delivery.
 
 Contract: pure but for its own memory; the time comes in as an argument (seconds of a monotonic clock). Each instance of the
 notifier learns for itself: it costs a few attempts and needs nobody else.
@@ -8,16 +8,7 @@ Outside: what counts as a failure of the endpoint and not of the delivery (``per
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-
-@dataclass(slots=True)
-class _Record:
-    failures: int = 0
-    opened: int = 0
-    """How often it was opened since it last worked."""
-    until: float = 0.0
-    """While open: when one delivery may try it."""
+from perdure.chassis.breaker import Breaker
 
 
 class Breakers:
@@ -27,36 +18,29 @@ class Breakers:
         self._limit = failures
         self._first_s = first_s
         self._cap_s = cap_s
-        self._records: dict[str, _Record] = {}
+        self._by_endpoint: dict[str, Breaker] = {}
 
     def room(self, endpoint: str, now: float, cap: int) -> int:
-        """How many deliveries may be under way to it: ``cap``, 1 when it is to be tried, or 0."""
-        found = self._records.get(endpoint)
-        if found is None or not found.opened:
+        """How many deliveries may be under way to the endpoint: ``cap``, 1 when it is to be tried, or 0."""
+        breaker = self._by_endpoint.get(endpoint)
+        if breaker is None or not breaker.opened:
             return cap
-        return 1 if now >= found.until else 0
+        return 1 if breaker.due(now) else 0
 
     def waits_s(self, endpoint: str, now: float) -> float:
-        """Seconds until it may be tried; 0 when it may now."""
-        found = self._records.get(endpoint)
-        return max(0.0, found.until - now) if found is not None and found.opened else 0.0
+        """Seconds until the endpoint may be tried; 0 when it may be tried now."""
+        breaker = self._by_endpoint.get(endpoint)
+        return 0.0 if breaker is None else breaker.waits_s(now)
 
     def open(self, now: float) -> list[str]:
         """The endpoints that nothing is sent to now."""
-        return [name for name, found in self._records.items() if found.opened and now < found.until]
+        return [endpoint for endpoint, breaker in self._by_endpoint.items() if not breaker.due(now)]
 
     def worked(self, endpoint: str) -> None:
-        """It answered."""
-        self._records.pop(endpoint, None)
+        """The endpoint answered."""
+        self._by_endpoint.pop(endpoint, None)
 
     def failed(self, endpoint: str, now: float) -> bool:
-        """It did not answer, or with an error of its own; whether it is left alone from now on."""
-        found = self._records.setdefault(endpoint, _Record())
-        found.failures += 1
-        if found.opened and now < found.until:
-            return True  # sent before it was opened
-        if not found.opened and found.failures < self._limit:
-            return False
-        found.until = now + min(self._cap_s, self._first_s * 2.0 ** min(found.opened, 32))
-        found.opened += 1
-        return True
+        """The endpoint did not answer, or with an error of its own; whether it is left alone from now on."""
+        breaker = self._by_endpoint.setdefault(endpoint, Breaker(self._limit, self._first_s, self._cap_s))
+        return breaker.failed(now)

@@ -19,6 +19,7 @@ from perdure.notifier.domain import Told, told_by
 from perdure.notifier.matching import keys_of, plan_of
 from perdure.notifier.queue import Queue
 from perdure.notifier.settings import NotifierSettings
+from perdure.registry.runs import first_run_of
 from perdure.registry.subscriptions import Subscriptions
 from perdure.schemas.documents import RUNS, RunDocument
 from perdure.schemas.envelope import Decoded
@@ -26,7 +27,7 @@ from perdure.schemas.envelope import Decoded
 log = logger(__name__)
 
 RUN_FIELDS: Final = dict.fromkeys(
-    ("tenant", "webhook", "origin_run_id", "wait_id", "cancel_requested_at", "created_at"), 1
+    ("tenant", "webhook", "origin_run_id", "first_run_id", "wait_id", "cancel_requested_at", "created_at"), 1
 )
 """What matching needs of a run."""
 
@@ -67,8 +68,9 @@ class Notifying:
     async def _runs_of(self, told: Sequence[Told]) -> dict[str, RunDocument]:
         """The runs that the events are of, and those that these go on from."""
         found = await self._find({one.notice.run_id for one in told if one.notice.run_id})
-        origins = {run["origin_run_id"] for run in found.values() if run.get("origin_run_id")} - found.keys()
-        return found | (await self._find(origins) if origins else {})
+        before = {one for run in found.values() for one in (first_run_of(run), run.get("origin_run_id")) if one}
+        before -= found.keys()
+        return found | (await self._find(before) if before else {})
 
     async def _find(self, ids: Collection[str]) -> dict[str, RunDocument]:
         query = {"_id": {"$in": [*ids]}}

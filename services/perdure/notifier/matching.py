@@ -8,13 +8,14 @@ right before a run must not miss its end.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from perdure.notifier.domain import Told
 from perdure.notifier.timing import after_quiet, expiring_at, window_of
 from perdure.registry.deliveries import Notice, delivery_document, delivery_id, ended
+from perdure.registry.runs import first_run_of, is_superseded
 from perdure.registry.subscriptions import is_address, scope_key, scope_keys
 from perdure.schemas.documents import RunDocument
 from perdure.schemas.notices import (
@@ -47,15 +48,9 @@ class Plan:
 def keys_of(told: Told, run: Mapping[str, Any] | None) -> set[str]:
     """The scopes that a subscription to this may have; a run that goes on from another counts as that one, too."""
     ids = dict(told.ids)
-    if run is not None and run.get("origin_run_id"):
-        ids[Scope.RUN] = ids[Scope.RUN] | {run["origin_run_id"]}
+    if run is not None:
+        ids[Scope.RUN] = ids[Scope.RUN] | {first_run_of(run), run.get("origin_run_id") or run["_id"]}
     return scope_keys(told.notice.tenant, ids)
-
-
-def concerns_nobody(notice: Notice, run: Mapping[str, Any] | None) -> bool:
-    """Whether a run ended as cancelled that nobody cancelled: one that came to wake a thread which had gone on already (ADR 6)."""
-    cancelled = notice.kind == NoticeKind.CANCELLED and run is not None
-    return cancelled and bool(run and run.get("wait_id")) and not (run or {}).get("cancel_requested_at")
 
 
 def webhook_of(origin: Mapping[str, Any]) -> SubscriptionDocument:
@@ -70,6 +65,17 @@ def webhook_of(origin: Mapping[str, Any]) -> SubscriptionDocument:
         "target": origin["webhook"],
         "created_at": origin["created_at"],
     }
+
+
+def _webhook_owner(run: RunDocument | None, runs: Mapping[str, RunDocument]) -> RunDocument | None:
+    """The run whose ``webhook`` is told: the run itself, the run that it woke, or the first of its chain; ``None`` without any."""
+    if run is None:
+        return None
+    for run_id in (run["_id"], run.get("origin_run_id"), first_run_of(run)):
+        owner = runs.get(run_id or "")
+        if owner is not None and owner.get("webhook"):
+            return owner
+    return None
 
 
 def fits(notice: Notice, subscription: SubscriptionDocument) -> bool:
@@ -154,12 +160,13 @@ def plan_of(
     plan, planned = Plan(), set[str]()
     for one in told:
         notice, run = one.notice, runs.get(one.notice.run_id or "")
-        if concerns_nobody(notice, run):
+        if notice.kind == NoticeKind.CANCELLED and run is not None and is_superseded({**run, "status": "cancelled"}):
             continue
         found = [subscription for key in keys_of(one, run) for subscription in by_key.get(key, ())]
-        origin = runs.get((run or {}).get("origin_run_id") or notice.run_id or "")
-        if origin is not None and origin.get("webhook"):
-            found.append(webhook_of(origin))
+        if (owner := _webhook_owner(run, runs)) is not None:
+            found.append(webhook_of(owner))
+        if run is not None:
+            notice = replace(notice, data={**notice.data, "first_run_id": first_run_of(run)})
         for subscription in found:
             id_ = delivery_id(notice.tenant, notice.cause, subscription["_id"])
             if id_ not in planned and fits(notice, subscription):

@@ -91,6 +91,18 @@ def run_document(
     return document
 
 
+def first_run_of(run: Mapping[str, Any]) -> str:
+    """The id of the first run of the chain that a run belongs to: the run that somebody started, before waits and retries."""
+    first: str = run.get("first_run_id") or run.get("origin_run_id") or run["_id"]
+    return first
+
+
+def is_superseded(run: Mapping[str, Any]) -> bool:
+    """True for a run that came to wake a thread which had continued already (ADR 6): internal, not reported to users."""
+    cancelled = run.get("status") == RunStatus.CANCELLED
+    return cancelled and bool(run.get("wait_id")) and not run.get("cancel_requested_at")
+
+
 def retry_key(run_id: str) -> str:
     """The idempotency key of the run that takes the place of a failed one. Stored; never change it."""
     return f"retry:{run_id}"
@@ -110,6 +122,7 @@ def retry_document(failed: Mapping[str, Any], packed: Packed, moment: datetime) 
         multitask_strategy=failed.get("multitask_strategy", "enqueue"),
         idempotency_key=retry_key(failed["_id"]),
     )
+    document["first_run_id"] = first_run_of(failed)
     document["resumes"] = [*failed.get("resumes", ()), failed["_id"]]
     if "wait_id" in failed:
         document["wait_id"] = failed["wait_id"]

@@ -23,7 +23,7 @@ from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.payload import pack, unpack
-from perdure.registry.runs import new_traceparent, publish_start, run_document
+from perdure.registry.runs import first_run_of, new_traceparent, publish_start, run_document
 from perdure.schemas.commands import StartReason
 from perdure.schemas.documents import PAYLOADS, RUNS, WAITS, RunDocument, RunStatus, WaitDocument, WaitStatus
 from perdure.schemas.events import InterruptInfo
@@ -32,8 +32,8 @@ from perdure.schemas.waits import WaitOutcome, outcome_of, wait_id, wait_of, wak
 OUTCOME_SHOWN_BYTES = 64 * 1024
 """A larger payload of an outcome is in the waking run only, not in the wait's document."""
 WAKING = (
-    "tenant", "thread_id", "interrupt_id", "run_id", "origin_run_id", "graph_id", "graph_version", "metadata", "traceparent",
-    "batch",
+    "tenant", "thread_id", "interrupt_id", "run_id", "origin_run_id", "first_run_id", "graph_id", "graph_version",
+    "metadata", "traceparent", "batch",
 )  # fmt: skip
 """What :meth:`Waits.wake` reads of a wait's document, for those who read no more than they need."""
 
@@ -71,6 +71,7 @@ def wait_documents(
             "traceparent": run.get("traceparent"),
             "nodes": list(nodes),
             "origin_run_id": run.get("origin_run_id") or run["_id"],
+            "first_run_id": first_run_of(run),
             "kind": wait.kind.value,
             "status": WaitStatus.OPEN.value,
             "opened_at": moment,
@@ -175,6 +176,7 @@ class Waits:
         )
         run["wait_id"] = wait["_id"]
         run["origin_run_id"] = wait.get("origin_run_id") or wait["run_id"]
+        run["first_run_id"] = wait.get("first_run_id") or run["origin_run_id"]
         if "batch" in wait:
             run["batch"] = wait["batch"]
         if packed.chunks:

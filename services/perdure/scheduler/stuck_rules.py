@@ -81,7 +81,7 @@ def overdue(
     where = f"node {', '.join(nodes)}" if nodes else "its first superstep"
     reason = (
         f"{where} has not ended since {_at(entry['at'])} ({_for(now - entry['at'])}); it was expected by {_at(expected)}. "
-        f"It runs on {worker}. Look at what the node waits for; cancel the run or kill the worker to have it tried again."
+        f"It runs on {worker}. Look at what the node waits for; to try again from the last checkpoint, cancel the run and retry it."
     )
     cause = f"overdue:{run['_id']}:{entry['seq']}"
     return Standstill(cause, StuckCode.OVERDUE, reason, run, nodes, entry["at"], expected, entry["seq"])

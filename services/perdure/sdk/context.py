@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.config import get_config
 
 from perdure.chassis.mongo import Database
@@ -25,6 +27,8 @@ class SdkContext:
     loop: asyncio.AbstractEventLoop
     links: AnswerLinks | None = None
     """Makes reply addresses; ``None`` where the installation offers none."""
+    receipts: SerializerProtocol = field(default_factory=JsonPlusSerializer)
+    """Reads and writes the receipts of effects."""
 
 
 def current(what: str) -> tuple[RunScope, SdkContext]:

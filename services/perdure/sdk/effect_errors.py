@@ -40,7 +40,7 @@ class KeyReused(EffectError):
     def __init__(self, where: str, recorded: str | None, given: str | None) -> None:
         super().__init__(
             f"{where} was recorded for action {recorded or '(none)'} and is now called with action {given or '(none)'}: "
-            f"one key stands for one act; put what tells the acts apart into the key"
+            "choose a key that is unique per action in a thread and identical on every re-run, e.g. mail-2026-11-30"
         )
         self.recorded = recorded
         self.given = given

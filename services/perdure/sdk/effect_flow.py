@@ -108,6 +108,7 @@ class Flow:
     def __init__(self, order: Order, scope: RunScope, sdk: SdkContext, in_thread: InThread) -> None:
         self._order = order
         self._scope = scope
+        self._sdk = sdk
         self._ledger = Ledger(sdk, scope)
         self._in_thread = in_thread
         self._id = rules.effect_id(scope.thread_id, order.key)
@@ -122,15 +123,17 @@ class Flow:
 
     async def run(self) -> Any:
         """The receipt."""
+        await self._use_earlier_id()
         while True:
             found = await self._ledger.find(self._id)
             if found is not None:
+                rules.require_own(found, self._scope.thread_id, self._order.key)
                 rules.require_same_action(found, self._order.digest)
                 self._hear(found)
             phase = await self._phase(found)
             if found is not None and phase is Phase.DONE:
                 RESULTS.labels(result="returned").inc()
-                return receipt_of(found)
+                return receipt_of(self._sdk.receipts, found)
             if phase is Phase.BUSY:
                 await asyncio.sleep(POLL_S)
                 continue
@@ -147,6 +150,13 @@ class Flow:
                         f"before its intent was stored; give it more"
                     ) from again
 
+    async def _use_earlier_id(self) -> None:
+        """Go on under the id that this effect was begun with, if that was before ids had the form that they have now."""
+        earlier = rules.earlier_id(self._scope.thread_id, self._order.key)
+        begun = await self._ledger.find(earlier) if earlier is not None else None
+        if begun is not None and rules.is_own(begun, self._scope.thread_id, self._order.key):
+            self._id = begun["_id"]
+
     async def _phase(self, found: EffectDocument | None) -> Phase:
         running = found is not None and found["state"] == EffectState.INTENT.value
         return rules.phase(found, await self._ledger.now() if running else None, is_gone)
@@ -158,6 +168,8 @@ class Flow:
         looked_at = time.monotonic()
         now = await self._ledger.now()
         tenant, until = await self._permitted(now)
+        if found is not None:
+            rules.require_own(found, self._scope.thread_id, self._order.key, tenant)
         attempt: AttemptDocument = {
             "number": rules.last_number(found) + 1,
             "token": str(uuid4()),
@@ -259,7 +271,7 @@ class Flow:
             raise
         stored = await self._ledger.finish(self._id, token, receipt, f"attempt {attempt['number']}")
         RESULTS.labels(result="done").inc()
-        return receipt_of(stored)
+        return receipt_of(self._sdk.receipts, stored)
 
     async def _call(self, function: Callable[[str], Any], attempt: AttemptDocument | None) -> Any:
         """Call what may be async, with the idempotency key; only what is async can be stopped."""

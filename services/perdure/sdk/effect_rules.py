@@ -37,6 +37,8 @@ class Phase(Enum):
 def effect_id(thread_id: str, key: str) -> str:
     """The id of an effect, and its idempotency key. This format is stored and given to others; never change it.
 
+    The first colon ends the thread: a colon of a thread id is written ``%3A`` (no thread id holds a percent sign).
+
     Raises:
         EffectMisused: the key is not 1 to 160 visible ASCII characters.
 
@@ -45,7 +47,38 @@ def effect_id(thread_id: str, key: str) -> str:
         raise EffectMisused(
             f"the key {key!r} of an effect must be 1 to 160 visible ASCII characters (thread {thread_id})"
         )
-    return f"{thread_id}:{key}"
+    return f"{thread_id.replace(':', '%3A')}:{key}"
+
+
+def earlier_id(thread_id: str, key: str) -> str | None:
+    """The id that the same effect had before colons of thread ids were written ``%3A``; ``None`` where it is the same."""
+    return f"{thread_id}:{key}" if ":" in thread_id else None
+
+
+def is_own(document: EffectDocument, thread_id: str, key: str) -> bool:
+    """Whether a stored effect is the one of this thread and key."""
+    return document["thread_id"] == thread_id and document["key"] == key
+
+
+def require_own(document: EffectDocument, thread_id: str, key: str, tenant: str | None = None) -> None:
+    """Refuse to take an effect of another thread, key or tenant for this one's.
+
+    Args:
+        document: The effect that is stored under the id.
+        thread_id: The thread of the executing node.
+        key: The key that the node names.
+        tenant: The tenant of the run, once it is known.
+
+    Raises:
+        EffectMisused: it is another one.
+
+    """
+    same_tenant = tenant is None or document["tenant"] == tenant
+    if not is_own(document, thread_id, key) or not same_tenant:
+        raise EffectMisused(
+            f"effect {key!r} of thread {thread_id} has the same id as an effect that is stored for "
+            f"{'another tenant' if not same_tenant else 'another thread'}: nothing was done; choose another key"
+        )
 
 
 def require_same_action(document: EffectDocument, digest: str | None) -> None:

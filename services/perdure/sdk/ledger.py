@@ -6,11 +6,13 @@ its guards are one insert (or one replace): the unique index ``guard_once`` lets
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.event_hooks import SerdeEvent, register_serde_event_listener
 from prometheus_client import Counter
 from pymongo.errors import DuplicateKeyError
 
@@ -32,8 +34,6 @@ UNSTORABLE: Final = "unstorable"
 RESULTS = Counter("perdure_effects", "What became of calls of effect", ["result"])
 TWICE = Counter("perdure_effects_twice", "Effects that were found to have happened more than once")
 
-_serializer = JsonPlusSerializer()
-
 
 class Ledger:
     """The effects of one thread."""
@@ -44,6 +44,7 @@ class Ledger:
         self._waits = sdk.waits
         self._availability = sdk.availability
         self._scope = scope
+        self._receipts = sdk.receipts
 
     async def now(self) -> datetime:
         """The database's clock."""
@@ -98,7 +99,7 @@ class Ledger:
 
     async def finish(self, effect: str, token: str | None, receipt: Any, by: str) -> EffectDocument:
         """Record a receipt; the effect as it stands now, which may have another's receipt."""
-        packed, now = pack(receipt), await self.now()
+        packed, now = pack(self._receipts, receipt), await self.now()
         stored = await self._change(effect, lambda old: rules.done(old, token, packed, by, now))
         if token is not None and rules.acted_twice(stored, token):
             TWICE.inc()
@@ -171,10 +172,10 @@ class Ledger:
         )
 
 
-def pack(receipt: Any) -> tuple[str, bytes]:
+def pack(serializer: SerializerProtocol, receipt: Any) -> tuple[str, bytes]:
     """A receipt as stored; one that cannot be is replaced by the reason, for the act has happened."""
     try:
-        typ, data = _serializer.dumps_typed(receipt)
+        typ, data = serializer.dumps_typed(receipt)
     except Exception as error:  # whatever the serializer or the value's own code raises
         return UNSTORABLE, f"a {type(receipt).__name__} cannot be stored: {error}".encode()
     if len(data) > RECEIPT_LIMIT:
@@ -185,11 +186,11 @@ def pack(receipt: Any) -> tuple[str, bytes]:
     return typ, data
 
 
-def receipt_of(document: EffectDocument) -> Any:
+def receipt_of(serializer: SerializerProtocol, document: EffectDocument) -> Any:
     """The receipt of an effect that is done.
 
     Raises:
-        ReceiptUnstorable: there is none, and never will be.
+        ReceiptUnstorable: there is none, and never will be; or it is stored, and of a type that may not be constructed.
 
     """
     if document["state"] != EffectState.DONE.value:
@@ -199,4 +200,22 @@ def receipt_of(document: EffectDocument) -> Any:
         raise ReceiptUnstorable(
             f"{where} happened and is not done again, but its receipt is lost: {bytes(document['receipt']).decode()}"
         )
-    return _serializer.loads_typed((document["receipt_type"], bytes(document["receipt"])))
+    refused: list[str] = []
+    thread = threading.get_ident()
+
+    def listen(event: SerdeEvent) -> None:
+        if "blocked" in event["kind"] and threading.get_ident() == thread:
+            refused.append(f"{event['module']}:{event['name']}")
+
+    unregister = register_serde_event_listener(listen)
+    try:
+        receipt = serializer.loads_typed((document["receipt_type"], bytes(document["receipt"])))
+    finally:
+        unregister()
+    if refused:
+        where, names = rules.describe(document["thread_id"], document["key"]), ", ".join(refused)
+        raise ReceiptUnstorable(
+            f"{where} happened and is not done again. Its receipt is stored and cannot be read: {names} is no type that a graph's "
+            f"schemas name. Add it to PERDURE_ALLOWED_TYPES and retry the run, or return plain data"
+        )
+    return receipt

@@ -27,6 +27,6 @@ class ValidatorSettings(ServiceSettings):
     validator_deadline_s: float = Field(default=120.0, gt=0)
     """A premise that has not been read after so long (seconds, retries and waiting included) is unknown."""
     validator_patience_s: float = Field(default=1.0, ge=0)
-    """How long (seconds) a batch's offsets wait for its slowest validation; the scheduler asks again for what is lost after it."""
+    """How long to hold back the Kafka commit for a slow validation, in seconds; the scheduler requests again what is lost later."""
     validator_response_limit: int = Field(default=1024 * 1024, ge=1024)
     """Bytes of an answer; a source that gives more is unknown."""

@@ -2,7 +2,8 @@
 
 * ``fails``: ``after`` good steps (default 2), then ValueError. With ``repaired`` (a path) it goes on once that exists.
 * ``flaky``: raises ConnectionError until the third attempt, under a RetryPolicy; each attempt adds a line to ``file``.
-* ``unserialisable``: returns ``what``: ``lock``, ``socket`` or ``generator``, after one good step.
+* ``unserialisable``: returns ``what``: ``lock``, ``socket`` or ``generator``, after one good step; ``sent``: a lock, from a node
+  that is reached by a ``Send``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 from langgraph.graph import END, START, StateGraph
-from langgraph.types import RetryPolicy
+from langgraph.types import RetryPolicy, Send
 from record import append, count
 
 ATTEMPTS = 3
@@ -63,6 +64,11 @@ def opaque(state: State) -> dict[str, Any]:
     return {"value": makers[state.get("what", "lock")]()}
 
 
+def opaque_or_sent(state: State) -> Any:
+    """Where ``unserialisable`` goes."""
+    return [Send("each", {"what": "lock"})] if state.get("what") == "sent" else "opaque"
+
+
 _fails = StateGraph(State)
 _fails.add_node("good", good)
 _fails.add_node("broken", broken)
@@ -83,6 +89,7 @@ _unserialisable = StateGraph(State)
 _unserialisable.add_node("good", good)
 _unserialisable.add_node("opaque", opaque)
 _unserialisable.add_edge(START, "good")
-_unserialisable.add_edge("good", "opaque")
+_unserialisable.add_node("each", opaque)
+_unserialisable.add_conditional_edges("good", opaque_or_sent, ["opaque", "each"])
 _unserialisable.add_edge("opaque", END)
 unserialisable = _unserialisable.compile()

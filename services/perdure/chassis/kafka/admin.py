@@ -61,10 +61,17 @@ class Existing:
 
 
 class TopicAdmin:
-    """The cluster's topics."""
+    """The cluster's topics.
 
-    def __init__(self, bootstrap_servers: str) -> None:
+    Args:
+        bootstrap_servers: Brokers to ask first, ``host:port,...``.
+        timeout_s: How long one request may take, in seconds.
+
+    """
+
+    def __init__(self, bootstrap_servers: str, *, timeout_s: float = TIMEOUT_S) -> None:
         self._address = bootstrap_servers
+        self._timeout_s = timeout_s
         self._admin = AdminClient(
             {"bootstrap.servers": bootstrap_servers, "client.id": "perdure-topics"}, logger=_RdLog()
         )
@@ -119,17 +126,17 @@ class TopicAdmin:
         found = {}
         for key, future in futures.items():
             try:
-                found[key] = future.result(TIMEOUT_S)
+                found[key] = future.result(self._timeout_s)
             except KafkaException as error:
                 if error.args[0].code() != harmless:
                     raise UnavailableError("Kafka", self._address, describe(error)) from error
             except TimeoutError as error:
-                raise UnavailableError("Kafka", self._address, f"nothing within {TIMEOUT_S:g} s") from error
+                raise UnavailableError("Kafka", self._address, f"nothing within {self._timeout_s:g} s") from error
         return found
 
     def _topics(self) -> dict[str, TopicMetadata]:
         try:
-            return self._admin.list_topics(timeout=TIMEOUT_S).topics
+            return self._admin.list_topics(timeout=self._timeout_s).topics
         except KafkaException as error:
             raise UnavailableError("Kafka", self._address, describe(error)) from error
 
@@ -160,13 +167,13 @@ class TopicAdmin:
         declared = {t.name: t for t in topics}
         create = [declared[c.topic] for c in changes if c.action == "create"]
         if create:
-            brokers = len(self._admin.list_topics(timeout=TIMEOUT_S).brokers)
+            brokers = len(self._admin.list_topics(timeout=self._timeout_s).brokers)
             factor = replication or min(3, brokers)
             durable = {"min.insync.replicas": "2"} if factor >= 3 else {}
             self._call(
                 self._admin.create_topics(
                     [NewTopic(t.name, t.partitions, factor, config=t.config | durable) for t in create],
-                    operation_timeout=TIMEOUT_S,
+                    operation_timeout=self._timeout_s,
                 ),
                 # Somebody else applies at the same time.
                 harmless=KafkaError.TOPIC_ALREADY_EXISTS,
@@ -192,7 +199,7 @@ class TopicAdmin:
 
     def _await(self, topics: Sequence[Topic]) -> None:
         """Wait until the brokers know what the controller has agreed to."""
-        deadline = time.monotonic() + TIMEOUT_S
+        deadline = time.monotonic() + self._timeout_s
         while left := [c for c in self._diff(topics) if c.action != "keep_partitions"]:
             if time.monotonic() > deadline:
                 detail = f"the brokers do not show the change of {left[0].topic} ({left[0].detail})"
@@ -228,7 +235,7 @@ class TopicAdmin:
                 logger=_RdLog(),
             )
         try:
-            found = self._readers[group].committed(partitions, timeout=TIMEOUT_S)
+            found = self._readers[group].committed(partitions, timeout=self._timeout_s)
         except KafkaException as error:
             raise UnavailableError("Kafka", self._address, describe(error)) from error
         for one in found:

@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
@@ -154,8 +155,12 @@ class ConsumerLoop(ABC):
         """
         self._stopped.set()
 
-    def _on_assign(self, _: object, partitions: list[TopicPartition]) -> None:
-        log.info("kafka.assigned", partitions=[f"{p.topic}:{p.partition}" for p in partitions])
+    def _on_assign(self, consumer: RdConsumer, partitions: list[TopicPartition]) -> None:
+        if self._paused:
+            # A full consumer's new partitions wait like those that it has. Called within a poll: assigned first, then paused.
+            consumer.incremental_assign(partitions)
+            consumer.pause(partitions)
+        log.info("kafka.assigned", partitions=dict(Counter(p.topic for p in partitions)))
         self._loop.call_soon_threadsafe(self._assigned.set)
 
     async def _until_room(self) -> None:

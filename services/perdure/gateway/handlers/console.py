@@ -1,14 +1,16 @@
 """The console: pages that show what goes on, for people. They change nothing.
 
-Contract: each page shows what the API would answer, of the same tenant. A server that is away takes its part of a page with it
-and no more: that part says so.
+Contract: each page shows what the API would answer, of the same tenant. If a server is down or hangs, only its part of the page is
+missing, that part says so, and the page is there within a second (``perdure.gateway.parts``). The states of a thread come from the
+database while search is away.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from datetime import timedelta
 from html import unescape
 from typing import Any, Final
 
@@ -16,22 +18,26 @@ from aiohttp import web
 from markupsafe import Markup, escape
 
 from perdure.chassis.clock import now
-from perdure.chassis.errors import UnavailableError
+from perdure.gateway import domain
 from perdure.gateway import search as searching
 from perdure.gateway.batch_results import item_view
 from perdure.gateway.context import CONTEXT, Context
 from perdure.gateway.handlers.batches import view
 from perdure.gateway.middleware import tenant_of
 from perdure.gateway.pages import render, visible
-from perdure.gateway.problems import RequestProblem
-from perdure.gateway.search import SearchProblem
+from perdure.gateway.parts import DATABASE, SEARCH, Problem, or_instead, tried
+from perdure.gateway.problems import invalid
 from perdure.schemas.batch_documents import ENDED_ITEMS, BatchStatus
-from perdure.schemas.documents import ArchiveState
+from perdure.schemas.documents import ArchiveState, ThreadStatus
 
 STYLE: Final = "console.css"
 REFRESH_S: Final = 5
 FEW: Final = 10
 PAGE: Final = 50
+HALF_S: Final = 0.35
+"""Seconds for each of two parts of a page where the second needs the first."""
+DIGITS: Final = 16
+"""Of a sequence number, fewer than this."""
 EXCERPT: Final = 240
 """Characters of a state's text that are shown where nothing was looked for in it."""
 TAG: Final = re.compile("(</?em>)")
@@ -39,25 +45,11 @@ TAG: Final = re.compile("(</?em>)")
 MARKS: Final = {"<em>": Markup("<mark>"), "</em>": Markup("</mark>")}
 SHOWN: Final = ("status", "graph_id", "next", "created_at", "updated_at", "hold", "error", "batch", "stuck", "metadata")
 """Of a thread's document."""
+AT_WORK: Final = frozenset({ThreadStatus.BUSY.value, ThreadStatus.INTERRUPTED.value})
+"""Statuses in which a thread is not at rest; one that waits continues by itself when its wait is over."""
 GOING: Final = frozenset({BatchStatus.PENDING, BatchStatus.RUNNING, BatchStatus.PAUSED, BatchStatus.CANCELLING})
 
 Document = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Why a part of a page is not there.
-
-    Attributes:
-        status: Of the answer, where the page is nothing but this part.
-        text: For people.
-        at: The character of the query where the mistake is.
-
-    """
-
-    status: int
-    text: str
-    at: int | None = None
 
 
 async def home(_: web.Request) -> web.Response:
@@ -68,9 +60,11 @@ async def home(_: web.Request) -> web.Response:
 async def overview(request: web.Request) -> web.Response:
     """``GET /console``: how many agents stand where, who is stuck, what runs, how far search is behind."""
     context, tenant = request.app[CONTEXT], tenant_of(request)
-    agents, problem = await _tried(_search(context, tenant, {"scope": "threads", "by": "status", "limit": "1"}))
-    stuck, no_stuck = await _tried(context.marks.at_present(tenant, {"limit": str(FEW)}))
-    found, no_batches = await _tried(context.batches.page(tenant, None, FEW, None))
+    (agents, problem), (stuck, no_stuck), (found, no_batches) = await asyncio.gather(
+        tried(_search(context, tenant, {"scope": "threads", "by": "status", "limit": "1"}), SEARCH),
+        tried(context.marks.at_present(tenant, {"limit": str(FEW)}), DATABASE),
+        tried(context.batches.page(tenant, None, FEW, None), DATABASE),
+    )
     return _page(
         "console/overview.html",
         refresh=True,
@@ -79,14 +73,15 @@ async def overview(request: web.Request) -> web.Response:
         agents=agents,
         stuck=stuck,
         batches=[view(one) for one in found or ()],
-        problems=[one for one in (problem, no_stuck, no_batches) if one],
+        problems=_listed(problem, no_stuck, no_batches),
     )
 
 
 async def batches(request: web.Request) -> web.Response:
     """``GET /console/batches``."""
     before = request.query.get("cursor")
-    found, problem = await _tried(request.app[CONTEXT].batches.page(tenant_of(request), None, PAGE + 1, before))
+    page = request.app[CONTEXT].batches.page(tenant_of(request), None, PAGE + 1, before)
+    found, problem = await tried(page, DATABASE)
     shown = [view(one) for one in (found or [])[:PAGE]]
     more = shown[-1]["batch_id"] if found and len(found) > PAGE else None
     return _page("console/batches.html", refresh=before is None, batches=shown, more=more, problems=_listed(problem))
@@ -95,10 +90,10 @@ async def batches(request: web.Request) -> web.Response:
 async def batch(request: web.Request) -> web.Response:
     """``GET /console/batches/{batch_id}``: how far it is, and the items that failed."""
     context, tenant = request.app[CONTEXT], tenant_of(request)
-    found, problem = await _tried(context.batches.require(request.match_info["batch_id"], tenant))
+    found, problem = await tried(context.batches.require(request.match_info["batch_id"], tenant), DATABASE, HALF_S)
     if found is None:
         return _page("console/problem.html", status=_status(problem), problems=_listed(problem))
-    failed, no_items = await _tried(context.batches.items(found, ["failed"], FEW, 0))
+    failed, no_items = await tried(context.batches.items(found, ["failed"], FEW, 0), DATABASE, HALF_S)
     shown = view(found)
     return _page(
         "console/batch.html",
@@ -113,7 +108,9 @@ async def batch(request: web.Request) -> web.Response:
 async def search(request: web.Request) -> web.Response:
     """``GET /console/search``: past states, in the language of ``GET /search``."""
     given = {name: value for name, value in request.query.items() if name in ("q", "cursor") and value}
-    found, problem = await _tried(_search(request.app[CONTEXT], tenant_of(request), {**given, "limit": str(PAGE)}))
+    # A query over much may take its time; a server that hangs is noticed by the circuit.
+    asking = _search(request.app[CONTEXT], tenant_of(request), {**given, "limit": str(PAGE)})
+    found, problem = await tried(asking, SEARCH, within_s=None)
     status = problem.status if problem else 200
     return _page("console/search.html", status=status, asked=given.get("q", ""), found=found, problems=_listed(problem))
 
@@ -122,22 +119,50 @@ async def thread(request: web.Request) -> web.Response:
     """``GET /console/threads/{thread_id}``: its states, newest first, also of one that is archived."""
     context, tenant = request.app[CONTEXT], tenant_of(request)
     thread_id = request.match_info["thread_id"]
-    document, no_thread = await _tried(context.store.thread(thread_id, tenant))
     query = {"thread_id": thread_id, "limit": str(PAGE), **{n: v for n, v in request.query.items() if n == "cursor"}}
-    found, no_search = await _tried(_search(context, tenant, query))
+    before = _number(request, "before")
+    reading = asyncio.ensure_future(tried(context.store.thread(thread_id, tenant), DATABASE))
+    working = asyncio.ensure_future(tried(context.store.is_busy(thread_id), DATABASE))
+
+    async def from_store() -> tuple[Any, Problem | None]:
+        known, _ = await reading
+        if known is None or "cursor" in request.query:
+            return None, None
+        return await tried(context.stored_states.newest(known, PAGE, before), DATABASE, HALF_S)
+
+    if before is None:
+        found, no_search, stored, no_stored = await or_instead(
+            tried(_search(context, tenant, query), SEARCH), from_store
+        )
+    else:
+        (found, no_search), (stored, no_stored) = (None, None), await from_store()
+    (document, no_thread), (busy, no_runs) = await reading, await working
     if document is None and not (found and found["items"]):
         problem = no_thread or no_search or Problem(404, f"There is no thread {thread_id!r}.")
         return _page("console/problem.html", status=_status(problem), problems=_listed(problem))
     mark = (document or {}).get("archive")
     away = mark if mark and not ArchiveState(mark["state"]).lives else None
+    shown = {name: (document or {}).get(name) for name in SHOWN}
+    if document is not None:
+        shown["status"] = domain.thread_status(document, busy=bool(busy))
     return _page(
         "console/thread.html",
+        refresh=_moves(shown) and "cursor" not in request.query,
         thread_id=thread_id,
-        thread={name: (document or {}).get(name) for name in SHOWN},
+        thread=shown,
         archived=away,
         found=found,
-        problems=[one for one in (no_thread, no_search) if one],
+        stored=stored,
+        problems=_listed(no_thread, no_runs, no_search, no_stored),
     )
+
+
+def _moves(thread: Mapping[str, Any]) -> bool:
+    """Whether the page will show something else soon: the thread works or waits, or search may not know its end yet."""
+    if thread["status"] in AT_WORK:
+        return True
+    changed = thread.get("updated_at")
+    return changed is not None and now() - changed < timedelta(seconds=2 * REFRESH_S)
 
 
 def marked(text: str) -> Markup:
@@ -153,20 +178,18 @@ async def _search(context: Context, tenant: str, query: Mapping[str, str]) -> Do
     return found
 
 
-async def _tried(work: Awaitable[Any]) -> tuple[Any, Problem | None]:
-    """What came of it, or why nothing did."""
-    try:
-        return await work, None
-    except SearchProblem as error:
-        return None, Problem(422, f"{error.pointer.removeprefix('query:')}: {error.detail}", error.position)
-    except UnavailableError as error:
-        return None, Problem(503, f"Search does not answer: {error.detail}")
-    except RequestProblem as error:
-        return None, Problem(error.status, str(error))
+def _number(request: web.Request, name: str) -> int | None:
+    given = request.query.get(name)
+    if given is None:
+        return None
+    if not (given.isascii() and given.isdecimal() and len(given) < DIGITS):
+        raise invalid(f"query:{name}", f"must be a number, not {given!r}")
+    return int(given)
 
 
-def _listed(problem: Problem | None) -> list[Problem]:
-    return [problem] if problem else []
+def _listed(*problems: Problem | None) -> list[Problem]:
+    """Those that there are, each once: several parts may miss the same server."""
+    return list(dict.fromkeys(problem for problem in problems if problem))
 
 
 def _status(problem: Problem | None) -> int:

@@ -32,7 +32,9 @@ async def retry(request: web.Request) -> web.Response:
     failed = await require_run(request)
     earlier = await context.store.run_of_key(failed["tenant"], retry_key(failed["_id"]))
     if earlier is not None:
-        return json_response(domain.run_view(earlier, None), 202, {**locations(earlier), "Idempotent-Replayed": "true"})
+        chains = await context.store.chains([earlier])
+        view = domain.run_view(earlier, None, chains[earlier["_id"]])
+        return json_response(view, 202, {**locations(earlier), "Idempotent-Replayed": "true"})
     if failed["status"] not in FAILED:
         raise RequestProblem(
             "run-not-failed",

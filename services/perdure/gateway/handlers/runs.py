@@ -7,6 +7,7 @@ the answer is certain.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -29,11 +30,14 @@ from perdure.gateway.requests import (
     require_metadata,
     run_key,
 )
+from perdure.gateway.startable import require_startable
 from perdure.gateway.store import IdempotencyTaken
+from perdure.gateway.waits import questions
+from perdure.gateway.watch import INTERVAL_S
 from perdure.registry.runs import assistant_id_of, new_id, publish_start, run_document
 from perdure.registry.threads import thread_document
 from perdure.schemas.commands import StartReason
-from perdure.schemas.documents import RunDocument, RunStatus, ThreadDocument
+from perdure.schemas.documents import RunDocument, RunStatus, ThreadDocument, ThreadStatus
 from perdure.schemas.http import RunCreate
 
 MAX_OFFSET = 100_000
@@ -59,8 +63,12 @@ async def list_runs(request: web.Request) -> web.Response:
     status = query_choice(request, "status", [status.value for status in RunStatus])
     thread = await require_thread(request)
     found = await context.store.runs(str(thread["_id"]), tenant_of(request), status=status, limit=limit, offset=offset)
+    chains = await context.store.chains(found)
     views = [
-        domain.run_view(run, None if run.get("payload_chunks") else await context.store.kwargs(run)) for run in found
+        domain.run_view(
+            run, None if run.get("payload_chunks") else await context.store.kwargs(run), chains[str(run["_id"])]
+        )
+        for run in found
     ]
     selected = request.query.getall("select", [])
     if selected:
@@ -72,18 +80,42 @@ async def get(request: web.Request) -> web.Response:
     """``GET /threads/{thread_id}/runs/{run_id}``."""
     context = request.app[CONTEXT]
     run = await require_run(request)
-    return json_response(domain.run_view(run, await context.store.kwargs(run)))
+    chains, kwargs = await asyncio.gather(context.store.chains([run]), context.store.kwargs(run))
+    return json_response(domain.run_view(run, kwargs, chains[run["_id"]]))
 
 
 async def join(request: web.Request) -> web.Response:
-    """``GET .../join``: the values when the run has ended, 202 when the wait is over first."""
+    """``GET .../join``: the values when the run has ended, 202 when the wait is over first.
+
+    With ``follow=thread``: the values when the thread is at rest, however many runs continue this one until then.
+    """
     context = request.app[CONTEXT]
     longest = context.settings.gateway_join_timeout_s
     timeout_s = query_float(request, "timeout", longest, high=longest)
+    follow = query_choice(request, "follow", ["run", "thread"])
     run = await require_run(request)
+    if follow == "thread":
+        return await _join_thread(request, run, timeout_s)
     if not RunStatus(run["status"]).active or await context.watch.wait(run["_id"], timeout_s):
         return json_response(await _outcome(context, await require_run(request)))
     return json_response(domain.run_view(run, None), status=202, headers={**locations(run), "Retry-After": "1"})
+
+
+async def _join_thread(request: web.Request, run: Mapping[str, Any], timeout_s: float) -> web.Response:
+    """Wait until no run of the thread is active and the thread waits for nothing; then answer what its last run ended with."""
+    context = request.app[CONTEXT]
+    deadline = time.monotonic() + timeout_s
+    while await context.threads_at_rest.wait(run["thread_id"], max(0.0, deadline - time.monotonic())):
+        run, thread = await require_run(request), await require_thread(request)
+        # Run and thread are two documents: the thread's may not say yet how the run ended.
+        if not RunStatus(run["status"]).active and thread["seq"] >= run["ended_seq"]:
+            last = await context.store.run(str(thread["ended_run_id"]), run["thread_id"], run["tenant"])
+            return json_response(await _outcome(context, last or run), headers=locations(last or run))
+        await asyncio.sleep(min(INTERVAL_S, max(0.0, deadline - time.monotonic())))
+    chain = (await context.store.chains([await require_run(request)]))[run["_id"]]
+    newest = await context.store.run(chain["last_run_id"], run["thread_id"], run["tenant"]) or run
+    headers = {**locations(newest), "Retry-After": "1"}
+    return json_response(domain.run_view(newest, None), status=202, headers=headers)
 
 
 async def cancel(request: web.Request) -> web.Response:
@@ -123,6 +155,12 @@ async def _start(request: web.Request, thread_id: str | None) -> web.Response:
             'send multitask_strategy: "enqueue".',
         )
     payload = domain.payload_of(body, wanted)
+    try:
+        await require_startable(context, thread, wanted, payload, new_thread=new_thread)
+    except RequestProblem:
+        if key is not None and (earlier := await context.store.run_of_key(tenant, key)) is not None:
+            return await _replayed(context, earlier, digest)
+        raise
     large = (request.content_length or 0) > PACK_ASIDE_BYTES
     packed = await asyncio.to_thread(pack, payload) if large else pack(payload)
     run = run_document(
@@ -139,11 +177,21 @@ async def _start(request: web.Request, thread_id: str | None) -> web.Response:
         idempotency_key=key,
         webhook=wanted.webhook,
     )
+    if (first := _continued_chain(thread, wanted)) is not None:
+        run["first_run_id"] = first
     if digest is not None:
         run["idempotency_digest"] = digest
     if "batch" in thread:
         run["batch"] = thread["batch"]
     return await _register(context, run, packed, thread if new_thread else None, payload)
+
+
+def _continued_chain(thread: Mapping[str, Any], wanted: RunCreate) -> str | None:
+    """The first run of the chain that a request resumes; ``None`` for a request that begins a chain."""
+    resumes = wanted.command is not None and wanted.command.resume is not None
+    if not resumes or thread.get("status") != ThreadStatus.INTERRUPTED:
+        return None
+    return thread.get("first_run_id") or thread.get("ended_run_id")
 
 
 async def _register(
@@ -199,7 +247,9 @@ async def _replayed(context: Context, run: dict[str, Any], digest: str | None) -
             f"The Idempotency-Key was used for run {run['_id']!r} with another request. Use a new key for a new request.",
             headers={"Location": locations(run)["Location"]},
         )
-    view = domain.run_view(run, None if run.get("payload_chunks") else await context.store.kwargs(run))
+    chains = await context.store.chains([run])
+    kwargs = None if run.get("payload_chunks") else await context.store.kwargs(run)
+    view = domain.run_view(run, kwargs, chains[run["_id"]])
     return json_response(view, status=202, headers={**locations(run), "Idempotent-Replayed": "true"})
 
 
@@ -254,7 +304,7 @@ async def _outcome(context: Context, run: Mapping[str, Any]) -> Any:
         error = run.get("error") or {}
         shown["__error__"] = {"error": error.get("type", run["status"]), "message": error.get("message", "")}
     elif run["status"] == RunStatus.INTERRUPTED:
-        shown["__interrupt__"] = run.get("interrupts") or (state["interrupts"] if state else [])
+        shown["__interrupt__"] = questions(run.get("interrupts") or (state["interrupts"] if state else []))
     return shown
 
 

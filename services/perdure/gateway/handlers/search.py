@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from aiohttp import web
 
+from perdure.chassis.circuit import WATCH_S
 from perdure.chassis.errors import UnavailableError
 from perdure.gateway.context import CONTEXT, json_response
 from perdure.gateway.middleware import tenant_of
 from perdure.gateway.problems import RequestProblem, invalid
 from perdure.gateway.search import SearchBehindError, SearchProblem
 from perdure.gateway.search import search as ask
+
+RETRY_AFTER: Final = {"Retry-After": f"{WATCH_S:.0f}"}
+COMES_BACK: Final = "Agents go on meanwhile, and what they do becomes searchable when the index is back."
 
 
 async def search(request: web.Request) -> web.Response:
@@ -24,7 +30,7 @@ async def search(request: web.Request) -> web.Response:
         ) from error
     except UnavailableError as error:
         raise RequestProblem(
-            "search-unavailable", f"The search index does not answer: {error.detail}", headers={"Retry-After": "5"}
+            "search-unavailable", f"The search index is away: {error.detail}. {COMES_BACK}", headers=RETRY_AFTER
         ) from error
     except SearchProblem as error:
         raise invalid(error.pointer, error.detail, error.position) from error

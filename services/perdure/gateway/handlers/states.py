@@ -84,6 +84,7 @@ def _nothing(thread_id: str, ns: str) -> dict[str, Any]:
         "created_at": None,
         "parent_checkpoint": None,
         "interrupts": [],
+        "waits": [],
     }
 
 

@@ -7,6 +7,7 @@ from aiohttp import web
 from perdure.chassis.errors import UnavailableError
 from perdure.gateway import stuck
 from perdure.gateway.context import CONTEXT, json_response
+from perdure.gateway.handlers.search import RETRY_AFTER
 from perdure.gateway.middleware import tenant_of
 from perdure.gateway.problems import RequestProblem, invalid
 from perdure.gateway.search import SearchProblem
@@ -24,8 +25,8 @@ async def list_stuck(request: web.Request) -> web.Response:
     except UnavailableError as error:
         raise RequestProblem(
             "search-unavailable",
-            f"The search index does not answer: {error.detail}. Without since and until, who is stuck now is told all the same.",
-            headers={"Retry-After": "5"},
+            f"The search index is away: {error.detail}. Without since and until, the database says who is stuck now.",
+            headers=RETRY_AFTER,
         ) from error
     except SearchProblem as error:
         raise invalid(error.pointer, error.detail) from error

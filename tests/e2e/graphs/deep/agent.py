@@ -1,0 +1,91 @@
+"""Agents that keep their state in DeltaChannels.
+
+* ``deep``: a Deep Agent whose model follows a script: it says the next of ``SCRIPT`` for each answer that the conversation
+  holds already, so that a worker that takes over says what the one before would have said. Where the script says ``GATE`` and
+  the file of that name in the first message does not exist, the model waits for it.
+* ``table``: notes and a table, an ordinary reducer and an ordinary value, with a node that waits for a person. A command may go
+  to ``slow``, which waits for a file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import operator
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypedDict
+
+from deepagents import create_deep_agent
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
+from langgraph.channels.delta import DeltaChannel
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import interrupt
+
+GATE = 2
+SCRIPT = [
+    AIMessage("", tool_calls=[{"name": "write_file", "id": "c1", "args": {"file_path": "/a.txt", "content": "aubergine\n"}}]),
+    AIMessage("", tool_calls=[{"name": "read_file", "id": "c2", "args": {"file_path": "/a.txt"}}]),
+    AIMessage("", tool_calls=[{"name": "write_file", "id": "c3", "args": {"file_path": "/b.txt", "content": "quince " * 99}}]),
+    AIMessage("The report on aubergines is written."),
+    AIMessage("", tool_calls=[{"name": "edit_file", "id": "c4", "args": {
+        "file_path": "/a.txt", "old_string": "aubergine", "new_string": "courgette"}}]),
+    AIMessage("Now it is about courgettes."),
+]  # fmt: skip
+
+
+class Scripted(GenericFakeChatModel):
+    def bind_tools(self, *_: Any, **__: Any) -> Any:
+        return self
+
+    def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
+        said = sum(isinstance(message, AIMessage) for message in messages)
+        words = str(messages[1 if messages[0].type == "system" else 0].content).split()
+        gates = [Path(word) for word in words if word.startswith("/") and word.endswith(".gate")]
+        while said == GATE and gates and not gates[0].exists():
+            time.sleep(0.05)
+        return ChatResult(generations=[ChatGeneration(message=SCRIPT[said].model_copy(update={"id": f"said-{said}"}))])
+
+
+def deep_agent(saver: BaseCheckpointSaver[Any] | None = None) -> Any:
+    return create_deep_agent(model=Scripted(messages=iter(())), checkpointer=saver)
+
+
+def add_all(state: list[str], writes: Sequence[list[str]]) -> list[str]:
+    return [*state, *(item for write in writes for item in write)]
+
+
+class Table(TypedDict, total=False):
+    notes: Annotated[list[str], DeltaChannel(add_all, snapshot_frequency=4)]
+    log: Annotated[list[str], operator.add]
+    total: int
+    gate: str
+
+
+def asks(state: Table) -> dict[str, Any]:
+    return {"notes": [str(interrupt("how many?"))], "log": ["asked"]}
+
+
+async def slow(state: Table) -> dict[str, Any]:
+    while not Path(state["gate"]).exists():
+        await asyncio.sleep(0.05)
+    return {"log": ["slow"]}
+
+
+def table_graph(saver: BaseCheckpointSaver[Any] | None = None) -> Any:
+    builder = StateGraph(Table)
+    builder.add_node("adds", lambda _: {"notes": ["added"], "total": 13})
+    builder.add_node("asks", asks)
+    builder.add_node("slow", slow)
+    builder.add_edge(START, "adds")
+    builder.add_edge("adds", "asks")
+    builder.add_edge("asks", END)
+    builder.add_edge("slow", END)
+    return builder.compile(checkpointer=saver)
+
+
+graph = deep_agent()
+table = table_graph()
