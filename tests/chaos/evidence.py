@@ -64,6 +64,8 @@ class Evidence:
     dead_letters: dict[str, Found] = field(default_factory=dict)
     poisoned: list[str] = field(default_factory=list)
     """Ids of the dead letters that must be there: of the records that nobody can handle."""
+    verified: Found | None = None
+    """What ``perdure index verify --full`` reports; ``None``: it failed. The one thing here that Perdure itself says."""
 
     def acknowledged(self, what: str) -> list[Found]:
         """Entries of the driver's log: ``start``, ``signal``, ``answer``."""

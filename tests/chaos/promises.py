@@ -368,6 +368,15 @@ def only_acknowledged_or_stored(evidence: Evidence, found: Findings) -> None:
             found.hold(True, "", "")
 
 
+def index_agrees(evidence: Evidence, found: Findings) -> None:
+    """``perdure index verify``, which compares every field, finds no difference."""
+    report = evidence.verified or {}
+    found.hold(bool(report), "", "perdure index verify failed")
+    found.checked += report.get("states", 0) + report.get("threads", 0)
+    for one in report.get("differences", ()):
+        found.hold(False, one["id"], "{} is {}", one["of"], one["kind"])
+
+
 def promises(seed: int) -> dict[str, Promise]:
     """All of them, by the name that the table shows."""
 
@@ -392,6 +401,7 @@ def promises(seed: int) -> dict[str, Promise]:
         "events in order": events_in_order,
         "index = store": index_is_store,
         "newest state indexed": newest_is_indexed,
+        "the index agrees with the database": index_agrees,
         "no run without owner": every_run_owned,
         "no owned run idle": none_idle,
         "ends recorded": ends_recorded,

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
+import os
 import platform
 import shutil
 import signal
@@ -247,11 +249,18 @@ class ChaosRun:
         evidence = gather(self.environment, self.services.gateway_url, self._driver_log, self._world_log)
         evidence.samples = self.sampler.stop()
         evidence.poisoned = self.faults.poisoned
+        evidence.verified = self._verify()
         verdict = check(evidence, self.options.seed)
         verdict.facts |= self._facts()
         verdict.write(self.options.folder / "report.json")
         self.say("checked")
         return verdict
+
+    def _verify(self) -> dict[str, Any] | None:
+        """The report of ``perdure index verify --full``, of everything that is there now."""
+        command = [sys.executable, "-m", "perdure.indexer.verify", "--full", "--settled-s", "0"]
+        done = subprocess.run(command, env={**os.environ, **self.environment}, stdout=subprocess.PIPE, check=False)
+        return None if done.returncode else dict(json.loads(done.stdout))
 
     def _facts(self) -> dict[str, Any]:
         packages = (

@@ -95,6 +95,7 @@ def healthy() -> Evidence:
         found.hooks.append({"hook": f"msg_{run}"})
     found.poisoned = ["perdure.events:0:7"]
     found.dead_letters["perdure.events:0:7"] = {"_id": "perdure.events:0:7", "reason": "handler", "detail": "x"}
+    found.verified = {"states": len(found.states), "threads": len(found.newest), "differences": []}
     return found
 
 
@@ -191,6 +192,10 @@ BREAKS: dict[str, list[Callable[[Evidence], object]]] = {
         lambda e: e.states.append(e.states[0]),
     ],
     "newest state indexed": [lambda e: e.newest[0][1].update(seq=2), lambda e: e.newest.pop()],
+    "the index agrees with the database": [
+        lambda e: setattr(e, "verified", None),
+        lambda e: e.verified["differences"].append({"kind": "wrong", "of": "states", "id": f"{C}:2", "index": "i"}),
+    ],
     "no run without owner": [
         lambda e: e.runs["r-chain"].update(status="running", owner="w9"),
         lambda e: e.runs["r-chain"].update(status="pending", settled=False),

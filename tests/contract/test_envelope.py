@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from perdure.chassis.clock import now
 from perdure.schemas.catalogue import ALL
 from perdure.schemas.commands import COMMANDS, StartReason, StartRun
 from perdure.schemas.deadletter import Reason
@@ -110,7 +111,7 @@ def test_what_is_encoded_is_decoded(
 
 def good() -> tuple[dict[str, bytes], bytes]:
     command = StartRun(tenant="t", thread_id="th", run_id="r", reason=StartReason.SWEPT)
-    record = encode(command, id="1", source="s", correlation_id="r")
+    record = encode(command, id="1", source="s", correlation_id="r", time=now())
     return dict(record.headers), record.value
 
 
@@ -200,7 +201,7 @@ def test_text_that_utf8_cannot_say_does_not_hold_an_event_back() -> None:
         metadata={"k\udc00": ["\ud800", 1, float("nan")]},
         error=ErrorInfo(type="E", message="half a pair: \ud83d"),
     )
-    record = encode(event, id="1", source="s", correlation_id="r")
+    record = encode(event, id="1", source="s", correlation_id="r", time=now())
     read = decode(record.headers, record.value, ALL).message
     assert isinstance(read, RunFailed)
     assert read.error.message == "half a pair: ?"

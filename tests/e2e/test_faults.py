@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from perdure.chassis.clock import now
 from perdure.chassis.kafka.producer import Producer
 from perdure.schemas.commands import StartReason, StartRun
 from perdure.schemas.envelope import encode
@@ -95,7 +96,7 @@ def test_a_command_delivered_many_times(system: Any, kafka_bootstrap: str, tmp_p
     command = StartRun(
         tenant="default", thread_id=run["thread_id"], run_id=run["run_id"], reason=StartReason.REGISTERED
     )
-    record = encode(command, id=f"{run['run_id']}:start", source="test", correlation_id=run["run_id"])
+    record = encode(command, id=f"{run['run_id']}:start", source="test", correlation_id=run["run_id"], time=now())
 
     async def repeat() -> None:
         producer = Producer(kafka_bootstrap, "test")

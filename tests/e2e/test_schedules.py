@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -45,3 +46,40 @@ def test_each_second_a_run_on_a_thread_of_its_own_and_on_one_thread(system: Any,
     assert len(threads) == len(runs["apart"]) + 1
     system.assert_linear(threads)
     system.assert_indexed(opensearch_url, threads)
+
+
+MISSED = 6
+CATCH_UP_S = 86400.0
+
+
+@pytest.mark.parametrize("overlap", ["skip", "cancel_other", "queue"])
+def test_what_was_missed_is_made_up_in_order_also_when_the_scheduler_is_killed(system: Any, overlap: str) -> None:
+    scheduler = system.services["scheduler"]
+    scheduler.kill()
+    cron = f"{(datetime.now(UTC).minute + 30) % 60} * * * *"  # none comes due during the test
+    thread = system.http.post("/threads", json={}).json()["thread_id"] if overlap == "queue" else None
+    made = make(
+        system, cron=cron, overlap=overlap, thread_id=thread, catch_up_s=CATCH_UP_S, input={"n": 2, "delay_s": 0.3}
+    )
+    next_at = datetime.fromisoformat(made["next_at"])
+    times = [next_at - timedelta(hours=hours) for hours in range(MISSED, 0, -1)]
+    system.db.schedules.update_one({"_id": made["schedule_id"]}, {"$set": {"next_at": times[0]}})
+    scheduler.start()
+    query = {"metadata.schedule_id": made["schedule_id"]}
+    system.until(lambda: system.db.runs.count_documents({**query, "status": "success"}) >= 2, 60)
+    scheduler.kill()
+    scheduler.start()
+    system.until(lambda: system.db.runs.count_documents({**query, "settled": True}) >= MISSED, 60)
+
+    def view() -> Any:
+        return system.http.get(f"/schedules/{made['schedule_id']}").raise_for_status().json()
+
+    system.until(lambda: view()["fired"] == MISSED, explain=view)
+    shown = view()
+    assert (shown["skipped"], shown["missed"], shown["making_up"]) == (0, 0, 0)
+    assert datetime.fromisoformat(shown["next_at"]) == next_at
+    runs = list(system.db.runs.find(query).sort("started_at"))
+    assert [datetime.fromisoformat(run["metadata"]["scheduled_at"]) for run in runs] == times, "in order, each once"
+    assert {run["status"] for run in runs} == {"success"}
+    for before, after in pairwise(runs):
+        assert after["started_at"] >= before["ended_at"], "one after another"

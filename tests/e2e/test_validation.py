@@ -116,7 +116,7 @@ def forged(
             expires_at=now + timedelta(seconds=60),
         ),
     )
-    return encode(message, id=f"{wait['_id']}:verdict", source="test", correlation_id=wait["run_id"])
+    return encode(message, id=f"{wait['_id']}:verdict", source="test", correlation_id=wait["run_id"], time=now)
 
 
 def test_a_verdict_wakes_once_and_only_for_its_action(system: Any, world: Path, kafka_bootstrap: str) -> None:

@@ -8,13 +8,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from perdure.chassis import mongo
+from perdure.chassis.clock import now
 from perdure.chassis.group_commit import GroupCommit
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.outage import Availability
 from perdure.chassis.payload import pack, unpack
 from perdure.registry.batch_progress import counted
 from perdure.registry.batches import thread_id_of
-from perdure.registry.runs import new_id, now
+from perdure.registry.runs import new_id
 from perdure.registry.waits import Waits
 from perdure.scheduler.batch_events import Outbox
 from perdure.scheduler.batches import Batches

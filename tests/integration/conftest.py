@@ -17,12 +17,13 @@ import pytest
 from aiohttp import web
 
 from perdure.chassis import mongo
+from perdure.chassis.clock import now
 from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.gateway.app import make_app
 from perdure.gateway.gunzip import AUTO_DECOMPRESS
 from perdure.gateway.settings import GatewaySettings
 from perdure.registry.answer_links import AnswerLinks
-from perdure.registry.runs import assistant_id_of, new_id, now
+from perdure.registry.runs import assistant_id_of, new_id
 from perdure.registry.waits import wait_documents
 from perdure.schemas import topics
 from perdure.schemas.events import InterruptInfo

@@ -15,6 +15,7 @@ import httpx
 from pymongo.database import Database
 
 from perdure.chassis import mongo
+from perdure.chassis.clock import now
 from perdure.chassis.kafka.consumer import Consumer, Handler, Subscription
 from perdure.chassis.kafka.producer import Producer
 from perdure.local.services import Services
@@ -77,7 +78,7 @@ async def consuming(place: Place, topic: topics.Topic, types: Any, handler: Hand
 def command(thread: str, run: str | None = None) -> Record:
     run = run or uuid.uuid4().hex
     message = StartRun(tenant="default", thread_id=thread, run_id=run, reason=StartReason.REGISTERED)
-    return encode(message, id=run, source="test", correlation_id=run)
+    return encode(message, id=run, source="test", correlation_id=run, time=now())
 
 
 def thread_id() -> str:

@@ -12,12 +12,13 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 
 from perdure.chassis import mongo
+from perdure.chassis.clock import now
 from perdure.chassis.group_commit import GroupCommit
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.outage import Availability
 from perdure.chassis.payload import pack
 from perdure.checkpoint import SCOPE_KEY, RunScope
-from perdure.registry.runs import new_id, new_traceparent, now, run_document
+from perdure.registry.runs import new_id, new_traceparent, run_document
 from perdure.registry.waits import Waits
 from perdure.schemas.validation import Verdict, VerdictOutcome
 from perdure.schemas.waits import OutcomeKind, WaitOutcome, digest, wait_id, wake_key

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from perdure.chassis.clock import now
 from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.opensearch import OpenSearch
@@ -50,7 +51,9 @@ class Bench:
     producer: Producer
 
     async def publish(self, *events: Event) -> None:
-        await self.send(*[encode(e, id=e.event_id, source="/tests", correlation_id=e.run_id) for e in events])
+        await self.send(
+            *[encode(e, id=e.event_id, source="/tests", correlation_id=e.run_id, time=now()) for e in events]
+        )
 
     async def send(self, *records: Record) -> None:
         await asyncio.gather(*(self.producer.send(topics.EVENTS.name, record) for record in records))

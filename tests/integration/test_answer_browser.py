@@ -10,7 +10,7 @@ import pytest
 from playwright.async_api import Browser, BrowserContext
 from tests.integration.browser_stage import SIZES, shoot
 
-from perdure.registry.runs import now
+from perdure.chassis.clock import now
 from perdure.schemas.documents import WaitStatus
 from perdure.schemas.validation import Finding, Verdict, VerdictOutcome
 from perdure.schemas.waits import OutcomeKind, Wait, WaitKind, WaitOutcome, digest

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import structlog
 
-from perdure.registry.runs import now
+from perdure.chassis.clock import now
 from perdure.schemas.documents import WaitStatus
 from perdure.schemas.validation import Finding, Verdict, VerdictOutcome
 from perdure.schemas.waits import OutcomeKind, Wait, WaitKind, WaitOutcome, digest, wake_key

@@ -14,7 +14,7 @@ import pytest
 from perdure.archive.candidates import LOOK, Candidates
 from perdure.archive.policy import RetentionPolicy, RetentionRule
 from perdure.archive.store import ArchiveStore
-from perdure.registry.runs import now
+from perdure.chassis.clock import now
 
 sys.path.insert(0, str(Path(__file__).parent))
 from archive_stage import LONG_AGO, Stage, objects, opened, s3_server

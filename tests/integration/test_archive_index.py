@@ -13,6 +13,7 @@ import pytest
 
 from perdure.archive.store import ArchiveStore
 from perdure.chassis import mongo
+from perdure.chassis.clock import now
 from perdure.chassis.errors import ConfigurationError
 from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.kafka.producer import Producer
@@ -31,7 +32,6 @@ from perdure.indexer.writer import Writer
 from perdure.local.errors import LocalError
 from perdure.local.settings import LocalSettings
 from perdure.local.stack import Stack
-from perdure.registry.runs import now
 from perdure.schemas import topics
 from perdure.schemas.events import CheckpointSaved, Event
 from perdure.schemas.index import STATES, THREADS, IndexDocument

@@ -18,9 +18,9 @@ from perdure.archive.candidates import Candidates
 from perdure.archive.errors import WorkLostError
 from perdure.archive.policy import RetentionPolicy
 from perdure.archive.store import ArchiveStore
+from perdure.chassis.clock import now
 from perdure.chassis.group_commit import GroupCommit
 from perdure.chassis.outage import Availability
-from perdure.registry.runs import now
 
 sys.path.insert(0, str(Path(__file__).parent))
 from archive_stage import LONG_AGO, Gate, Stage, kill, objects, opened, place

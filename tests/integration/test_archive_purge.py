@@ -11,7 +11,7 @@ import pytest
 from perdure.archive.policy import RetentionPolicy
 from perdure.archive.purging import Purger, plan
 from perdure.archive.store import ArchiveStore
-from perdure.registry.runs import now
+from perdure.chassis.clock import now
 from perdure.schemas.documents import THREADS
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -15,8 +15,8 @@ import httpx
 import psutil
 import pytest
 
+from perdure.chassis.clock import now
 from perdure.chassis.payload import unpack
-from perdure.registry.runs import now
 from perdure.scheduler.batch_uploads import Uploads
 
 NDJSON = {"Content-Type": "application/x-ndjson"}

@@ -17,6 +17,7 @@ from tests.integration.batch_stage import Stage, until
 
 from perdure.agent_step.claims import Claims
 from perdure.chassis import mongo
+from perdure.chassis.clock import now
 from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.outage import Availability
@@ -24,7 +25,7 @@ from perdure.chassis.payload import Packed, pack
 from perdure.gateway.batches import Batches as Gateway
 from perdure.gateway.problems import RequestProblem
 from perdure.gateway.store import Store
-from perdure.registry.runs import now, retry_document
+from perdure.registry.runs import retry_document
 from perdure.registry.waits import wait_documents
 from perdure.schemas import topics
 from perdure.schemas.events import InterruptInfo

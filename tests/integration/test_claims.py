@@ -13,10 +13,11 @@ from pymongo.errors import AutoReconnect
 
 from perdure.agent_step.claims import Claimed, Claims
 from perdure.chassis import mongo
+from perdure.chassis.clock import now
 from perdure.chassis.group_commit import GroupCommit
 from perdure.chassis.outage import Availability
 from perdure.chassis.payload import pack
-from perdure.registry.runs import now, run_document
+from perdure.registry.runs import run_document
 from perdure.registry.threads import thread_document
 
 

@@ -11,6 +11,7 @@ import pytest
 from playwright.async_api import Browser, BrowserContext, Page
 from tests.integration.browser_stage import SIZES, shoot
 
+from perdure.chassis.clock import now
 from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.opensearch import OpenSearch
 from perdure.chassis.payload import pack
@@ -22,7 +23,7 @@ from perdure.indexer.settings import IndexerSettings
 from perdure.indexer.writer import Writer
 from perdure.registry.batch_progress import counted
 from perdure.registry.batches import thread_id_of
-from perdure.registry.runs import new_id, now
+from perdure.registry.runs import new_id
 from perdure.schemas import topics
 from perdure.schemas.batch_documents import item_key
 from perdure.schemas.events import CheckpointSaved, ErrorInfo, Event, RunFailed

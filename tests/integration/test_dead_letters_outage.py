@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from perdure.chassis import mongo
+from perdure.chassis.clock import now
 from perdure.cli.provision import provision
 from perdure.local.services import Services
 from perdure.local.stack import Stack
@@ -43,7 +44,7 @@ def test_outages_lose_no_letter_and_no_redrive(own_stack: Callable[..., Stack]) 
     bootstrap, uri = environment["PERDURE_KAFKA_BOOTSTRAP_SERVERS"], environment["PERDURE_MONGODB_URI"]
     thread, run = uuid.uuid4().hex, uuid.uuid4().hex
     message = StartRun(tenant="default", thread_id=thread, run_id=run, reason=StartReason.REGISTERED)
-    record = encode(message, id=run, source="test", correlation_id=run)
+    record = encode(message, id=run, source="test", correlation_id=run, time=now())
     headers = dead_headers(
         record.headers,
         reason=Reason.PAYLOAD,

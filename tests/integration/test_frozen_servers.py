@@ -14,10 +14,11 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from perdure.chassis.clock import now
 from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.cli.__main__ import main
 from perdure.local.stack import Stack
-from perdure.registry.runs import new_id, now
+from perdure.registry.runs import new_id
 from perdure.schemas import topics
 
 PAGE_S = 1.0

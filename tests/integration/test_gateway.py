@@ -23,13 +23,14 @@ from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 
 from perdure.chassis import mongo
+from perdure.chassis.clock import now
 from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.payload import unpack
 from perdure.checkpoint import PerdureSaver
 from perdure.gateway.app import make_app
 from perdure.gateway.gunzip import AUTO_DECOMPRESS
 from perdure.gateway.settings import GatewaySettings
-from perdure.registry.runs import assistant_id_of, new_id, now
+from perdure.registry.runs import assistant_id_of, new_id
 from perdure.schemas import topics
 from perdure.schemas.commands import COMMANDS, CancelRun, StartRun
 from perdure.schemas.envelope import Decoded, decode

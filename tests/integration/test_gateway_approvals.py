@@ -13,8 +13,9 @@ import httpx
 import pytest
 from confluent_kafka import Consumer
 
+from perdure.chassis.clock import now
 from perdure.chassis.payload import pack, unpack
-from perdure.registry.runs import assistant_id_of, now, run_document
+from perdure.registry.runs import assistant_id_of, run_document
 from perdure.schemas import topics
 from perdure.schemas.commands import COMMANDS, StartReason, StartRun
 from perdure.schemas.documents import WaitStatus

@@ -15,12 +15,12 @@ import structlog
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import Envelope
 
+from perdure.chassis.clock import now
 from perdure.chassis.outage import Availability
 from perdure.chassis.payload import unpack
 from perdure.local.resources import free_port
 from perdure.registry.answer_links import ReplyAddress
 from perdure.registry.reply_addresses import ReplyAddresses
-from perdure.registry.runs import now
 from perdure.schemas.waits import Wait, WaitKind, WaitOutcome, wake_key
 
 LinkTo = Callable[..., str]

@@ -13,6 +13,7 @@ import pytest
 from confluent_kafka import Consumer
 from tests.integration.indexer_stage import Bench, history, indexer_bench, indexer_servers, saved  # noqa: F401
 
+from perdure.chassis.clock import now
 from perdure.chassis.opensearch import OpenSearchRefusedError
 from perdure.local.errors import LocalError
 from perdure.local.probes import probe_http
@@ -79,12 +80,14 @@ async def test_an_older_event_does_not_replace_the_newest_state(bench: Bench) ->
 
 async def test_poison_is_buried_and_consumption_goes_on(bench: Bench) -> None:
     good = [saved("poison", seq, "poison") for seq in (1, 3)]
-    sound = encode(saved("poison", 2, "poison"), id="poison:2", source="/tests", correlation_id="r")
+    sound = encode(saved("poison", 2, "poison"), id="poison:2", source="/tests", correlation_id="r", time=now())
     garbage = Record(b"poison", b"\x00not json", sound.headers)
     nameless = Record(b"poison", sound.value, [h for h in sound.headers if h[0] != "ce_type"])
     newer = Record(b"poison", sound.value, [(k, b"99" if k == "ce_schemaversion" else v) for k, v in sound.headers])
-    unmappable = encode(saved("poison", 4, "poison", step=2**63), id="poison:4", source="/tests", correlation_id="r")
-    records = [encode(e, id=e.event_id, source="/tests", correlation_id="r") for e in good]
+    unmappable = encode(
+        saved("poison", 4, "poison", step=2**63), id="poison:4", source="/tests", correlation_id="r", time=now()
+    )
+    records = [encode(e, id=e.event_id, source="/tests", correlation_id="r", time=now()) for e in good]
     await bench.send(records[0], garbage, nameless, newer, unmappable, records[1])
     found = await bench.until(2, tenant="poison")
     assert [d["seq"] for d in found] == [1, 3]
@@ -176,7 +179,8 @@ async def test_kafka_may_be_away(bench: Bench) -> None:
     await bench.until(5, tenant="broker")
     await asyncio.to_thread(bench.stack.stop_server, "kafka", kill=True)
     bench.producer.produce(
-        topics.EVENTS.name, encode(saved("broker", 6, "broker"), id="broker:6", source="/tests", correlation_id="r")
+        topics.EVENTS.name,
+        encode(saved("broker", 6, "broker"), id="broker:6", source="/tests", correlation_id="r", time=now()),
     )
     await asyncio.to_thread(bench.stack.start_server, "kafka")
     assert len(await bench.until(6, tenant="broker")) == 6

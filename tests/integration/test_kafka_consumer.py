@@ -17,6 +17,7 @@ import confluent_kafka
 import pytest
 
 from perdure.chassis import mongo
+from perdure.chassis.clock import now
 from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.kafka.consumer import Consumer, Handler, Subscription
 from perdure.chassis.kafka.deadletter import Keep
@@ -49,7 +50,7 @@ async def topic(kafka_bootstrap: str) -> Topic:
 
 def command(run: str) -> Record:
     message = StartRun(tenant="t", thread_id="thread", run_id=run, reason=StartReason.REGISTERED)
-    return encode(message, id=run, source="test", correlation_id=run)
+    return encode(message, id=run, source="test", correlation_id=run, time=now())
 
 
 def run_ids(batch: Sequence[Decoded]) -> list[str]:

@@ -19,6 +19,7 @@ from standardwebhooks import Webhook
 from tests.integration.notifier_stage import Receiver, receiving, succeeded, until
 
 from perdure.chassis import mongo
+from perdure.chassis.clock import now
 from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.kafka.producer import Producer
 from perdure.cli.provision import provision
@@ -57,7 +58,7 @@ class World:
         for message in messages:
             topic = topics.EVENTS if isinstance(message, Event) else topics.NOTIFICATIONS
             id_: str = message.event_id  # type: ignore[attr-defined]
-            record = encode(message, id=id_, source="test", correlation_id=message.thread_id)
+            record = encode(message, id=id_, source="test", correlation_id=message.thread_id, time=now())
             await self.producer.send(topic.name, record)
 
     async def subscribe(self, path: str, *kinds: str, **more: Any) -> Any:

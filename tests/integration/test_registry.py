@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from perdure.chassis import mongo
+from perdure.chassis.clock import now
 from perdure.chassis.group_commit import GroupCommit
 from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.outage import Availability
 from perdure.chassis.payload import pack, unpack
-from perdure.registry.runs import new_id, now
+from perdure.registry.runs import new_id
 from perdure.registry.signals import Signals
 from perdure.registry.waits import Waits, wait_documents
 from perdure.schemas import topics

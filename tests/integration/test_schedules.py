@@ -18,11 +18,11 @@ from langgraph_sdk.client import LangGraphClient
 from typer.testing import CliRunner, Result
 
 from perdure.chassis import mongo
+from perdure.chassis.clock import now
 from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.cli.app import build
 from perdure.gateway.app import make_app
 from perdure.gateway.settings import GatewaySettings
-from perdure.registry.runs import now
 from perdure.schemas import topics
 
 URN = "urn:perdure:problem:"

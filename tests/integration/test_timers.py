@@ -23,7 +23,7 @@ from perdure.chassis.outage import Availability
 from perdure.chassis.payload import pack, unpack
 from perdure.local.stack import Stack
 from perdure.registry.notes import Notes
-from perdure.registry.schedules import Schedules, fire_key
+from perdure.registry.schedules import Schedules, Step, fire_key
 from perdure.registry.signals import Signals
 from perdure.registry.threads import thread_document
 from perdure.registry.waits import Waits
@@ -413,13 +413,12 @@ async def test_each_second_is_fired_once_by_two_instances_of_which_one_dies(base
 
 
 async def fire_all(base: Base, schedules: Schedules, identity: str) -> dict[str, Any]:
-    """Do all that is due for one schedule."""
+    """Do all that is due for one schedule and waits for no run."""
     now = await mongo.server_time(base.db)
     while True:
         found: Any = await base.db.schedules.find_one({"_id": identity})
-        if not found.get("firing") and not ("next_at" in found and found["next_at"] <= now):
+        if await schedules.fire_next(found, now) is Step.WAITING:
             return found  # type: ignore[no-any-return]
-        await schedules.fire_next(found, now)
 
 
 async def test_overlap_policies_and_what_was_missed(base: Base, clockwork: Clockwork) -> None:
@@ -438,14 +437,28 @@ async def test_overlap_policies_and_what_was_missed(base: Base, clockwork: Clock
     )
     ended = {name: await fire_all(base, clockwork.schedules, name) for name in ("skip", "queue", "cancel", "late")}
     counts = {name: (one["fired"], one["skipped"], one["missed"]) for name, one in ended.items()}
-    assert counts["skip"] == (1, 4, 0), "the first run is not finished"
+    assert counts["skip"] == (1, 0, 0), "what was missed waits for the first run"
     assert counts["queue"] == (5, 0, 0)
-    assert counts["cancel"] == (5, 0, 0)
+    assert counts["cancel"] == (1, 0, 0), "what was missed cancels nothing"
     assert sum(counts["late"]) == 5
     assert counts["late"][2] >= 2
     assert await base.db.runs.count_documents({"thread_id": "t", "status": "pending"}) == 5
-    cancelled = {"metadata.schedule_id": "cancel", "cancel_requested_at": {"$exists": True}}
-    assert await base.db.runs.count_documents(cancelled) == 4, "all but the last"
+    assert await base.db.runs.count_documents({"cancel_requested_at": {"$exists": True}}) == 0
+    await base.db.schedules.insert_many(
+        [
+            schedule("skip-now", now, overlap="skip", end_at=now + timedelta(seconds=1)),
+            schedule("cancel-now", now, overlap="cancel_other", end_at=now + timedelta(seconds=1)),
+        ]
+    )
+    for second in (0, 1):
+        for name in ("skip-now", "cancel-now"):
+            found: Any = await base.db.schedules.find_one({"_id": name})
+            await clockwork.schedules.fire_next(found, now + timedelta(seconds=second))
+    ended = {one["_id"]: one async for one in base.db.schedules.find({"end_at": {"$gt": now}})}
+    counts = {name: (one["fired"], one["skipped"], one["missed"]) for name, one in ended.items()}
+    assert counts == {"skip-now": (1, 1, 0), "cancel-now": (2, 0, 0)}
+    cancelled = {"metadata.schedule_id": "cancel-now", "cancel_requested_at": {"$exists": True}}
+    assert await base.db.runs.count_documents(cancelled) == 1, "all but the last"
 
 
 async def test_two_decide_at_once_and_a_decision_that_was_left_is_done(base: Base, clockwork: Clockwork) -> None:

@@ -19,6 +19,7 @@ from aiohttp import web
 from bson import Decimal128, ObjectId
 
 from perdure.chassis import mongo
+from perdure.chassis.clock import now
 from perdure.chassis.errors import ConfigurationError
 from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.kafka.consumer import Consumer, Refused, Subscription
@@ -464,7 +465,7 @@ def request(premise: Premise, wait_id: str, due_at: datetime | None = None) -> D
         verdict_expires_s=60,
         due_at=due_at,
     )
-    record = encode(message, id=f"{wait_id}:validate", source="test", correlation_id="run")
+    record = encode(message, id=f"{wait_id}:validate", source="test", correlation_id="run", time=now())
     return decode(record.headers, record.value, VALIDATIONS)
 
 

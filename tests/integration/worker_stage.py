@@ -21,11 +21,12 @@ from perdure.agent_step.settings import AgentStepSettings
 from perdure.agent_step.timings import Timings
 from perdure.agent_step.worker import Ports, Worker
 from perdure.chassis import mongo
+from perdure.chassis.clock import now
 from perdure.chassis.group_commit import GroupCommit
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.payload import pack
 from perdure.checkpoint import PerdureSaver
-from perdure.registry.runs import new_id, now, run_document
+from perdure.registry.runs import new_id, run_document
 from perdure.registry.signals import Signals
 from perdure.registry.waits import Waits
 from perdure.sdk.context import SdkContext

@@ -9,7 +9,7 @@ from typing import Any
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
-from perdure.registry.runs import now
+from perdure.chassis.clock import now
 from perdure.schemas.waits import OutcomeKind, WaitOutcome, wait_of
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "waits.md").read_text()

@@ -531,6 +531,15 @@ class FiringMark(TypedDict):
     thread_id: str
 
 
+class MissedPeriod(TypedDict):
+    """Fire times that nobody was there for, as far as they are not made up (ADR 19)."""
+
+    at: datetime
+    """The next of them."""
+    until: datetime
+    """The last moment of the period; fire times after it were decided at their time."""
+
+
 class ScheduleDocument(TypedDict, total=False):
     """One schedule; ``_id`` is its id (ADR 7)."""
 
@@ -556,6 +565,8 @@ class ScheduleDocument(TypedDict, total=False):
     """The next fire time; absent while paused and after the end."""
     firing: FiringMark
     """There between the decision about a fire time and what comes of it."""
+    catch_up: list[MissedPeriod]
+    """What is left to make up, oldest first; each of it waits until the run before has ended."""
     revision: int
     """Grows by one with every change, so that a change meets what it was decided on."""
     created_at: datetime
@@ -567,4 +578,4 @@ class ScheduleDocument(TypedDict, total=False):
     skipped: int
     """Fire times at which the run before was not finished."""
     missed: int
-    """Fire times that were missed by more than ``catch_up_s``."""
+    """Fire times that were missed and not made up: by more than ``catch_up_s``, or a newer run took their place."""

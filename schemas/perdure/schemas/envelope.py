@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -80,17 +80,17 @@ def encode(
     id: str,
     source: str,
     correlation_id: str,
+    time: datetime,
     causation_id: str | None = None,
     traceparent: str | None = None,
-    time: datetime | None = None,
 ) -> Record:
-    """Encode a message as a Kafka record in CloudEvents binary mode."""
+    """Encode a message as a Kafka record in CloudEvents binary mode; ``time`` is when what it says happened."""
     headers: list[Header] = [
         ("ce_specversion", SPEC_VERSION),
         ("ce_id", id.encode()),
         ("ce_type", message.TYPE.encode()),
         ("ce_source", source.encode()),
-        ("ce_time", (time or datetime.now(UTC)).isoformat().encode()),
+        ("ce_time", time.isoformat().encode()),
         ("ce_subject", message.thread_id.encode()),
         ("ce_schemaversion", b"%d" % message.VERSION),
         ("ce_tenant", message.tenant.encode()),

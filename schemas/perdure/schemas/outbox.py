@@ -2,13 +2,15 @@
 
 A history entry is a document of the notebook with a ``seq``: a checkpoint (kind ``c``) or a transition of a run
 (kind ``e``, ``event`` names which). :func:`event_of` turns an entry and its run's document into the event; the executor,
-the sweep and the index rebuild all use it, so they cannot differ. Fences (kind ``f``) are no events. Notes (kind ``n``, with
-``after`` and ``note`` in place of ``seq``) are events outside the owner's history (ADR 10).
+the sweep and the index rebuild all use it, so they cannot differ; the times are those that the database gives back, also for an
+entry that was not read back. Fences (kind ``f``) are no events. Notes (kind ``n``, with ``after`` and ``note`` in place of ``seq``)
+are events outside the owner's history (ADR 10).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -33,6 +35,7 @@ from perdure.schemas.events import (
     ThreadRestored,
     ThreadStuck,
 )
+from perdure.schemas.moments import in_milliseconds
 
 INTERRUPTS_LIMIT = 2 * 1024 * 1024
 """Bytes of JSON of all the values of the interrupts that one event carries: half of what its topic takes."""
@@ -88,6 +91,9 @@ def event_of(run: Mapping[str, Any], entry: Mapping[str, Any]) -> Event | None:
         "occurred_at": entry["at"],
         **entry["ev"],
     }
+    for name, value in fields.items():
+        if isinstance(value, datetime):
+            fields[name] = in_milliseconds(value)
     if entry["kind"] == "n":
         return NOTES[entry["event"]].model_validate(fields | {"note": entry["note"]})
     if entry["kind"] == "e":

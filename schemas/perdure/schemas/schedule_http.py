@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 
 from perdure.schemas.http import Body, Metadata, NodeName, RunConfig, ThreadId
+from perdure.schemas.moments import AwareMoment, Moment
 
 CATCH_UP_LIMIT_S = 366 * 86400
 OverlapName = Literal["skip", "queue", "cancel_other", "allow"]
@@ -50,7 +51,7 @@ class ScheduleFields(RunFields):
     catch_up_s: float | None = Field(
         default=None, ge=0, le=CATCH_UP_LIMIT_S, description="Fire times missed by more seconds are not made up; 3600."
     )
-    end_at: AwareDatetime | None = Field(default=None, description="Nothing fires after it.")
+    end_at: AwareMoment | None = Field(default=None, description="Nothing fires after it.")
 
 
 class ScheduleCreate(ScheduleFields):
@@ -69,8 +70,8 @@ class SchedulePatch(ScheduleFields):
 class BackfillRequest(Body):
     """Fire the times of a past period, each once, also those that fell into a pause."""
 
-    start: AwareDatetime
-    end: AwareDatetime
+    start: AwareMoment
+    end: AwareMoment
     overlap: OverlapName | None = Field(default=None, description="In place of the schedule's own.")
 
 
@@ -98,7 +99,8 @@ class Schedule(BaseModel):
     last_thread_id: str | None
     fired: int
     skipped: int = Field(description="Fire times at which the run before was not finished.")
-    missed: int = Field(description="Fire times that were missed by more than the catch-up window.")
+    missed: int = Field(description="Fire times that were missed and not made up.")
+    making_up: int = Field(default=0, description="Fire times that were missed and wait for the run before them.")
 
 
 class ScheduleFiring(BaseModel):
@@ -121,7 +123,7 @@ class CronFields(RunFields):
 
     schedule: str | None = Field(default=None, max_length=256)
     timezone: str | None = Field(default=None, max_length=64)
-    end_time: datetime | None = Field(default=None, description="Without an offset: UTC.")
+    end_time: Moment | None = Field(default=None, description="Without an offset: UTC.")
     metadata: Metadata | None = None
     enabled: bool | None = None
     on_run_completed: Literal["delete", "keep"] | None = Field(

@@ -16,8 +16,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from perdure.schemas.moments import AwareMoment
 from perdure.schemas.validation import EXPIRY_LIMIT_S, PREMISES_LIMIT, Premise
 
 WAIT_MARK: Final = "perdure_wait"
@@ -77,7 +78,7 @@ class Wait(BaseModel):
 
     version: Literal[1] = Field(default=1, alias=WAIT_MARK)
     kind: WaitKind
-    due_at: AwareDatetime | None = None
+    due_at: AwareMoment | None = None
     """When the clock ends the wait, in UTC."""
     events: tuple[str, ...] = ()
     """Names of signals that end it."""
@@ -107,22 +108,22 @@ class WaitOutcome(BaseModel):
     version: Literal[1] = Field(default=1, alias=OUTCOME_MARK)
     kind: OutcomeKind
     wait_id: str
-    at: AwareDatetime
+    at: AwareMoment
     """When it was decided, by the clock of whoever decided it."""
-    due_at: AwareDatetime | None = None
+    due_at: AwareMoment | None = None
     """Of ``due``: the time that had been asked for."""
     name: str | None = None
     """Of ``signal``: its name."""
     signal_id: str | None = None
     payload: Any = None
     """Of ``signal``: what was sent. Of ``answer``: the answer. Of ``verdict``: the verdict (``perdure.schemas.validation``)."""
-    sent_at: AwareDatetime | None = None
+    sent_at: AwareMoment | None = None
     """Of ``signal``: when it was accepted."""
     by: str | None = None
     """Of ``answer``: who answered, as the caller named them."""
     action_digest: str | None = None
     """Of ``answer`` and ``verdict``: the action that was asked about."""
-    expires_at: AwareDatetime | None = None
+    expires_at: AwareMoment | None = None
     """Of ``answer`` and ``verdict``: until when it may be used for an effect; ``None``: no limit."""
 
     def value(self) -> dict[str, Any]:

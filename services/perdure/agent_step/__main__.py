@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from functools import partial
 
 from perdure.agent_step import strict
@@ -28,6 +27,7 @@ from perdure.agent_step.shown import show_delta_channels
 from perdure.agent_step.timings import Timings
 from perdure.agent_step.worker import Ports, ShuttingDown, Worker
 from perdure.chassis import mongo
+from perdure.chassis.clock import now
 from perdure.chassis.group_commit import GroupCommit
 from perdure.chassis.health import HealthServer
 from perdure.chassis.kafka.consumer import Consumer, Handler, Subscription
@@ -60,7 +60,7 @@ async def prepare(db: mongo.Database, saver: PerdureSaver, graphs: dict[str, Ser
 
 async def _register(db: mongo.Database, graphs: dict[str, ServedGraph]) -> None:
     for graph_id, served in graphs.items():
-        document = served.document() | {"updated_at": datetime.now(UTC)}
+        document = served.document() | {"updated_at": now()}
         await db[documents.GRAPHS].update_one({"_id": graph_id}, {"$set": document}, upsert=True)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import uuid_utils
@@ -20,6 +20,7 @@ from pymongo import ReturnDocument, UpdateOne
 from pymongo.errors import DuplicateKeyError
 
 from perdure.chassis import payload
+from perdure.chassis.clock import now
 from perdure.chassis.group_commit import DuplicateKey, GroupCommit
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability, outlast
@@ -100,17 +101,17 @@ class Claims:
         served = [run for run in oldest if run["graph_id"] in self._graphs or "cancel_requested_at" in run]
         if len(served) < len(oldest):
             await self._pass_on([run for run in oldest if run not in served])
-        due, held = _allowed(served, suspects, together, datetime.now(UTC))
+        moment = now()
+        due, held = _allowed(served, suspects, together, moment)
         if not due:
             return Claim([], held)
         token = str(uuid_utils.uuid7())
-        now = datetime.now(UTC)
         owned = {
             "status": "running",
             "owner": self.incarnation(),
             "claim": token,
-            "started_at": now,
-            "updated_at": now,
+            "started_at": moment,
+            "updated_at": moment,
         }
         run_ids = [run["_id"] for run in due]
         known = [run["thread_id"] for run in due if not _is_fresh(run)]
@@ -179,7 +180,7 @@ class Claims:
 
     async def release_crashed(self, run: RunDocument, error: str, backoff_s: float) -> None:
         """Give a run back whose handling failed here: as :meth:`release`, and counted as a crash."""
-        await self._give_back(run, crash_change(run, datetime.now(UTC), backoff_s, error))
+        await self._give_back(run, crash_change(run, now(), backoff_s, error))
 
     async def count_anew(self, run: RunDocument, crashes: int, head: str | None) -> None:
         """Store how many workers a run lost without progress, and where it stood."""
@@ -189,7 +190,7 @@ class Claims:
         )
 
     async def _give_back(self, run: RunDocument, more: Mapping[str, dict[str, Any]]) -> None:
-        change = {"status": RunStatus.PENDING.value, "owner": None, "updated_at": datetime.now(UTC)}
+        change = {"status": RunStatus.PENDING.value, "owner": None, "updated_at": now()}
         ours = {"_id": run["_id"], "epoch": run["epoch"], "status": "running"}
         await self._runs.write(updates=[UpdateOne(ours, {**more, "$set": change | more.get("$set", {})})])
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from perdure.agent_step.claims import Claimed
 from perdure.agent_step.domain import Outcome
 from perdure.agent_step.hibernation import Hibernation
 from perdure.chassis.assignments import Assignment
+from perdure.chassis.clock import now
 from perdure.chassis.group_commit import GroupCommit
 from perdure.registry.runs import first_run_of
 from perdure.schemas.documents import RunDocument, RunStatus, ThreadStatus
@@ -33,20 +33,20 @@ class Endings:
     async def project(self, claimed: Claimed, outcome: Outcome, *, first_seq: int, seq: int, settled: bool) -> None:
         """Bring run, thread and waits up to date with the end that the history records at ``seq``. Idempotent."""
         run = claimed.run
-        now = datetime.now(UTC)
+        moment = now()
         shared: dict[str, Any] = {
             "head": outcome.head,
             "next": list(outcome.next),
             "interrupts": [i.model_dump() for i in outcome.interrupts],
             "error": outcome.error.model_dump() if outcome.error is not None else None,
-            "updated_at": now,
+            "updated_at": moment,
         }
         ended = shared | {
             "status": outcome.status.value,
             "owner": None,
             "first_seq": first_seq,
             "ended_seq": seq,
-            "ended_at": now,
+            "ended_at": moment,
             "steps": outcome.steps,
             "settled": settled,
         }
@@ -63,7 +63,8 @@ class Endings:
         # The run is closed last: until then it is recovered if we die, and nobody can wake a thread whose document does not
         # show yet what it waits for.
         await asyncio.gather(
-            self._hibernation.project(claimed, outcome, now), self._close_thread(run, outcome, shared, first_seq, seq)
+            self._hibernation.project(claimed, outcome, moment),
+            self._close_thread(run, outcome, shared, first_seq, seq),
         )
         await self._runs.write(assignments=[close_run])
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from perdure.agent_step.claims import Claimed
 from perdure.agent_step.domain import Outcome
+from perdure.chassis.clock import now
 from perdure.chassis.group_commit import DuplicateKey
 from perdure.checkpoint import PerdureSaver, keys
 from perdure.checkpoint.documents import Place
@@ -116,7 +117,7 @@ async def append(
         "run": run["_id"],
         "epoch": run["epoch"],
         "seq": seq,
-        "at": datetime.now(UTC),
+        "at": now(),
         "event": event,
         "ev": ev,
     }

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Protocol
+
+from perdure.chassis.clock import after
 
 MARGIN_S = 10.0
 """Beyond a time-out: storing the result, and the pause of a busy worker."""
@@ -70,7 +72,7 @@ class Pace:
 
     def by(self, nodes: Iterable[str]) -> datetime:
         """By when a superstep of these nodes that begins now should have ended; without nodes, what follows takes no time."""
-        return datetime.now(UTC) + timedelta(seconds=self.seconds(nodes))
+        return after(self.seconds(nodes))
 
     def seconds(self, nodes: Iterable[str]) -> float:
         """As :meth:`by`, as seconds from now."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import partial
 
 from perdure.agent_step import metrics
@@ -31,6 +31,7 @@ from perdure.agent_step.poison import Poison
 from perdure.agent_step.publisher import SOURCE, RunEvents
 from perdure.agent_step.settings import AgentStepSettings
 from perdure.chassis.assignments import Assignment
+from perdure.chassis.clock import after
 from perdure.chassis.group_commit import GroupCommit
 from perdure.chassis.group_read import GroupRead
 from perdure.chassis.kafka.producer import Producer
@@ -358,7 +359,7 @@ class Worker:
 
     def _at_once(self, _: Sequence[str]) -> datetime:
         """By when a run of a graph that is not served here should have ended: it fails without executing anything."""
-        return datetime.now(UTC) + timedelta(seconds=self._settings.expected_floor_s)
+        return after(self._settings.expected_floor_s)
 
     async def _mark_settled(self, run: RunDocument) -> None:
         settled = Assignment(run["_id"], {"settled": True}, equal={"epoch": run["epoch"], "owner": None})

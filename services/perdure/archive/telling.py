@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database
 from perdure.registry.notes import RUN_FIELDS, Notes
-from perdure.registry.runs import now
 from perdure.schemas.documents import RUNS
 
 FIELDS: Final = {**RUN_FIELDS, "status": 1}

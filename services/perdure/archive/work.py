@@ -19,9 +19,10 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from perdure.archive.errors import WorkLostError
 from perdure.archive.sources import Owner, slot_id
+from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database, from_now, server_time
 from perdure.chassis.telemetry import logger
-from perdure.registry.runs import new_id, now
+from perdure.registry.runs import new_id
 from perdure.schemas.documents import RUNS, THREADS, ArchiveState
 
 log = logger(__name__)

@@ -154,6 +154,9 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel(
             [("firing.at", ASCENDING)], name="decided", partialFilterExpression={"firing.at": {"$exists": True}}
         ),
+        IndexModel(
+            [("catch_up.at", ASCENDING)], name="missed", partialFilterExpression={"catch_up.at": {"$exists": True}}
+        ),
         IndexModel([("tenant", ASCENDING), ("_id", ASCENDING)], name="by_tenant"),
         IndexModel([("thread_id", ASCENDING)], name="by_thread"),
     ],

@@ -13,18 +13,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import count
 from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata, writes_sort_key
 
+from perdure.chassis.clock import now
 from perdure.checkpoint import keys
 from perdure.checkpoint.codec import Codec, decompress, pack_body, unpack_body
 from perdure.checkpoint.errors import UnknownFormat
 from perdure.checkpoint.scope import RunScope
 from perdure.checkpoint.values import Entry
+from perdure.schemas.moments import in_milliseconds
 
 Document: TypeAlias = dict[str, Any]
 
@@ -283,7 +285,7 @@ def fence_document(thread: str, run: str, epoch: int, seq: int) -> Document:
         "run": run,
         "epoch": epoch,
         "seq": seq,
-        "at": datetime.now(UTC),
+        "at": now(),
     }
 
 
@@ -341,8 +343,9 @@ def _get_body(codec: Codec, document: Mapping[str, Any]) -> Document:
 
 
 def _instant(ts: str) -> datetime:
+    """When a checkpoint was made, as the database gives it back; LangGraph's ``ts`` has microseconds."""
     try:
         found = datetime.fromisoformat(ts)
     except ValueError:
-        return datetime.now(UTC)
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+        return now()
+    return in_milliseconds(found)

@@ -13,7 +13,6 @@ import sysconfig
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +21,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from perdure.chassis.clock import now
 from perdure.chassis.errors import PerdureError
 from perdure.cli.client import Gateway
 from perdure.cli.demo_agents import Agent, compare, divide, early_finding, recovery, walk
@@ -69,7 +69,7 @@ class Story:
         self._root = Path(sysconfig.get_path("stdlib")).resolve()
         self._agents: list[Agent] = []
         self._values: dict[str, dict[str, Any]] = {}
-        self._killed_at = datetime.now(UTC)
+        self._killed_at = now()
         self._deadline = time.monotonic() + TIME_LIMIT_S
 
     def tell(self) -> None:
@@ -132,7 +132,7 @@ class Story:
         wanted = {agent.name: len(agent.files) * KILL_AT for agent in self._agents}
         self._screen.follow(self._agents, self._look, lambda c: all(c[name] >= n for name, n in wanted.items()))
         worker.kill()
-        self._killed_at = datetime.now(UTC)
+        self._killed_at = now()
         self._screen.say(f"[bold red]kill -9 {worker.pid}[/]  agent-step is gone")
         for agent in self._agents:
             state = self._state(agent)

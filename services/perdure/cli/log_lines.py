@@ -16,6 +16,7 @@ from typing import Any, Final
 from rich.text import Text
 
 from perdure.chassis import json
+from perdure.chassis.clock import now
 
 SOURCE_WIDTH: Final = len("agent_step")
 LEVEL_STYLES: Final = {"debug": "dim", "info": "green", "warning": "yellow", "error": "red", "critical": "bold red"}
@@ -121,7 +122,7 @@ def _clock(timestamp: Any) -> str:
     except ValueError:
         return _visible(timestamp)
     clock = f"{at:%H:%M:%S}.{at.microsecond // 1000:03}"
-    return clock if at.date() == datetime.now().astimezone().date() else f"{at:%Y-%m-%d} {clock}"
+    return clock if at.date() == now().astimezone().date() else f"{at:%Y-%m-%d} {clock}"
 
 
 def _short(value: Any) -> str:

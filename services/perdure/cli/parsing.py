@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from perdure.chassis import json
+from perdure.chassis import clock, json
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -57,7 +57,7 @@ def moment(text: str | None, option: str, now: datetime | None = None) -> str | 
     """
     if text is None:
         return None
-    now = now or datetime.now(UTC)
+    now = now or clock.now()
     word = text.strip().lower()
     if word == "now":
         found = now

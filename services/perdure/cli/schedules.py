@@ -43,6 +43,7 @@ _FIELDS = {
     "last thread": "last_thread_id",
     "skipped": "skipped",
     "missed": "missed",
+    "being made up": "making_up",
     "created": "created_at",
 }
 _FIRINGS = {"at": "at", "result": "result", "run": "run_id", "thread": "thread_id"}

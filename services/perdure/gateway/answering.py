@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from perdure.chassis import json
+from perdure.chassis.clock import now
 from perdure.gateway import waiting
 from perdure.gateway.context import Context
 from perdure.gateway.problems import RequestProblem, invalid_fields, unknown_approval
 from perdure.gateway.requests import require_payload
 from perdure.registry.answers import BrokenSchema, reasons
-from perdure.registry.runs import now
 from perdure.registry.waits import Woken
 from perdure.schemas.documents import WaitDocument, WaitStatus
 from perdure.schemas.http import ApprovalAnswer

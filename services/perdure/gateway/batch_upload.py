@@ -16,6 +16,7 @@ from typing import Any, Final
 import orjson
 from pymongo.errors import DuplicateKeyError
 
+from perdure.chassis.clock import now
 from perdure.chassis.inserts import insert_new
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import outlast
@@ -24,7 +25,6 @@ from perdure.gateway.batch_lines import Line, Lines, Parsed, parse_items, parse_
 from perdure.gateway.problems import RequestProblem
 from perdure.gateway.store import Store
 from perdure.registry.batch_progress import counted
-from perdure.registry.runs import now
 from perdure.schemas.batch_documents import BATCH_ITEMS, BATCHES, BatchDocument, BatchStatus, ItemDocument, item_key
 from perdure.schemas.problem import InvalidField
 

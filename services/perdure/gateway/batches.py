@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
+from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database
 from perdure.gateway.batch_upload import Upload
 from perdure.gateway.problems import RequestProblem
 from perdure.gateway.store import Store
 from perdure.registry.batch_progress import ended_of
-from perdure.registry.runs import new_id, now
+from perdure.registry.runs import new_id
 from perdure.schemas.batch_documents import (
     BATCH_ITEMS,
     BATCHES,

@@ -9,15 +9,16 @@ Outside: matching and sending (the notifier), which also decides whether a targe
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
+from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database
 from perdure.gateway.problems import RequestProblem, invalid
 from perdure.gateway.store import Store
 from perdure.gateway.targets import require_target
 from perdure.registry.deliveries import Deliveries, Notice, delivery_document, shown_target
-from perdure.registry.runs import new_id, now
+from perdure.registry.runs import new_id
 from perdure.registry.subscriptions import Subscriptions, new_secret, scope_key, valid_secrets
 from perdure.schemas.notice_http import (
     LEAD_S,
@@ -212,7 +213,7 @@ def subscription_view(subscription: Mapping[str, Any]) -> Document:
         **{name: subscription.get(name) for name in names},
         "batch_items": bool(subscription.get("batch_items")),
         "target": shown_target(subscription["channel"], subscription["target"]),
-        "secrets": len(valid_secrets(subscription, datetime.now(UTC))),
+        "secrets": len(valid_secrets(subscription, now())),
     }
 
 

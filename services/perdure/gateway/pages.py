@@ -20,7 +20,7 @@ from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from perdure.registry.runs import now
+from perdure.chassis.clock import now
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 STYLE: Final = "page.css"

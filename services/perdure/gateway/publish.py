@@ -11,6 +11,7 @@ from typing import Any
 
 from prometheus_client import Counter
 
+from perdure.chassis.clock import now
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.telemetry import logger
 from perdure.schemas import topics
@@ -32,6 +33,7 @@ def cancel_record(run: Mapping[str, Any], traceparent: str) -> Record:
         source=SOURCE,
         correlation_id=run["_id"],
         traceparent=traceparent,
+        time=now(),
     )
 
 

@@ -13,6 +13,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, TypeVar
 
+from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database, server_time
 from perdure.chassis.outage import outlast
 from perdure.chassis.payload import pack, unpack
@@ -20,9 +21,9 @@ from perdure.gateway.problems import RequestProblem, invalid
 from perdure.gateway.requests import require_metadata
 from perdure.gateway.store import Store
 from perdure.gateway.targets import require_webhook
-from perdure.registry import cron
+from perdure.registry import cron, missed
 from perdure.registry.cron import BadSchedule, Overlap
-from perdure.registry.runs import assistant_id_of, new_id, now
+from perdure.registry.runs import assistant_id_of, new_id
 from perdure.registry.schedules import Cause, Firing, ScheduleBusy, Schedules, fire_key, next_of
 from perdure.schemas.documents import GraphDocument, ScheduleDocument
 from perdure.schemas.schedule_http import RunFields
@@ -237,9 +238,10 @@ def schedule_view(schedule: Mapping[str, Any]) -> Document:
         "schedule_id": schedule["_id"],
         **shown,
         "payload": unpack(schedule["payload"]),
-        "state": "paused" if schedule["paused"] else "active" if next_at else "ended",
+        "state": "paused" if schedule["paused"] else "active" if next_at or schedule.get("catch_up") else "ended",
         "next_at": next_at,
         "following": _following(schedule, next_at) if next_at else [],
+        "making_up": missed.left(schedule),
         **{name: schedule.get(name) for name in ("last_fired_at", "last_run_id", "last_thread_id")},
     }
 

@@ -22,6 +22,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from perdure.chassis import json
+from perdure.chassis.clock import now
 from perdure.chassis.errors import RefusedError, UnavailableError
 from perdure.chassis.opensearch import OpenSearch, OpenSearchRefusedError
 from perdure.gateway.query_fields import METADATA, TEXT_FIELDS, has_words, moment, query_of
@@ -271,7 +272,7 @@ async def search(client: OpenSearch, tenant: str, query: Mapping[str, str], exce
         UnavailableError: OpenSearch does not answer.
 
     """
-    checked = parse(query, datetime.now(UTC))
+    checked = parse(query, now())
     if checked.min_seq:
         await _until_reached(client, tenant, checked.index, *checked.min_seq)
     body = body_of(checked, tenant, excerpt)

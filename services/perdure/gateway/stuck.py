@@ -11,11 +11,12 @@ Outside: what counts as stuck (ADR 10).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from pymongo import DESCENDING
 
+from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database
 from perdure.chassis.opensearch import OpenSearch
 from perdure.gateway.search import DEFAULT_LIMIT, MAX_LIMIT, SearchProblem, answer_of, ask, body_of, parse
@@ -107,7 +108,7 @@ async def in_history(client: OpenSearch, tenant: str, given: Mapping[str, str]) 
         UnavailableError: OpenSearch does not answer.
 
     """
-    query = parse({**given, "status": "stuck", "scope": "states"}, datetime.now(UTC))
+    query = parse({**given, "status": "stuck", "scope": "states"}, now())
     found = answer_of(query, await ask(client, query.index, body_of(query, tenant)))
     items: list[Document] = found["items"]
     related = await _related(client, tenant, items) if items else ([], [])

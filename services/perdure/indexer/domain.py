@@ -36,6 +36,7 @@ from perdure.schemas.index import (
     IndexedStuck,
     IndexedWait,
 )
+from perdure.schemas.moments import in_milliseconds
 
 STATUS: Final[dict[type[Event], str]] = {
     RunStarted: "running",
@@ -57,7 +58,10 @@ MAX_DEPTH: Final = 16
 
 
 def document_of(event: Event, redaction: Redaction, text_limit: int) -> IndexDocument:
-    """The document of one event, redacted; fields that the event does not have are absent."""
+    """The document of one event, redacted; fields that the event does not have are absent.
+
+    Times are cut to the milliseconds that the store keeps: an event of an older worker may have microseconds.
+    """
     document: IndexDocument = {
         "thread_id": event.thread_id,
         "run_id": event.run_id,
@@ -67,7 +71,7 @@ def document_of(event: Event, redaction: Redaction, text_limit: int) -> IndexDoc
         "seq": event.seq,
         "epoch": event.epoch,
         "event": event.TYPE,
-        "occurred_at": event.occurred_at,
+        "occurred_at": in_milliseconds(event.occurred_at),
     }
     if not isinstance(event, NoticeNote):
         document["status"] = event.status if isinstance(event, TELLING) else STATUS[type(event)]
@@ -87,7 +91,7 @@ def document_of(event: Event, redaction: Redaction, text_limit: int) -> IndexDoc
         document["next"] = list(following)
     expected_by: datetime | None = getattr(event, "expected_by", None)
     if expected_by is not None:
-        document["expected_by"] = expected_by
+        document["expected_by"] = in_milliseconds(expected_by)
     _add_particulars(document, event, redaction, text_limit)
     return document
 
@@ -199,13 +203,17 @@ def _error(info: ErrorInfo) -> IndexedError:
 
 def _add_archive(document: IndexDocument, event: ThreadArchived | ThreadRestored) -> None:
     if isinstance(event, ThreadArchived):
-        document["archived"] = {"object": event.object, "bytes": event.object_bytes, "at": event.occurred_at}
+        document["archived"] = {
+            "object": event.object,
+            "bytes": event.object_bytes,
+            "at": in_milliseconds(event.occurred_at),
+        }
     if event.error is not None:
         document["error"] = _error(event.error)
 
 
 def _stuck(event: ThreadStuck) -> IndexedStuck:
-    return {"code": event.code.value, "reason": event.reason, "since": event.since}
+    return {"code": event.code.value, "reason": event.reason, "since": in_milliseconds(event.since)}
 
 
 def _notice(event: NoticeNote) -> IndexedNotice:

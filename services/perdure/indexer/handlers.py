@@ -8,11 +8,12 @@ or an outage can cause: whoever calls them acknowledges the batches afterwards.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import cast
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from perdure.chassis.clock import now
 from perdure.chassis.kafka.deadletter import LetterBox, Origin
 from perdure.chassis.kafka.isolation import Isolation, describe
 from perdure.chassis.kafka.producer import Producer
@@ -55,7 +56,7 @@ class Indexing:
         """Of the threads that were handled since the last :meth:`settle`."""
         self._oldest: datetime | None = None
         """Of the events since then."""
-        OLDEST.set_function(lambda: (datetime.now(UTC) - self._oldest).total_seconds() if self._oldest else 0.0)
+        OLDEST.set_function(lambda: (now() - self._oldest).total_seconds() if self._oldest else 0.0)
 
     @property
     def holding(self) -> bool:
@@ -130,4 +131,4 @@ class Indexing:
         INDEXED.inc(len(documents))
         BATCH.observe(len(documents))
         oldest = min(document["occurred_at"] for document in documents)
-        AGE.observe(max(0.0, (datetime.now(UTC) - oldest).total_seconds()))
+        AGE.observe(max(0.0, (now() - oldest).total_seconds()))

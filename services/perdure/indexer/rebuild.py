@@ -18,9 +18,10 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
+from perdure.chassis.clock import now
 from perdure.chassis.errors import UnavailableError
 from perdure.chassis.mongo import connect, database
 from perdure.chassis.opensearch import OpenSearch, OpenSearchRefusedError
@@ -106,7 +107,7 @@ class _Rebuild:
         self._report = RebuildReport("first pass")
 
     async def run(self) -> RebuildReport:
-        started = datetime.now(UTC)
+        started = now()
         stamp = started.strftime("%Y%m%d%H%M%S")
         new = Layout(f"{STATES}-{stamp}-000001", f"{THREADS}-{stamp}-000001")
         self._report.states_index, self._report.threads_index = new.states, new.threads

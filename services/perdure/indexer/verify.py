@@ -18,11 +18,12 @@ import sys
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import orjson
 
+from perdure.chassis.clock import now
 from perdure.chassis.mongo import connect, database
 from perdure.chassis.opensearch import OpenSearch
 from perdure.chassis.service import run_service
@@ -112,7 +113,7 @@ async def verify(client: OpenSearch, source: Source, settled: timedelta = SETTLE
         UnavailableError: OpenSearch does not answer; start again.
 
     """
-    return await _Comparison(client, source, datetime.now(UTC) - settled, full=full).run()
+    return await _Comparison(client, source, now() - settled, full=full).run()
 
 
 class _Comparison:

@@ -1,7 +1,7 @@
 """Links to answer questions on this machine: a local stack offers them without anybody setting a secret.
 
 Contract: the secret is made once for a data folder and kept there, readable by the user alone, so that links survive a restart.
-An environment that says anything about links itself is left alone.
+Secret and URL are defaulted each on its own; what the environment sets stays as it is: an empty secret switches links off.
 """
 
 from __future__ import annotations
@@ -18,11 +18,21 @@ FILE: Final = "link-secret"
 
 
 def link_environment(folder: Path, environment: Mapping[str, str], gateway_port: int) -> dict[str, str]:
-    """What gateway and notifier need to offer links; nothing when ``environment`` or this process's own says it already."""
-    said = {**os.environ, **environment}
-    if SECRET in said or PUBLIC_URL in said:
-        return {}
-    return {SECRET: _secret(folder), PUBLIC_URL: f"http://127.0.0.1:{gateway_port}"}
+    """The settings that gateway and notifier need to offer links and that neither ``environment`` nor this process's own sets.
+
+    Args:
+        folder: The stack's folder, which keeps the secret.
+        environment: What is added to this process's environment for the services.
+        gateway_port: Of the gateway on this machine, where links lead by default.
+
+    """
+    given = {**os.environ, **environment}
+    missing: dict[str, str] = {}
+    if SECRET not in given:
+        missing[SECRET] = _secret(folder)
+    if PUBLIC_URL not in given:
+        missing[PUBLIC_URL] = f"http://127.0.0.1:{gateway_port}"
+    return missing
 
 
 def _secret(folder: Path) -> str:

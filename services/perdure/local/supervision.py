@@ -12,11 +12,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Protocol
 
 from perdure.chassis import json
+from perdure.chassis.clock import now
 from perdure.local.errors import LocalError, StoppingError
 from perdure.local.process import Identity, exit_code, exit_text, last_lines
 from perdure.local.state import Record, StateFile
@@ -122,7 +122,7 @@ class Supervisor:
             return process.label in self._state.read().records
         code = exit_code(identity)
         how = exit_text(code)
-        self._record(process, identity, last_exit=f"{how}, {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
+        self._record(process, identity, last_exit=f"{how}, {now():%Y-%m-%d %H:%M:%S} UTC")
         known = code is not None and code >= 0
         ended = f"{process.label} (pid {identity.pid}) " + (f"ended with {how}" if known else f"ended ({how})")
         if code == WRONG_CONFIGURATION and process.ready_since is None:

@@ -12,12 +12,12 @@ import os
 import subprocess
 import sys
 import threading
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
 import psutil
 
+from perdure.chassis.clock import now
 from perdure.local.detach import LOG, supervisor_command
 from perdure.local.foreground import stop_at_signals
 from perdure.local.services import ServiceProcess
@@ -79,7 +79,7 @@ def main(folder: Path) -> None:
 
 
 def _log(text: str) -> None:
-    sys.stdout.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {text}\n")
+    sys.stdout.write(f"{now():%Y-%m-%dT%H:%M:%SZ} {text}\n")
     sys.stdout.flush()
 
 

@@ -15,9 +15,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
+from perdure.chassis.clock import after, now
 from perdure.chassis.telemetry import logger
 from perdure.notifier import metrics
 from perdure.notifier.breaker import Breakers
@@ -89,17 +90,17 @@ class Dispatcher:
     async def turn(self) -> int:
         """Claim what is due and fits, and begin to send; how many were claimed."""
         self._start_all()
-        now = datetime.now(UTC)
+        moment = now()
         free = self._settings.notifier_at_once * (1 + AHEAD) - sum(lane.held for lane in self._lanes.values())
         full = [name for name in self._known() if self._room(name) <= 0]
         metrics.BROKEN.set(len(self._breakers.open(self._clock())))
         if free <= 0:
             return 0
-        found = await self._queue.due(now, full, LOOK)
+        found = await self._queue.due(moment, full, LOOK)
         chosen = self._choose(found, free)
         if not chosen:
             return 0
-        claimed = await self._queue.claim(chosen, now)
+        claimed = await self._queue.claim(chosen, moment)
         for prepared in await self._preparing.prepare(claimed):
             await self._take(prepared)
         self._start_all()
@@ -120,7 +121,7 @@ class Dispatcher:
         waiting = [one.delivery for lane in self._lanes.values() for one in lane.waiting]
         for lane in self._lanes.values():
             lane.waiting.clear()
-        await self._queue.put_back(waiting, datetime.now(UTC))
+        await self._queue.put_back(waiting, now())
 
     def _choose(self, found: list[Document], free: int) -> list[str]:
         """Of what is due, as much of each endpoint as it has room for."""
@@ -151,8 +152,8 @@ class Dispatcher:
         if prepared.empty:
             await self._queue.remove(delivery)
         elif prepared.result is not None:
-            now = datetime.now(UTC)
-            await self._record(prepared, Attempt(prepared.result, now, now, 0.0))
+            moment = now()
+            await self._record(prepared, Attempt(prepared.result, moment, moment, 0.0))
         else:
             self._lanes.setdefault(delivery["endpoint"], _Lane()).waiting.append(prepared)
 
@@ -187,7 +188,7 @@ class Dispatcher:
 
     def _in_time(self, delivery: Mapping[str, Any]) -> bool:
         claimed_until: datetime = delivery["due_at"]
-        return datetime.now(UTC) + timedelta(seconds=self._settings.notifier_timeout_s) < claimed_until
+        return after(self._settings.notifier_timeout_s) < claimed_until
 
     async def _deliver(self, endpoint: str, prepared: Prepared) -> None:
         lane = self._lanes[endpoint]
@@ -205,7 +206,7 @@ class Dispatcher:
 
     async def _attempt(self, prepared: Prepared) -> Attempt:
         delivery = prepared.delivery
-        began, started = datetime.now(UTC), self._clock()
+        began, started = now(), self._clock()
         try:
             result = await self._channels[delivery["channel"]].send(delivery, prepared.subscription)
         except Exception as error:
@@ -214,7 +215,7 @@ class Dispatcher:
             result = Result(delivered=False, reason=f"the notifier failed: {type(error).__name__}")
         latency_s = self._clock() - started
         metrics.LATENCY.labels(delivery["channel"]).observe(latency_s)
-        return Attempt(result, began, datetime.now(UTC), latency_s)
+        return Attempt(result, began, now(), latency_s)
 
     async def _judge(self, endpoint: str, lane: _Lane, result: Result) -> None:
         """Tell the breaker; what waits for an endpoint that is left alone from now on goes back."""
@@ -227,7 +228,7 @@ class Dispatcher:
             lane.waiting.clear()
             pause_s = self._breakers.waits_s(endpoint, self._clock())
             log.warning("endpoint.left_alone", endpoint=endpoint, for_s=round(pause_s, 1), reason=result.reason)
-            await self._queue.put_back(waiting, datetime.now(UTC) + timedelta(seconds=pause_s))
+            await self._queue.put_back(waiting, after(pause_s))
 
     async def _record(self, prepared: Prepared, attempt: Attempt) -> None:
         delivery, result = prepared.delivery, attempt.result

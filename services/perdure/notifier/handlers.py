@@ -9,9 +9,9 @@ which not everything can be told is refused after everything else of the batch i
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final
 
+from perdure.chassis.clock import now
 from perdure.chassis.kafka.consumer import Refused
 from perdure.chassis.kafka.isolation import describe
 from perdure.chassis.mongo import Database
@@ -82,7 +82,7 @@ class Notifying:
         runs = await self._runs_of(told)
         keys = {key for one in told for key in keys_of(one, runs.get(one.notice.run_id or ""))}
         subscriptions = await self._subscriptions.of_scopes(keys)
-        plan = plan_of(told, subscriptions, runs, datetime.now(UTC), self._settings.notifier_patience_s)
+        plan = plan_of(told, subscriptions, runs, now(), self._settings.notifier_patience_s)
         # Digests first: what they gather must not be there without them (a sweep mends what a digest came too early for).
         await self._queue.insert([*plan.digests.values()])
         new = set(await self._queue.insert(plan.deliveries))

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from pymongo.errors import PyMongoError
 
+from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.telemetry import logger
@@ -156,7 +156,7 @@ def _over(delivery: Mapping[str, Any], wait: Mapping[str, Any] | None) -> Result
         return dropped("the agent went on meanwhile")
     if wait.get("escalations", 0) > delivery["data"].get("escalations", 0):
         return dropped("the question went to the next person meanwhile")
-    return dropped("the question has expired") if due_at is not None and due_at <= datetime.now(UTC) else None
+    return dropped("the question has expired") if due_at is not None and due_at <= now() else None
 
 
 def _told(delivery: Mapping[str, Any]) -> Document:

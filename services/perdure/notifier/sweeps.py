@@ -5,9 +5,10 @@ Contract: every change is a compare-and-set and repeatable, so that all instance
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
+from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database
 from perdure.chassis.telemetry import logger
 from perdure.notifier.matching import digest_for
@@ -36,9 +37,9 @@ class Sweeper:
 
     async def turn(self) -> None:
         """Do everything that is due once."""
-        now = datetime.now(UTC)
-        await self._let_go(now)
-        await self._gather_again(now)
+        moment = now()
+        await self._let_go(moment)
+        await self._gather_again(moment)
 
     async def _let_go(self, now: datetime) -> None:
         """Deliveries whose endpoint was left alone for all of their time are dead."""

@@ -13,9 +13,10 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
+from perdure.chassis.clock import now
 from perdure.chassis.inserts import insert_new
 from perdure.chassis.kafka.deadletter import Origin
 from perdure.chassis.mongo import Database
@@ -23,6 +24,7 @@ from perdure.chassis.outage import Availability, outlast
 from perdure.schemas import deadletter
 from perdure.schemas.deadletter import LetterState
 from perdure.schemas.documents import DEAD_LETTERS, DeadLetterDocument
+from perdure.schemas.moments import in_milliseconds
 
 OPEN_KEPT: Final = timedelta(days=90)
 """How long a letter is kept that nobody decides about; one that is decided about is kept 30 days more."""
@@ -99,7 +101,7 @@ def letter_of(record: Origin, default_tenant: str) -> DeadLetterDocument:
         "earlier_redrives": deadletter.redrives_of(original),
         "state": LetterState.OPEN.value,
         "redrives": 0,
-        "expires_at": datetime.now(UTC) + OPEN_KEPT,
+        "expires_at": now() + OPEN_KEPT,
     }
     if omitted is not None:
         letter["omitted"] = omitted
@@ -129,7 +131,6 @@ def _place(record: Origin, added: dict[str, str]) -> tuple[str, int, int]:
 
 def _moment(text: str | None) -> datetime:
     try:
-        found = datetime.fromisoformat(text or "")
-        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+        return in_milliseconds(datetime.fromisoformat(text or ""))
     except (ValueError, OverflowError):
-        return datetime.now(UTC)
+        return now()

@@ -22,6 +22,7 @@ from perdure.chassis.telemetry import logger
 from perdure.checkpoint import keys
 from perdure.schemas.documents import NOTEBOOK, RUNS
 from perdure.schemas.events import NOTES_PER_SEQ
+from perdure.schemas.moments import in_milliseconds
 from perdure.schemas.outbox import event_of, lightened, record_of
 from perdure.schemas.topics import EVENTS
 
@@ -107,7 +108,7 @@ class Notes:
                 "note": number,
                 "event": event,
                 "cause": cause,
-                "at": at.replace(microsecond=at.microsecond // 1000 * 1000),
+                "at": in_milliseconds(at),
                 "ev": dict(ev),
                 "published": False,
             }

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 from uuid import UUID, uuid5
 
 import uuid_utils
 
+from perdure.chassis.clock import now
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.payload import Packed
 from perdure.chassis.telemetry import logger
@@ -27,12 +28,6 @@ log = logger(__name__)
 
 ASSISTANT_NAMESPACE = UUID("6ba7b821-9dad-11d1-80b4-00c04fd430c8")
 """The Agent Server's: the assistant id of a graph is the same there and here."""
-
-
-def now() -> datetime:
-    """The time, in UTC, to the millisecond as the database keeps it."""
-    moment = datetime.now(UTC)
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 def new_id() -> str:
@@ -163,6 +158,7 @@ def start_record(
         correlation_id=started,
         causation_id=causation_id,
         traceparent=run.get("traceparent"),
+        time=now(),
     )
 
 

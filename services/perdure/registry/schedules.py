@@ -1,31 +1,34 @@
-"""Durable schedules: their documents, and firing them exactly once (ADR 7).
+"""Durable schedules: their documents, and firing them exactly once (ADR 7 and 19).
 
 Contract: a firing is first decided by a compare-and-set of ``firing`` (which run, on which thread, or skipped), then done, then
 taken off by another compare-and-set. Whoever finds a decision does it: its run has an idempotency key and an id of its own, so
 doing it twice is doing it once, and a crash at any point loses nothing. Every method waits for a database that is away.
 
-Outside: when a schedule fires (``perdure.registry.cron``), and who looks for what is due (the scheduler).
+Outside: when a schedule fires (``perdure.registry.cron``), what was missed (``perdure.registry.missed``), and who looks for what is
+due (the scheduler).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from enum import StrEnum
+from datetime import UTC, datetime
+from enum import Enum, StrEnum
+from functools import partial
 from typing import Any
 
 from pymongo import ReturnDocument
 
+from perdure.chassis.clock import now
 from perdure.chassis.group_commit import DuplicateKey, GroupCommit
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.payload import Packed, unpack
 from perdure.chassis.telemetry import logger
-from perdure.registry import cron
+from perdure.registry import cron, missed
 from perdure.registry.cron import Overlap
-from perdure.registry.runs import new_id, new_traceparent, now, publish_start, run_document
+from perdure.registry.runs import new_id, new_traceparent, publish_start, run_document
 from perdure.registry.threads import thread_document
 from perdure.schemas.commands import CancelRun, StartReason
 from perdure.schemas.documents import (
@@ -34,6 +37,7 @@ from perdure.schemas.documents import (
     SCHEDULES,
     THREADS,
     FiringMark,
+    MissedPeriod,
     RunStatus,
     ScheduleDocument,
     ThreadStatus,
@@ -52,6 +56,8 @@ class Cause(StrEnum):
     """Why a schedule fires."""
 
     TIME = "time"
+    CATCH_UP = "catch_up"
+    """A time that had been missed."""
     BACKFILL = "backfill"
     TRIGGER = "trigger"
 
@@ -66,6 +72,15 @@ class Firing:
     thread_id: str | None
     new: bool
     """False: it had been fired before."""
+
+
+class Step(Enum):
+    """What came of a look at a schedule that fired nothing."""
+
+    AGAIN = "again"
+    """Something was stored, by us or by somebody else: read the schedule again."""
+    WAITING = "waiting"
+    """Nothing is due, or what was missed waits for the run before."""
 
 
 class ScheduleBusy(Exception):
@@ -106,8 +121,7 @@ class Schedules:
 
     async def find(self, schedule_id: str, tenant: str) -> dict[str, Any] | None:
         """The schedule with this id."""
-        query = {"_id": schedule_id, "tenant": tenant}
-        return await outlast(lambda: self._schedules.find_one(query), self._availability)
+        return await self._one(SCHEDULES, {"_id": schedule_id, "tenant": tenant})
 
     async def search(self, query: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The schedules that a query finds, oldest first; those of a tenant are few."""
@@ -137,41 +151,56 @@ class Schedules:
             changed = {**schedule, **fields}
             if any(name in fields for name in ("cron", "timezone")):
                 cron.check(changed["cron"], changed["timezone"], at)
-            kept = schedule.get("next_at") if not fields.keys() & {"cron", "timezone", "paused", "end_at"} else None
-            next_at = kept or next_of(changed, at)
-            found = await self._swap(schedule, {**fields, "updated_at": now()}, next_at)
+            same_times = not fields.keys() & {"cron", "timezone", "paused", "end_at"}
+            next_at = (schedule.get("next_at") if same_times else None) or next_of(changed, at)
+            catch_up = (schedule.get("catch_up") or []) if same_times else []
+            found = await self._swap(schedule, {**fields, "catch_up": catch_up, "updated_at": now()}, next_at)
             if found is not None:
                 return found
         raise ScheduleBusy(schedule_id)
 
-    async def fire_next(self, schedule: Mapping[str, Any], at: datetime) -> Firing | None:
-        """Do what is next for a schedule that is due: finish a firing, decide one, or leave out what was missed for too long.
+    async def fire_next(self, schedule: Mapping[str, Any], at: datetime) -> Firing | Step:
+        """Do what is next for a schedule: finish a firing, decide what is due, make up what was missed.
 
         Args:
             schedule: As it was read a moment ago.
             at: The time now, by the database's clock.
 
-        Returns:
-            What was fired; ``None`` when nothing was, or somebody else was first.
-
         """
         if schedule.get("firing"):
             return await self._do(schedule)
-        next_at: datetime = schedule["next_at"]
-        due = cron.due(
-            schedule["cron"],
-            schedule["timezone"],
-            next_at,
-            now=at,
-            catch_up=timedelta(seconds=schedule["catch_up_s"]),
-            end_at=schedule.get("end_at"),
-        )
-        if due.missed:
-            log.warning("schedule.missed", schedule_id=schedule["_id"], count=due.missed, since=next_at.isoformat())
-            await self._swap(schedule, {}, due.at, {"missed": due.missed})
-            return None
+        next_at: datetime | None = schedule.get("next_at")
+        if next_at is not None and next_at <= at:
+            return await self._fire_due(schedule, next_at, at)
+        return await self._make_up(schedule, at) if schedule.get("catch_up") else Step.WAITING
+
+    async def _fire_due(self, schedule: Mapping[str, Any], next_at: datetime, at: datetime) -> Firing | Step:
+        """Decide the fire time that is due, or put aside what was missed."""
+        if missed.is_missed(next_at, at):
+            due = missed.due(schedule, next_at, at, schedule.get("end_at"))
+            if due.missed:
+                log.warning("schedule.missed", schedule_id=schedule["_id"], count=due.missed, since=next_at.isoformat())
+                await self._swap(schedule, {}, due.at, {"missed": due.missed})
+                return Step.AGAIN
+            if missed.is_put_aside(schedule):
+                await self._swap(schedule, {"catch_up": missed.put_aside(schedule, at)}, next_of(schedule, at))
+                return Step.AGAIN
         decided = await self._decide(schedule, next_at, Cause.TIME, fire_key(schedule["_id"], next_at))
-        return await self._do(decided) if decided is not None else None
+        return await self._do(decided) if decided is not None else Step.AGAIN
+
+    async def _make_up(self, schedule: Mapping[str, Any], at: datetime) -> Firing | Step:
+        """Fire the next time that was missed, once the run before has ended; drop what the catch-up window has left behind."""
+        first: MissedPeriod = schedule["catch_up"][0]
+        due = missed.due(schedule, first["at"], at, first["until"])
+        if due.missed:
+            log.warning("schedule.not_made_up", schedule_id=schedule["_id"], count=due.missed)
+            rest = missed.going_on_at(schedule["catch_up"], due.at)
+            await self._swap(schedule, {"catch_up": rest}, schedule.get("next_at"), {"missed": due.missed})
+            return Step.AGAIN
+        if await self._is_going(schedule):
+            return Step.WAITING
+        decided = await self._decide(schedule, first["at"], Cause.CATCH_UP, fire_key(schedule["_id"], first["at"]))
+        return await self._do(decided) if decided is not None else Step.AGAIN
 
     async def fire(
         self, schedule_id: str, tenant: str, at: datetime, cause: Cause, key: str, overlap: Overlap | None = None
@@ -206,14 +235,16 @@ class Schedules:
         self, schedule: Mapping[str, Any], at: datetime, cause: Cause, key: str, overlap: Overlap | None = None
     ) -> dict[str, Any] | None:
         """Store what will be done about one fire time; ``None`` when the schedule is not as it was any more."""
-        policy = overlap or Overlap(schedule["overlap"])
-        start = policy is not Overlap.SKIP or not await self._is_going(schedule)
+        policy, making_up = overlap or Overlap(schedule["overlap"]), cause is Cause.CATCH_UP
+        start = making_up or policy is not Overlap.SKIP
+        if not start:  # what was missed comes first: its runs are before this one
+            start = not (schedule.get("catch_up") or await self._is_going(schedule))
         mark: FiringMark = {
             "key": key,
             "cause": cause.value,
             "at": at,
             "start": start,
-            "cancel": policy is Overlap.CANCEL_OTHER,
+            "cancel": policy is Overlap.CANCEL_OTHER and not making_up,
             "run_id": new_id(),
             "thread_id": schedule["thread_id"] or new_id(),
         }
@@ -226,17 +257,16 @@ class Schedules:
             await self._cancel(schedule, mark)
         started = await self._start(schedule, mark) if mark["start"] else None
         new = started is not None and started["_id"] == mark["run_id"]
-        fields: dict[str, Any] = {}
-        if new:
-            fields = {
-                "last_fired_at": mark["at"],
-                "last_run_id": mark["run_id"],
-                "last_thread_id": mark["thread_id"],
-            }
+        last = {"last_fired_at": mark["at"], "last_run_id": mark["run_id"], "last_thread_id": mark["thread_id"]}
+        fields: dict[str, Any] = last if new else {}
         next_at = schedule.get("next_at")
+        counted = {"fired": int(new), "skipped": int(not mark["start"])}
         if mark["cause"] == Cause.TIME.value:
             next_at = next_of(schedule, mark["at"])
-        counted = {"fired": int(new), "skipped": int(not mark["start"])}
+        elif mark["cause"] == Cause.CATCH_UP.value:
+            fields["catch_up"] = missed.after(schedule, mark["at"])
+        if mark["cancel"] and schedule.get("catch_up"):  # this run is newer than all that was missed
+            counted["missed"], fields["catch_up"] = missed.left(schedule), []
         if await self._swap(schedule, fields, next_at, counted) is not None:
             log.info(
                 "schedule.fired" if mark["start"] else "schedule.skipped",
@@ -252,7 +282,8 @@ class Schedules:
     async def _start(self, schedule: Mapping[str, Any], mark: FiringMark) -> Mapping[str, Any]:
         """Register the run that was decided on; the run of its key if there is one."""
         new_thread = schedule["thread_id"] is None
-        graph, thread = await self._graph(schedule["graph_id"]), await self._thread(mark["thread_id"])
+        graph = await self._one(GRAPHS, {"_id": schedule["graph_id"]}, {"version": 1})
+        thread = await self._thread(mark["thread_id"])
         run = run_document(
             tenant=schedule["tenant"],
             thread_id=mark["thread_id"],
@@ -309,9 +340,11 @@ class Schedules:
             if run["_id"] >= mark["run_id"]:
                 continue
             query, change = {"_id": run["_id"], "status": {"$in": ACTIVE}}, {"$min": {"cancel_requested_at": now()}}
-            await self._update(self._db[RUNS], query, change)
+            await outlast(partial(self._db[RUNS].update_one, query, change), self._availability)
             command = CancelRun(tenant=run["tenant"], thread_id=run["thread_id"], run_id=run["_id"])
-            record = encode(command, id=f"{run['_id']}:cancel", source=self._source, correlation_id=run["_id"])
+            record = encode(
+                command, id=f"{run['_id']}:cancel", source=self._source, correlation_id=run["_id"], time=now()
+            )
             try:
                 self._commands.produce(COMMANDS.name, record)
             except BufferError:
@@ -323,16 +356,14 @@ class Schedules:
             lambda: self._db[RUNS].find(query, {"tenant": 1, "thread_id": 1}).to_list(None), self._availability
         )
 
-    async def _graph(self, graph_id: str) -> dict[str, Any] | None:
-        return await outlast(lambda: self._db[GRAPHS].find_one({"_id": graph_id}, {"version": 1}), self._availability)
-
     async def _thread(self, thread_id: str) -> dict[str, Any] | None:
-        wanted = {"status": 1, "metadata": 1}
-        return await outlast(lambda: self._db[THREADS].find_one({"_id": thread_id}, wanted), self._availability)
+        return await self._one(THREADS, {"_id": thread_id}, {"status": 1, "metadata": 1})
 
     async def _run_of(self, tenant: str, key: str) -> dict[str, Any] | None:
-        query = {"tenant": tenant, "idempotency_key": key}
-        return await outlast(lambda: self._db[RUNS].find_one(query), self._availability)
+        return await self._one(RUNS, {"tenant": tenant, "idempotency_key": key})
+
+    async def _one(self, collection: str, query: Mapping[str, Any], fields: Any = None) -> dict[str, Any] | None:
+        return await outlast(lambda: self._db[collection].find_one(query, fields), self._availability)
 
     async def _swap(
         self,
@@ -351,9 +382,7 @@ class Schedules:
             change["$set"]["next_at"] = next_at
         else:
             change["$unset"]["next_at"] = ""
-        if not change["$set"]:
-            del change["$set"]
-        return await self._set(schedule, change)
+        return await self._set(schedule, {name: one for name, one in change.items() if one})
 
     async def _set(self, schedule: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any] | None:
         """The one way to change a schedule: its revision must be the one that was read.
@@ -365,6 +394,3 @@ class Schedules:
             lambda: self._schedules.find_one_and_update(query, change, return_document=ReturnDocument.AFTER),
             self._availability,
         )
-
-    async def _update(self, collection: Any, query: Mapping[str, Any], change: Mapping[str, Any]) -> None:
-        await outlast(lambda: collection.update_one(query, change), self._availability)

@@ -14,13 +14,13 @@ from datetime import datetime
 from typing import Any
 
 from perdure.chassis.assignments import Assignment
+from perdure.chassis.clock import now
 from perdure.chassis.group_commit import DuplicateKey, GroupCommit
 from perdure.chassis.group_read import GroupRead
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.payload import unpack
 from perdure.chassis.telemetry import logger
-from perdure.registry.runs import now
 from perdure.registry.waits import Waits
 from perdure.schemas.documents import SIGNALS, WAITS, SignalDocument, WaitDocument, WaitStatus
 from perdure.schemas.waits import OutcomeKind, WaitOutcome

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from perdure.chassis.clock import now
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.telemetry import logger
 from perdure.schemas.documents import WaitDocument
@@ -32,6 +33,7 @@ def request_record(wait: WaitDocument, source: str) -> Record:
         source=source,
         correlation_id=wait["run_id"],
         traceparent=wait.get("traceparent"),
+        time=now(),
     )
 
 

@@ -17,12 +17,13 @@ from typing import Any
 from pymongo import ReplaceOne
 
 from perdure.chassis.assignments import Assignment
+from perdure.chassis.clock import now
 from perdure.chassis.group_commit import DuplicateKey, GroupCommit
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.payload import pack, unpack
-from perdure.registry.runs import first_run_of, new_traceparent, now, publish_start, run_document
+from perdure.registry.runs import first_run_of, new_traceparent, publish_start, run_document
 from perdure.schemas.commands import StartReason
 from perdure.schemas.documents import PAYLOADS, RUNS, WAITS, RunDocument, RunStatus, WaitDocument, WaitStatus
 from perdure.schemas.events import InterruptInfo

@@ -27,7 +27,7 @@ from perdure.scheduler.batches import Batches
 from perdure.scheduler.clock import DatabaseClock
 from perdure.scheduler.deadletters import DeadLetters
 from perdure.scheduler.escalation import Escalations
-from perdure.scheduler.firing import Firings
+from perdure.scheduler.firing import MISSED_S, Firings
 from perdure.scheduler.handlers import Lead, Loop, recovering, run_loops, sweeping
 from perdure.scheduler.leader import Leadership
 from perdure.scheduler.settings import SchedulerSettings
@@ -60,7 +60,8 @@ async def main(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
     notes = Notes(db, producer, SOURCE)
     escalations = Escalations(db, notes)
     timers = Timers(db, waits, clock, Shares(members), escalations)
-    firings = Firings(db, Schedules(db, runs, producer, availability, SOURCE), clock, Shares(members))
+    schedules = Schedules(db, runs, producer, availability, SOURCE)
+    firings = Firings(db, schedules, clock, Shares(members), Shares(members))
     stuck = StuckWatch(db, notes, clock, settings)
     unfinished = Unfinished(db, producer, signals, clock)
     dead_letters = DeadLetters(db, settings)
@@ -70,6 +71,7 @@ async def main(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
         Loop("members", RENEW_S, members.renew),
         Loop("timers", settings.timer_interval_s, timers.turn),
         Loop("schedules", settings.timer_interval_s, firings.turn),
+        Loop("missed-schedules", MISSED_S, firings.make_up),
         Loop("decided-schedules", 5.0, lead.only(firings.finish)),
         Loop("lead", settings.sweep_interval_s, lead.renew),
         Loop("signals", settings.sweep_interval_s, lead.only(unfinished.offer_signals)),

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from perdure.chassis.clock import now
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.mongo import Database
 from perdure.registry.batches import newest_run_id, thread_id_of
-from perdure.registry.runs import now
 from perdure.registry.waits import Waits
 from perdure.scheduler.batch_items import WINDOW, Items
 from perdure.scheduler.sweeps import SOURCE
@@ -86,6 +86,7 @@ class Cancelling:
                 source=SOURCE,
                 correlation_id=run["_id"],
                 traceparent=run.get("traceparent"),
+                time=now(),
             )
             self._producer.produce(COMMANDS.name, record)
         self._asked.update(ids)

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database
 from perdure.chassis.telemetry import logger
 from perdure.registry.batches import after_end
-from perdure.registry.runs import now
 from perdure.scheduler.batch_items import Items
 from perdure.schemas.batch_documents import BATCHES, BatchStatus, ItemStatus, item_key
 from perdure.schemas.documents import RUNS

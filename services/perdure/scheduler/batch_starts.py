@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from perdure.chassis.clock import now
 from perdure.chassis.inserts import insert_new
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.mongo import Database
 from perdure.chassis.telemetry import logger
 from perdure.registry.batches import item_retry, item_run, item_thread, run_id_of
-from perdure.registry.runs import now, publish_start
+from perdure.registry.runs import publish_start
 from perdure.scheduler.batch_items import Items
 from perdure.scheduler.sweeps import SOURCE
 from perdure.schemas.commands import StartReason

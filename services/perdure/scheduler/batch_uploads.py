@@ -10,9 +10,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
+from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database
 from perdure.chassis.telemetry import logger
-from perdure.registry.runs import now
 from perdure.schemas.batch_documents import BATCH_ITEMS, BATCHES, BatchStatus, item_key
 
 log = logger(__name__)

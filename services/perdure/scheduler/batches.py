@@ -18,11 +18,12 @@ from typing import Any, Final
 from prometheus_client import Counter, Gauge
 from pymongo.errors import PyMongoError
 
+from perdure.chassis.clock import now
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.mongo import Database
 from perdure.chassis.telemetry import logger
 from perdure.registry.batch_progress import open_of, over_threshold, sampled
-from perdure.registry.runs import new_id, now
+from perdure.registry.runs import new_id
 from perdure.registry.waits import Waits
 from perdure.scheduler import batch_events
 from perdure.scheduler.batch_cancelling import Cancelling

@@ -10,6 +10,7 @@ import time
 from datetime import datetime, timedelta
 
 from perdure.chassis.mongo import Database, server_time
+from perdure.schemas.moments import in_milliseconds
 
 ASK_EVERY_S = 1.0
 
@@ -32,5 +33,4 @@ class DatabaseClock:
         if self._at is None or time.monotonic() - self._asked >= ASK_EVERY_S:
             self._at = await server_time(self._db)
             self._asked = time.monotonic()
-        moment = self._at + timedelta(seconds=time.monotonic() - self._asked)
-        return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+        return in_milliseconds(self._at + timedelta(seconds=time.monotonic() - self._asked))

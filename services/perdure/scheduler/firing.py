@@ -1,20 +1,20 @@
 """Fires schedules whose time has come by the database's clock (ADR 7).
 
 Contract: a turn looks at what is due and begins to fire it; the registry sees to it that each fire time is fired once. Schedules do
-not hold up one another, and one whose firing fails is tried again.
+not hold up one another, and one whose firing fails is tried again. Fire times that were missed are looked at by turns of their own:
+they wait for the run before (ADR 19).
 """
 
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
 from typing import Any
 
 from prometheus_client import Counter, Histogram
 
 from perdure.chassis.mongo import Database
 from perdure.chassis.telemetry import logger
-from perdure.registry.schedules import Schedules
+from perdure.registry.schedules import Firing, Schedules, Step
 from perdure.scheduler.clock import DatabaseClock
 from perdure.scheduler.shares import Shares
 from perdure.schemas.documents import SCHEDULES
@@ -26,6 +26,8 @@ AT_ONCE = 50
 """Schedules that are being fired at once."""
 STEPS = 50
 """Fire times of one schedule that a turn does before it looks again."""
+MISSED_S = 0.5
+"""How often to look whether a time that was missed can be made up."""
 RETRY_S = 5.0
 CLOSE_S = 2.0
 
@@ -40,11 +42,14 @@ LATENESS = Histogram(
 class Firings:
     """Fires what is due. Belongs to one event loop."""
 
-    def __init__(self, db: Database, schedules: Schedules, clock: DatabaseClock, shares: Shares) -> None:
+    def __init__(
+        self, db: Database, schedules: Schedules, clock: DatabaseClock, shares: Shares, missed_shares: Shares
+    ) -> None:
         self._db = db
         self._schedules = schedules
         self._clock = clock
         self._shares = shares
+        self._missed_shares = missed_shares
         self._going: dict[str, asyncio.Task[None]] = {}
 
     async def turn(self) -> None:
@@ -54,10 +59,22 @@ class Firings:
             PyMongoError: the database does not answer.
 
         """
+        await self._look("next_at", self._shares)
+
+    async def make_up(self) -> None:
+        """Begin to fire what was missed and no longer waits for the run before.
+
+        Raises:
+            PyMongoError: the database does not answer.
+
+        """
+        await self._look("catch_up.at", self._missed_shares)
+
+    async def _look(self, field: str, shares: Shares) -> None:
         now = await self._clock.now()
-        cursor = self._db[SCHEDULES].find({"next_at": {"$lte": now}}, {"_id": 1}).sort("next_at", 1).limit(LOOK_LIMIT)
+        cursor = self._db[SCHEDULES].find({field: {"$lte": now}}, {"_id": 1}).sort(field, 1).limit(LOOK_LIMIT)
         due = [one["_id"] async for one in cursor if one["_id"] not in self._going]
-        ours, taken = self._shares.choose((one, one) for one in due)
+        ours, taken = shares.choose((one, one) for one in due)
         for one in ours + taken:
             self._begin(one)
 
@@ -89,10 +106,12 @@ class Firings:
             for _ in range(STEPS):
                 schedule: Any = await self._db[SCHEDULES].find_one({"_id": schedule_id})
                 now = await self._clock.now()
-                if schedule is None or not (schedule.get("firing") or _is_due(schedule, now)):
+                if schedule is None:
                     return
                 fired = await self._schedules.fire_next(schedule, now)
-                if fired is not None and fired.new:
+                if fired is Step.WAITING:
+                    return
+                if isinstance(fired, Firing) and fired.new:
                     FIRED.labels(what="fired" if fired.run_id else "skipped").inc()
                     LATENESS.observe(max(0.0, (now - fired.at).total_seconds()))
         except Exception:
@@ -100,8 +119,3 @@ class Firings:
             await asyncio.sleep(RETRY_S)
         finally:
             self._going.pop(schedule_id, None)
-
-
-def _is_due(schedule: Any, now: datetime) -> bool:
-    next_at = schedule.get("next_at")
-    return next_at is not None and next_at <= now

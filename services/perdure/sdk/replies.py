@@ -21,13 +21,15 @@ from __future__ import annotations
 
 import asyncio
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
+from perdure.chassis.clock import now
 from perdure.chassis.outage import outlast
 from perdure.checkpoint.scope import RunScope
 from perdure.registry.reply_addresses import ReplyAddresses
 from perdure.schemas.documents import RUNS
+from perdure.schemas.moments import in_milliseconds
 from perdure.schemas.waits import SIGNAL_NAME_PATTERN
 from perdure.sdk.context import SdkContext, current
 from perdure.sdk.errors import WaitError
@@ -75,7 +77,7 @@ async def _make(scope: RunScope, sdk: SdkContext, event: str, recipient: str, ex
         thread_id=scope.thread_id,
         tenant=run["tenant"] if run else "",
         recipient=recipient,
-        expires_at=datetime.now(UTC) + expires,
+        expires_at=in_milliseconds(now() + expires),
         events=[event],
     )
     await ReplyAddresses(sdk.db, sdk.availability).store(made.document)

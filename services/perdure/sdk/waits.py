@@ -17,13 +17,15 @@ The functions work in ordinary and in ``async`` nodes alike; none of them blocks
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
 from langgraph.types import interrupt
 
 from perdure.chassis import json
+from perdure.chassis.clock import now
 from perdure.registry.answers import require_schema
+from perdure.schemas.moments import in_milliseconds
 from perdure.schemas.waits import (
     WAIT_LIMIT,
     OutcomeKind,
@@ -121,7 +123,7 @@ def sleep_until(moment: datetime) -> Slept:
     """
     outcome = _wait(Wait(kind=WaitKind.TIMER, due_at=_moment(moment)))
     if not isinstance(outcome, WaitOutcome):
-        return Slept(due_at=moment, woken_at=datetime.now(UTC))
+        return Slept(due_at=moment, woken_at=now())
     return Slept(due_at=outcome.due_at or moment, woken_at=outcome.at)
 
 
@@ -140,7 +142,7 @@ def wait_for_event(name: str, timeout: timedelta | None = None) -> Received | Ti
     """
     result = _result(_wait(_make(kind=WaitKind.EVENT, events=(name,), due_at=_after(timeout) if timeout else None)))
     if isinstance(result, Answered):  # a plain command.resume: what it gave is the payload
-        return Received(name=name, payload=result.value, signal_id="", sent_at=datetime.now(UTC))
+        return Received(name=name, payload=result.value, signal_id="", sent_at=now())
     return result if isinstance(result, Received) else TimedOut(_due(result))
 
 
@@ -247,7 +249,7 @@ def _result(outcome: Any) -> WaitResult:
 
 
 def _due(result: WaitResult) -> datetime:
-    return result.due_at if isinstance(result, TimedOut | Slept | Expired) else datetime.now(UTC)
+    return result.due_at if isinstance(result, TimedOut | Slept | Expired) else now()
 
 
 def _moment(moment: datetime) -> datetime:
@@ -255,12 +257,12 @@ def _moment(moment: datetime) -> datetime:
         raise WaitError(
             f"{moment!r} has no time zone: which moment it is depends on the machine. Use datetime.now(UTC)"
         )
-    if moment - datetime.now(UTC) > LONGEST:
+    if moment - now() > LONGEST:
         raise WaitError(f"{moment.isoformat()} is more than ten years away")
-    return moment.astimezone(UTC)
+    return in_milliseconds(moment)
 
 
 def _after(duration: timedelta) -> datetime:
     if duration > LONGEST:
         raise WaitError(f"{duration} is more than ten years")
-    return datetime.now(UTC) + duration
+    return in_milliseconds(now() + duration)

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from jsonpointer import EndOfList, JsonPointer, JsonPointerException
 
+from perdure.schemas.moments import in_milliseconds
 from perdure.schemas.validation import Finding, Premise, Verdict, VerdictOutcome
 from perdure.schemas.waits import digest
 from perdure.validator.rules import drift, judge
@@ -84,7 +85,7 @@ def conclude(findings: Sequence[Finding], action_digest: str, expires_s: float) 
         findings=tuple(findings),
         action_digest=action_digest,
         read_at=oldest,
-        expires_at=oldest + timedelta(seconds=expires_s),
+        expires_at=in_milliseconds(oldest + timedelta(seconds=expires_s)),
     )
 
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
+from perdure.chassis.clock import now
 from perdure.chassis.kafka.consumer import Refused
 from perdure.chassis.kafka.isolation import describe
 from perdure.chassis.kafka.producer import KafkaRefusedError, Producer
@@ -82,13 +82,13 @@ class Validator:
         metrics.OPEN.set(len(self._open))
 
     async def _answer(self, request: Decoded, message: ValidatePremises) -> None:
-        now = datetime.now(UTC)
-        if message.due_at is not None and message.due_at <= now:
+        moment = now()
+        if message.due_at is not None and message.due_at <= moment:
             log.info("validation.too_late", thread_id=message.thread_id, wait_id=message.wait_id)
             return
         limit_s = self._settings.validator_deadline_s
         if message.due_at is not None:
-            left_s = (message.due_at - now).total_seconds()
+            left_s = (message.due_at - moment).total_seconds()
             # A verdict that says what could not be read is worth more than the clock's: leave it time to arrive.
             limit_s = min(limit_s, max(left_s / 2, left_s - DELIVERY_S))
         verdict = await self.check(message, limit_s)
@@ -105,6 +105,7 @@ class Validator:
             correlation_id=request.envelope.correlation_id,
             causation_id=request.envelope.id,
             traceparent=request.envelope.traceparent,
+            time=now(),
         )
         try:
             await self._producer.send(VERDICTS.name, record)
@@ -121,7 +122,7 @@ class Validator:
 
         Premises that name the same source share one read: they are judged on one state of the world.
         """
-        began = datetime.now(UTC)
+        began = now()
         reads = {_source_key(premise): premise for premise in sorted(message.premises, key=_patience)}
         tasks = {key: asyncio.create_task(self._reader.read(premise)) for key, premise in reads.items()}
         try:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 from weakref import WeakValueDictionary
 
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from perdure.chassis.clock import now
 from perdure.chassis.telemetry import logger
 from perdure.schemas.validation import Premise, Source
 from perdure.validator import metrics
@@ -59,13 +59,13 @@ class Reader:
 
     async def read(self, premise: Premise) -> Reading:
         """What the premise's source gives now."""
-        attempts, began = 0, datetime.now(UTC)
+        attempts, began = 0, now()
 
         async def attempt() -> Any:
             nonlocal attempts, began
             attempts += 1
             async with Turn(self._turns, self._overall, key, premise.timeout_s):
-                began = datetime.now(UTC)
+                began = now()
                 return await self._read(reader, premise.source, premise.timeout_s)
 
         try:

@@ -13,11 +13,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Final
 
 from prometheus_client import Counter
 
+from perdure.chassis.clock import now
 from perdure.chassis.kafka.producer import KafkaRefusedError, Producer
 from perdure.chassis.telemetry import logger
 from perdure.schemas.deadletter import OMITTED, Reason, dead_headers
@@ -114,7 +114,7 @@ class LetterBox:
             partition=origin.partition,
             offset=origin.offset,
             consumer=self._consumer,
-            time=datetime.now(UTC),
+            time=now(),
         )
         return Record(origin.key or b"", origin.value or b"", headers)
 

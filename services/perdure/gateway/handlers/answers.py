@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from perdure.chassis.clock import now
 from perdure.chassis.telemetry import logger
 from perdure.gateway import answering
 from perdure.gateway.answer_page import (
@@ -36,7 +37,6 @@ from perdure.gateway.problems import RequestProblem
 from perdure.gateway.requests import read_form
 from perdure.registry.answer_links import NOT_OFFERED, AnswerClaims, AnswerLinks, ExpiredLink, LinkProblem
 from perdure.registry.answers import BrokenSchema, require_schema
-from perdure.registry.runs import now
 from perdure.schemas.documents import WaitDocument, WaitStatus
 from perdure.schemas.http import ApprovalAnswer
 from perdure.schemas.waits import Question

@@ -6,13 +6,13 @@ from typing import Any
 
 from aiohttp import web
 
+from perdure.chassis.clock import now
 from perdure.gateway.archive import archived_view
 from perdure.gateway.context import CONTEXT, json_response
 from perdure.gateway.handlers.threads import require_known
 from perdure.gateway.middleware import tenant_of
 from perdure.gateway.problems import RequestProblem, being_purged
 from perdure.gateway.requests import read_body
-from perdure.registry.runs import now
 from perdure.schemas.archive_http import HoldRequest, RestoreRequest
 from perdure.schemas.documents import ArchiveState, HoldMark
 

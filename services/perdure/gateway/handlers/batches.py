@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 import orjson
 from aiohttp import web
 from pydantic import ValidationError
 
+from perdure.chassis.clock import now
 from perdure.chassis.payload import pack
 from perdure.chassis.telemetry import logger
 from perdure.gateway.batch_results import Results, item_view
@@ -28,7 +29,7 @@ from perdure.gateway.requests import (
     require_metadata,
 )
 from perdure.registry.batch_progress import counted, ended_of, eta_s, rate_per_s
-from perdure.registry.runs import assistant_id_of, new_id, now
+from perdure.registry.runs import assistant_id_of, new_id
 from perdure.schemas.batch_documents import ENDED_ITEMS, BatchDocument, BatchStatus, ItemStatus
 from perdure.schemas.batch_http import BatchCreate, BatchOptions, BatchRedrive
 from perdure.schemas.documents import GraphDocument
@@ -135,7 +136,7 @@ async def redrive(request: web.Request) -> web.Response:
 
 def view(batch: Mapping[str, Any]) -> Document:
     """A batch as clients see it."""
-    counts, moment = counted(batch["counts"]), datetime.now(UTC)
+    counts, moment = counted(batch["counts"]), now()
     running = batch["status"] in (BatchStatus.RUNNING, BatchStatus.CANCELLING)
     rate = rate_per_s(batch.get("samples") or (), counts, moment) if running else None
     left = eta_s(rate, counts) if running else None

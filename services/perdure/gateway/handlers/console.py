@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from html import unescape
 from typing import Any, Final
 
 from aiohttp import web
 from markupsafe import Markup, escape
 
+from perdure.chassis.clock import now
 from perdure.gateway import domain
 from perdure.gateway import search as searching
 from perdure.gateway.batch_results import item_view
@@ -163,7 +164,7 @@ def _moves(thread: Mapping[str, Any]) -> bool:
     if thread["status"] in AT_WORK:
         return True
     changed = thread.get("updated_at")
-    return changed is not None and datetime.now(UTC) - changed < timedelta(seconds=2 * REFRESH_S)
+    return changed is not None and now() - changed < timedelta(seconds=2 * REFRESH_S)
 
 
 def marked(text: str) -> Markup:
@@ -204,4 +205,4 @@ def _status(problem: Problem | None) -> int:
 
 
 def _page(template: str, *, status: int = 200, refresh: bool = False, **shown: Any) -> web.Response:
-    return render(template, status, STYLE, at=datetime.now(UTC), refresh=REFRESH_S if refresh else None, **shown)
+    return render(template, status, STYLE, at=now(), refresh=REFRESH_S if refresh else None, **shown)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
@@ -107,14 +106,10 @@ def _fields(wanted: CronFields) -> dict[str, Any]:
     if wanted.timezone is not None:
         fields["timezone"] = wanted.timezone
     if "end_time" in wanted.model_fields_set:
-        fields["end_at"] = _aware(wanted.end_time)
+        fields["end_at"] = wanted.end_time
     if wanted.metadata is not None:
         fields["metadata"] = checked_metadata(wanted.metadata)
     return fields
-
-
-def _aware(moment: datetime | None) -> datetime | None:
-    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
 
 
 def _named(request: web.Request) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from perdure.chassis.clock import now
 from perdure.chassis.telemetry import logger
 from perdure.gateway import domain, mail, waiting
 from perdure.gateway.context import CONTEXT, Context, json_response
@@ -21,7 +22,6 @@ from perdure.gateway.problems import RequestProblem
 from perdure.gateway.requests import read_bytes
 from perdure.gateway.signalling import accept
 from perdure.registry.answer_links import reply_expired, reply_tokens
-from perdure.registry.runs import now
 from perdure.schemas.documents import ReplyAddressDocument
 
 log = logger(__name__)

@@ -10,6 +10,7 @@ import asyncio
 
 from aiohttp import web
 
+from perdure.chassis.clock import now
 from perdure.chassis.payload import pack
 from perdure.gateway import domain
 from perdure.gateway.context import CONTEXT, json_response
@@ -18,7 +19,7 @@ from perdure.gateway.handlers.threads import require_thread
 from perdure.gateway.problems import RequestProblem
 from perdure.gateway.publish import SOURCE
 from perdure.gateway.store import IdempotencyTaken
-from perdure.registry.runs import now, publish_start, retry_document, retry_key
+from perdure.registry.runs import publish_start, retry_document, retry_key
 from perdure.schemas.commands import StartReason
 from perdure.schemas.documents import RunStatus
 

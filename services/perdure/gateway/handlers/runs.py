@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from aiohttp import web
 
+from perdure.chassis.clock import now
 from perdure.chassis.payload import Packed, pack
 from perdure.gateway import domain
 from perdure.gateway.context import CONTEXT, Context, json_response
@@ -34,7 +35,7 @@ from perdure.gateway.store import IdempotencyTaken
 from perdure.gateway.targets import require_webhook
 from perdure.gateway.waits import questions
 from perdure.gateway.watch import INTERVAL_S
-from perdure.registry.runs import assistant_id_of, new_id, now, publish_start, run_document
+from perdure.registry.runs import assistant_id_of, new_id, publish_start, run_document
 from perdure.registry.threads import thread_document
 from perdure.schemas.commands import StartReason
 from perdure.schemas.documents import RunDocument, RunStatus, ThreadDocument, ThreadStatus

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from perdure.chassis.clock import now
 from perdure.gateway import domain, waiting
 from perdure.gateway.context import CONTEXT, json_response
 from perdure.gateway.handlers.threads import require_thread
@@ -18,7 +19,6 @@ from perdure.gateway.requests import (
     require_payload,
 )
 from perdure.gateway.signalling import accept
-from perdure.registry.runs import now
 from perdure.schemas.http import SignalCreate
 
 PAGE, PAGE_LIMIT = 20, 100

@@ -6,12 +6,13 @@ import asyncio
 
 from aiohttp import web
 
+from perdure.chassis.clock import now
 from perdure.gateway import domain
 from perdure.gateway.context import CONTEXT, Context, json_response
 from perdure.gateway.middleware import tenant_of
 from perdure.gateway.problems import RequestProblem, not_supported, require_here, unknown_thread
 from perdure.gateway.requests import read_body, require_metadata
-from perdure.registry.runs import new_id, now
+from perdure.registry.runs import new_id
 from perdure.registry.threads import thread_document
 from perdure.schemas.http import ThreadCreate
 

@@ -12,13 +12,13 @@ import asyncio
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from perdure.chassis.clock import now
 from perdure.notifier.channels.addresses import AddressRefused, AddressRules
 from perdure.notifier.channels.result import Result, dead, down, short
 from perdure.notifier.timing import retry_after_s
@@ -182,7 +182,7 @@ def _trust(ca_file: str | None) -> ssl.SSLContext:
 def _refusal(answer: aiohttp.ClientResponse, said: str, url: URL) -> Result:
     status = answer.status
     tail = f": {said}" if said else ""
-    asked = retry_after_s(answer.headers.get("Retry-After"), datetime.now(UTC))
+    asked = retry_after_s(answer.headers.get("Retry-After"), now())
     if status == 410:
         return Result(
             delivered=False, final=True, status=status, gone=True, reason="answered 410: the receiver is gone for good"

@@ -8,12 +8,13 @@ The body is ``{"type": ..., "timestamp": ..., "data": {...}}``; ``timestamp`` is
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
 
 from perdure.chassis import json
+from perdure.chassis.clock import now
 from perdure.chassis.errors import ConfigurationError
 from perdure.notifier.channels.http import GuardedHttp
 from perdure.notifier.channels.result import Result
@@ -47,10 +48,10 @@ class WebhookChannel:
 
     async def send(self, delivery: Mapping[str, Any], subscription: Mapping[str, Any] | None) -> Result:
         """POST it."""
-        now = datetime.now(UTC)
+        moment = now()
         body = body_of(delivery)
-        secrets = self._run_secrets if subscription is None else valid_secrets(subscription, now)
-        return await self._http.post(delivery["target"], body, headers_of(delivery["_id"], body, secrets, now))
+        secrets = self._run_secrets if subscription is None else valid_secrets(subscription, moment)
+        return await self._http.post(delivery["target"], body, headers_of(delivery["_id"], body, secrets, moment))
 
     async def close(self) -> None:
         """Close the connections."""
