@@ -2,7 +2,8 @@
 
 Contract: every operation can be repeated after a crash and then finishes its work: what names others goes first when
 deleting and last when copying, so nothing ever names a segment that is not there. A run may save checkpoints of the
-thread while it is pruned; none of the others may run on a thread that is being executed.
+thread while it is pruned (not a run of the services: its checkpoints hold events that are not published yet); none of
+the others may run on a thread that is being executed.
 """
 
 from __future__ import annotations
