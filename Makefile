@@ -64,8 +64,8 @@ fix: setup ## Repair what "make check" can repair
 chaos: setup ## Kill everything for MINUTES and check every promise (SEED=1 MINUTES=2)
 	$(BIN)/python -m tests.chaos.run --seed $(SEED) --minutes $(MINUTES)
 
-conformance: setup ## Run langgraph-checkpoint-conformance against the checkpoint saver
-	$(BIN)/python -m pytest tests/integration/test_conformance.py -s
+conformance: setup ## Run LangGraph's conformance suite and its own tests against the saver
+	$(BIN)/python -m pytest -s tests/integration/test_conformance.py tests/integration/test_langgraph_suite.py
 
 bench: setup ## Measure Perdure and its peers in turn (QUICK=1 PEERS=.. WORKLOADS=.. ROUNDS=3 SOAK_MINUTES=30)
 	$(BIN)/python benchmarks/run.py $(if $(QUICK),--quick) $(if $(PEERS),--peers $(PEERS)) $(if $(ROUNDS),--rounds $(ROUNDS)) \

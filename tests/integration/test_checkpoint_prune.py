@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any, TypedDict
 
 import pytest
+from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.graph import START, StateGraph
+from langgraph.types import Command, interrupt
 
 from perdure.chassis import mongo
 from perdure.checkpoint import PerdureSaver, documents, keys, values
@@ -18,6 +20,16 @@ class State(TypedDict, total=False):
     log: Annotated[list[str], operator.add]
     count: int
     inner: dict[str, str]
+
+
+class Calls(TypedDict, total=False):
+    """One list for each graph: nobody adds another's twice."""
+
+    log: Annotated[list[str], operator.add]
+    inner: Annotated[list[str], operator.add]
+
+
+THREAD: Any = {"configurable": {"thread_id": "t"}}
 
 
 def work(state: State) -> State:
@@ -91,3 +103,74 @@ async def test_what_is_left_is_whole_and_goes_on(saver: PerdureSaver) -> None:
     assert await notebook.find(keys.query(keys.everything("t2"))).to_list(None) == others
     assert len((await again.ainvoke({"log": ["one more"]}, config))["log"]) > len(before["log"])
     await fresh.aclose()
+
+
+async def test_a_string_is_no_list_of_threads(saver: PerdureSaver) -> None:
+    graph = graph_of(saver)
+    for thread_id in "ab":
+        await graph.ainvoke({"log": ["x"] * 39}, {"configurable": {"thread_id": thread_id}})
+    with pytest.raises(TypeError, match=r"thread_ids must be a list of ids: pass \['ab'\]"):
+        await saver.aprune("ab", strategy="delete")
+    with pytest.raises(TypeError, match=r"run_ids must be a list of ids: pass \['ab'\]"):
+        await saver.adelete_for_runs("ab")
+    with pytest.raises(TypeError, match=r"thread_ids must be a list of ids: pass \['ab'\]"):
+        await saver.adelete_for_runs(["run"], thread_ids="ab")
+    for thread_id in "ab":
+        assert (await graph.aget_state({"configurable": {"thread_id": thread_id}})).values["count"] > 0
+
+
+def calling(saver: PerdureSaver) -> Any:
+    """A graph with a subgraph that remembers its calls, one that does not, and one that asks in every second run."""
+
+    def counting(*, remembers: bool) -> Any:
+        builder = StateGraph(Calls)
+        builder.add_node("count", lambda state: {"inner": [f"call {len(state.get('inner', []))}"]})
+        builder.add_edge(START, "count")
+        return builder.compile(checkpointer=True if remembers else None)
+
+    asking = StateGraph(Calls)
+    asking.add_node("ask", lambda _: {"log": [interrupt("go on?")]})
+    asking.add_edge(START, "ask")
+    builder = StateGraph(Calls)
+    builder.add_node("memory", lambda _: {"log": [str(memory.invoke({"log": ["in"]})["inner"])]})
+    memory = counting(remembers=True)
+    builder.add_node("call", counting(remembers=False))
+    builder.add_node("asking", asking.compile())
+    builder.add_edge(START, "memory")
+    builder.add_edge("memory", "call")
+    builder.add_edge("call", "asking")
+    return builder.compile(checkpointer=saver)
+
+
+async def tuples_of(saver: PerdureSaver) -> list[CheckpointTuple]:
+    return [found async for found in saver.alist(THREAD)]
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+async def test_calls_that_are_over_go_and_nothing_names_a_deleted_parent(saver: PerdureSaver, durability: Any) -> None:
+    graph = calling(saver)
+    for number in range(3):
+        await graph.ainvoke({"log": [f"run {number}"]}, THREAD, durability=durability)
+        if number < 2:
+            await graph.ainvoke(Command(resume="yes"), THREAD, durability=durability)
+    before = await graph.aget_state(THREAD, subgraphs=True)
+    asked = before.tasks[0].state.config["configurable"]["checkpoint_ns"]
+    assert len({found.config["configurable"]["checkpoint_ns"] for found in await tuples_of(saver)}) > 3
+
+    await saver.aprune(["t"])
+
+    left = await tuples_of(saver)
+    assert sorted(found.config["configurable"]["checkpoint_ns"] for found in left) == sorted(["", "memory", asked])
+    assert [found.parent_config for found in left] == [None, None, None]
+    after = await graph.aget_state(THREAD, subgraphs=True)
+    assert after.values == before.values
+    assert after.config == before.config
+    assert after.parent_config is None
+    assert after.tasks[0].interrupts == before.tasks[0].interrupts
+    assert after.tasks[0].state.values == before.tasks[0].state.values
+    held, named = await segments(saver, "t")
+    assert held == named
+    ended = await graph.ainvoke(Command(resume="yes"), THREAD, durability=durability)
+    assert ended["log"][-1] == "yes"
+    again = await graph.ainvoke({"log": ["run 3"]}, THREAD, durability=durability)
+    assert "call 3" in again["log"][-1], "the subgraph with a memory counts on"

@@ -143,7 +143,8 @@ class GroupCommit:
         """Write durably, together with whatever else is waiting.
 
         Args:
-            content: Documents whose ``_id`` is derived from their content: one that is there already is a success.
+            content: Documents whose ``_id`` is derived from their content: one that is there already is a success, and is
+                sent once more after all that names it, in case it was deleted before that arrived.
             inserts: Documents that must be new, or be there with the same content (a repeat).
             updates: Idempotent updates (``$set``, ``$max``, replace; never a bare ``$inc``), applied after the inserts.
             assignments: Fields to set in documents with a known ``_id``, applied last.
@@ -262,11 +263,11 @@ class GroupCommit:
                 submission.fail(own)
 
     async def _attempt(self, batch: list[_Submission]) -> None:
+        present: list[Document] = []
         documents, ends = _flatten(batch, lambda one: itertools.chain(one.content, one.inserts))
         if documents:
             failures = await outlast(lambda: self._insert(documents), self.availability)
-            if failures:
-                await self._attribute_inserts(batch, documents, ends, failures)
+            present = await self._attribute_inserts(batch, documents, ends, failures) if failures else []
         owners = [one for one in batch if not one.done.done()]
         updates, ends = _flatten(owners, lambda one: one.updates)
         if updates:
@@ -279,6 +280,8 @@ class GroupCommit:
                 await outlast(lambda: assign(self._collection, assignments), self.availability)
             except OperationFailure as error:  # of whom it is shows when each is tried by itself
                 raise WriteRefused(str(error), error.code) from error
+        if present:
+            await outlast(lambda: self._insert(present), self.availability)
 
     async def _insert(self, documents: list[Document]) -> list[dict[str, Any]]:
         try:
@@ -300,14 +303,16 @@ class GroupCommit:
 
     async def _attribute_inserts(
         self, batch: list[_Submission], documents: list[Document], ends: list[int], failures: list[dict[str, Any]]
-    ) -> None:
+    ) -> list[Document]:
         suspects: list[tuple[_Submission, Document, dict[str, Any]]] = []
+        present: list[Document] = []  # content that was there
         for failure in failures:
             index = failure["index"]
             position = bisect_right(ends, index)
             submission = batch[position]
             offset = index - (ends[position - 1] if position else 0)
             if failure["code"] == DUPLICATE_KEY and offset < len(submission.content):
+                present.append(documents[index])
                 continue
             if failure["code"] == DUPLICATE_KEY:
                 suspects.append((submission, documents[index], failure))
@@ -315,6 +320,7 @@ class GroupCommit:
                 submission.fail(_refusal(failure, documents[index]["_id"]))
         if suspects:
             await self._judge_duplicates(suspects)
+        return present
 
     async def _judge_duplicates(self, suspects: list[tuple[_Submission, Document, dict[str, Any]]]) -> None:
         """A document that is there already with the same content is a repeat that had succeeded."""

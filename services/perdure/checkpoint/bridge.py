@@ -1,8 +1,9 @@
 """Brings calls from any thread or event loop to the one loop that serves a saver.
 
-Contract: a bridge belongs to the event loop that it was made on or that first used it. A synchronous call from
-another thread waits for that loop; standalone synchronous use gets a private loop on a thread of its own. A
-synchronous call on the loop's own thread raises instead of waiting for itself.
+Contract: a bridge belongs to the event loop that it was made on (``here``) or else to the loop of its first use: an
+asynchronous call brings the caller's loop, a synchronous call starts a private loop on a thread of its own. A
+synchronous call from another thread waits for the loop; on the loop's own thread it raises instead of waiting for
+itself.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ T = TypeVar("T")
 class Bridge:
     """One event loop and the ways to it."""
 
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = _running_loop()
+    def __init__(self, *, here: bool = True) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = _running_loop() if here else None
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._closed = False

@@ -4,7 +4,7 @@
 
     NotebookError
     ├── Fenced              another owner goes on with the run; this one must stop
-    ├── NotSerialisable     a value of the state or of a write cannot be stored
+    ├── NotSerialisable     a value of the state or of a write cannot be stored; also a TypeError and a ValueError
     ├── InvalidId           a thread id, namespace or checkpoint id cannot be part of a key
     ├── UnsafeSerializer    the serializer would unpickle
     ├── Damaged             what is stored is not whole
@@ -44,8 +44,11 @@ class Fenced(NotebookError):
         self.seq = seq
 
 
-class NotSerialisable(NotebookError):
+class NotSerialisable(NotebookError, TypeError, ValueError):
     """A value cannot be stored.
+
+    Serializers raise ``TypeError`` or ``ValueError``; programs that catch them with another saver catch this as well.
+    The serializer's own exception is the ``__cause__``.
 
     Attributes:
         ns: The checkpoint namespace: empty for the graph itself, ``node:task`` and so on for a subgraph.
@@ -163,7 +166,8 @@ class WrongThread(NotebookError):
         super().__init__(
             f"{method}() was called on the thread of the event loop that serves this saver and would "
             "wait for itself for ever: "
-            f"await a{method}() there, or call {method}() from another thread"
+            f"await a{method}() there, call {method}() from another thread, or open the saver with "
+            '"with PerdureSaver.from_conn_string(...)", which gives it an event loop of its own'
         )
         self.method = method
 

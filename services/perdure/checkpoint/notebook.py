@@ -166,6 +166,7 @@ class Notebook:
             codec, place, keys.checked("task id", task_id), task_path, rows=rows, scope=scope, shown=beside
         )
         try:
+            pages.take_written(place.ns, bundle.fresh)
             await self.commit.write(
                 place.thread,
                 content=bundle.submit(),
@@ -230,7 +231,7 @@ class Notebook:
             clock.follow(stored.place.checkpoint_id)
             pages = self.pages.of(thread, scope)
             pages.turn(stored.place.ns, _page_of(stored, encoded), loaded=True)
-            pages.stored.update(one for write in writes for one in values.digests_of(write.entry))
+            pages.take_written(stored.place.ns, {one for write in writes for one in values.digests_of(write.entry)})
             self.pages.trim()
         return CheckpointTuple(
             config=config_of(stored.place),

@@ -3,6 +3,9 @@
 Contract: for a run with a scope the page lives until the scope closes: a hibernating agent costs no memory. For
 ordinary use the most recent threads are kept, bounded by number and by bytes. A page is only ever a shortcut: without
 it the same segments are produced again and meet themselves in the store.
+
+A segment is taken for stored only while something that ``prune`` keeps names it: the newest checkpoint of a namespace,
+its pending writes, or a subgraph call of the present superstep (ADR 26).
 """
 
 from __future__ import annotations
@@ -36,10 +39,17 @@ class Page:
     """What is shown of DeltaChannels without a value here (ADR 22)."""
     seeds: dict[str, Encoded] = field(default_factory=dict)
     """What DeltaChannels were rebuilt from after a load: the first shown value differs from it by a few items."""
+    passed: int = 0
+    """Of a subgraph call: checkpoints that the graph above it has made since."""
+
+    def named(self) -> dict[tuple[str, bool], Encoded]:
+        """The values that its document holds, by channel and whether the value is only shown."""
+        stored = {(channel, False): value for channel, value in self.values.items()}
+        return stored | {(channel, True): value for channel, value in self.shown.items()}
 
     def digests(self) -> Iterable[bytes]:
         """The segments that it names."""
-        for value in (*self.values.values(), *self.shown.values()):
+        for value in self.named().values():
             yield from digests_of(value.entry())
 
     def size(self) -> int:
@@ -60,15 +70,58 @@ class ThreadPages:
     weight: int = 0
     unstorable: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     """By namespace and channel: the nodes that wrote what cannot be stored."""
+    written: dict[str, set[bytes]] = field(default_factory=dict)
+    """By namespace, digests that its pending writes added to ``stored`` since its newest checkpoint."""
 
     def turn(self, ns: str, page: Page, *, loaded: bool) -> None:
-        """Make ``page`` the newest of its namespace; after a load only what is named now is taken for stored."""
+        """Make ``page`` the newest of its namespace; only what is named from now on is taken for stored."""
+        before = self.namespaces.get(ns)
         self.namespaces[ns] = page
         self.unstorable.pop(ns, None)
+        calls = self._calls_below(ns)
         if loaded or len(self.stored) > MAX_STORED:
-            self.stored = {digest for known in self.namespaces.values() for digest in known.digests()}
+            live = [known for name, known in self.namespaces.items() if name not in calls]
+            self.stored = {digest for known in live for digest in known.digests()}
+            self.written.clear()
             self.sealed.clear()
+        else:
+            self._forget(ns, before, page, calls)
         self.weight = sum(known.size() for known in self.namespaces.values())
+
+    def take_written(self, ns: str, fresh: set[bytes]) -> None:
+        """Take segments of a namespace's pending writes for stored, until its next checkpoint."""
+        if fresh:
+            self.stored |= fresh
+            self.written.setdefault(ns, set()).update(fresh)
+
+    def _forget(self, ns: str, before: Page | None, page: Page, calls: Iterable[str]) -> None:
+        """Forget what only the checkpoint before, its pending writes and its subgraph calls name."""
+        former = {} if before is None else before.named()
+        present = page.named()
+        past: set[bytes] = self.written.pop(ns, set())
+        for name, value in former.items():
+            if present.get(name) is not value:
+                past.update(digests_of(value.entry()))
+        for call in calls:
+            known = self.namespaces[call]
+            past.update(known.digests(), self.written.pop(call, ()))
+            known.passed += 1
+            if known.passed > 1:  # at first the call may be running: its graph's checkpoint can be stored after its own
+                del self.namespaces[call]
+        if past:
+            for name, value in present.items():
+                if former.get(name) is not value:
+                    past.difference_update(digests_of(value.entry()))
+            self.stored -= past
+
+    def _calls_below(self, ns: str) -> list[str]:
+        """Namespaces of subgraph calls below ``ns``: a call's name has its task's id behind a colon."""
+        start = len(ns) + 1 if ns else 0
+        return [
+            name
+            for name in self.namespaces
+            if name != ns and (not ns or name.startswith(f"{ns}|")) and ":" in name[start:]
+        ]
 
 
 class Pages:
@@ -99,6 +152,7 @@ class Pages:
             found[1].namespaces.clear()
             found[1].stored.clear()
             found[1].sealed.clear()
+            found[1].written.clear()
 
     def trim(self) -> None:
         """Keep ordinary use within its bounds."""

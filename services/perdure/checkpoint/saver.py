@@ -10,11 +10,15 @@
         await builder.compile(checkpointer=saver).ainvoke(inputs, config)
 
 Contract: a full ``BaseCheckpointSaver``. Synchronous and asynchronous methods are one implementation on one event
-loop. A put returns when the data is durable on a majority. A lost connection is waited for, however long it takes.
+loop: ``with`` gives the saver a loop of its own, so that synchronous calls work everywhere, also where a loop runs
+(Jupyter, a web handler); ``async with`` uses the loop that runs, and a synchronous call on that loop's thread raises
+``WrongThread``. A put returns when the data is durable on a majority. A lost connection is waited for, however long it
+takes.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -42,7 +46,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-class PerdureSaver(BaseCheckpointSaver[int]):
+class PerdureSaver(BaseCheckpointSaver[Any]):
     """Stores checkpoints and pending writes in the collection ``notebook`` of a MongoDB database.
 
     Args:
@@ -71,6 +75,8 @@ class PerdureSaver(BaseCheckpointSaver[int]):
     def from_conn_string(cls, uri: str, *, serde: SerializerProtocol | None = None, **options: Any) -> Self:
         """A saver with a client of its own, for ``with`` or ``async with``, which create the index and close it.
 
+        ``with`` starts an event loop on a thread of its own for the saver; ``async with`` uses the loop that runs.
+
         Args:
             uri: MongoDB connection string; the database is the one that it names, ``perdure`` if it names none.
             serde: See the class.
@@ -80,6 +86,7 @@ class PerdureSaver(BaseCheckpointSaver[int]):
         client = mongo.connect(uri, **options)
         saver = cls(mongo.database(client, uri), serde=serde)
         saver._client = client
+        saver._bridge = Bridge(here=False)
         return saver
 
     def __enter__(self) -> Self:
@@ -128,6 +135,23 @@ class PerdureSaver(BaseCheckpointSaver[int]):
         if self._codec.serde is not self.serde:
             self._codec = self.notebook.codec(self.serde)
         return self._codec
+
+    def get_next_version(self, current: Any, channel: None) -> Any:
+        """The version after ``current``, of the same kind.
+
+        New threads count in integers. A thread that was copied from LangGraph's memory, SQLite or Postgres saver has
+        text: the number in 32 digits, a dot, and a random part that tells forks apart. It continues so.
+
+        Raises:
+            ValueError: ``current`` is text that does not begin with a number.
+
+        """
+        if not isinstance(current, str):
+            return super().get_next_version(current, channel)
+        number = current.partition(".")[0]
+        if not number.isdecimal():
+            raise ValueError(f"channel version {current!r} has no successor: it does not begin with a number")
+        return f"{int(number) + 1:032}.{random.random():016}"  # noqa: S311 - tells forks apart, protects nothing
 
     async def aput(
         self,
@@ -227,7 +251,12 @@ class PerdureSaver(BaseCheckpointSaver[int]):
         self._bridge.call("delete_thread", upkeep.delete_thread(self.notebook, thread_id))
 
     async def adelete_for_runs(self, run_ids: Sequence[str], *, thread_ids: Sequence[str] | None = None) -> None:
-        """Delete the checkpoints and writes of runs; naming their threads spares a search of the whole collection."""
+        """Delete the checkpoints and writes of runs; naming their threads spares a search of the whole collection.
+
+        Raises:
+            TypeError: ``run_ids`` or ``thread_ids`` is one string.
+
+        """
         await self._bridge.run(upkeep.delete_for_runs(self.notebook, self.codec, run_ids, thread_ids))
 
     def delete_for_runs(self, run_ids: Sequence[str], *, thread_ids: Sequence[str] | None = None) -> None:
@@ -243,7 +272,18 @@ class PerdureSaver(BaseCheckpointSaver[int]):
         self._bridge.call("copy_thread", upkeep.copy_thread(self.notebook, source_thread_id, target_thread_id))
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """Keep only the newest checkpoint of each namespace and what its DeltaChannels need, or ``delete`` all."""
+        """Delete what threads no longer need: ``keep_latest``, or ``delete`` for all of it.
+
+        ``keep_latest`` keeps the newest checkpoint of each namespace and the ancestors that its DeltaChannels are
+        rebuilt from. A kept checkpoint whose parent is deleted has no parent. The namespace of a subgraph call goes
+        when the root graph has a newer checkpoint than the one the call started from; a ``checkpointer=True`` subgraph
+        keeps its newest. A run may save checkpoints meanwhile; do not fork or replay from one that is being deleted.
+
+        Raises:
+            TypeError: ``thread_ids`` is one string.
+            ValueError: Unknown strategy.
+
+        """
         await self._bridge.run(upkeep.prune(self.notebook, self.codec, thread_ids, strategy))
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:

@@ -59,7 +59,10 @@ class Bundle:
 
     def sealed_before(self, block: Block) -> bytes | None:
         """The segments that hold the same plain bytes: found without a digest, which could not tell ciphertext."""
-        return self.sealed.get(block.mark) or self._pages.sealed.get(block.mark)
+        known = self.sealed.get(block.mark) or self._pages.sealed.get(block.mark)
+        if known is None or all(self.holds(known[at : at + DIGEST_BYTES]) for at in range(0, len(known), DIGEST_BYTES)):
+            return known
+        return None
 
     def submit(self) -> list[Document]:
         """The segments, at the moment when they are handed to the commit: from now on others need not store them."""

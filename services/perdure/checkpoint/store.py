@@ -140,6 +140,10 @@ class Store:
         result = await outlast(lambda: self.collection.delete_many(query), self.availability)
         return result.deleted_count
 
+    async def change(self, query: Mapping[str, Any], update: Mapping[str, Any]) -> None:
+        """Update all that match; the update must be idempotent."""
+        await outlast(lambda: self.collection.update_many(query, update), self.availability)
+
     async def _fetch_exact(self, wanted: Sequence[tuple[str, str, str]]) -> Mapping[tuple[str, str, str], Found]:
         clauses: list[dict[str, Any]] = [{"_id": {"$in": [keys.checkpoint(*one) for one in wanted]}}]
         clauses.extend(keys.query(keys.writes_of(*one)) for one in wanted)

@@ -1,8 +1,9 @@
 """Deleting, copying and pruning threads.
 
 Contract: every operation can be repeated after a crash and then finishes its work: what names others goes first when
-deleting and last when copying, so nothing ever names a segment that is not there. None of them may run on a thread
-that is being executed.
+deleting and last when copying, so nothing ever names a segment that is not there. A run may save checkpoints of the
+thread while it is pruned (not a run of the services: its checkpoints hold events that are not published yet); none of
+the others may run on a thread that is being executed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from perdure.chassis.group_commit import WriteRefused
-from perdure.checkpoint import documents, keys, values
+from perdure.checkpoint import documents, keys, sweep
 from perdure.checkpoint.codec import Codec
 from perdure.checkpoint.documents import Document, Place
 from perdure.checkpoint.errors import StoreRefused
@@ -19,7 +20,7 @@ from perdure.checkpoint.notebook import Notebook
 
 CHUNK: Final = 200
 _OF_OWNER: Final = ("seq", "epoch", "ev")
-_HEAD_FIELDS: Final = {"checkpoint_id": 1, "thread": 1, "ns": 1, "parent": 1}
+_HEAD_FIELDS: Final = {"checkpoint_id": 1, "thread": 1, "ns": 1, "parent": 1, "meta.parents": 1, "meta_x": 1}
 
 
 async def delete_thread(notebook: Notebook, thread_id: str) -> None:
@@ -33,8 +34,14 @@ async def delete_thread(notebook: Notebook, thread_id: str) -> None:
 async def delete_for_runs(
     notebook: Notebook, codec: Codec, run_ids: Sequence[str], thread_ids: Sequence[str] | None = None
 ) -> None:
-    """Delete the checkpoints and writes of runs. Without ``thread_ids`` the whole collection is searched."""
-    wanted = list(run_ids)
+    """Delete the checkpoints and writes of runs. Without ``thread_ids`` the whole collection is searched.
+
+    Raises:
+        TypeError: ``run_ids`` or ``thread_ids`` is one string.
+
+    """
+    wanted = _listed("run_ids", run_ids)
+    threads = None if thread_ids is None else _listed("thread_ids", thread_ids)
     if not wanted:
         return
     query: dict[str, Any] = {
@@ -42,8 +49,8 @@ async def delete_for_runs(
         "$or": [{"run": {"$in": wanted}}, {"meta.run_id": {"$in": wanted}}],
     }
     scopes: list[dict[str, Any]] = [{}]
-    if thread_ids is not None:
-        scopes = [keys.query(keys.of_kind(keys.checked("thread id", one), keys.CHECKPOINT)) for one in thread_ids]
+    if threads is not None:
+        scopes = [keys.query(keys.of_kind(keys.checked("thread id", one), keys.CHECKPOINT)) for one in threads]
     for scope in scopes:
         found = await notebook.store.find(query | scope, _HEAD_FIELDS)
         for thread in {document["thread"] for document in found}:
@@ -79,15 +86,18 @@ async def copy_thread(notebook: Notebook, source_id: str, target_id: str) -> Non
 async def prune(notebook: Notebook, codec: Codec, thread_ids: Sequence[str], strategy: str) -> None:
     """Prune threads.
 
-    ``keep_latest`` keeps the newest checkpoint of each namespace and what its DeltaChannels need, ``delete`` nothing.
+    ``keep_latest`` keeps the newest checkpoint of each namespace and what its DeltaChannels need, except of subgraph
+    calls that are over; ``delete`` keeps nothing.
 
     Raises:
+        TypeError: ``thread_ids`` is one string.
         ValueError: Unknown strategy.
 
     """
+    wanted = _listed("thread_ids", thread_ids)
     if strategy not in {"keep_latest", "delete"}:
         raise ValueError(f"unknown prune strategy {strategy!r}: use 'keep_latest' or 'delete'")
-    for thread_id in thread_ids:
+    for thread_id in wanted:
         if strategy == "delete":
             await delete_thread(notebook, thread_id)
         else:
@@ -100,11 +110,31 @@ async def _keep_latest(notebook: Notebook, codec: Codec, thread: str) -> None:
     for head in heads:
         by_namespace.setdefault(head["ns"], {})[head["checkpoint_id"]] = head
     doomed: list[Document] = []
+    orphaned: list[str] = []
     for ns, known in by_namespace.items():
-        kept = await _needed(notebook, codec, Place(thread, ns, max(known)), known)
+        newest = max(known)
+        if _is_over(codec, known[newest], by_namespace.get("", {})):
+            doomed.extend(known.values())
+            continue
+        kept = await _needed(notebook, codec, Place(thread, ns, newest), known)
         doomed.extend(head for checkpoint_id, head in known.items() if checkpoint_id not in kept)
+        orphaned.extend(known[one]["_id"] for one in kept if known[one].get("parent") in known.keys() - kept)
+    if orphaned:
+        await notebook.store.change({"_id": {"$in": orphaned}}, {"$unset": {"parent": ""}})
     if doomed:
         await _drop(notebook, codec, thread, doomed)
+
+
+def _is_over(codec: Codec, head: Document, roots: Mapping[str, Document]) -> bool:
+    """Whether ``head`` is of a subgraph call that started from a root checkpoint which is not the newest.
+
+    A call's namespace has its task's id behind a colon; that of a ``checkpointer=True`` subgraph has none and outlives
+    the calls. A call whose root checkpoint is not stored yet is running.
+    """
+    if ":" not in head["ns"]:
+        return False
+    root = (documents.metadata_of(codec, head).get("parents") or {}).get("")
+    return root in roots and root != max(roots)
 
 
 async def _needed(notebook: Notebook, codec: Codec, newest: Place, known: Mapping[str, Document]) -> set[str]:
@@ -130,31 +160,29 @@ async def _needed(notebook: Notebook, codec: Codec, newest: Place, known: Mappin
 async def _drop(notebook: Notebook, codec: Codec, thread: str, heads: Sequence[Document]) -> None:
     """Delete checkpoints with their writes, then the segments that nothing names any more."""
     notebook.pages.drop(thread)
+    freed: set[bytes] = set()
     for part in _chunks(heads):
-        await notebook.store.delete({"_id": {"$in": [head["_id"] for head in part]}})
-        ranges = [keys.query(keys.writes_of(thread, head["ns"], head["checkpoint_id"])) for head in part]
-        await notebook.store.delete({"$or": ranges})
+        checkpoints = {"_id": {"$in": [head["_id"] for head in part]}}
+        writes = {"$or": [keys.query(keys.writes_of(thread, head["ns"], head["checkpoint_id"])) for head in part]}
+        freed |= await sweep.named(notebook, codec, checkpoints, writes)
+        await notebook.store.delete(checkpoints)
+        await notebook.store.delete(writes)
     hints = [keys.head(thread, ns) for ns in {head["ns"] for head in heads}]
     await notebook.store.delete({"_id": {"$in": hints}})
-    await _sweep_segments(notebook, codec, thread)
+    await sweep.sweep_segments(notebook, codec, thread, freed)
+    notebook.pages.drop(thread)
 
 
-async def _sweep_segments(notebook: Notebook, codec: Codec, thread: str) -> None:
-    named: set[bytes] = set()
-    for document in await notebook.store.find(
-        keys.query(keys.of_kind(thread, keys.CHECKPOINT)), {"body": 1, "z": 1, "enc": 1}
-    ):
-        named.update(_digests(documents.named_entries(codec, document)))
-    for document in await notebook.store.find(keys.query(keys.of_kind(thread, keys.WRITES))):
-        named.update(_digests(documents.write_entries(codec, document)))
-    kept = {keys.segment(thread, one) for one in named}
-    held = await notebook.store.find(keys.query(keys.of_kind(thread, keys.SEGMENT)), {"_id": 1})
-    for part in _chunks([document["_id"] for document in held if document["_id"] not in kept]):
-        await notebook.store.delete({"_id": {"$in": list(part)}})
+def _listed(name: str, ids: Sequence[str]) -> list[str]:
+    """``ids`` as a list.
 
+    Raises:
+        TypeError: They are one string, which is a sequence of its characters.
 
-def _digests(entries: Iterable[values.Entry]) -> Iterable[bytes]:
-    return (one for entry in entries for one in values.digests_of(entry))
+    """
+    if isinstance(ids, str | bytes):
+        raise TypeError(f"{name} must be a list of ids: pass [{ids!r}] for one, not {ids!r}")
+    return list(ids)
 
 
 def _copied(document: Document, target: str) -> Document:
