@@ -61,4 +61,7 @@ def _records(chance: random.Random) -> Iterator[tuple[str, Record]]:
         epoch=1,
         occurred_at=datetime.now(UTC),
     )
-    yield "perdure.events", encode(event, id=event.event_id, source="chaos", correlation_id=event.run_id)
+    yield (
+        "perdure.events",
+        encode(event, id=event.event_id, source="chaos", correlation_id=event.run_id, time=event.occurred_at),
+    )
