@@ -34,6 +34,7 @@ class Place:
     def __init__(self, services: Services, uri: str, bootstrap: str) -> None:
         self.services = services
         self.bootstrap = bootstrap
+        self.uri = uri
         self.http = httpx.Client(base_url=services.gateway_url, timeout=30)
         self.mongo = mongo.connect_blocking(uri)
         self.db: Database[Letter] = self.mongo[mongo.database_name(uri)]

@@ -299,7 +299,7 @@ async def test_a_request_that_is_large_only_with_its_batchs_is_stored(stage: Sta
     await stage.db.batch_items.update_one({"batch": batch_id, "number": 1}, {"$set": {"payload": pack(request).inline}})
     await stage.batches.turn()
     run, small = await stage.pending(batch_id)
-    assert (run["payload_chunks"], small["payload_chunks"]) == (2, 0)
+    assert (run["payload_chunks"] > 0, small["payload_chunks"]) == (True, 0)
     claims = Claims(stage.db, stage.runs, Availability(), lambda: "w")
     (claimed,) = (await claims.claim([run["thread_id"]], suspects=(), together=lambda _: 9)).won
     assert claimed.unreadable is None

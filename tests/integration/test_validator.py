@@ -530,7 +530,7 @@ async def test_a_request_that_cannot_be_checked_is_refused_alone(stack: Stack, w
     await TopicAdmin(bootstrap).apply([topics.VERDICTS])
     producer = Producer(bootstrap, "test")
     reader = Failing({"http": HttpReader(None, LIMIT)}, 5, 5)
-    validator = Validator(ValidatorSettings(), reader, producer)
+    validator = Validator(ValidatorSettings(validator_patience_s=20.0), reader, producer)
     good = Premise(name="p", source=HttpSource(url=f"{world.url}/price"), pointer="/price", believed=10)
     run = uuid.uuid4().hex
     batch = [
@@ -542,6 +542,7 @@ async def test_a_request_that_cannot_be_checked_is_refused_alone(stack: Stack, w
         await validator.handle(batch)
     assert [one.message.thread_id for one in refused.value.records] == [f"{run}-2"]
     assert refused.value.others_done, "the others have their verdicts: they are not checked again"
+    await validator.drain(10)
     assert validator.room() == ValidatorSettings().validator_max_open
     await reader.close()
     await producer.close()

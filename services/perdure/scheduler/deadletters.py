@@ -18,6 +18,7 @@ from pymongo.errors import PyMongoError
 
 from perdure.chassis.errors import UnavailableError
 from perdure.chassis.kafka.deadletter import Origin
+from perdure.chassis.kafka.isolation import describe
 from perdure.chassis.kafka.raw import RawConsumer
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability, is_outage
@@ -83,13 +84,13 @@ class DeadLetters:
         Where even that is refused, nothing but the log knows it; the record is in its dead-letter topic for 30 days.
         """
         place = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
-        log.critical("dead_letter.not_stored", **place, error=repr(error))
+        log.critical("dead_letter.not_stored", **place, error=describe(error))
         try:
             await self._store.store([shortened(record)])
         except PyMongoError as refused:
             if is_outage(refused):
                 raise UnavailableError("MongoDB", DEAD_LETTERS, str(refused)) from refused
-            log.critical("dead_letter.lost", **place, error=repr(refused))
+            log.critical("dead_letter.lost", **place, error=describe(refused))
 
     async def count(self) -> None:
         """Set the gauge of open letters."""

@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Generic, TypeVar
 
 from prometheus_client import Counter
-from pymongo.errors import PyMongoError
+from pymongo.errors import BulkWriteError, PyMongoError, WriteError
 
 from perdure.chassis.errors import StalledError
 from perdure.chassis.telemetry import logger
@@ -39,6 +40,7 @@ LONE_FAILURES: Final = 10
 """How many records in a row, with none handled between them, are given up before the next ones are held."""
 PAUSE_FIRST_S: Final = 1.0
 PAUSE_CAP_S: Final = 30.0
+DETAIL_CHARS: Final = 1_000
 HOLD_S: Final = 120.0
 """How long a batch in which every record fails is held before its oldest record is given up."""
 
@@ -141,9 +143,7 @@ class Isolation(Generic[R]):
         if len(failed) < handed_over:
             return False
         self._in_a_row += len(failed)
-        # What the database refuses (a password, a permission), it refuses for every record.
-        of_database = all(isinstance(error, PyMongoError) for _, error in failed)
-        return of_database or self._in_a_row > LONE_FAILURES
+        return self._in_a_row > LONE_FAILURES or all(_of_database(error) for _, error in failed)
 
     async def _hold(self, failed: Sequence[tuple[R, Exception]]) -> bool:
         """Try again and again until one of the records is handled, or each has had its time."""
@@ -159,7 +159,7 @@ class Isolation(Generic[R]):
                     again_in_s=pause_s,
                     error=describe(failed[0][1]),
                     advice="every record fails: look for a bug or a lost dependency; nothing is dead-lettered meanwhile",
-                    exc_info=failed[0][1],
+                    stack=_stack(failed[0][1]),
                 )
                 await self._pause(pause_s)
                 pause_s = min(PAUSE_CAP_S, pause_s * 2)
@@ -180,7 +180,7 @@ class Isolation(Generic[R]):
     async def _bury(self, failed: Sequence[tuple[R, Exception]]) -> bool:
         for record, error in failed:
             FAILED.labels(self._name, type(error).__name__).inc()
-            log.error("consumer.record_failed", consumer=self._name, error=describe(error), exc_info=error)
+            log.error("consumer.record_failed", consumer=self._name, error=describe(error), stack=_stack(error))
             await self._give_up(record, error)
         return True
 
@@ -188,8 +188,18 @@ class Isolation(Generic[R]):
         self._in_a_row = 0
 
 
+def _of_database(error: Exception) -> bool:
+    """Whether the database refuses whoever asks (a password, a permission), and not one document (too large, a duplicate)."""
+    return isinstance(error, PyMongoError) and not isinstance(error, BulkWriteError | WriteError)
+
+
 def describe(error: BaseException) -> str:
-    """An exception's type and message, on one line."""
+    """An exception's type and the beginning of its message, which may hold all of a document that was refused."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return f"{name}: {error}"
+    return f"{name}: {str(error)[:DETAIL_CHARS]}"
+
+
+def _stack(error: BaseException) -> str:
+    """Where an exception was raised, without its message."""
+    return "".join(traceback.format_tb(error.__traceback__))
