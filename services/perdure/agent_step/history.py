@@ -101,6 +101,12 @@ async def entries_of(saver: PerdureSaver, run: Mapping[str, Any]) -> list[dict[s
     return sorted(await saver.notebook.store.find(query, ENTRY_FIELDS), key=lambda entry: entry["seq"])
 
 
+async def entries_from(saver: PerdureSaver, thread_id: str, seq: int) -> list[dict[str, Any]]:
+    """The history entries of a thread from a sequence number on, oldest first."""
+    query = {"thread": thread_id, "seq": {"$gte": seq}, "kind": {"$ne": keys.FENCE}}
+    return sorted(await saver.notebook.store.find(query, ENTRY_FIELDS), key=lambda entry: entry["seq"])
+
+
 async def append(
     saver: PerdureSaver, run: Mapping[str, Any], seq: int, event: str, ev: dict[str, Any]
 ) -> dict[str, Any]:

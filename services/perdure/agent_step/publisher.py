@@ -2,8 +2,8 @@
 
 Contract: :meth:`RunEvents.publish` is called with history entries after they are stored. :meth:`RunEvents.end` waits a moment for
 Kafka, so that the end of the run and its settlement are one write when Kafka is well; when it is not, ``settle`` is called later,
-once every record is acknowledged. A record that Kafka refuses or that finds no room leaves the run unsettled: the sweep publishes
-it again.
+once every record is acknowledged. A record that Kafka refuses or that finds no room leaves the run unsettled, and holds back those
+after it (``backlog``).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from perdure.agent_step.backlog import Backlog
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.telemetry import logger
 from perdure.schemas.documents import RunDocument
@@ -29,8 +30,11 @@ ACK_WAIT_S = 0.25
 class RunEvents:
     """The events of one run, as executed here."""
 
-    def __init__(self, producer: Producer, run: RunDocument, settle: Callable[[RunDocument], None]) -> None:
+    def __init__(
+        self, producer: Producer, run: RunDocument, settle: Callable[[RunDocument], None], backlog: Backlog
+    ) -> None:
         self._producer = producer
+        self._backlog = backlog
         self._run = run
         self._settle = settle
         self._open = 0
@@ -39,17 +43,22 @@ class RunEvents:
         self._all: asyncio.Event = asyncio.Event()
 
     def publish(self, entry: Mapping[str, Any]) -> None:
-        """Publish the event of one entry."""
+        """Publish the event of one entry, unless an earlier one of the thread has to be published first."""
+        event = event_of(self._run, entry)
+        if event is None:
+            return
+        seq = entry["seq"]
+        if self._backlog.holds(seq):
+            self._incomplete = True
+            return
+        record = record_of(self._run, event, SOURCE)
+        self._open += 1
         try:
-            event = event_of(self._run, entry)
-            if event is None:
-                return
-            record = record_of(self._run, event, SOURCE)
-            self._open += 1
-            self._producer.produce(EVENTS.name, record, self._delivered, self._failed)
+            self._producer.produce(EVENTS.name, record, self._delivered, lambda reason: self._failed(seq, reason))
         except BufferError:
             self._open -= 1
             self._incomplete = True
+            self._backlog.refused(seq)
             log.warning("events.no_room", run_id=self._run["_id"], waiting=self._producer.waiting)
 
     async def end(self) -> bool:
@@ -73,9 +82,10 @@ class RunEvents:
         self._open -= 1
         self._notice()
 
-    def _failed(self, reason: str) -> None:
+    def _failed(self, seq: int, reason: str) -> None:
         self._open -= 1
         self._incomplete = True
+        self._backlog.refused(seq)
         log.error("events.refused", run_id=self._run["_id"], reason=reason)
         self._notice()
 

@@ -18,12 +18,13 @@ from functools import partial
 
 from perdure.agent_step import metrics
 from perdure.agent_step.audit import Audit, Ownership, report
+from perdure.agent_step.backlog import Backlog
 from perdure.agent_step.claims import Claimed, Claims
 from perdure.agent_step.domain import Outcome, UnknownGraphError, error_info
 from perdure.agent_step.endings import Endings
 from perdure.agent_step.execution import Execution, HandedOver, Lost, StopReason, cancelled_before
 from perdure.agent_step.graphs import ServedGraph
-from perdure.agent_step.history import Beginning, append, begin, entries_of
+from perdure.agent_step.history import Beginning, append, begin, entries_from, entries_of
 from perdure.agent_step.lease import Owned
 from perdure.agent_step.logs import log_as, log_ended, log_started
 from perdure.agent_step.pace import Pace
@@ -219,9 +220,9 @@ class Worker:
     async def _own(self, claimed: Claimed) -> None:
         run = claimed.run
         log_as(run)
-        events = RunEvents(self._ports.producer, run, self._settle)
+        backlog = self._backlog(claimed)
         try:
-            await self._carry(claimed, events)
+            await self._carry(claimed, RunEvents(self._ports.producer, run, self._settle, backlog), backlog)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task not in self._idle:
@@ -238,6 +239,7 @@ class Worker:
             why = f"{type(error).__name__}: {error}"
             await self._ports.claims.release_crashed(run, why, self._settings.crash_backoff_s)
         finally:
+            await backlog.close()
             self._forget(run)
             metrics.OPEN.set(len(self._open))
             self._start_held()
@@ -257,7 +259,14 @@ class Worker:
                 del self._held[thread_id]
             self._keep(asyncio.create_task(self.start(threads), name="held suspects", context=Context()))
 
-    async def _carry(self, claimed: Claimed, events: RunEvents) -> None:
+    def _backlog(self, claimed: Claimed) -> Backlog:
+        """What cannot be published of the run's thread, runs included whose events are published again before it."""
+        run = claimed.run
+        runs = {one["_id"]: one for one in (*claimed.unsettled, run)}
+        read = partial(entries_from, self._ports.saver, run["thread_id"])
+        return Backlog(self._ports.producer, runs, read, SOURCE)
+
+    async def _carry(self, claimed: Claimed, events: RunEvents, backlog: Backlog) -> None:
         """From the claim to the recorded end, or to the hand-over."""
         run = claimed.run
         pace = self._ports.paces.get(run["graph_id"])
@@ -267,7 +276,7 @@ class Worker:
             # Another run of the thread, older by the clock of its gateway, may have been executed meanwhile.
             claimed = await self._ports.claims.with_thread(claimed)
         for before in claimed.unsettled:
-            await self._publish_again(before)
+            await self._publish_again(before, backlog)
         for entry in beginning.entries:
             events.publish(entry)
         if beginning.ended is not None:
@@ -289,9 +298,9 @@ class Worker:
         if (enqueued := await self._next_pending.get(run["thread_id"])) is not None:
             self._publish_start(run, StartReason.ENQUEUED, enqueued)
 
-    async def _publish_again(self, run: RunDocument) -> None:
+    async def _publish_again(self, run: RunDocument, backlog: Backlog) -> None:
         """Publish the events of a run that ended before, so that none of the thread's next run comes before them (ADR 2)."""
-        events = RunEvents(self._ports.producer, run, self._settle)
+        events = RunEvents(self._ports.producer, run, self._settle, backlog)
         for entry in await entries_of(self._ports.saver, run):
             events.publish(entry)
         events.settle_later()

@@ -16,15 +16,15 @@ from typing import Any, Final
 
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
-from perdure.chassis.kafka.producer import KafkaRefusedError, Producer
+from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.mongo import Database
 from perdure.chassis.telemetry import logger
 from perdure.checkpoint import keys
+from perdure.registry.run_events import publish_event
 from perdure.schemas.documents import NOTEBOOK, RUNS
 from perdure.schemas.events import NOTES_PER_SEQ
 from perdure.schemas.moments import in_milliseconds
-from perdure.schemas.outbox import event_of, lightened, record_of
-from perdure.schemas.topics import EVENTS
+from perdure.schemas.outbox import event_of
 
 log = logger(__name__)
 
@@ -121,9 +121,5 @@ class Notes:
     async def _publish(self, run: Mapping[str, Any], note: Mapping[str, Any]) -> None:
         event = event_of(run, note)
         if event is not None:
-            try:
-                await self._producer.send(EVENTS.name, record_of(run, event, self._source))
-            except KafkaRefusedError as error:
-                log.error("event.lightened", event_id=event.event_id, thread_id=event.thread_id, error=str(error))
-                await self._producer.send(EVENTS.name, record_of(run, lightened(event), self._source))
+            await publish_event(self._producer, run, event, self._source)
         await self._notebook.update_one({"_id": note["_id"]}, {"$set": {"published": True}})

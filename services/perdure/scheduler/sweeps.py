@@ -8,7 +8,7 @@ is damaged) stops no other: it is tried again after its grace period.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,18 +16,18 @@ from typing import Any
 from pymongo import UpdateOne
 from pymongo.errors import PyMongoError
 
-from perdure.chassis.kafka.producer import KafkaRefusedError, Producer
+from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.mongo import Database, server_time
 from perdure.chassis.telemetry import logger
 from perdure.registry.crashes import crash_change
+from perdure.registry.run_events import publish_event
 from perdure.registry.runs import start_record
 from perdure.scheduler.domain import Action, decide
 from perdure.scheduler.settings import SchedulerSettings
 from perdure.schemas.commands import StartReason
 from perdure.schemas.documents import NOTEBOOK, RUNS, WORKERS
-from perdure.schemas.events import Event
-from perdure.schemas.outbox import event_of, lightened, record_of
-from perdure.schemas.topics import COMMANDS, EVENTS
+from perdure.schemas.outbox import event_of
+from perdure.schemas.topics import COMMANDS
 
 log = logger(__name__)
 
@@ -113,9 +113,7 @@ class Sweeper:
                 swept.refused += 1
             due[action].append(run)
         await self._publish_starts(self._first_of_thread(due[Action.PUBLISH_START]), StartReason.SWEPT, swept)
-        for start in range(0, len(due[Action.PUBLISH_EVENTS]), AT_ONCE):
-            portion = due[Action.PUBLISH_EVENTS][start : start + AT_ONCE]
-            await asyncio.gather(*(self._settle(run, swept) for run in portion))
+        await self._settle_threads({run["thread_id"] for run in due[Action.PUBLISH_EVENTS]}, swept)
         await self._touch(unsettled, now)
         return swept
 
@@ -157,16 +155,31 @@ class Sweeper:
     async def _start(self, run: Run, reason: StartReason) -> None:
         await self._producer.send(COMMANDS.name, start_record(run, reason, SOURCE))
 
-    async def _settle(self, run: Run, swept: Swept) -> None:
-        """Publish every event of an ended run again, then settle it; what cannot be done for one run stops no other."""
-        try:
-            await self._publish_events(run)
-        except PyMongoError:
-            raise
-        except Exception as error:
-            swept.refused += 1
-            log.exception("run.not_settled", run_id=run["_id"], thread_id=run["thread_id"], error=repr(error))
-        else:
+    async def _settle_threads(self, thread_ids: Collection[str], swept: Swept) -> None:
+        """Publish the events of every unsettled run of these threads that has ended, in the order of each thread's history."""
+        query = {"thread_id": {"$in": [*thread_ids]}, "settled": False, "ended_seq": {"$exists": True}, "owner": None}
+        by_thread: dict[str, list[Run]] = {}
+        if thread_ids:
+            async for run in self._db[RUNS].find(query, RUN_FIELDS):
+                by_thread.setdefault(run["thread_id"], []).append(run)
+        threads = list(by_thread.values())
+        for start in range(0, len(threads), AT_ONCE):
+            await asyncio.gather(*(self._settle(runs, swept) for runs in threads[start : start + AT_ONCE]))
+
+    async def _settle(self, runs: Sequence[Run], swept: Swept) -> None:
+        """Publish every event of a thread's ended runs again, then settle each run.
+
+        Nothing is published past a run whose events cannot be: a thread's events keep their order. No other thread waits.
+        """
+        for run in sorted(runs, key=lambda one: one.get("first_seq", 0)):
+            try:
+                await self._publish_events(run)
+            except PyMongoError:
+                raise
+            except Exception as error:
+                swept.refused += 1
+                log.exception("run.not_settled", run_id=run["_id"], thread_id=run["thread_id"], error=repr(error))
+                return
             swept.settled += 1
 
     async def _publish_events(self, run: Run) -> None:
@@ -180,25 +193,11 @@ class Sweeper:
         )
         async for entry in entries:
             if (event := event_of(run, entry)) is not None:
-                await self._publish_event(run, event)
+                await publish_event(self._producer, run, event, SOURCE)
         await self._db[RUNS].update_one(
             {"_id": run["_id"], "ended_seq": run["ended_seq"], "owner": None}, {"$set": {"settled": True}}
         )
         log.info("run.settled", run_id=run["_id"], thread_id=run["thread_id"])
-
-    async def _publish_event(self, run: Run, event: Event) -> None:
-        """Publish an event; one that Kafka refuses, without its large parts.
-
-        Raises:
-            KafkaRefusedError: also refused without them: it is not its size, and the run stays unsettled.
-
-        """
-        try:
-            await self._producer.send(EVENTS.name, record_of(run, event, SOURCE))
-        except KafkaRefusedError as error:
-            light = record_of(run, lightened(event), SOURCE)
-            log.error("event.lightened", event_id=event.event_id, thread_id=event.thread_id, error=str(error))
-            await self._producer.send(EVENTS.name, light)
 
     async def _touch(self, runs: Sequence[Run], now: datetime) -> None:
         """Let those that were looked at come again after their grace period, behind those that were not."""
