@@ -116,7 +116,7 @@ def gather(environment: dict[str, str], gateway: str | None, driver_log: Path, w
         now = db.command("hello", codec_options=db.codec_options)["localTime"]
     events: dict[str, list[str]] = defaultdict(list)
     for record in read_topic(environment["PERDURE_KAFKA_BOOTSTRAP_SERVERS"], EVENTS):
-        events[record.key().decode()].append(dict(record.headers())["ce_id"].decode())
+        events[record.key().decode(errors="replace")].append(dict(record.headers())["ce_id"].decode())
     url = environment["PERDURE_OPENSEARCH_URL"]
     arrived = read_log(world_log)
     evidence = Evidence(

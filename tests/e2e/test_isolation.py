@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from perdure.chassis.clock import now
 from perdure.chassis.kafka.producer import Producer
 from perdure.registry.runs import assistant_id_of
 from perdure.schemas import topics
@@ -47,7 +48,7 @@ def send(system: Any, topic: topics.Topic, *messages: Message) -> None:
     async def write() -> None:
         producer = Producer(system.kafka, "test")
         for message in messages:
-            record = encode(message, id=uuid.uuid4().hex, source="test", correlation_id="test")
+            record = encode(message, id=uuid.uuid4().hex, source="test", correlation_id="test", time=now())
             await producer.send(topic.name, record)
         await producer.close()
 

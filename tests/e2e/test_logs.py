@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from perdure.chassis.clock import now
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -103,12 +105,12 @@ def test_a_run_that_was_taken_over_failed_when_and_where_it_did(system: Any, tmp
     worker = system.services["agent_step"]
     run = system.start("relapsing", {"file": str(tmp_path / "attempts")})
     system.until(lambda: not worker.running)
+    died_by = now()
     worker.start()
-    restarted_at = datetime.now(UTC)
     (ended,) = system.until_ended(run)
     assert ended["error"]["message"] == "failed at the second attempt"
-    assert ended["ended_at"].replace(tzinfo=UTC) > restarted_at
+    assert ended["ended_at"].replace(tzinfo=UTC) >= died_by
     entry = system.db.notebook.find_one({"thread": run["thread_id"], "event": "error"})
-    assert entry["at"].replace(tzinfo=UTC) > restarted_at
+    assert entry["at"].replace(tzinfo=UTC) >= died_by
     (log,) = [one for one in records(worker.log) if one["event"] == "run.ended" and one["run_id"] == run["run_id"]]
     assert log["attempt"] > 1
