@@ -87,6 +87,7 @@ def indexed(system: Any, thread: str) -> bool:
 def test_agent_step_and_the_command_of_a_damaged_run(world: Any) -> None:
     thread = unique()
     damaged = {"_id": unique(), "thread_id": thread, "tenant": "default", "status": "pending", "settled": False}
+    damaged["graph_id"] = "chain"
     moment = datetime.now(UTC)
     world.db.runs.insert_one({**damaged, "created_at": moment, "updated_at": moment, "new_thread": True})
     message = StartRun(tenant="default", thread_id=thread, run_id=damaged["_id"], reason=StartReason.REGISTERED)
