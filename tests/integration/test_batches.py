@@ -300,7 +300,7 @@ async def test_a_request_that_is_large_only_with_its_batchs_is_stored(stage: Sta
     await stage.batches.turn()
     run, small = await stage.pending(batch_id)
     assert (run["payload_chunks"] > 0, small["payload_chunks"]) == (True, 0)
-    claims = Claims(stage.db, stage.runs, Availability(), lambda: "w")
+    claims = Claims(stage.db, stage.runs, Availability(), lambda: "w", ["agent"])
     (claimed,) = (await claims.claim([run["thread_id"]], suspects=(), together=lambda _: 9)).won
     assert claimed.unreadable is None
     assert claimed.payload == {"config": config, **request}
