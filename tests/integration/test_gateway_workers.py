@@ -22,6 +22,14 @@ async def _workers(waiting: Any) -> dict[str, int]:
     return {graph["graph_id"]: graph["workers"] for graph in answer.json()}
 
 
+async def _workers_until(waiting: Any, expected: dict[str, int]) -> None:
+    """The gateway reads the registered graphs again every few seconds."""
+    deadline = time.monotonic() + DEADLINE_S
+    while (found := await _workers(waiting)) != expected:
+        assert time.monotonic() < deadline, found
+        await asyncio.sleep(0.1)
+
+
 async def _ready_until(waiting: Any, part: str, present: bool) -> dict[str, Any]:
     deadline = time.monotonic() + DEADLINE_S
     while True:
@@ -40,14 +48,14 @@ async def test_a_graph_without_a_living_worker_is_known_and_said_everywhere(wait
         await waiting.database.graphs.update_one({"_id": graph}, {"$set": {"version": "1"}}, upsert=True)
     await _lease(waiting, "one", ["served"], 600)
     await _lease(waiting, "two", ["served", "left"], 600)
-    assert await _workers(waiting) == {"served": 2, "left": 1}
+    await _workers_until(waiting, {"served": 2, "left": 1})
     await _ready_until(waiting, "No", present=False)
 
     await _lease(
         waiting, "two", ["served", "left"], -1
     )  # killed: the lease has expired, nobody has declared it dead yet
     await _lease(waiting, "three", ["left"], 600, state="gone")
-    assert await _workers(waiting) == {"served": 1, "left": 0}
+    await _workers_until(waiting, {"served": 1, "left": 0})
     body = await _ready_until(waiting, "No living worker serves graph 'left'", present=True)
     assert body["ready"] is True
     assert len(body["warnings"]) == 1

@@ -211,7 +211,7 @@ async def test_the_webhook_of_a_run(world: World) -> None:
     await world.db.graphs.replace_one({"_id": "audit"}, graph, upsert=True)
 
     async def started() -> Any:
-        body = {"assistant_id": "audit", "webhook": f"{world.receiver.url}/of-run"}
+        body = {"assistant_id": "audit", "input": {}, "webhook": f"{world.receiver.url}/of-run"}
         answer = await world.http.post("/runs", json=body)
         return answer.json() if answer.status_code == 202 else None
 
