@@ -20,7 +20,7 @@ from perdure.chassis import mongo
 from perdure.chassis.clock import now
 from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.gateway.app import make_app
-from perdure.gateway.gunzip import AUTO_DECOMPRESS
+from perdure.gateway.http.gunzip import AUTO_DECOMPRESS
 from perdure.gateway.settings import GatewaySettings
 from perdure.registry.answer_links import AnswerLinks
 from perdure.registry.runs import assistant_id_of, new_id

@@ -23,7 +23,7 @@ from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.outage import Availability
 from perdure.chassis.payload import Packed, pack
 from perdure.gateway.batches import Batches as Gateway
-from perdure.gateway.problems import RequestProblem
+from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.store import Store
 from perdure.registry.runs import retry_document
 from perdure.registry.waits import wait_documents

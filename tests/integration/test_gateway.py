@@ -28,7 +28,7 @@ from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.payload import unpack
 from perdure.checkpoint import PerdureSaver
 from perdure.gateway.app import make_app
-from perdure.gateway.gunzip import AUTO_DECOMPRESS
+from perdure.gateway.http.gunzip import AUTO_DECOMPRESS
 from perdure.gateway.settings import GatewaySettings
 from perdure.registry.runs import assistant_id_of, new_id
 from perdure.schemas import topics

@@ -9,7 +9,7 @@ import pytest
 
 from perdure.chassis.payload import unpack
 from perdure.gateway.batch_lines import Lines, parse_items, parse_lines
-from perdure.gateway.depth import JSON_DEPTH
+from perdure.gateway.http.depth import JSON_DEPTH
 from perdure.schemas.batch_http import LINE_LIMIT
 
 

@@ -16,6 +16,8 @@ from pydantic import BaseModel
 
 from perdure.chassis.payload import pack, unpack
 from perdure.gateway import domain
+from perdure.gateway.http.requests import request_digest
+from perdure.gateway.http.values import metadata_problem
 from perdure.gateway.plain import plain_serializer
 from perdure.gateway.states import visible_values
 from perdure.registry import runs
@@ -69,9 +71,9 @@ def test_another_traceparent_is_made(header: str | None) -> None:
 
 
 def test_the_digest_does_not_depend_on_the_order_of_keys() -> None:
-    assert domain.request_digest("/runs", {"a": 1, "b": 2}) == domain.request_digest("/runs", {"b": 2, "a": 1})
-    assert domain.request_digest("/runs", {"a": 1}) != domain.request_digest("/threads/t/runs", {"a": 1})
-    assert domain.request_digest("/runs", {"a": 1}) != domain.request_digest("/runs", {"a": 2})
+    assert request_digest("/runs", {"a": 1, "b": 2}) == request_digest("/runs", {"b": 2, "a": 1})
+    assert request_digest("/runs", {"a": 1}) != request_digest("/threads/t/runs", {"a": 1})
+    assert request_digest("/runs", {"a": 1}) != request_digest("/runs", {"a": 2})
 
 
 def test_the_payload_keeps_what_a_run_needs() -> None:
@@ -97,7 +99,7 @@ def test_the_payload_keeps_what_a_run_needs() -> None:
     ],
 )
 def test_metadata_that_cannot_be_stored(metadata: dict[str, object], says: str) -> None:
-    problem = domain.metadata_problem(metadata)
+    problem = metadata_problem(metadata)
     assert problem is not None
     assert says in problem
 
@@ -106,8 +108,8 @@ def test_deep_metadata_is_refused() -> None:
     deep: dict[str, object] = {}
     for _ in range(40):
         deep = {"d": deep}
-    assert "32 levels" in (domain.metadata_problem(deep) or "")
-    assert domain.metadata_problem({"a": [1, {"b": None}], "$x.y": 2}) is None
+    assert "32 levels" in (metadata_problem(deep) or "")
+    assert metadata_problem({"a": [1, {"b": None}], "$x.y": 2}) is None
 
 
 def test_messages_come_out_as_the_agent_server_shows_them() -> None:

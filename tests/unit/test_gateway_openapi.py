@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator, SchemaError
 
-from perdure.gateway.openapi import describe, for_page
-from perdure.gateway.problems import TITLES
+from perdure.gateway.http.openapi import describe, for_page
+from perdure.gateway.http.problems import TITLES
 from perdure.gateway.routes import ROUTES
 
 PATH_PARAMETER = re.compile(r"{(\w+)}")

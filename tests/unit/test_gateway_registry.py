@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from perdure.gateway import registry
-from perdure.gateway.problems import RequestProblem
+from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.registry import Registry
 from perdure.schemas.documents import GraphDocument
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from perdure.gateway import waiting
+from perdure.gateway.http.cursors import cursor_of, read_cursor
 from perdure.registry.waits import Woken
 from perdure.schemas import http
 from perdure.schemas.waits import OutcomeKind, Question, WaitOutcome
@@ -90,15 +91,15 @@ def test_ids_of_signals() -> None:
 
 def test_a_cursor_is_read_back() -> None:
     found = [{"_id": f"t {n}", "opened_at": MOMENT} for n in range(3)]
-    text = waiting.cursor_of(found, "opened_at", 2)
+    text = cursor_of(found, "opened_at", 2)
     assert text is not None
-    assert waiting.read_cursor(text) == (MOMENT, "t 1")
-    assert waiting.cursor_of(found, "opened_at", 3) is None
+    assert read_cursor(text) == (MOMENT, "t 1")
+    assert cursor_of(found, "opened_at", 3) is None
 
 
 @pytest.mark.parametrize("text", ["", "x", "é", "QUJD", base64.urlsafe_b64encode(b"2026-11-24T08:30:00 x").decode()])
 def test_what_is_no_cursor(text: str) -> None:
-    assert waiting.read_cursor(text) is None
+    assert read_cursor(text) is None
 
 
 def test_a_large_payload_is_not_listed() -> None:

@@ -8,7 +8,7 @@ from email.message import EmailMessage
 import orjson
 import pytest
 
-from perdure.gateway.domain import PAYLOAD_LIMIT
+from perdure.gateway.http.values import PAYLOAD_LIMIT
 from perdure.gateway.mail import TEXT_LIMIT, heading_of, letter_of, same_address, written
 
 

@@ -10,7 +10,7 @@ from perdure.chassis.errors import ConfigurationError
 from perdure.chassis.service import run_service
 from perdure.chassis.telemetry import logger
 from perdure.gateway.app import make_app
-from perdure.gateway.gunzip import AUTO_DECOMPRESS
+from perdure.gateway.http.gunzip import AUTO_DECOMPRESS
 from perdure.gateway.settings import GatewaySettings
 
 log = logger(__name__)

@@ -1,7 +1,7 @@
 """Answering a question, whichever way the answer comes: as JSON over HTTP, or from a page.
 
 Contract: nothing here decides who was first: the insert of the waking run does (ADR 6). An answer that does not fit wakes nobody.
-Every refusal is a :class:`perdure.gateway.problems.RequestProblem`.
+Every refusal is a :class:`perdure.gateway.http.problems.RequestProblem`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from perdure.chassis import json
 from perdure.chassis.clock import now
 from perdure.gateway import waiting
 from perdure.gateway.context import Context
-from perdure.gateway.problems import RequestProblem, invalid_fields, unknown_approval
-from perdure.gateway.requests import require_payload
+from perdure.gateway.http.problems import RequestProblem, invalid_fields
+from perdure.gateway.http.requests import require_payload
 from perdure.registry.answers import BrokenSchema, reasons
 from perdure.registry.waits import Woken
 from perdure.schemas.documents import WaitDocument, WaitStatus
@@ -40,6 +40,11 @@ class Counted:
     view: dict[str, Any]
     location: str
     replayed: bool
+
+
+def unknown_approval(approval_id: str) -> RequestProblem:
+    """No such question in the caller's tenant."""
+    return RequestProblem("unknown-approval", f"There is no question {approval_id!r}; GET /approvals lists them.")
 
 
 async def require_question(context: Context, approval_id: str, tenant: str) -> WaitDocument:

@@ -20,10 +20,11 @@ from perdure.gateway.conditions import KAFKA_TIMEOUT_S, Conditions
 from perdure.gateway.context import CONTEXT, Context
 from perdure.gateway.deadletters import DeadLetters
 from perdure.gateway.handlers.system import installed_version
+from perdure.gateway.http.middleware import SECRET_BELOW, problems
+from perdure.gateway.http.openapi import SPECIFICATION, describe
+from perdure.gateway.http.tenants import DEFAULT_TENANT
 from perdure.gateway.inbox import Inbox
-from perdure.gateway.middleware import problems
 from perdure.gateway.notices import Notices
-from perdure.gateway.openapi import SPECIFICATION, describe
 from perdure.gateway.publish import SOURCE
 from perdure.gateway.registry import Registry
 from perdure.gateway.routes import PAGES, ROUTES
@@ -52,6 +53,8 @@ RESTART_S = 1.0
 def make_app(settings: GatewaySettings) -> web.Application:
     """The application; opens nothing until it is started."""
     app = web.Application(middlewares=[problems], client_max_size=settings.gateway_body_limit_bytes)
+    app[DEFAULT_TENANT] = settings.tenant
+    app[SECRET_BELOW] = ("/answer/",)
     app[SPECIFICATION] = describe(ROUTES, installed_version())
     for route in ROUTES:
         app.router.add_route(route.method, route.path, route.handle)

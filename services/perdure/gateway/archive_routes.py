@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from perdure.gateway.handlers import archive
-from perdure.gateway.route import BODY, Route
+from perdure.gateway.http.route import BODY, Route
 from perdure.schemas import archive_http
 
 # fmt: off

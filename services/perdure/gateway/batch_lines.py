@@ -14,8 +14,8 @@ import orjson
 from pydantic import ValidationError
 
 from perdure.chassis.payload import pack
-from perdure.gateway.depth import JSON_DEPTH, too_deep
-from perdure.gateway.domain import METADATA_LIMIT, metadata_problem
+from perdure.gateway.http.depth import JSON_DEPTH, too_deep
+from perdure.gateway.http.values import METADATA_LIMIT, metadata_problem
 from perdure.schemas.batch_documents import ItemDocument, ItemStatus, item_key
 from perdure.schemas.batch_http import LINE_LIMIT, BatchItemCreate
 from perdure.schemas.problem import InvalidField

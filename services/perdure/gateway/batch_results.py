@@ -15,8 +15,9 @@ import orjson
 from perdure.chassis.mongo import Database
 from perdure.checkpoint.errors import NotebookError
 from perdure.gateway.batches import Batches
-from perdure.gateway.context import as_json
-from perdure.gateway.problems import RequestProblem, require_here
+from perdure.gateway.http.problems import RequestProblem
+from perdure.gateway.http.responses import as_json
+from perdure.gateway.resources.named import require_here
 from perdure.gateway.states import States
 from perdure.gateway.store import Store
 from perdure.registry.batches import newest_run_id, thread_id_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from perdure.gateway.handlers import batches
-from perdure.gateway.route import BODY, CURSOR, TEXT, Parameter, Route, page_of
+from perdure.gateway.http.route import BODY, CURSOR, TEXT, Parameter, Route, page_of
 from perdure.schemas import batch_http
 
 KEY = Parameter(

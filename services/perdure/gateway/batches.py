@@ -12,7 +12,7 @@ from typing import Any, Final
 from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database
 from perdure.gateway.batch_upload import Upload
-from perdure.gateway.problems import RequestProblem
+from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.store import Store
 from perdure.registry.batch_progress import ended_of
 from perdure.registry.runs import new_id

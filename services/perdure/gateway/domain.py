@@ -6,12 +6,9 @@ have the shapes of ``perdure.schemas.http``.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any
-
-import orjson
 
 from perdure.gateway.chains import chain_view
 from perdure.registry.runs import assistant_id_of, new_traceparent
@@ -20,11 +17,6 @@ from perdure.schemas.http import THREAD_ID_PATTERN, RunCreate
 
 Document = dict[str, Any]
 
-METADATA_LIMIT = 64 * 1024
-METADATA_DEPTH = 32
-PAYLOAD_LIMIT = 512 * 1024
-"""Bytes of JSON of a signal's payload, or of an answer."""
-PAYLOAD_DEPTH = 64
 ACTIVE = [RunStatus.PENDING.value, RunStatus.RUNNING.value]
 PAYLOAD_FIELDS = (
     "input",
@@ -44,7 +36,6 @@ PAYLOAD_FIELDS = (
 
 _THREAD_ID = re.compile(THREAD_ID_PATTERN.removesuffix("$"))
 _TRACEPARENT = re.compile(r"^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-_INT64 = range(-(2**63), 2**63)
 
 
 def is_thread_id(text: str) -> bool:
@@ -57,38 +48,6 @@ def traceparent_of(header: str | None) -> str:
     if header is not None and _TRACEPARENT.fullmatch(header):
         return header
     return new_traceparent()
-
-
-def request_digest(path: str, body: Any) -> str:
-    """Digest of what a request asks for: the path and the body, whatever the order of its keys (32 hex digits)."""
-    canonical = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
-    return hashlib.blake2b(path.encode() + b"\0" + canonical, digest_size=16).hexdigest()
-
-
-def metadata_problem(metadata: Mapping[str, Any]) -> str | None:
-    """Why this metadata cannot be stored; ``None`` if it can."""
-    if len(orjson.dumps(metadata)) > METADATA_LIMIT:
-        return f"larger than {METADATA_LIMIT} bytes as JSON; put large values into the input"
-    return _value_problem(metadata, METADATA_DEPTH)
-
-
-def payload_problem(payload: Any) -> str | None:
-    """Why this payload or answer cannot be stored, whatever its size; ``None`` if it can."""
-    return _value_problem(payload, PAYLOAD_DEPTH)
-
-
-def _value_problem(value: Any, limit: int, depth: int = 0) -> str | None:
-    if depth == limit:
-        return f"nested deeper than {limit} levels"
-    if isinstance(value, dict):
-        if any("\0" in key for key in value):
-            return "a key holds a NUL character"
-        return next((found for item in value.values() if (found := _value_problem(item, limit, depth + 1))), None)
-    if isinstance(value, list):
-        return next((found for item in value if (found := _value_problem(item, limit, depth + 1))), None)
-    if type(value) is int and value not in _INT64:
-        return f"{value} does not fit into 64 bits; write it as a string"
-    return None
 
 
 def payload_of(body: Mapping[str, Any], request: RunCreate) -> Document:

@@ -11,8 +11,8 @@ from typing import Any
 from pymongo import ASCENDING
 
 from perdure.chassis.mongo import Database
+from perdure.gateway.http.cursors import later_than
 from perdure.gateway.store import Store
-from perdure.gateway.waiting import later_than
 from perdure.schemas.documents import SIGNALS, WAITS, WaitDocument, WaitStatus
 from perdure.schemas.validation import Verdict
 from perdure.schemas.waits import OutcomeKind, WaitKind
@@ -29,7 +29,7 @@ class Inbox:
         self._store = store
 
     async def questions(self, query: Document, limit: int) -> list[Document]:
-        """Questions, oldest first; ``query`` from ``perdure.gateway.waiting.approvals_query``."""
+        """Questions, oldest first; ``query`` from ``perdure.gateway.http.cursors.approvals_query``."""
         order = [("opened_at", ASCENDING), ("_id", ASCENDING)]
         shown = {"validation": 0, "traceparent": 0}
         return await self._store.read(lambda: self._waits.find(query, shown).sort(order).limit(limit + 1).to_list(None))

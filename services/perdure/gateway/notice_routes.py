@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from perdure.gateway.handlers import notices
-from perdure.gateway.route import BODY, CURSOR, FLAG, TEXT, Parameter, Route, page_of
+from perdure.gateway.http.route import BODY, CURSOR, FLAG, TEXT, Parameter, Route, page_of
 from perdure.schemas import notice_http
 
 CHANNEL = Parameter("channel", {"enum": ["webhook", "email", "slack"]})

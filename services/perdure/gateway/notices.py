@@ -1,6 +1,6 @@
 """Subscriptions and deliveries as the gateway makes, changes and shows them (ADR 12).
 
-Contract: each access within the store's time-out. Raises :class:`perdure.gateway.problems.RequestProblem` for what a request
+Contract: each access within the store's time-out. Raises :class:`perdure.gateway.http.problems.RequestProblem` for what a request
 asks and cannot have. A secret is in no view but the answer to the request that made it.
 
 Outside: matching and sending (the notifier), which also decides whether a target's address may be reached.
@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database
-from perdure.gateway.problems import RequestProblem, invalid
+from perdure.gateway.http.problems import RequestProblem, invalid
 from perdure.gateway.store import Store
 from perdure.gateway.targets import require_target
 from perdure.registry.deliveries import Deliveries, Notice, delivery_document, shown_target

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from perdure.chassis.errors import UnavailableError
-from perdure.gateway.problems import RequestProblem
+from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.search import SearchProblem
 
 PART_S: Final = 0.7

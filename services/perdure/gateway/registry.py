@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from perdure.chassis.telemetry import logger
-from perdure.gateway.problems import RequestProblem
+from perdure.gateway.http.problems import RequestProblem
 from perdure.registry.runs import assistant_id_of
 from perdure.schemas.documents import GraphDocument
 

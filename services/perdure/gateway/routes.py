@@ -22,8 +22,9 @@ from perdure.gateway.handlers import (
     system,
     threads,
 )
+from perdure.gateway.http.route import BODY, CURSOR, FLAG, TEXT, Handle, Parameter, Route, page_of
 from perdure.gateway.notice_routes import NOTICES
-from perdure.gateway.route import BODY, CURSOR, FLAG, RUN, TEXT, THREAD, Handle, Parameter, Route, page_of
+from perdure.gateway.resources.named import RUN, THREAD
 from perdure.schemas import deadletter_http, http, schedule_http, stuck_http
 
 LIMIT = Parameter("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 10})

@@ -1,6 +1,6 @@
 """Schedules as the gateway makes and shows them, each access within the store's time-out (ADR 7).
 
-Contract: raises :class:`perdure.gateway.problems.RequestProblem` for what a request asks and cannot have. What is read from a
+Contract: raises :class:`perdure.gateway.http.problems.RequestProblem` for what a request asks and cannot have. What is read from a
 request is turned into the document's fields here, for our own paths and for the Agent Server's crons alike.
 
 Outside: firing (``perdure.registry.schedules``) and when it is time (``perdure.registry.cron``).
@@ -17,8 +17,8 @@ from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database, server_time
 from perdure.chassis.outage import outlast
 from perdure.chassis.payload import pack, unpack
-from perdure.gateway.problems import RequestProblem, invalid
-from perdure.gateway.requests import require_metadata
+from perdure.gateway.http.problems import RequestProblem, invalid
+from perdure.gateway.http.requests import require_metadata
 from perdure.gateway.store import Store
 from perdure.gateway.targets import require_webhook
 from perdure.registry import cron, missed

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from perdure.gateway.context import Context
-from perdure.gateway.problems import RequestProblem, invalid, unknown_checkpoint
+from perdure.gateway.http.problems import RequestProblem, invalid
+from perdure.gateway.resources.named import unknown_checkpoint
 from perdure.schemas.documents import ThreadDocument
 from perdure.schemas.http import RunCreate
 

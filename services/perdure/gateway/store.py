@@ -19,7 +19,7 @@ from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.payload import Packed, unpack
 from perdure.gateway.chains import CONTINUED, chain_view
 from perdure.gateway.domain import ACTIVE
-from perdure.gateway.problems import store_unavailable
+from perdure.gateway.http.problems import store_unavailable
 from perdure.schemas.documents import (
     GRAPHS,
     PAYLOADS,

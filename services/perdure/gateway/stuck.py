@@ -19,9 +19,9 @@ from pymongo import DESCENDING
 from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database
 from perdure.chassis.opensearch import OpenSearch
+from perdure.gateway.http.cursors import cursor_of, read_cursor
 from perdure.gateway.search import DEFAULT_LIMIT, MAX_LIMIT, SearchProblem, answer_of, ask, body_of, parse
 from perdure.gateway.store import Store
-from perdure.gateway.waiting import cursor_of, read_cursor
 from perdure.schemas.documents import RUNS, THREADS
 from perdure.schemas.events import StuckCode, ThreadRecovered
 from perdure.schemas.index import STATES

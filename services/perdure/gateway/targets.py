@@ -1,7 +1,7 @@
 """Where people may be told: targets of subscriptions, and the ``webhook`` of a run.
 
-Contract: raises :class:`perdure.gateway.problems.RequestProblem` for what can be no target, by the same reading of a URL as the
-notifier's. Whether its address may be reached is decided when it is.
+Contract: raises ``RequestProblem`` for what can be no target, by the same reading of a URL as the notifier's.
+Whether the address of a target may be reached is decided when a notice is sent.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 from yarl import URL
 
-from perdure.gateway.problems import invalid
+from perdure.gateway.http.problems import invalid
 from perdure.registry.subscriptions import is_address
 from perdure.schemas.notices import ASSIGNED_TO, Channel
 

@@ -6,15 +6,14 @@ A question is a wait that holds one; its status tells an answer from what else m
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID, uuid5
 
 from perdure.chassis.payload import pack, unpack
+from perdure.gateway.http.cursors import Cursor, later_than
 from perdure.registry.runs import new_id
 from perdure.registry.signals import FREE, TAKEN
 from perdure.registry.waits import Woken
@@ -22,7 +21,6 @@ from perdure.schemas.documents import SignalDocument, WaitStatus
 from perdure.schemas.waits import SIGNAL_NAME_PATTERN, OutcomeKind, digest
 
 Document = dict[str, Any]
-Cursor = tuple[datetime, str]
 
 OPEN, ANSWERED, EXPIRED, CLOSED, ALL = "open", "answered", "expired", "closed", "all"
 STATUSES: Final = (OPEN, ANSWERED, EXPIRED, CLOSED, ALL)
@@ -182,27 +180,3 @@ def is_repeat(woken: Woken, by: str, answer: Any) -> bool:
     """Whether this answer is the very one that ended the wait, sent once more."""
     outcome = woken.outcome
     return outcome.kind is OutcomeKind.ANSWER and outcome.by == by and digest(outcome.payload) == digest(answer)
-
-
-def later_than(field: str, cursor: Cursor) -> Document:
-    """The filter for what comes after a cursor in the order of ``field`` and id."""
-    moment, identity = cursor
-    return {"$or": [{field: {"$gt": moment}}, {field: moment, "_id": {"$gt": identity}}]}
-
-
-def cursor_of(found: Sequence[Mapping[str, Any]], field: str, limit: int) -> str | None:
-    """The cursor behind the first ``limit`` documents; ``None`` when there are no more."""
-    if len(found) <= limit:
-        return None
-    last = found[limit - 1]
-    return base64.urlsafe_b64encode(f"{last[field].isoformat()} {last['_id']}".encode()).decode()
-
-
-def read_cursor(text: str) -> Cursor | None:
-    """What :func:`cursor_of` wrote; ``None`` for anything else."""
-    try:
-        moment, found, identity = base64.b64decode(text, altchars=b"-_", validate=True).decode().partition(" ")
-        cursor = datetime.fromisoformat(moment), identity
-    except (binascii.Error, ValueError):
-        return None
-    return cursor if found and cursor[0].tzinfo is not None else None

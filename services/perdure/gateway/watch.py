@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from perdure.gateway.problems import RequestProblem
+from perdure.gateway.http.problems import RequestProblem
 
 INTERVAL_S = 0.1
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from perdure.chassis.mongo import Database
-from perdure.gateway.problems import RequestProblem
+from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.store import Store
 from perdure.schemas.documents import WORKERS
 

@@ -32,9 +32,9 @@ from perdure.gateway.answer_page import (
 )
 from perdure.gateway.context import CONTEXT
 from perdure.gateway.forms import form_of, place, read
+from perdure.gateway.http.problems import RequestProblem
+from perdure.gateway.http.requests import read_form
 from perdure.gateway.pages import headers, pretty, said_moment
-from perdure.gateway.problems import RequestProblem
-from perdure.gateway.requests import read_form
 from perdure.registry.answer_links import NOT_OFFERED, AnswerClaims, AnswerLinks, ExpiredLink, LinkProblem
 from perdure.registry.answers import BrokenSchema, require_schema
 from perdure.schemas.documents import WaitDocument, WaitStatus

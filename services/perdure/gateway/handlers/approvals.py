@@ -5,9 +5,11 @@ from __future__ import annotations
 from aiohttp import web
 
 from perdure.gateway import answering, waiting
-from perdure.gateway.context import CONTEXT, json_response
-from perdure.gateway.middleware import tenant_of
-from perdure.gateway.requests import query_choice, query_cursor, query_int, read_body
+from perdure.gateway.context import CONTEXT
+from perdure.gateway.http.cursors import cursor_of
+from perdure.gateway.http.requests import query_choice, query_cursor, query_int, read_body
+from perdure.gateway.http.responses import json_response
+from perdure.gateway.http.tenants import tenant_of
 from perdure.schemas.documents import WaitDocument
 from perdure.schemas.http import ApprovalAnswer
 
@@ -27,7 +29,7 @@ async def list_approvals(request: web.Request) -> web.Response:
     )
     found = await request.app[CONTEXT].inbox.questions(query, limit)
     shown = [waiting.approval_view(wait) for wait in found[:limit]]
-    return json_response({"approvals": shown, "cursor": waiting.cursor_of(found, "opened_at", limit)})
+    return json_response({"approvals": shown, "cursor": cursor_of(found, "opened_at", limit)})
 
 
 async def get(request: web.Request) -> web.Response:

@@ -16,18 +16,19 @@ from perdure.chassis.payload import pack
 from perdure.chassis.telemetry import logger
 from perdure.gateway.batch_results import Results, item_view
 from perdure.gateway.batch_upload import KeyTakenError, StreamDigest, Upload
-from perdure.gateway.context import CONTEXT, Context, json_response
-from perdure.gateway.domain import request_digest
-from perdure.gateway.gunzip import BadGzipError, opened
-from perdure.gateway.middleware import tenant_of
-from perdure.gateway.problems import RequestProblem, invalid, invalid_fields
-from perdure.gateway.requests import (
+from perdure.gateway.context import CONTEXT, Context
+from perdure.gateway.http.gunzip import BadGzipError, opened
+from perdure.gateway.http.problems import RequestProblem, invalid, invalid_fields
+from perdure.gateway.http.requests import (
     idempotency_key,
     query_choice,
     query_int,
     read_body,
+    request_digest,
     require_metadata,
 )
+from perdure.gateway.http.responses import json_response
+from perdure.gateway.http.tenants import tenant_of
 from perdure.registry.batch_progress import counted, ended_of, eta_s, rate_per_s
 from perdure.registry.runs import assistant_id_of, new_id
 from perdure.schemas.batch_documents import ENDED_ITEMS, BatchDocument, BatchStatus, ItemStatus

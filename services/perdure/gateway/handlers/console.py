@@ -23,10 +23,10 @@ from perdure.gateway import search as searching
 from perdure.gateway.batch_results import item_view
 from perdure.gateway.context import CONTEXT, Context
 from perdure.gateway.handlers.batches import view
-from perdure.gateway.middleware import tenant_of
+from perdure.gateway.http.problems import invalid
+from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.pages import render, visible
 from perdure.gateway.parts import DATABASE, SEARCH, Problem, or_instead, tried
-from perdure.gateway.problems import invalid
 from perdure.schemas.batch_documents import ENDED_ITEMS, BatchStatus
 from perdure.schemas.documents import ArchiveState, ThreadStatus
 

@@ -6,11 +6,12 @@ from typing import Any
 
 from aiohttp import web
 
-from perdure.gateway.context import CONTEXT, json_response
+from perdure.gateway.context import CONTEXT
 from perdure.gateway.handlers.schedules import require_thread
-from perdure.gateway.middleware import tenant_of
-from perdure.gateway.problems import not_supported
-from perdure.gateway.requests import read_body
+from perdure.gateway.http.problems import not_supported
+from perdure.gateway.http.requests import read_body
+from perdure.gateway.http.responses import json_response
+from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.schedules import checked_metadata, cron_view, packed, refused, run_payload
 from perdure.registry.cron import BadSchedule, Overlap
 from perdure.registry.runs import assistant_id_of

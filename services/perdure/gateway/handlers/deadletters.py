@@ -11,10 +11,11 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from perdure.gateway.context import CONTEXT, json_response
-from perdure.gateway.middleware import tenant_of
-from perdure.gateway.problems import RequestProblem, invalid
-from perdure.gateway.requests import query_bool, query_choice, query_int, read_body
+from perdure.gateway.context import CONTEXT
+from perdure.gateway.http.problems import RequestProblem, invalid
+from perdure.gateway.http.requests import query_bool, query_choice, query_int, read_body
+from perdure.gateway.http.responses import json_response
+from perdure.gateway.http.tenants import tenant_of
 from perdure.schemas.deadletter import LetterState
 from perdure.schemas.deadletter_http import DeadLetter, Decision, RedriveMany
 

@@ -7,8 +7,9 @@ import asyncio
 from aiohttp import web
 
 from perdure.gateway import domain
-from perdure.gateway.context import CONTEXT, json_response
-from perdure.gateway.requests import read_body
+from perdure.gateway.context import CONTEXT
+from perdure.gateway.http.requests import read_body
+from perdure.gateway.http.responses import json_response
 from perdure.schemas.http import AssistantSearch
 
 

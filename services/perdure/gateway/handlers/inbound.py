@@ -16,10 +16,11 @@ from aiohttp import web
 
 from perdure.chassis.clock import now
 from perdure.chassis.telemetry import logger
-from perdure.gateway import domain, mail, waiting
-from perdure.gateway.context import CONTEXT, Context, json_response
-from perdure.gateway.problems import RequestProblem
-from perdure.gateway.requests import read_bytes
+from perdure.gateway import mail, waiting
+from perdure.gateway.context import CONTEXT, Context
+from perdure.gateway.http.problems import RequestProblem
+from perdure.gateway.http.requests import read_bytes, request_digest
+from perdure.gateway.http.responses import json_response
 from perdure.gateway.signalling import accept
 from perdure.registry.answer_links import reply_expired, reply_tokens
 from perdure.schemas.documents import ReplyAddressDocument
@@ -82,7 +83,7 @@ async def _deliver(
         name=name,
         payload=payload,
         key=f"mail\0{heading.message_id}",  # no client's key has a NUL
-        request=domain.request_digest("/inbound/email", payload),
+        request=request_digest("/inbound/email", payload),
         moment=now(),
     )
     accepted = await accept(context, signal)

@@ -11,11 +11,12 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from perdure.gateway.context import CONTEXT, json_response
-from perdure.gateway.middleware import tenant_of
+from perdure.gateway.context import CONTEXT
+from perdure.gateway.http.problems import invalid
+from perdure.gateway.http.requests import query_bool, query_choice, query_int, read_body
+from perdure.gateway.http.responses import json_response
+from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.notices import Notices, delivery_detail, delivery_view, subscription_view
-from perdure.gateway.problems import invalid
-from perdure.gateway.requests import query_bool, query_choice, query_int, read_body
 from perdure.schemas.notice_http import (
     RedriveDeliveries,
     RedriveDelivery,

@@ -13,11 +13,12 @@ from aiohttp import web
 from perdure.chassis.clock import now
 from perdure.chassis.payload import pack
 from perdure.gateway import domain
-from perdure.gateway.context import CONTEXT, json_response
-from perdure.gateway.handlers.runs import locations, require_run
-from perdure.gateway.handlers.threads import require_thread
-from perdure.gateway.problems import RequestProblem
+from perdure.gateway.context import CONTEXT
+from perdure.gateway.handlers.runs import locations
+from perdure.gateway.http.problems import RequestProblem
+from perdure.gateway.http.responses import json_response
 from perdure.gateway.publish import SOURCE
+from perdure.gateway.resources.named import require_run, require_thread
 from perdure.gateway.store import IdempotencyTaken
 from perdure.registry.runs import publish_start, retry_document, retry_key
 from perdure.schemas.commands import StartReason
@@ -29,7 +30,7 @@ FAILED = (RunStatus.ERROR, RunStatus.TIMEOUT, RunStatus.CANCELLED)
 async def retry(request: web.Request) -> web.Response:
     """Register the run that takes the place of a failed one; the same run when that was done before."""
     context = request.app[CONTEXT]
-    failed = await require_run(request)
+    failed = await require_run(request.app[CONTEXT].store, request)
     earlier = await context.store.run_of_key(failed["tenant"], retry_key(failed["_id"]))
     if earlier is not None:
         if failed["_id"] not in earlier.get("resumes", ()):
@@ -45,7 +46,7 @@ async def retry(request: web.Request) -> web.Response:
             "run-not-failed",
             f"Run {failed['_id']!r} is {failed['status']}; only a run that failed, timed out, was cancelled or parked is retried.",
         )
-    thread = await require_thread(request)
+    thread = await require_thread(request.app[CONTEXT].store, request)
     last = thread.get("ended_run_id")
     if last != failed["_id"]:
         raise RequestProblem(

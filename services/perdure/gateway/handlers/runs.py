@@ -16,20 +16,23 @@ from aiohttp import web
 from perdure.chassis.clock import now
 from perdure.chassis.payload import Packed, pack
 from perdure.gateway import domain
-from perdure.gateway.context import CONTEXT, Context, json_response
-from perdure.gateway.handlers.threads import require_thread
-from perdure.gateway.middleware import tenant_of
-from perdure.gateway.problems import RequestProblem, invalid, not_supported, require_here, unknown_run, unknown_thread
-from perdure.gateway.publish import SOURCE, cancel_record, publish
-from perdure.gateway.requests import (
+from perdure.gateway.context import CONTEXT, Context
+from perdure.gateway.http.problems import RequestProblem, invalid, not_supported
+from perdure.gateway.http.requests import (
+    IDEMPOTENCY_KEY,
+    idempotency_key,
     query_bool,
     query_choice,
     query_float,
     query_int,
     read_body,
+    request_digest,
     require_metadata,
-    run_key,
 )
+from perdure.gateway.http.responses import json_response
+from perdure.gateway.http.tenants import tenant_of
+from perdure.gateway.publish import SOURCE, cancel_record, publish
+from perdure.gateway.resources.named import require_here, require_run, require_thread, unknown_thread
 from perdure.gateway.startable import require_startable
 from perdure.gateway.store import IdempotencyTaken
 from perdure.gateway.targets import require_webhook
@@ -41,9 +44,21 @@ from perdure.schemas.commands import StartReason
 from perdure.schemas.documents import RunDocument, RunStatus, ThreadDocument, ThreadStatus
 from perdure.schemas.http import RunCreate
 
+OWN_KEYS = ("wake:", "schedule:", "retry:")
+"""Runs that Perdure starts itself have keys with these beginnings: the insert of a waking run decides a wait (ADR 6), and there is
+one retry of a failed run."""
 MAX_OFFSET = 100_000
 PACK_ASIDE_BYTES = 1024 * 1024
 """A larger request is packed beside the event loop."""
+
+
+def run_key(request: web.Request) -> str | None:
+    """The ``Idempotency-Key`` of a run, or ``None``; those that Perdure gives its own runs are refused."""
+    key = idempotency_key(request)
+    if key is not None and key.startswith(OWN_KEYS):
+        detail = f"must not begin with {' or '.join(OWN_KEYS)}: runs that Perdure starts itself have such keys"
+        raise invalid(f"header:{IDEMPOTENCY_KEY}", detail)
+    return key
 
 
 async def create(request: web.Request) -> web.Response:
@@ -62,7 +77,7 @@ async def list_runs(request: web.Request) -> web.Response:
     limit = query_int(request, "limit", context.settings.gateway_run_page, low=1, high=1000)
     offset = query_int(request, "offset", 0, low=0, high=MAX_OFFSET)
     status = query_choice(request, "status", [status.value for status in RunStatus])
-    thread = await require_thread(request)
+    thread = await require_thread(request.app[CONTEXT].store, request)
     found = await context.store.runs(str(thread["_id"]), tenant_of(request), status=status, limit=limit, offset=offset)
     chains = await context.store.chains(found)
     views = [
@@ -80,7 +95,7 @@ async def list_runs(request: web.Request) -> web.Response:
 async def get(request: web.Request) -> web.Response:
     """``GET /threads/{thread_id}/runs/{run_id}``."""
     context = request.app[CONTEXT]
-    run = await require_run(request)
+    run = await require_run(request.app[CONTEXT].store, request)
     chains, kwargs = await asyncio.gather(context.store.chains([run]), context.store.kwargs(run))
     return json_response(domain.run_view(run, kwargs, chains[run["_id"]]))
 
@@ -94,11 +109,11 @@ async def join(request: web.Request) -> web.Response:
     longest = context.settings.gateway_join_timeout_s
     timeout_s = query_float(request, "timeout", longest, high=longest)
     follow = query_choice(request, "follow", ["run", "thread"])
-    run = await require_run(request)
+    run = await require_run(request.app[CONTEXT].store, request)
     if follow == "thread":
         return await _join_thread(request, run, timeout_s)
     if not RunStatus(run["status"]).active or await context.watch.wait(run["_id"], timeout_s):
-        return json_response(await _outcome(context, await require_run(request)))
+        return json_response(await _outcome(context, await require_run(request.app[CONTEXT].store, request)))
     return json_response(domain.run_view(run, None), status=202, headers={**locations(run), "Retry-After": "1"})
 
 
@@ -107,13 +122,16 @@ async def _join_thread(request: web.Request, run: Mapping[str, Any], timeout_s: 
     context = request.app[CONTEXT]
     deadline = time.monotonic() + timeout_s
     while await context.threads_at_rest.wait(run["thread_id"], max(0.0, deadline - time.monotonic())):
-        run, thread = await require_run(request), await require_thread(request)
+        run, thread = (
+            await require_run(request.app[CONTEXT].store, request),
+            await require_thread(request.app[CONTEXT].store, request),
+        )
         # Run and thread are two documents: the thread's may not say yet how the run ended.
         if not RunStatus(run["status"]).active and thread["seq"] >= run["ended_seq"]:
             last = await context.store.run(str(thread["ended_run_id"]), run["thread_id"], run["tenant"])
             return json_response(await _outcome(context, last or run), headers=locations(last or run))
         await asyncio.sleep(min(INTERVAL_S, max(0.0, deadline - time.monotonic())))
-    chain = (await context.store.chains([await require_run(request)]))[run["_id"]]
+    chain = (await context.store.chains([await require_run(request.app[CONTEXT].store, request)]))[run["_id"]]
     newest = await context.store.run(chain["last_run_id"], run["thread_id"], run["tenant"]) or run
     headers = {**locations(newest), "Retry-After": "1"}
     return json_response(domain.run_view(newest, None), status=202, headers=headers)
@@ -128,12 +146,12 @@ async def cancel(request: web.Request) -> web.Response:
         raise not_supported("query:action", "action=rollback is not supported yet; use action=interrupt.")
     thread_id, run_id = request.match_info["thread_id"], request.match_info["run_id"]
     asked = await context.store.request_cancel(run_id, thread_id, tenant, now())
-    run = await require_run(request)
+    run = await require_run(request.app[CONTEXT].store, request)
     if not asked:
         raise RequestProblem("run-ended", f"Run {run_id!r} has ended ({run['status']}); there is nothing to cancel.")
     publish(context.producer, cancel_record(run, domain.traceparent_of(request.headers.get("traceparent"))))
     if wait and await context.watch.wait(run_id, context.settings.gateway_join_timeout_s):
-        return json_response(domain.run_view(await require_run(request), None))
+        return json_response(domain.run_view(await require_run(request.app[CONTEXT].store, request), None))
     return json_response(domain.run_view(run, None), status=202, headers=locations(run))
 
 
@@ -144,7 +162,7 @@ async def _start(request: web.Request, thread_id: str | None) -> web.Response:
     _require_supported(wanted)
     require_webhook(wanted.webhook)
     key = run_key(request)
-    digest = domain.request_digest(request.path, body) if key is not None else None
+    digest = request_digest(request.path, body) if key is not None else None
     graph = await context.registry.resolve(wanted.assistant_id)
     new_thread = thread_id is None  # an id that a client chose may have been given another run already
     thread = await _thread_for(context, thread_id, tenant, wanted, graph["_id"])
@@ -276,23 +294,6 @@ def _require_supported(wanted: RunCreate) -> None:
         )
     if wanted.on_completion == "delete":
         raise not_supported("/on_completion", 'on_completion "delete" is not supported yet; threads are kept.')
-
-
-async def require_run(request: web.Request) -> dict[str, Any]:
-    """The run that the path names.
-
-    Raises:
-        RequestProblem: ``unknown-run``, ``thread-archived``.
-
-    """
-    thread_id, run_id = request.match_info["thread_id"], request.match_info["run_id"]
-    store, tenant = request.app[CONTEXT].store, tenant_of(request)
-    found = await store.run(run_id, thread_id, tenant)
-    if found is None:
-        if (thread := await store.thread(thread_id, tenant)) is not None:
-            require_here(thread)
-        raise unknown_run(thread_id, run_id)
-    return found
 
 
 async def _outcome(context: Context, run: Mapping[str, Any]) -> Any:

@@ -6,10 +6,12 @@ from typing import Any
 
 from aiohttp import web
 
-from perdure.gateway.context import CONTEXT, json_response
-from perdure.gateway.middleware import tenant_of
-from perdure.gateway.problems import invalid, require_here, unknown_thread
-from perdure.gateway.requests import idempotency_key, query_int, read_body
+from perdure.gateway.context import CONTEXT
+from perdure.gateway.http.problems import invalid
+from perdure.gateway.http.requests import idempotency_key, query_int, read_body
+from perdure.gateway.http.responses import json_response
+from perdure.gateway.http.tenants import tenant_of
+from perdure.gateway.resources.named import require_here, unknown_thread
 from perdure.gateway.schedules import (
     checked_metadata,
     firing_view,

@@ -8,9 +8,10 @@ from aiohttp import web
 
 from perdure.chassis.circuit import WATCH_S
 from perdure.chassis.errors import UnavailableError
-from perdure.gateway.context import CONTEXT, json_response
-from perdure.gateway.middleware import tenant_of
-from perdure.gateway.problems import RequestProblem, invalid
+from perdure.gateway.context import CONTEXT
+from perdure.gateway.http.problems import RequestProblem, invalid
+from perdure.gateway.http.responses import json_response
+from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.search import SearchBehindError, SearchProblem
 from perdure.gateway.search import search as ask
 

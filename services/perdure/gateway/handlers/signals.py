@@ -5,19 +5,22 @@ from __future__ import annotations
 from aiohttp import web
 
 from perdure.chassis.clock import now
-from perdure.gateway import domain, waiting
-from perdure.gateway.context import CONTEXT, json_response
-from perdure.gateway.handlers.threads import require_thread
-from perdure.gateway.middleware import tenant_of
-from perdure.gateway.problems import RequestProblem, invalid
-from perdure.gateway.requests import (
+from perdure.gateway import waiting
+from perdure.gateway.context import CONTEXT
+from perdure.gateway.http.cursors import cursor_of
+from perdure.gateway.http.problems import RequestProblem, invalid
+from perdure.gateway.http.requests import (
     idempotency_key,
     query_choice,
     query_cursor,
     query_int,
     read_body,
+    request_digest,
     require_payload,
 )
+from perdure.gateway.http.responses import json_response
+from perdure.gateway.http.tenants import tenant_of
+from perdure.gateway.resources.named import require_thread
 from perdure.gateway.signalling import accept
 from perdure.schemas.http import SignalCreate
 
@@ -33,14 +36,14 @@ async def send(request: web.Request) -> web.Response:
     wanted, _ = await read_body(request, SignalCreate)
     require_payload("/payload", wanted.payload)
     key = idempotency_key(request)
-    thread_id = str((await require_thread(request))["_id"])
+    thread_id = str((await require_thread(request.app[CONTEXT].store, request))["_id"])
     signal = waiting.signal_document(
         tenant=tenant_of(request),
         thread_id=thread_id,
         name=name,
         payload=wanted.payload,
         key=key,
-        request=domain.request_digest(request.path, {"payload": wanted.payload}),
+        request=request_digest(request.path, {"payload": wanted.payload}),
         moment=now(),
     )
     accepted = await accept(context, signal)
@@ -60,7 +63,7 @@ async def list_signals(request: web.Request) -> web.Response:
     limit = query_int(request, "limit", PAGE, low=1, high=PAGE_LIMIT)
     state = query_choice(request, "state", waiting.SIGNAL_STATES)
     after = query_cursor(request, "after")
-    thread_id = str((await require_thread(request))["_id"])
+    thread_id = str((await require_thread(request.app[CONTEXT].store, request))["_id"])
     found = await request.app[CONTEXT].inbox.signals(thread_id, state=state, after=after, limit=limit)
     shown = [waiting.listed_signal(signal) for signal in found[:limit]]
-    return json_response({"signals": shown, "cursor": waiting.cursor_of(found, "created_at", limit)})
+    return json_response({"signals": shown, "cursor": cursor_of(found, "created_at", limit)})

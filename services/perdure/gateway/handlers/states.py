@@ -6,10 +6,11 @@ from typing import Any
 
 from aiohttp import web
 
-from perdure.gateway.context import CONTEXT, json_response
-from perdure.gateway.handlers.threads import require_thread
-from perdure.gateway.problems import invalid, unknown_checkpoint
-from perdure.gateway.requests import query_bool, query_int, read_body
+from perdure.gateway.context import CONTEXT
+from perdure.gateway.http.problems import invalid
+from perdure.gateway.http.requests import query_bool, query_int, read_body
+from perdure.gateway.http.responses import json_response
+from perdure.gateway.resources.named import require_thread, unknown_checkpoint
 from perdure.schemas.http import HistoryRequest, StateAtCheckpoint
 
 
@@ -52,7 +53,7 @@ async def history_post(request: web.Request) -> web.Response:
 
 async def _state(request: web.Request, checkpoint_id: str | None, ns: str, *, subgraphs: bool) -> web.Response:
     context = request.app[CONTEXT]
-    thread = await require_thread(request)
+    thread = await require_thread(request.app[CONTEXT].store, request)
     thread_id, head = str(thread["_id"]), thread.get("head")
     if checkpoint_id is not None:
         found = await context.store.patiently(context.states.at(thread_id, checkpoint_id, ns, subgraphs=subgraphs))
@@ -68,7 +69,7 @@ async def _history(
     request: web.Request, limit: int, before: str | None, ns: str, metadata: dict[str, Any] | None
 ) -> web.Response:
     context = request.app[CONTEXT]
-    thread = await require_thread(request)
+    thread = await require_thread(request.app[CONTEXT].store, request)
     reading = context.states.history(str(thread["_id"]), ns, limit=limit, before=before, metadata=metadata)
     return json_response(await context.store.patiently(reading))
 

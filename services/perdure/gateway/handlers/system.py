@@ -11,8 +11,9 @@ from aiohttp import web
 from swagger_ui_bundle import swagger_ui_path
 
 from perdure.chassis.health import metrics, ok
-from perdure.gateway.context import CONTEXT, json_response
-from perdure.gateway.openapi import SPECIFICATION, for_page
+from perdure.gateway.context import CONTEXT
+from perdure.gateway.http.openapi import SPECIFICATION, for_page
+from perdure.gateway.http.responses import json_response
 
 __all__ = ["asset", "info", "installed_version", "metrics", "ok", "openapi", "page", "page_openapi", "ready"]
 

@@ -8,10 +8,12 @@ from aiohttp import web
 
 from perdure.chassis.clock import now
 from perdure.gateway import domain
-from perdure.gateway.context import CONTEXT, Context, json_response
-from perdure.gateway.middleware import tenant_of
-from perdure.gateway.problems import RequestProblem, not_supported, require_here, unknown_thread
-from perdure.gateway.requests import read_body, require_metadata
+from perdure.gateway.context import CONTEXT, Context
+from perdure.gateway.http.problems import RequestProblem, not_supported
+from perdure.gateway.http.requests import read_body, require_metadata
+from perdure.gateway.http.responses import json_response
+from perdure.gateway.http.tenants import tenant_of
+from perdure.gateway.resources.named import require_here, require_thread
 from perdure.registry.runs import new_id
 from perdure.registry.threads import thread_document
 from perdure.schemas.http import ThreadCreate
@@ -44,33 +46,7 @@ async def create(request: web.Request) -> web.Response:
 async def get(request: web.Request) -> web.Response:
     """``GET /threads/{thread_id}``."""
     context = request.app[CONTEXT]
-    return json_response(await _view(context, await require_thread(request)))
-
-
-async def require_thread(request: web.Request) -> dict[str, object]:
-    """The thread that the path names, not archived.
-
-    Raises:
-        RequestProblem: ``unknown-thread``, ``thread-archived``.
-
-    """
-    found = await require_known(request)
-    require_here(found)
-    return found
-
-
-async def require_known(request: web.Request) -> dict[str, object]:
-    """The thread that the path names, archived or not.
-
-    Raises:
-        RequestProblem: ``unknown-thread``.
-
-    """
-    thread_id = request.match_info["thread_id"]
-    found = await request.app[CONTEXT].store.thread(thread_id, tenant_of(request))
-    if found is None:
-        raise unknown_thread(thread_id)
-    return found
+    return json_response(await _view(context, await require_thread(context.store, request)))
 
 
 async def _view(context: Context, thread: dict[str, object]) -> dict[str, object]:

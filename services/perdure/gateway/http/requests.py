@@ -1,10 +1,11 @@
 """Reading requests: bodies as JSON into their models, query parameters, headers. Everything wrong is named at once.
 
-Contract: raises :class:`perdure.gateway.problems.RequestProblem` and nothing else for a request that is not valid.
+Contract: raises :class:`perdure.gateway.http.problems.RequestProblem` and nothing else for a request that is not valid.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
@@ -13,11 +14,11 @@ import orjson
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from perdure.gateway.depth import JSON_DEPTH, too_deep
-from perdure.gateway.domain import PAYLOAD_LIMIT, metadata_problem, payload_problem
-from perdure.gateway.gunzip import BadGzipError, opened_whole
-from perdure.gateway.problems import RequestProblem, invalid, invalid_fields
-from perdure.gateway.waiting import Cursor, read_cursor
+from perdure.gateway.http.cursors import Cursor, read_cursor
+from perdure.gateway.http.depth import JSON_DEPTH, too_deep
+from perdure.gateway.http.gunzip import BadGzipError, opened_whole
+from perdure.gateway.http.problems import RequestProblem, invalid, invalid_fields
+from perdure.gateway.http.values import PAYLOAD_LIMIT, metadata_problem, payload_problem
 from perdure.schemas.problem import InvalidField
 
 M = TypeVar("M", bound=BaseModel)
@@ -26,9 +27,6 @@ FORM: Final = "application/x-www-form-urlencoded"
 FORM_FIELDS: Final = 5_000
 IDEMPOTENCY_KEY = "Idempotency-Key"
 IDEMPOTENCY_KEY_LIMIT = 255
-OWN_KEYS = ("wake:", "schedule:", "retry:")
-"""Runs that Perdure starts itself have keys with these beginnings: the insert of a waking run decides a wait (ADR 6), and there is
-one retry of a failed run."""
 _JSON_TYPES = {
     list: "an array",
     str: "a string",
@@ -167,15 +165,6 @@ def require_payload(pointer: str, payload: Any) -> None:
         raise invalid(pointer, problem)
 
 
-def run_key(request: web.Request) -> str | None:
-    """The ``Idempotency-Key`` of a run, or ``None``; those that Perdure gives its own runs are refused."""
-    key = idempotency_key(request)
-    if key is not None and key.startswith(OWN_KEYS):
-        detail = f"must not begin with {' or '.join(OWN_KEYS)}: runs that Perdure starts itself have such keys"
-        raise invalid(f"header:{IDEMPOTENCY_KEY}", detail)
-    return key
-
-
 def idempotency_key(request: web.Request) -> str | None:
     """The ``Idempotency-Key`` header, or ``None``."""
     key = request.headers.get(IDEMPOTENCY_KEY)
@@ -185,6 +174,12 @@ def idempotency_key(request: web.Request) -> str | None:
         detail = f"must have 1 to {IDEMPOTENCY_KEY_LIMIT} printable characters"
         raise invalid(f"header:{IDEMPOTENCY_KEY}", detail)
     return key
+
+
+def request_digest(path: str, body: Any) -> str:
+    """Digest of what a request asks for: the path and the body, whatever the order of its keys (32 hex digits)."""
+    canonical = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+    return hashlib.blake2b(path.encode() + b"\0" + canonical, digest_size=16).hexdigest()
 
 
 def query_int(request: web.Request, name: str, default: int, *, low: int, high: int) -> int:

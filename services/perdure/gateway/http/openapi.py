@@ -13,11 +13,11 @@ from aiohttp import web
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from perdure.gateway.problems import TITLES, URN
+from perdure.gateway.http.problems import TITLES, URN
 from perdure.schemas.problem import MEDIA_TYPE, Problem
 
 if TYPE_CHECKING:
-    from perdure.gateway.route import Parameter, Route
+    from perdure.gateway.http.route import Parameter, Route
 
 Document = dict[str, Any]
 

@@ -27,7 +27,7 @@ class Route:
 
     Attributes:
         answers: By status, the model of the body (``list[...]`` as a one-element tuple), or a sentence where there is none.
-        problems: Names from ``perdure.gateway.problems.TITLES`` that this operation may answer, besides those of all.
+        problems: Names from ``perdure.gateway.http.problems.TITLES`` that this operation may answer, besides those of all.
 
     """
 
@@ -51,4 +51,3 @@ def page_of(default: int, highest: int) -> Parameter:
 TEXT, FLAG = {"type": "string"}, {"type": "boolean"}
 CURSOR = Parameter("cursor", TEXT, "The `cursor` of the page before.")
 BODY = ("malformed-json", "body-too-large", "unsupported-media-type")
-THREAD, RUN = ("unknown-thread", "thread-archived"), ("unknown-run", "thread-archived")

@@ -6,7 +6,6 @@ the log beside the traceback, and with nothing of the traceback.
 
 from __future__ import annotations
 
-import re
 from time import perf_counter
 from uuid import uuid4
 
@@ -18,9 +17,8 @@ from pymongo.errors import PyMongoError
 from perdure.chassis.outage import is_outage
 from perdure.chassis.telemetry import logger
 from perdure.checkpoint.errors import NotebookError
-from perdure.gateway.context import CONTEXT, TENANT_HEADER
-from perdure.gateway.problems import RequestProblem, invalid, store_unavailable
-from perdure.gateway.requests import too_large
+from perdure.gateway.http.problems import RequestProblem, store_unavailable
+from perdure.gateway.http.requests import too_large
 from perdure.schemas.problem import MEDIA_TYPE
 
 log = logger(__name__)
@@ -31,23 +29,17 @@ DURATION = Histogram(
     ("method", "route", "status"),
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60),
 )
-_SECRET_PATH = re.compile(r"^(/answer/).+", re.DOTALL)
-_TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
-
-
-def tenant_of(request: web.Request) -> str:
-    """The tenant of a request: the header ``Perdure-Tenant``, or the default."""
-    named = request.headers.get(TENANT_HEADER)
-    if named is None:
-        return request.app[CONTEXT].settings.tenant
-    if not _TENANT.fullmatch(named):
-        raise invalid(f"header:{TENANT_HEADER}", "must be 1 to 64 of A-Z a-z 0-9 . _ -")
-    return named
+SECRET_BELOW: web.AppKey[tuple[str, ...]] = web.AppKey("secret_below", tuple)
+"""Paths below which everything is secret, such as ``/answer/``; set by the composition root."""
 
 
 def shown_path(request: web.Request) -> str:
-    """The path of a request as logs and problems may have it: without what lets its holder answer a question."""
-    return _SECRET_PATH.sub(r"\1...", request.path)
+    """The path of a request as logs and problems may have it: without what follows a path of ``SECRET_BELOW``."""
+    path = request.path
+    for public in request.app[SECRET_BELOW]:
+        if path.startswith(public) and path != public:
+            return f"{public}..."
+    return path
 
 
 @web.middleware

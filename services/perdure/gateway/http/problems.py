@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from perdure.chassis.errors import PerdureError
-from perdure.schemas.documents import ArchiveState
 from perdure.schemas.problem import InvalidField, Problem
 
 URN = "urn:perdure:problem:"
@@ -97,65 +96,6 @@ class RequestProblem(PerdureError):
             type=URN + name, title=title, status=self.status, detail=detail, errors=tuple(errors), outcome=outcome
         )
         self.retryable = self.status == 503
-
-
-def unknown_thread(thread_id: str) -> RequestProblem:
-    """No such thread in the caller's tenant."""
-    return RequestProblem(
-        "unknown-thread", f"Thread {thread_id!r} does not exist. Make it with POST /threads, or start with POST /runs."
-    )
-
-
-def require_here(thread: Mapping[str, Any]) -> None:
-    """Refuse what needs the states and runs of a thread that is archived.
-
-    Raises:
-        RequestProblem: ``thread-archived``.
-
-    """
-    mark = thread.get("archive")
-    if mark is None or (state := ArchiveState(mark["state"])).lives:
-        return
-    if state is ArchiveState.RESTORING:
-        trouble = mark.get("trouble")
-        hindered = f" It cannot yet: {trouble}; it is tried again and again." if trouble else " Try again in a moment."
-        raise RequestProblem(
-            "thread-archived",
-            f"Thread {thread['_id']!r} is coming back from the archive.{hindered}",
-            headers={"Retry-After": "2"},
-        )
-    if state is ArchiveState.PURGING:
-        raise RequestProblem("thread-archived", being_purged(thread["_id"]))
-    raise RequestProblem(
-        "thread-archived",
-        f"Thread {thread['_id']!r} was archived at {mark['at'].isoformat()}. Bring it back with POST "
-        f"/threads/{thread['_id']}/restore or `perdure archive restore {thread['_id']}`; search still finds it.",
-    )
-
-
-def being_purged(thread_id: str) -> str:
-    """What is said of a thread that is on its way out for good."""
-    return (
-        f"Thread {thread_id!r} is being purged: it is removed for good and does not come back. If that was broken off, "
-        "`perdure archive purge --yes` goes on with it."
-    )
-
-
-def unknown_run(thread_id: str, run_id: str) -> RequestProblem:
-    """No such run of this thread."""
-    return RequestProblem(
-        "unknown-run", f"Thread {thread_id!r} has no run {run_id!r}; GET /threads/{{id}}/runs lists them."
-    )
-
-
-def unknown_checkpoint(thread_id: str, checkpoint_id: str) -> RequestProblem:
-    """No such checkpoint of this thread."""
-    return RequestProblem("unknown-checkpoint", f"Thread {thread_id!r} has no checkpoint {checkpoint_id!r}.")
-
-
-def unknown_approval(approval_id: str) -> RequestProblem:
-    """No such question in the caller's tenant."""
-    return RequestProblem("unknown-approval", f"There is no question {approval_id!r}; GET /approvals lists them.")
 
 
 def invalid(pointer: str, detail: str, position: int | None = None) -> RequestProblem:
