@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from perdure.chassis.opensearch import OpenSearch
-from perdure.gateway.search import search
+from perdure.gateway.search.query import search
 from perdure.indexer.bulk import newest_item, state_item
 from perdure.indexer.domain import document_of, newest
 from perdure.indexer.redaction import Redaction

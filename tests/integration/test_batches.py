@@ -24,7 +24,7 @@ from perdure.chassis.outage import Availability
 from perdure.chassis.payload import Packed, pack
 from perdure.gateway.batches import Batches as Gateway
 from perdure.gateway.http.problems import RequestProblem
-from perdure.gateway.store import Store
+from perdure.gateway.stores.store import Store
 from perdure.registry.runs import retry_document
 from perdure.registry.waits import wait_documents
 from perdure.schemas import topics

@@ -12,7 +12,7 @@ import pytest
 
 from perdure.chassis.errors import UnavailableError
 from perdure.chassis.opensearch import OpenSearch
-from perdure.gateway.search import SearchBehindError, SearchProblem, search
+from perdure.gateway.search.query import SearchBehindError, SearchProblem, search
 from perdure.indexer.bulk import newest_item, state_item
 from perdure.indexer.domain import document_of, newest
 from perdure.indexer.redaction import Redaction
@@ -217,7 +217,7 @@ async def test_what_a_client_wrote_is_waited_for(client: OpenSearch, monkeypatch
     assert not asked.done()
     assert await writer.write([state_item(document_of(late, Redaction(), 1000))]) == []
     assert [item["seq"] for item in (await asked)["items"]] == [7]
-    monkeypatch.setattr("perdure.gateway.search.MIN_SEQ_WAIT_S", 0.3)
+    monkeypatch.setattr("perdure.gateway.search.query.MIN_SEQ_WAIT_S", 0.3)
     with pytest.raises(SearchBehindError, match="up to 8"):
         await search(client, late.tenant, {"min_seq": "late:8"})
     with pytest.raises(SearchBehindError):

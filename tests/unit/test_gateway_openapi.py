@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator, SchemaError
 
+from perdure.gateway.app import Gateway, Servers
 from perdure.gateway.http.openapi import describe, for_page
 from perdure.gateway.http.problems import TITLES
-from perdure.gateway.routes import ROUTES
+from perdure.gateway.http.route import Route
+from perdure.gateway.settings import GatewaySettings
 
 PATH_PARAMETER = re.compile(r"{(\w+)}")
 
 
 @pytest.fixture(scope="module")
-def specification() -> dict[str, Any]:
-    return describe(ROUTES, "1.0")
+async def routes() -> AsyncIterator[tuple[Route, ...]]:
+    nobody = "127.0.0.1:9"
+    settings = GatewaySettings(
+        mongodb_uri=f"mongodb://{nobody}/perdure", kafka_bootstrap_servers=nobody, opensearch_url=f"http://{nobody}"
+    )
+    servers = Servers.of(settings)
+    yield Gateway(settings, servers).routes()
+    await servers.close()
+
+
+@pytest.fixture(scope="module")
+def specification(routes: tuple[Route, ...]) -> dict[str, Any]:
+    return describe(routes, "1.0")
 
 
 def references(value: Any) -> list[str]:
@@ -32,10 +46,10 @@ def test_it_is_json(specification: dict[str, Any]) -> None:
     assert json.loads(json.dumps(specification)) == specification
 
 
-def test_every_reference_leads_somewhere(specification: dict[str, Any]) -> None:
+def test_every_reference_leads_somewhere(specification: dict[str, Any], routes: tuple[Route, ...]) -> None:
     known = {f"#/components/schemas/{name}" for name in specification["components"]["schemas"]}
     used = set(references(specification))
-    assert len(used) > len(ROUTES) // 4
+    assert len(used) > len(routes) // 4
     assert used <= known
 
 
@@ -48,7 +62,9 @@ def test_every_schema_is_valid(specification: dict[str, Any]) -> None:
         Draft202012Validator.check_schema({"type": "no such type"})
 
 
-def test_every_operation_names_its_path_parameters_and_answers(specification: dict[str, Any]) -> None:
+def test_every_operation_names_its_path_parameters_and_answers(
+    specification: dict[str, Any], routes: tuple[Route, ...]
+) -> None:
     ids: list[str] = []
     for path, operations in specification["paths"].items():
         for operation in operations.values():
@@ -57,11 +73,11 @@ def test_every_operation_names_its_path_parameters_and_answers(specification: di
             assert named == set(PATH_PARAMETER.findall(path))
             assert any(status.startswith("2") for status in operation["responses"])
             assert all(answer["description"] for answer in operation["responses"].values())
-    assert len(ids) == len(set(ids)) == len(ROUTES)
+    assert len(ids) == len(set(ids)) == len(routes)
 
 
-def test_problems_of_the_table_exist() -> None:
-    named = {name for route in ROUTES for name in route.problems}
+def test_problems_of_the_table_exist(routes: tuple[Route, ...]) -> None:
+    named = {name for route in routes for name in route.problems}
     assert named
     assert named <= set(TITLES)
 

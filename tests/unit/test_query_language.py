@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perdure.gateway.query_language import (
+from perdure.gateway.search.language import (
     OPERATORS,
     And,
     Field,

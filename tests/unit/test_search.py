@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure.gateway.query_fields import moment
-from perdure.gateway.search import SearchProblem, answer_of, body_of, parse
+from perdure.gateway.search.fields import moment
+from perdure.gateway.search.query import SearchProblem, answer_of, body_of, parse
 
 NOW = datetime(2026, 11, 23, 15, 30, tzinfo=UTC)
 

@@ -4,7 +4,7 @@ Contract: :meth:`OpenSearch.request` sends one request and returns its JSON; it 
 time-out), :class:`UnavailableError` (429, 502, 503, 504), both retryable, or :class:`OpenSearchRefusedError` (any other refusal,
 with status, type and reason). Bodies are bytes or JSON values. User and password may be in the URL; a CA file verifies ``https``.
 
-Outside: what is indexed and asked (``perdure.indexer``, ``perdure.gateway.search``) and waiting until a server is back.
+Outside: what is indexed and asked (``perdure.indexer``, ``perdure.gateway.search.query``) and waiting until a server is back.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""The application factory: routes, middleware, and the adapters' lives (``cleanup_ctx``)."""
+"""The composition root: builds the stores and the resources, adds their routes, opens and closes what they use."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Self
 
 from aiohttp import web
 from aiohttp.hdrs import METH_GET, METH_HEAD
@@ -22,20 +24,23 @@ from perdure.gateway.deadletters import DeadLetters
 from perdure.gateway.handlers.system import installed_version
 from perdure.gateway.http.middleware import SECRET_BELOW, problems
 from perdure.gateway.http.openapi import SPECIFICATION, describe
+from perdure.gateway.http.route import Route
 from perdure.gateway.http.tenants import DEFAULT_TENANT
 from perdure.gateway.inbox import Inbox
 from perdure.gateway.notices import Notices
 from perdure.gateway.publish import SOURCE
-from perdure.gateway.registry import Registry
-from perdure.gateway.routes import PAGES, ROUTES
+from perdure.gateway.resources.graphs import GraphsResource
+from perdure.gateway.routes import BEFORE_SEARCH, PAGES, STUCK, SYSTEM
 from perdure.gateway.schedules import Scheduling
+from perdure.gateway.search.resource import SearchResource
 from perdure.gateway.settings import GatewaySettings
 from perdure.gateway.states import States
-from perdure.gateway.store import Store
 from perdure.gateway.stored_states import StoredStates
+from perdure.gateway.stores.graphs import ServedGraphs
+from perdure.gateway.stores.store import Store
+from perdure.gateway.stores.workers import Workers
+from perdure.gateway.streams.watch import RunWatch
 from perdure.gateway.stuck import Marks
-from perdure.gateway.watch import RunWatch
-from perdure.gateway.workers import Workers
 from perdure.registry.answer_links import NOT_OFFERED, links_offered
 from perdure.registry.reply_addresses import ReplyAddresses
 from perdure.registry.schedules import Schedules
@@ -50,78 +55,137 @@ FLUSH_S = 5.0
 RESTART_S = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Clients of the servers that the gateway uses."""
+
+    mongodb: mongo.Client
+    database: mongo.Database
+    availability: Availability
+    """Of MongoDB."""
+    producer: Producer
+    admin: TopicAdmin
+    opensearch: CircuitOpenSearch
+
+    @classmethod
+    def of(cls, settings: GatewaySettings) -> Self:
+        """The clients for these settings; only the Kafka producer begins to connect before its first use."""
+        client = mongo.connect(settings.mongodb_uri, serverSelectionTimeoutMS=SELECTION_TIMEOUT_MS)
+        return cls(
+            mongodb=client,
+            database=mongo.database(client, settings.mongodb_uri),
+            availability=Availability(),
+            producer=Producer(settings.kafka_bootstrap_servers, f"perdure-gateway-{settings.instance}"),
+            admin=TopicAdmin(settings.kafka_bootstrap_servers, timeout_s=KAFKA_TIMEOUT_S),
+            opensearch=CircuitOpenSearch(settings.opensearch_url, ca_file=settings.opensearch_ca_file),
+        )
+
+    async def close(self) -> None:
+        """Send the records that are queued, for at most ``FLUSH_S`` seconds, and close the connections."""
+        await self.producer.close(FLUSH_S)
+        await self.opensearch.close()
+        self.mongodb.close()
+
+
+class Gateway:
+    """The stores and resources of one gateway, built and not yet running."""
+
+    def __init__(self, settings: GatewaySettings, servers: Servers) -> None:
+        self._servers = servers
+        self.context = _context(settings, servers)
+
+    def routes(self) -> tuple[Route, ...]:
+        """The described routes, in their order."""
+        context = self.context
+        return (
+            *BEFORE_SEARCH,
+            *SearchResource(self._servers.opensearch).routes(),
+            *STUCK,
+            *GraphsResource(context.graphs, context.workers).routes(),
+            *SYSTEM,
+        )
+
+    async def run(self, _: web.Application) -> AsyncIterator[None]:
+        """Run the background tasks (aiohttp's ``cleanup_ctx``); at the end finish the writes and close the servers' clients."""
+        context, servers = self.context, self._servers
+
+        async def first_contact() -> None:
+            await outlast(lambda: mongo.ensure_indexes(servers.database), servers.availability)
+            await context.conditions.watch_mongodb(context.store.ping)
+
+        background: dict[str, Callable[[], Awaitable[None]]] = {
+            "mongodb": first_contact,
+            "kafka": lambda: context.conditions.watch_kafka(servers.admin),
+            "index": lambda: context.conditions.watch_index(servers.admin),
+            "opensearch": servers.opensearch.circuit.watch,
+            "registry": context.graphs.keep_fresh,
+            "workers": context.workers.watch,
+        }
+        tasks = [asyncio.create_task(_tirelessly(name, watch), name=name) for name, watch in background.items()]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._finish_waits()
+            await context.dead_letters.close()
+            await context.store.close()
+            await servers.close()
+
+    async def release_waiting(self, _: web.Application) -> None:
+        """Answer those who wait for a run's end: they poll another instance."""
+        await self.context.watch.close()
+        await self.context.threads_at_rest.close()
+
+    async def _finish_waits(self) -> None:
+        """Wait for the writes about waits and signals, at most the store's time-out."""
+        try:
+            async with asyncio.timeout(self.context.store.timeout_s):
+                await self.context.signals.aclose()
+                await self.context.waits.aclose()
+        except TimeoutError:
+            return  # whoever submitted was told 503, or the scheduler's sweep finishes it
+
+
 def make_app(settings: GatewaySettings) -> web.Application:
-    """The application; opens nothing until it is started."""
+    """The application, for the event loop that runs; its clean-up closes what is opened here."""
+    gateway = Gateway(settings, Servers.of(settings))
+    routes = gateway.routes()
     app = web.Application(middlewares=[problems], client_max_size=settings.gateway_body_limit_bytes)
+    app[CONTEXT] = gateway.context
     app[DEFAULT_TENANT] = settings.tenant
     app[SECRET_BELOW] = ("/answer/",)
-    app[SPECIFICATION] = describe(ROUTES, installed_version())
-    for route in ROUTES:
+    app[SPECIFICATION] = describe(routes, installed_version())
+    for route in routes:
         app.router.add_route(route.method, route.path, route.handle)
     for method, path, handle in PAGES:
         app.router.add_route(method, path, handle)
         if method == METH_GET:  # monitors and link previews ask by HEAD
             app.router.add_route(METH_HEAD, path, handle)
-
-    async def adapters(running: web.Application) -> AsyncIterator[None]:
-        async for context in _open(settings):
-            running[CONTEXT] = context
-            yield
-
-    app.cleanup_ctx.append(adapters)
-    app.on_shutdown.append(_release_waiting)
+    app.cleanup_ctx.append(gateway.run)
+    app.on_shutdown.append(gateway.release_waiting)
     return app
 
 
-async def _release_waiting(app: web.Application) -> None:
-    """Answer those who wait for a run's end: they poll another instance."""
-    await app[CONTEXT].watch.close()
-    await app[CONTEXT].threads_at_rest.close()
-
-
-async def _tirelessly(name: str, watch: Callable[[], Awaitable[None]]) -> None:
-    """Keep a background task going: a failure is logged, and it starts again."""
-    while True:
-        try:
-            await watch()
-        except Exception:
-            log.exception("gateway.background_failed", task=name)
-        await asyncio.sleep(RESTART_S)
-
-
-async def _finish_waits(context: Context) -> None:
-    """Wait for the writes about waits and signals, at most the store's time-out."""
-    try:
-        async with asyncio.timeout(context.store.timeout_s):
-            await context.signals.aclose()
-            await context.waits.aclose()
-    except TimeoutError:
-        return  # whoever submitted was told 503, or the scheduler's sweep finishes it
-
-
-async def _open(settings: GatewaySettings) -> AsyncIterator[Context]:
-    """Open the adapters, and close them in the opposite order."""
+def _context(settings: GatewaySettings, servers: Servers) -> Context:
     links = links_offered(settings)
     if links is None:
         log.info("gateway.links_not_offered", detail=NOT_OFFERED)
-    availability = Availability()
-    client = mongo.connect(settings.mongodb_uri, serverSelectionTimeoutMS=SELECTION_TIMEOUT_MS)
-    database = mongo.database(client, settings.mongodb_uri)
+    database, availability, producer = servers.database, servers.availability, servers.producer
     store = Store(database, availability, settings.gateway_store_timeout_s)
-    producer = Producer(settings.kafka_bootstrap_servers, f"perdure-gateway-{settings.instance}")
-    opensearch = CircuitOpenSearch(settings.opensearch_url, ca_file=settings.opensearch_ca_file)
     waits = Waits(database, store.run_commit, producer, availability, SOURCE)
-    context = Context(
+    return Context(
         settings=settings,
         store=store,
         states=States(database, availability),
         stored_states=StoredStates(database, store),
-        registry=Registry(store.graphs, settings.gateway_registry_refresh_s),
+        graphs=ServedGraphs(store.graphs, settings.gateway_registry_refresh_s),
         workers=Workers(database, store),
         watch=RunWatch(store.ended),
         threads_at_rest=RunWatch(store.at_rest),
         producer=producer,
-        opensearch=opensearch,
+        opensearch=servers.opensearch,
         waits=waits,
         signals=Signals(database, waits, availability),
         inbox=Inbox(database, store),
@@ -133,32 +197,15 @@ async def _open(settings: GatewaySettings) -> AsyncIterator[Context]:
         archive=Archive(database, store),
         links=links,
         replies=ReplyAddresses(database, availability),
-        conditions=Conditions(availability, opensearch.circuit),
+        conditions=Conditions(availability, servers.opensearch.circuit),
     )
-    admin = TopicAdmin(settings.kafka_bootstrap_servers, timeout_s=KAFKA_TIMEOUT_S)
 
-    async def first_contact() -> None:
-        await outlast(lambda: mongo.ensure_indexes(database), availability)
-        await context.conditions.watch_mongodb(store.ping)
 
-    background: dict[str, Callable[[], Awaitable[None]]] = {
-        "mongodb": first_contact,
-        "kafka": lambda: context.conditions.watch_kafka(admin),
-        "index": lambda: context.conditions.watch_index(admin),
-        "opensearch": opensearch.circuit.watch,
-        "registry": context.registry.keep_fresh,
-        "workers": context.workers.watch,
-    }
-    tasks = [asyncio.create_task(_tirelessly(name, watch), name=name) for name, watch in background.items()]
-    try:
-        yield context
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await _finish_waits(context)
-        await context.dead_letters.close()
-        await store.close()
-        await context.producer.close(FLUSH_S)
-        await context.opensearch.close()
-        client.close()
+async def _tirelessly(name: str, watch: Callable[[], Awaitable[None]]) -> None:
+    """Keep a background task going: a failure is logged, and it starts again."""
+    while True:
+        try:
+            await watch()
+        except Exception:
+            log.exception("gateway.background_failed", task=name)
+        await asyncio.sleep(RESTART_S)

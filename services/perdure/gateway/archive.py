@@ -11,7 +11,7 @@ from typing import Any
 
 from perdure.archive.sources import Owner, sizes
 from perdure.chassis.mongo import Database, from_now
-from perdure.gateway.store import Store
+from perdure.gateway.stores.store import Store
 from perdure.schemas.documents import THREADS, ArchiveState, HoldMark
 
 Document = dict[str, Any]

@@ -13,7 +13,7 @@ from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database
 from perdure.gateway.batch_upload import Upload
 from perdure.gateway.http.problems import RequestProblem
-from perdure.gateway.store import Store
+from perdure.gateway.stores.store import Store
 from perdure.registry.batch_progress import ended_of
 from perdure.registry.runs import new_id
 from perdure.schemas.batch_documents import (

@@ -14,15 +14,15 @@ from perdure.gateway.conditions import Conditions
 from perdure.gateway.deadletters import DeadLetters
 from perdure.gateway.inbox import Inbox
 from perdure.gateway.notices import Notices
-from perdure.gateway.registry import Registry
 from perdure.gateway.schedules import Scheduling
 from perdure.gateway.settings import GatewaySettings
 from perdure.gateway.states import States
-from perdure.gateway.store import Store
 from perdure.gateway.stored_states import StoredStates
+from perdure.gateway.stores.graphs import ServedGraphs
+from perdure.gateway.stores.store import Store
+from perdure.gateway.stores.workers import Workers
+from perdure.gateway.streams.watch import RunWatch
 from perdure.gateway.stuck import Marks
-from perdure.gateway.watch import RunWatch
-from perdure.gateway.workers import Workers
 from perdure.registry.answer_links import AnswerLinks
 from perdure.registry.reply_addresses import ReplyAddresses
 from perdure.registry.signals import Signals
@@ -37,7 +37,7 @@ class Context:
     store: Store
     states: States
     stored_states: StoredStates
-    registry: Registry
+    graphs: ServedGraphs
     workers: Workers
     watch: RunWatch
     threads_at_rest: RunWatch

@@ -22,7 +22,7 @@ from perdure.chassis.mongo import Database, server_time
 from perdure.chassis.outage import outlast
 from perdure.chassis.telemetry import logger
 from perdure.gateway.http.problems import RequestProblem
-from perdure.gateway.store import Store
+from perdure.gateway.stores.store import Store
 from perdure.schemas.deadletter import LetterState, redriven_headers
 from perdure.schemas.documents import DEAD_LETTERS
 from perdure.schemas.envelope import Record

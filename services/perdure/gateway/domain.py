@@ -10,14 +10,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from perdure.gateway.chains import chain_view
-from perdure.registry.runs import assistant_id_of, new_traceparent
-from perdure.schemas.documents import RunStatus, ThreadStatus
+from perdure.gateway.stores.chains import chain_view
+from perdure.registry.runs import new_traceparent
+from perdure.schemas.documents import ThreadStatus
 from perdure.schemas.http import THREAD_ID_PATTERN, RunCreate
 
 Document = dict[str, Any]
 
-ACTIVE = [RunStatus.PENDING.value, RunStatus.RUNNING.value]
 PAYLOAD_FIELDS = (
     "input",
     "command",
@@ -64,7 +63,7 @@ def run_view(run: Mapping[str, Any], kwargs: Any, chain: Mapping[str, Any] | Non
     Args:
         run: Its document.
         kwargs: Its payload, or ``None`` where it is too large to repeat.
-        chain: Where it leads to, by :class:`perdure.gateway.chains.Chains`; not needed while it is active.
+        chain: Where it leads to, by :class:`perdure.gateway.stores.chains.Chains`; not needed while it is active.
 
     """
     return {
@@ -117,33 +116,3 @@ def thread_status(thread: Mapping[str, Any], *, busy: bool) -> str:
 def stuck_view(mark: Mapping[str, Any]) -> Document:
     """Why a thread is stuck, as clients see it."""
     return {name: mark.get(name) for name in ("code", "reason", "node", "since", "expected_by", "run_id", "noticed_at")}
-
-
-def graph_view(graph: Mapping[str, Any], workers: int) -> Document:
-    """A registered graph as clients see it; ``workers``: how many serve it now."""
-    return {
-        "graph_id": graph["_id"],
-        "assistant_id": assistant_id_of(graph["_id"]),
-        "version": graph.get("version"),
-        "nodes": list(graph.get("nodes") or ()),
-        "input_schema": graph.get("input_schema"),
-        "output_schema": graph.get("output_schema"),
-        "updated_at": graph.get("updated_at"),
-        "workers": workers,
-    }
-
-
-def assistant_view(graph: Mapping[str, Any]) -> Document:
-    """A registered graph in the Agent Server's shape of an assistant."""
-    return {
-        "assistant_id": assistant_id_of(graph["_id"]),
-        "graph_id": graph["_id"],
-        "name": graph["_id"],
-        "description": None,
-        "config": graph.get("config") or {},
-        "context": {},
-        "metadata": {"created_by": "system"},
-        "version": 1,
-        "created_at": graph.get("updated_at"),
-        "updated_at": graph.get("updated_at"),
-    }

@@ -12,7 +12,7 @@ from pymongo import ASCENDING
 
 from perdure.chassis.mongo import Database
 from perdure.gateway.http.cursors import later_than
-from perdure.gateway.store import Store
+from perdure.gateway.stores.store import Store
 from perdure.schemas.documents import SIGNALS, WAITS, WaitDocument, WaitStatus
 from perdure.schemas.validation import Verdict
 from perdure.schemas.waits import OutcomeKind, WaitKind

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from perdure.chassis.errors import UnavailableError
 from perdure.gateway.http.problems import RequestProblem
-from perdure.gateway.search import SearchProblem
+from perdure.gateway.search.query import SearchProblem
 
 PART_S: Final = 0.7
 """How long a part of a page may take, in seconds."""

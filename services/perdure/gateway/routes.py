@@ -10,12 +10,10 @@ from perdure.gateway.handlers import (
     console,
     crons,
     deadletters,
-    graphs,
     inbound,
     retries,
     runs,
     schedules,
-    search,
     signals,
     states,
     stuck,
@@ -56,7 +54,7 @@ START = (
 )
 
 # fmt: off
-ROUTES: tuple[Route, ...] = (
+BEFORE_SEARCH: tuple[Route, ...] = (
     Route(
         "POST", "/threads", threads.create, "createThread", "Make a thread", "Threads",
         {200: http.Thread}, http.ThreadCreate, problems=(*BODY, "thread-exists", "not-supported"),
@@ -290,17 +288,9 @@ ROUTES: tuple[Route, ...] = (
         "DELETE", "/runs/crons/{cron_id}", crons.delete, "deleteCron", "Remove a cron; its runs go on", "Crons",
         {200: "An empty object."}, problems=("unknown-schedule",),
     ),
-    Route(
-        "GET", "/search", search.search, "search", "Full-text and structured search over past states", "Search",
-        {200: "What was found."},
-        parameters=(
-            Parameter("q", TEXT, 'In the search language: `node:Login -status:success "connection reset"`.'),
-            Parameter("by", TEXT, "Count by `node`, `graph`, `status` or `day`."),
-            Parameter("min_seq", TEXT, "`<thread id>:<seq>`: wait until that state is searchable."),
-            page_of(20, 200), CURSOR,
-        ),
-        problems=("search-unavailable", "search-behind"),
-    ),
+)
+
+STUCK: tuple[Route, ...] = (
     Route(
         "GET", "/stuck", stuck.list_stuck, "listStuck", "Who is stuck now; with a time, who got stuck in it", "Search",
         {200: stuck_http.StuckPage},
@@ -315,22 +305,9 @@ ROUTES: tuple[Route, ...] = (
         ),
         problems=("search-unavailable",),
     ),
-    Route(
-        "GET", "/graphs", graphs.list_graphs, "listGraphs", "The graphs, and how many workers serve each", "Graphs",
-        {200: (http.Graph,)},
-    ),
-    Route(
-        "POST", "/assistants/search", graphs.search_assistants, "searchAssistants", "The graphs, as assistants",
-        "Graphs", {200: (http.Assistant,)}, http.AssistantSearch, problems=BODY,
-    ),
-    Route(
-        "GET", "/assistants/{assistant_id}", graphs.get_assistant, "getAssistant", "A graph, as an assistant",
-        "Graphs", {200: http.Assistant}, problems=("unknown-graph", "not-ready"),
-    ),
-    Route(
-        "GET", "/assistants/{assistant_id}/schemas", graphs.get_schemas, "getAssistantSchemas", "A graph's schemas",
-        "Graphs", {200: "Input and output schema."}, problems=("unknown-graph", "not-ready"),
-    ),
+)
+
+SYSTEM: tuple[Route, ...] = (
     Route("GET", "/ok", system.ok, "ok", "Alive", "System", {200: http.Alive}),
     Route("GET", "/ready", system.ready, "ready", "Ready", "System", {200: http.Readiness, 503: http.Readiness}),
     Route("GET", "/metrics", system.metrics, "metrics", "Prometheus metrics", "System", {200: "Prometheus text."}),

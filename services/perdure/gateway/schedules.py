@@ -19,7 +19,7 @@ from perdure.chassis.outage import outlast
 from perdure.chassis.payload import pack, unpack
 from perdure.gateway.http.problems import RequestProblem, invalid
 from perdure.gateway.http.requests import require_metadata
-from perdure.gateway.store import Store
+from perdure.gateway.stores.store import Store
 from perdure.gateway.targets import require_webhook
 from perdure.registry import cron, missed
 from perdure.registry.cron import BadSchedule, Overlap

@@ -1,8 +1,8 @@
 """The newest states of a thread from the database, for a page while the search index is away.
 
-Contract: :func:`newest` gives what ``perdure.gateway.search`` gives of one thread, newest first: checkpoints and the beginnings and
-ends of runs. It has no texts: what may be shown of them (redaction) is the indexer's business; ``state as JSON`` has the values.
-Events outside a run's history (stuck, escalated, notices) are in the index only.
+Contract: :func:`newest` gives what ``perdure.gateway.search.query`` gives of one thread, newest first: checkpoints and the
+beginnings and ends of runs. It has no texts: what may be shown of them (redaction) is the indexer's business; ``state as JSON``
+has the values. Events outside a run's history (stuck, escalated, notices) are in the index only.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Final
 from pymongo import DESCENDING
 
 from perdure.chassis.mongo import Database
-from perdure.gateway.store import Store
+from perdure.gateway.stores.store import Store
 from perdure.schemas.documents import NOTEBOOK
 from perdure.schemas.events import CheckpointSaved
 from perdure.schemas.outbox import TRANSITIONS

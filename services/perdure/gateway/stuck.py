@@ -20,8 +20,8 @@ from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database
 from perdure.chassis.opensearch import OpenSearch
 from perdure.gateway.http.cursors import cursor_of, read_cursor
-from perdure.gateway.search import DEFAULT_LIMIT, MAX_LIMIT, SearchProblem, answer_of, ask, body_of, parse
-from perdure.gateway.store import Store
+from perdure.gateway.search.query import DEFAULT_LIMIT, MAX_LIMIT, SearchProblem, answer_of, ask, body_of, parse
+from perdure.gateway.stores.store import Store
 from perdure.schemas.documents import RUNS, THREADS
 from perdure.schemas.events import StuckCode, ThreadRecovered
 from perdure.schemas.index import STATES

@@ -230,7 +230,7 @@ async def _upload(request: web.Request, wanted: BatchOptions, raw: Mapping[str, 
     """An upload with its batch's document, as it will be seen."""
     context = _context(request)
     require_metadata(wanted.metadata)
-    graph = await context.registry.resolve(wanted.assistant_id)
+    graph = await context.graphs.resolve(wanted.assistant_id)
     batch = _document(tenant_of(request), graph, wanted, raw)
     if key is not None:
         batch["idempotency_key"] = key

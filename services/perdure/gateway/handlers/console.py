@@ -19,7 +19,6 @@ from markupsafe import Markup, escape
 
 from perdure.chassis.clock import now
 from perdure.gateway import domain
-from perdure.gateway import search as searching
 from perdure.gateway.batch_results import item_view
 from perdure.gateway.context import CONTEXT, Context
 from perdure.gateway.handlers.batches import view
@@ -27,6 +26,7 @@ from perdure.gateway.http.problems import invalid
 from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.pages import render, visible
 from perdure.gateway.parts import DATABASE, SEARCH, Problem, or_instead, tried
+from perdure.gateway.search.query import search as search_states
 from perdure.schemas.batch_documents import ENDED_ITEMS, BatchStatus
 from perdure.schemas.documents import ArchiveState, ThreadStatus
 
@@ -174,7 +174,7 @@ def marked(text: str) -> Markup:
 
 async def _search(context: Context, tenant: str, query: Mapping[str, str]) -> Document:
     """What is found, each with its texts as they are shown: pairs of a name and a part of what stands there."""
-    found = await searching.search(context.opensearch, tenant, query, EXCERPT)
+    found = await search_states(context.opensearch, tenant, query, EXCERPT)
     for item in found["items"]:
         item["texts"] = [(name, marked(text)) for name, texts in item["highlights"].items() for text in texts]
     return found
@@ -182,7 +182,7 @@ async def _search(context: Context, tenant: str, query: Mapping[str, str]) -> Do
 
 async def _workers(context: Context) -> dict[str, int]:
     """Living workers by registered graph."""
-    graphs, counts = await asyncio.gather(context.registry.all(), context.workers.counts())
+    graphs, counts = await asyncio.gather(context.graphs.all(), context.workers.counts())
     return {graph["_id"]: counts[graph["_id"]] for graph in graphs}
 
 

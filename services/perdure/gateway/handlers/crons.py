@@ -84,7 +84,7 @@ async def _create(request: web.Request, thread_id: str | None) -> web.Response:
     wanted, body = await read_body(request, CronCreate)
     if wanted.multitask_strategy == "rollback":
         raise not_supported("/multitask_strategy", 'multitask_strategy "rollback" is not supported yet.')
-    graph = await context.registry.resolve(wanted.assistant_id)
+    graph = await context.graphs.resolve(wanted.assistant_id)
     await require_thread(request, thread_id)
     overlap = Overlap.ALLOW if thread_id is None else POLICIES[wanted.multitask_strategy or "enqueue"]
     payload = packed({name: value for name, value in run_payload(body).items() if value is not None})

@@ -19,7 +19,7 @@ from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.publish import SOURCE
 from perdure.gateway.resources.named import require_run, require_thread
-from perdure.gateway.store import IdempotencyTaken
+from perdure.gateway.stores.store import IdempotencyTaken
 from perdure.registry.runs import publish_start, retry_document, retry_key
 from perdure.schemas.commands import StartReason
 from perdure.schemas.documents import RunStatus

@@ -34,10 +34,10 @@ from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.publish import SOURCE, cancel_record, publish
 from perdure.gateway.resources.named import require_here, require_run, require_thread, unknown_thread
 from perdure.gateway.startable import require_startable
-from perdure.gateway.store import IdempotencyTaken
+from perdure.gateway.stores.store import IdempotencyTaken
+from perdure.gateway.streams.watch import INTERVAL_S
 from perdure.gateway.targets import require_webhook
 from perdure.gateway.waits import questions
-from perdure.gateway.watch import INTERVAL_S
 from perdure.registry.runs import assistant_id_of, new_id, publish_start, run_document
 from perdure.registry.threads import thread_document
 from perdure.schemas.commands import StartReason
@@ -163,7 +163,7 @@ async def _start(request: web.Request, thread_id: str | None) -> web.Response:
     require_webhook(wanted.webhook)
     key = run_key(request)
     digest = request_digest(request.path, body) if key is not None else None
-    graph = await context.registry.resolve(wanted.assistant_id)
+    graph = await context.graphs.resolve(wanted.assistant_id)
     new_thread = thread_id is None  # an id that a client chose may have been given another run already
     thread = await _thread_for(context, thread_id, tenant, wanted, graph["_id"])
     if thread_id is not None and wanted.multitask_strategy == "reject" and await context.store.is_busy(thread_id):

@@ -37,7 +37,7 @@ async def create(request: web.Request) -> web.Response:
     wanted, body = await read_body(request, ScheduleCreate)
     if wanted.overlap is not None:
         require_overlap(wanted.overlap, wanted.thread_id)
-    graph = await context.registry.resolve(wanted.assistant_id)
+    graph = await context.graphs.resolve(wanted.assistant_id)
     await require_thread(request, wanted.thread_id)
     fields = {**_fields(wanted), "payload": packed(_given(run_payload(body)))}
     try:

@@ -7,11 +7,11 @@ from aiohttp import web
 from perdure.chassis.errors import UnavailableError
 from perdure.gateway import stuck
 from perdure.gateway.context import CONTEXT
-from perdure.gateway.handlers.search import RETRY_AFTER
 from perdure.gateway.http.problems import RequestProblem, invalid
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.tenants import tenant_of
-from perdure.gateway.search import SearchProblem
+from perdure.gateway.search.query import SearchProblem
+from perdure.gateway.search.resource import RETRY_AFTER
 
 
 async def list_stuck(request: web.Request) -> web.Response:

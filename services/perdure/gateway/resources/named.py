@@ -9,7 +9,7 @@ from aiohttp import web
 
 from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.http.tenants import tenant_of
-from perdure.gateway.store import Store
+from perdure.gateway.stores.store import Store
 from perdure.schemas.documents import ArchiveState
 
 THREAD, RUN = ("unknown-thread", "thread-archived"), ("unknown-run", "thread-archived")

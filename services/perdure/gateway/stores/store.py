@@ -17,9 +17,8 @@ from perdure.chassis.group_read import GroupRead
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.payload import Packed, unpack
-from perdure.gateway.chains import CONTINUED, chain_view
-from perdure.gateway.domain import ACTIVE
 from perdure.gateway.http.problems import store_unavailable
+from perdure.gateway.stores.chains import CONTINUED, chain_view
 from perdure.schemas.documents import (
     GRAPHS,
     PAYLOADS,
@@ -27,6 +26,7 @@ from perdure.schemas.documents import (
     THREADS,
     GraphDocument,
     RunDocument,
+    RunStatus,
     ThreadDocument,
     ThreadStatus,
 )
@@ -38,6 +38,7 @@ Document = dict[str, Any]
 STALL_S = 2.0
 """A ping without an answer for longer counts as an outage, in seconds."""
 PATIENCE = 10
+ACTIVE = [RunStatus.PENDING.value, RunStatus.RUNNING.value]
 CHAIN_FIELDS = dict.fromkeys(
     ("status", "first_seq", "first_run_id", "origin_run_id", "wait_id", "cancel_requested_at"), 1
 )
@@ -177,7 +178,7 @@ class Store:
         return await self.read(lambda: self._runs.find(query).sort("_id", -1).skip(offset).limit(limit).to_list(None))
 
     async def chains(self, runs: Sequence[Mapping[str, Any]]) -> dict[str, Document]:
-        """Where runs of one thread lead to (``perdure.gateway.chains``), by run id; at most one query."""
+        """Where runs of one thread lead to (``perdure.gateway.stores.chains``), by run id; at most one query."""
         later: list[Document] = []
         if ended := [run for run in runs if run["status"] in CONTINUED]:
             oldest = min(run["_id"] for run in ended)

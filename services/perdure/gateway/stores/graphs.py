@@ -1,8 +1,8 @@
 """The graphs that workers have registered, cached.
 
-Contract: :meth:`Registry.resolve` answers from memory; for an id that is not known the collection is read again first, by a reading
-that begins after the request came: what was registered before it is found. Those who wait share a reading, and there is at most one
-every ``MISS_INTERVAL_S`` seconds. A background task reads it every ``refresh_s`` seconds.
+Contract: :meth:`ServedGraphs.resolve` answers from memory; for an id that is not known the collection is read again first, by a
+reading that begins after the request came: what was registered before it is found. Those who wait share a reading, and there is
+at most one every ``MISS_INTERVAL_S`` seconds. A background task reads it every ``refresh_s`` seconds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MISS_INTERVAL_S = 0.2
 NAMED_AT_MOST = 20
 
 
-class Registry:
+class ServedGraphs:
     """The known graphs, by graph id and by assistant id."""
 
     def __init__(self, fetch: Callable[[], Awaitable[list[GraphDocument]]], refresh_s: float) -> None:

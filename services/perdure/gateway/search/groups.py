@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from perdure.gateway.query_fields import NODE_FIELDS, node_is
+from perdure.gateway.search.fields import NODE_FIELDS, node_is
 
 BY: Final = ("node", "graph", "status", "day")
 MOST: Final = 100

@@ -1,8 +1,8 @@
 """The fields of the search language, and the OpenSearch query of a tree.
 
 Contract: :func:`query_of` is pure. It names every mistake of meaning (a field that is not there, a value that cannot be) with its
-position. What it makes is put beside the tenant's filter by ``perdure.gateway.search``: a tree can only narrow that down, because
-no field reaches ``tenant`` and no text is interpreted by OpenSearch.
+position. What it makes is put beside the tenant's filter by ``perdure.gateway.search.query``: a tree can only narrow that down,
+because no field reaches ``tenant`` and no text is interpreted by OpenSearch.
 
 ``node`` matches the node that ran, that runs next (where a waiting or stuck thread stands), or that failed. Times are UTC;
 ``since`` is included, ``until`` is not.
@@ -17,7 +17,7 @@ from datetime import UTC, date, datetime, timedelta
 from difflib import get_close_matches
 from typing import Any, Final
 
-from perdure.gateway.query_language import And, Field, Node, Not, Or, QuerySyntaxError, Text, Value
+from perdure.gateway.search.language import And, Field, Node, Not, Or, QuerySyntaxError, Text, Value
 
 Clause = dict[str, Any]
 

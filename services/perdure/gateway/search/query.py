@@ -1,7 +1,7 @@
 """``GET /search``: past states of all threads of a tenant, found by text, node, status, time and more.
 
 Contract: :func:`parse` and :func:`body_of` are pure; :func:`search` adds the requests. ``q`` is a text in the search language
-(``perdure.gateway.query_language``); each other condition is one of its fields as a parameter, and all of them must hold. Every
+(``perdure.gateway.search.language``); each other condition is one of its fields as a parameter, and all of them must hold. Every
 query is restricted to its tenant by a filter that no parameter reaches. Paging is by position in the sort order, not by offset: an
 opaque cursor holds the position and the instant of the first page, which relative times stay relative to, and is good only for
 the query that gave it. Highlights are HTML: escaped text, with ``<em>`` around what was found.
@@ -25,10 +25,10 @@ from perdure.chassis import json
 from perdure.chassis.clock import now
 from perdure.chassis.errors import RefusedError, UnavailableError
 from perdure.chassis.opensearch import OpenSearch, OpenSearchRefusedError
-from perdure.gateway.query_fields import METADATA, TEXT_FIELDS, has_words, moment, query_of
-from perdure.gateway.query_groups import BY, first_aggregations, groups_of, second_aggregations
-from perdure.gateway.query_language import And, Field, Node, QuerySyntaxError, Value
-from perdure.gateway.query_language import parse as tree_of
+from perdure.gateway.search.fields import METADATA, TEXT_FIELDS, has_words, moment, query_of
+from perdure.gateway.search.groups import BY, first_aggregations, groups_of, second_aggregations
+from perdure.gateway.search.language import And, Field, Node, QuerySyntaxError, Value
+from perdure.gateway.search.language import parse as tree_of
 from perdure.schemas.index import STATES, THREADS
 
 SCOPES: Final = {"states": STATES, "threads": THREADS}

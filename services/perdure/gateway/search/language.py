@@ -13,7 +13,7 @@ else. :func:`show` writes a tree as text; ``parse(show(tree)) == tree``.
     text    = (bare | quoted), ["*"]
 
 In quotes ``\"`` and ``\\`` stand for a quote and a backslash. Outside: which fields there are and what they mean
-(``perdure.gateway.query_fields``).
+(``perdure.gateway.search.fields``).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import Final
 
 from perdure.chassis.mongo import Database
 from perdure.gateway.http.problems import RequestProblem
-from perdure.gateway.store import Store
+from perdure.gateway.stores.store import Store
 from perdure.schemas.documents import WORKERS
 
 INTERVAL_S: Final = 2.0

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from perdure.gateway import registry
 from perdure.gateway.http.problems import RequestProblem
-from perdure.gateway.registry import Registry
+from perdure.gateway.stores import graphs
+from perdure.gateway.stores.graphs import ServedGraphs
 from perdure.schemas.documents import GraphDocument
 
 
@@ -31,7 +31,7 @@ class Collection:
 
 async def test_a_graph_that_was_registered_right_after_a_reading_is_found() -> None:
     collection = Collection()
-    known = Registry(collection.fetch, 60)
+    known = ServedGraphs(collection.fetch, 60)
     assert await known.all() == []
     collection.graphs.append("agent")
     assert (await known.resolve("agent"))["_id"] == "agent"
@@ -39,7 +39,7 @@ async def test_a_graph_that_was_registered_right_after_a_reading_is_found() -> N
 
 async def test_a_reading_that_had_begun_before_says_nothing_about_later() -> None:
     collection = Collection()
-    known = Registry(collection.fetch, 60)
+    known = ServedGraphs(collection.fetch, 60)
     collection.goes_on.clear()
     early = asyncio.create_task(known.all())
     while not collection.reads:
@@ -53,10 +53,10 @@ async def test_a_reading_that_had_begun_before_says_nothing_about_later() -> Non
 
 
 async def test_those_who_ask_for_what_is_unknown_share_few_readings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "MISS_INTERVAL_S", 0.05)
+    monkeypatch.setattr(graphs, "MISS_INTERVAL_S", 0.05)
     collection = Collection()
     collection.graphs.append("agent")
-    known = Registry(collection.fetch, 60)
+    known = ServedGraphs(collection.fetch, 60)
     answers = await asyncio.gather(*(known.resolve("other") for _ in range(50)), return_exceptions=True)
     assert {type(answer) for answer in answers} == {RequestProblem}
     assert collection.reads == 1
@@ -74,7 +74,7 @@ async def test_a_failed_reading_is_told_to_those_who_wait_and_the_next_one_succe
             raise answer
         return cast("list[GraphDocument]", answer)
 
-    known = Registry(fetch, 60)
+    known = ServedGraphs(fetch, 60)
     with pytest.raises(RequestProblem, match="no"):
         await known.resolve("agent")
     assert (await known.resolve("agent"))["_id"] == "agent"

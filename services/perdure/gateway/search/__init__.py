@@ -1,0 +1,1 @@
+"""Search over past states: the language, its fields, the query and the resource."""

@@ -1,0 +1,1 @@
+"""Following runs: waiting for their ends."""
