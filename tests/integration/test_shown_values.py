@@ -19,7 +19,7 @@ from perdure.agent_step.shown import shown_checkpoint
 from perdure.chassis import mongo
 from perdure.chassis.outage import Availability
 from perdure.checkpoint import PerdureSaver
-from perdure.gateway.states import States
+from perdure.gateway.resources.states.reader import States
 
 ORDINARY = DeltaChannel.checkpoint
 LONG = 1_064

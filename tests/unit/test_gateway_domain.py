@@ -18,8 +18,9 @@ from perdure.chassis.payload import pack, unpack
 from perdure.gateway import domain
 from perdure.gateway.http.requests import request_digest
 from perdure.gateway.http.values import metadata_problem
-from perdure.gateway.plain import plain_serializer
-from perdure.gateway.states import visible_values
+from perdure.gateway.resources.states.plain import plain_serializer
+from perdure.gateway.resources.states.reader import visible_values
+from perdure.gateway.resources.threads import is_thread_id
 from perdure.registry import runs
 from perdure.schemas.http import RunCreate
 
@@ -48,12 +49,12 @@ def test_ids_sort_by_time() -> None:
 
 @pytest.mark.parametrize("text", ["a", "a" * 128, "01a20b4e-e31a-74d7-8288-adc116f17f8b", "user:7.x_y"])
 def test_thread_ids(text: str) -> None:
-    assert domain.is_thread_id(text)
+    assert is_thread_id(text)
 
 
 @pytest.mark.parametrize("text", ["", "a" * 129, "a b", "a/b", "a\x1fb", "é", "a\n"])
 def test_no_thread_ids(text: str) -> None:
-    assert not domain.is_thread_id(text)
+    assert not is_thread_id(text)
 
 
 def test_a_valid_traceparent_is_kept() -> None:

@@ -16,7 +16,6 @@ from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.opensearch_circuit import CircuitOpenSearch
 from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.telemetry import logger
-from perdure.gateway.archive import Archive
 from perdure.gateway.batches import Batches
 from perdure.gateway.conditions import KAFKA_TIMEOUT_S, Conditions
 from perdure.gateway.context import CONTEXT, Context
@@ -29,12 +28,14 @@ from perdure.gateway.http.tenants import DEFAULT_TENANT
 from perdure.gateway.inbox import Inbox
 from perdure.gateway.notices import Notices
 from perdure.gateway.publish import SOURCE
+from perdure.gateway.resources.archive import Archive, ArchiveResource
 from perdure.gateway.resources.graphs import GraphsResource
-from perdure.gateway.routes import BEFORE_SEARCH, PAGES, STUCK, SYSTEM
+from perdure.gateway.resources.states import States, StatesResource
+from perdure.gateway.resources.threads import ThreadsResource
+from perdure.gateway.routes import AFTER_ARCHIVE, BEFORE_ARCHIVE, PAGES, STUCK, SYSTEM
 from perdure.gateway.schedules import Scheduling
 from perdure.gateway.search.resource import SearchResource
 from perdure.gateway.settings import GatewaySettings
-from perdure.gateway.states import States
 from perdure.gateway.stored_states import StoredStates
 from perdure.gateway.stores.graphs import ServedGraphs
 from perdure.gateway.stores.store import Store
@@ -91,6 +92,7 @@ class Gateway:
     """The stores and resources of one gateway, built and not yet running."""
 
     def __init__(self, settings: GatewaySettings, servers: Servers) -> None:
+        self._settings = settings
         self._servers = servers
         self.context = _context(settings, servers)
 
@@ -98,7 +100,11 @@ class Gateway:
         """The described routes, in their order."""
         context = self.context
         return (
-            *BEFORE_SEARCH,
+            *ThreadsResource(context.store, context.states).routes(),
+            *StatesResource(context.store, context.states, page=self._settings.gateway_history_page).routes(),
+            *BEFORE_ARCHIVE,
+            *ArchiveResource(context.store, context.archive).routes(),
+            *AFTER_ARCHIVE,
             *SearchResource(self._servers.opensearch).routes(),
             *STUCK,
             *GraphsResource(context.graphs, context.workers).routes(),

@@ -18,7 +18,7 @@ from perdure.gateway.batches import Batches
 from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.http.responses import as_json
 from perdure.gateway.resources.named import require_here
-from perdure.gateway.states import States
+from perdure.gateway.resources.states import States
 from perdure.gateway.stores.store import Store
 from perdure.registry.batches import newest_run_id, thread_id_of
 from perdure.schemas.batch_documents import ItemStatus

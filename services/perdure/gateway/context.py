@@ -8,15 +8,15 @@ from aiohttp import web
 
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.opensearch import OpenSearch
-from perdure.gateway.archive import Archive
 from perdure.gateway.batches import Batches
 from perdure.gateway.conditions import Conditions
 from perdure.gateway.deadletters import DeadLetters
 from perdure.gateway.inbox import Inbox
 from perdure.gateway.notices import Notices
+from perdure.gateway.resources.archive import Archive
+from perdure.gateway.resources.states import States
 from perdure.gateway.schedules import Scheduling
 from perdure.gateway.settings import GatewaySettings
-from perdure.gateway.states import States
 from perdure.gateway.stored_states import StoredStates
 from perdure.gateway.stores.graphs import ServedGraphs
 from perdure.gateway.stores.store import Store

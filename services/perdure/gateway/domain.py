@@ -12,8 +12,7 @@ from typing import Any
 
 from perdure.gateway.stores.chains import chain_view
 from perdure.registry.runs import new_traceparent
-from perdure.schemas.documents import ThreadStatus
-from perdure.schemas.http import THREAD_ID_PATTERN, RunCreate
+from perdure.schemas.http import RunCreate
 
 Document = dict[str, Any]
 
@@ -33,13 +32,7 @@ PAYLOAD_FIELDS = (
 )
 """What a run's payload keeps of the request; a field that is null is left out."""
 
-_THREAD_ID = re.compile(THREAD_ID_PATTERN.removesuffix("$"))
 _TRACEPARENT = re.compile(r"^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-
-
-def is_thread_id(text: str) -> bool:
-    """Whether ``text`` may name a thread."""
-    return _THREAD_ID.fullmatch(text) is not None
 
 
 def traceparent_of(header: str | None) -> str:
@@ -83,36 +76,3 @@ def run_view(run: Mapping[str, Any], kwargs: Any, chain: Mapping[str, Any] | Non
         "ended_at": run.get("ended_at"),
         **(chain or chain_view(run)),
     }
-
-
-def thread_view(thread: Mapping[str, Any], *, busy: bool, state: Mapping[str, Any] | None) -> Document:
-    """A thread as clients see it, with the values and interrupts of its newest state."""
-    metadata = dict(thread.get("metadata") or {})
-    for name in ("graph_id", "assistant_id"):
-        if thread.get(name):
-            metadata.setdefault(name, thread[name])
-    interrupts = {task["id"]: task["interrupts"] for task in state["tasks"] if task["interrupts"]} if state else {}
-    return {
-        "thread_id": thread["_id"],
-        "created_at": thread["created_at"],
-        "updated_at": thread.get("updated_at") or thread["created_at"],
-        "state_updated_at": state["created_at"] if state else None,
-        "metadata": metadata,
-        "status": thread_status(thread, busy=busy),
-        "config": {},
-        "values": state["values"] if state else None,
-        "interrupts": interrupts,
-        "waits": state["waits"] if state else [],
-        "error": thread.get("error"),
-        "stuck": stuck_view(thread["stuck"]) if thread.get("stuck") else None,
-    }
-
-
-def thread_status(thread: Mapping[str, Any], *, busy: bool) -> str:
-    """A thread's status as clients see it; ``busy``: a run of it is pending or running, which its document does not say."""
-    return ThreadStatus.BUSY.value if busy else thread.get("status") or ThreadStatus.IDLE.value
-
-
-def stuck_view(mark: Mapping[str, Any]) -> Document:
-    """Why a thread is stuck, as clients see it."""
-    return {name: mark.get(name) for name in ("code", "reason", "node", "since", "expected_by", "run_id", "noticed_at")}

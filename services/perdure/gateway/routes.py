@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from perdure.gateway.archive_routes import ARCHIVE
 from perdure.gateway.batch_routes import BATCHES
 from perdure.gateway.handlers import (
     answers,
@@ -15,10 +14,8 @@ from perdure.gateway.handlers import (
     runs,
     schedules,
     signals,
-    states,
     stuck,
     system,
-    threads,
 )
 from perdure.gateway.http.route import BODY, CURSOR, FLAG, TEXT, Handle, Parameter, Route, page_of
 from perdure.gateway.notice_routes import NOTICES
@@ -27,8 +24,6 @@ from perdure.schemas import deadletter_http, http, schedule_http, stuck_http
 
 LIMIT = Parameter("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 10})
 OFFSET = Parameter("offset", {"type": "integer", "minimum": 0, "default": 0})
-NAMESPACE = Parameter("checkpoint_ns", TEXT, "The namespace of a subgraph; the root's is empty.")
-SUBGRAPHS = Parameter("subgraphs", FLAG, "Include the states of subgraphs in the tasks.")
 KEY = Parameter(
     "Idempotency-Key",
     {"type": "string", "minLength": 1, "maxLength": 255},
@@ -54,41 +49,7 @@ START = (
 )
 
 # fmt: off
-BEFORE_SEARCH: tuple[Route, ...] = (
-    Route(
-        "POST", "/threads", threads.create, "createThread", "Make a thread", "Threads",
-        {200: http.Thread}, http.ThreadCreate, problems=(*BODY, "thread-exists", "not-supported"),
-    ),
-    Route(
-        "GET", "/threads/{thread_id}", threads.get, "getThread", "A thread and its newest values", "Threads",
-        {200: http.Thread}, problems=THREAD,
-    ),
-    Route(
-        "GET", "/threads/{thread_id}/state", states.state, "getState", "The newest state", "States",
-        {200: http.ThreadState},
-        parameters=(Parameter("checkpoint_id", TEXT, "The state at this checkpoint instead."), NAMESPACE, SUBGRAPHS),
-        problems=(*THREAD, "unknown-checkpoint"),
-    ),
-    Route(
-        "POST", "/threads/{thread_id}/state/checkpoint", states.state_at_checkpoint, "getStateAtCheckpointPost",
-        "The state at a checkpoint, also of a subgraph", "States", {200: http.ThreadState}, http.StateAtCheckpoint,
-        problems=(*BODY, *THREAD, "unknown-checkpoint"),
-    ),
-    Route(
-        "GET", "/threads/{thread_id}/state/{checkpoint_id}", states.state_at, "getStateAtCheckpoint",
-        "The state at a checkpoint", "States", {200: http.ThreadState}, parameters=(NAMESPACE, SUBGRAPHS),
-        problems=(*THREAD, "unknown-checkpoint"),
-    ),
-    Route(
-        "GET", "/threads/{thread_id}/history", states.history, "getHistory", "Past states, newest first", "States",
-        {200: (http.ThreadState,)},
-        parameters=(LIMIT, Parameter("before", TEXT, "Only states older than this checkpoint."), NAMESPACE),
-        problems=THREAD,
-    ),
-    Route(
-        "POST", "/threads/{thread_id}/history", states.history_post, "searchHistory", "Past states, newest first",
-        "States", {200: (http.ThreadState,)}, http.HistoryRequest, problems=(*BODY, *THREAD),
-    ),
+BEFORE_ARCHIVE: tuple[Route, ...] = (
     Route(
         "POST", "/runs", runs.create, "createRunWithThread", "Start a run on a thread made for it", "Runs",
         {202: http.Run}, http.RunCreate, (KEY, TRACE), START,
@@ -209,7 +170,9 @@ BEFORE_SEARCH: tuple[Route, ...] = (
         "Dead letters", {200: deadletter_http.DeadLetter}, deadletter_http.Decision,
         problems=(*BODY, "unknown-dead-letter", "dead-letter-decided"),
     ),
-    *ARCHIVE,
+)
+
+AFTER_ARCHIVE: tuple[Route, ...] = (
     *BATCHES,
     *NOTICES,
     Route(

@@ -18,7 +18,6 @@ from aiohttp import web
 from markupsafe import Markup, escape
 
 from perdure.chassis.clock import now
-from perdure.gateway import domain
 from perdure.gateway.batch_results import item_view
 from perdure.gateway.context import CONTEXT, Context
 from perdure.gateway.handlers.batches import view
@@ -26,6 +25,7 @@ from perdure.gateway.http.problems import invalid
 from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.pages import render, visible
 from perdure.gateway.parts import DATABASE, SEARCH, Problem, or_instead, tried
+from perdure.gateway.resources.threads import thread_status
 from perdure.gateway.search.query import search as search_states
 from perdure.schemas.batch_documents import ENDED_ITEMS, BatchStatus
 from perdure.schemas.documents import ArchiveState, ThreadStatus
@@ -146,7 +146,7 @@ async def thread(request: web.Request) -> web.Response:
     away = mark if mark and not ArchiveState(mark["state"]).lives else None
     shown = {name: (document or {}).get(name) for name in SHOWN}
     if document is not None:
-        shown["status"] = domain.thread_status(document, busy=bool(busy))
+        shown["status"] = thread_status(document, busy=bool(busy))
     return _page(
         "console/thread.html",
         refresh=_moves(shown) and "cursor" not in request.query,

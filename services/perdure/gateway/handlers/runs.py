@@ -33,11 +33,12 @@ from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.publish import SOURCE, cancel_record, publish
 from perdure.gateway.resources.named import require_here, require_run, require_thread, unknown_thread
+from perdure.gateway.resources.states import questions
+from perdure.gateway.resources.threads import is_thread_id
 from perdure.gateway.startable import require_startable
 from perdure.gateway.stores.store import IdempotencyTaken
 from perdure.gateway.streams.watch import INTERVAL_S
 from perdure.gateway.targets import require_webhook
-from perdure.gateway.waits import questions
 from perdure.registry.runs import assistant_id_of, new_id, publish_start, run_document
 from perdure.registry.threads import thread_document
 from perdure.schemas.commands import StartReason
@@ -243,7 +244,7 @@ async def _thread_for(
         return cast("ThreadDocument", found)
     if wanted.if_not_exists != "create":
         raise unknown_thread(thread_id)
-    if not domain.is_thread_id(thread_id):
+    if not is_thread_id(thread_id):
         raise invalid("path:thread_id", "must be 1 to 128 of A-Z a-z 0-9 . _ : -")
     made = _made(thread_id, tenant, wanted, graph_id)
     if await context.store.create_thread(made):

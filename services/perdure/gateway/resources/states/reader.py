@@ -1,6 +1,6 @@
 """Threads' states, read from the notebook and shown in the Agent Server's shape.
 
-Contract: reads only, as plain data (``perdure.gateway.plain``); internal channels are hidden. ``next`` is what the
+Contract: reads only, as plain data (``perdure.gateway.resources.states.plain``); internal channels are hidden. ``next`` is what the
 executor recorded with the checkpoint (in the newest state less the tasks whose writes are there already); for a
 checkpoint that was stored by another LangGraph program it is worked out from the channel versions. ``values`` are those
 of LangGraph's ``get_state`` at the checkpoint, with what a command updated there and with the values of DeltaChannels, as the
@@ -27,8 +27,8 @@ from perdure.checkpoint.documents import NULL_TASK, Place
 from perdure.checkpoint.saver import PerdureSaver
 from perdure.checkpoint.shown import visible
 from perdure.checkpoint.store import Found
-from perdure.gateway.plain import plain_serializer
-from perdure.gateway.waits import questions, wait_views
+from perdure.gateway.resources.states.plain import plain_serializer
+from perdure.gateway.resources.states.waits import questions, wait_views
 
 Document = dict[str, Any]
 

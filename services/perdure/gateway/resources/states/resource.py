@@ -1,0 +1,161 @@
+"""States: the newest one, the one at a checkpoint, the history."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from perdure.gateway.http.problems import invalid
+from perdure.gateway.http.requests import query_bool, query_int, read_body
+from perdure.gateway.http.responses import json_response
+from perdure.gateway.http.route import BODY, FLAG, TEXT, Parameter, Route, page_of
+from perdure.gateway.resources.named import THREAD, require_thread, unknown_checkpoint
+from perdure.gateway.resources.states.reader import States
+from perdure.gateway.stores.store import Store
+from perdure.schemas import http
+from perdure.schemas.http import HistoryRequest, StateAtCheckpoint
+
+NAMESPACE = Parameter("checkpoint_ns", TEXT, "The namespace of a subgraph; the root's is empty.")
+SUBGRAPHS = Parameter("subgraphs", FLAG, "Include the states of subgraphs in the tasks.")
+LIMIT_OF_TEN = page_of(10, 1000)
+
+
+class StatesResource:
+    """The newest state of a thread, the state at a checkpoint, the history."""
+
+    def __init__(self, store: Store, states: States, *, page: int) -> None:
+        self._store = store
+        self._states = states
+        self._page = page
+        """States in a history that names no limit."""
+
+    def routes(self) -> tuple[Route, ...]:
+        """The rows of the route table."""
+        # fmt: off
+        return (
+            Route(
+                "GET", "/threads/{thread_id}/state", self.state, "getState", "The newest state", "States",
+                {200: http.ThreadState},
+                parameters=(Parameter("checkpoint_id", TEXT, "The state at this checkpoint instead."), NAMESPACE, SUBGRAPHS),
+                problems=(*THREAD, "unknown-checkpoint"),
+            ),
+            Route(
+                "POST", "/threads/{thread_id}/state/checkpoint", self.state_at_checkpoint, "getStateAtCheckpointPost",
+                "The state at a checkpoint, also of a subgraph", "States", {200: http.ThreadState}, http.StateAtCheckpoint,
+                problems=(*BODY, *THREAD, "unknown-checkpoint"),
+            ),
+            Route(
+                "GET", "/threads/{thread_id}/state/{checkpoint_id}", self.state_at, "getStateAtCheckpoint",
+                "The state at a checkpoint", "States", {200: http.ThreadState}, parameters=(NAMESPACE, SUBGRAPHS),
+                problems=(*THREAD, "unknown-checkpoint"),
+            ),
+            Route(
+                "GET", "/threads/{thread_id}/history", self.history, "getHistory", "Past states, newest first", "States",
+                {200: (http.ThreadState,)},
+                parameters=(
+                    LIMIT_OF_TEN, Parameter("before", TEXT, "Only states older than this checkpoint."), NAMESPACE
+                ),
+                problems=THREAD,
+            ),
+            Route(
+                "POST", "/threads/{thread_id}/history", self.history_post, "searchHistory", "Past states, newest first",
+                "States", {200: (http.ThreadState,)}, http.HistoryRequest, problems=(*BODY, *THREAD),
+            ),
+        )
+        # fmt: on
+
+    async def state(self, request: web.Request) -> web.Response:
+        """``GET /threads/{thread_id}/state``."""
+        subgraphs = query_bool(request, "subgraphs")
+        return await self._state(request, _id(request, "checkpoint_id"), _ns(request), subgraphs=subgraphs)
+
+    async def state_at(self, request: web.Request) -> web.Response:
+        """``GET /threads/{thread_id}/state/{checkpoint_id}``."""
+        return await self._state(
+            request,
+            _text("path:checkpoint_id", request.match_info["checkpoint_id"]),
+            _ns(request),
+            subgraphs=query_bool(request, "subgraphs"),
+        )
+
+    async def state_at_checkpoint(self, request: web.Request) -> web.Response:
+        """``POST /threads/{thread_id}/state/checkpoint``."""
+        wanted, _ = await read_body(request, StateAtCheckpoint)
+        checkpoint = wanted.checkpoint
+        return await self._state(
+            request, checkpoint.checkpoint_id, checkpoint.checkpoint_ns or "", subgraphs=wanted.subgraphs
+        )
+
+    async def history(self, request: web.Request) -> web.Response:
+        """``GET /threads/{thread_id}/history``."""
+        page = self._page
+        limit = query_int(request, "limit", page, low=1, high=1000)
+        return await self._history(request, limit, _id(request, "before"), _ns(request), None)
+
+    async def history_post(self, request: web.Request) -> web.Response:
+        """``POST /threads/{thread_id}/history``."""
+        wanted, _ = await read_body(request, HistoryRequest)
+        ns = wanted.checkpoint.checkpoint_ns if wanted.checkpoint else None
+        return await self._history(request, wanted.limit, _before(wanted.before), ns or "", wanted.metadata)
+
+    async def _state(
+        self, request: web.Request, checkpoint_id: str | None, ns: str, *, subgraphs: bool
+    ) -> web.Response:
+        thread = await require_thread(self._store, request)
+        thread_id, head = str(thread["_id"]), thread.get("head")
+        if checkpoint_id is not None:
+            found = await self._store.patiently(self._states.at(thread_id, checkpoint_id, ns, subgraphs=subgraphs))
+            if found is None:
+                raise unknown_checkpoint(thread_id, checkpoint_id)
+            return json_response(found)
+        floor = head if isinstance(head, str) and not ns else None
+        found = await self._store.patiently(self._states.newest(thread_id, ns, floor=floor, subgraphs=subgraphs))
+        return json_response(found or _nothing(thread_id, ns))
+
+    async def _history(
+        self, request: web.Request, limit: int, before: str | None, ns: str, metadata: dict[str, Any] | None
+    ) -> web.Response:
+        thread = await require_thread(self._store, request)
+        reading = self._states.history(str(thread["_id"]), ns, limit=limit, before=before, metadata=metadata)
+        return json_response(await self._store.patiently(reading))
+
+
+def _nothing(thread_id: str, ns: str) -> dict[str, Any]:
+    """The state of a thread before its first checkpoint."""
+    return {
+        "values": {},
+        "next": [],
+        "tasks": [],
+        "checkpoint": {"thread_id": thread_id, "checkpoint_ns": ns, "checkpoint_id": None},
+        "metadata": {},
+        "created_at": None,
+        "parent_checkpoint": None,
+        "interrupts": [],
+        "waits": [],
+    }
+
+
+def _ns(request: web.Request) -> str:
+    return _text("query:checkpoint_ns", request.query.get("checkpoint_ns", ""))
+
+
+def _id(request: web.Request, name: str) -> str | None:
+    return _text(f"query:{name}", request.query[name]) if request.query.get(name) else None
+
+
+def _text(pointer: str, text: str) -> str:
+    if any(character < " " for character in text):
+        raise invalid(pointer, "holds a control character")
+    return text
+
+
+def _before(before: str | dict[str, Any] | None) -> str | None:
+    """``before`` names a checkpoint by id, as a checkpoint, or as a config that holds one."""
+    if before is None or isinstance(before, str):
+        return before
+    inner = before.get("configurable")
+    found = (inner if isinstance(inner, dict) else before).get("checkpoint_id")
+    if not isinstance(found, str):
+        raise invalid("/before", "names no checkpoint_id")
+    return _text("/before", found)
