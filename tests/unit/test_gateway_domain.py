@@ -15,12 +15,12 @@ from langgraph.types import Interrupt, Send
 from pydantic import BaseModel
 
 from perdure.chassis.payload import pack, unpack
-from perdure.gateway import domain
 from perdure.gateway.http.requests import request_digest
 from perdure.gateway.http.values import metadata_problem
+from perdure.gateway.resources.named import is_thread_id
+from perdure.gateway.resources.runs.views import payload_of, traceparent_of
 from perdure.gateway.resources.states.plain import plain_serializer
 from perdure.gateway.resources.states.reader import visible_values
-from perdure.gateway.resources.threads import is_thread_id
 from perdure.registry import runs
 from perdure.schemas.http import RunCreate
 
@@ -59,16 +59,16 @@ def test_no_thread_ids(text: str) -> None:
 
 def test_a_valid_traceparent_is_kept() -> None:
     valid = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-    assert domain.traceparent_of(valid) == valid
+    assert traceparent_of(valid) == valid
 
 
 @pytest.mark.parametrize(
     "header", [None, "", "nonsense", "00-" + "0" * 32 + "-00f067aa0ba902b7-01", "00-4BF9-00f067aa0ba902b7-01"]
 )
 def test_another_traceparent_is_made(header: str | None) -> None:
-    made = domain.traceparent_of(header)
+    made = traceparent_of(header)
     assert made != header
-    assert domain.traceparent_of(made) == made
+    assert traceparent_of(made) == made
 
 
 def test_the_digest_does_not_depend_on_the_order_of_keys() -> None:
@@ -86,7 +86,7 @@ def test_the_payload_keeps_what_a_run_needs() -> None:
         "context": None,
         "checkpoint": {"checkpoint_id": "1f"},
     }
-    payload = domain.payload_of(body, RunCreate.model_validate(body))
+    payload = payload_of(body, RunCreate.model_validate(body))
     assert payload == {"input": {"x": 1}, "config": {"tags": ["t"]}, "checkpoint_id": "1f"}
     assert unpack(pack(payload).inline) == payload
 

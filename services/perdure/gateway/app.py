@@ -27,9 +27,9 @@ from perdure.gateway.http.route import Route
 from perdure.gateway.http.tenants import DEFAULT_TENANT
 from perdure.gateway.inbox import Inbox
 from perdure.gateway.notices import Notices
-from perdure.gateway.publish import SOURCE
 from perdure.gateway.resources.archive import Archive, ArchiveResource
 from perdure.gateway.resources.graphs import GraphsResource
+from perdure.gateway.resources.runs import Retrier, RunsResource, Starter
 from perdure.gateway.resources.states import States, StatesResource
 from perdure.gateway.resources.threads import ThreadsResource
 from perdure.gateway.routes import AFTER_ARCHIVE, BEFORE_ARCHIVE, PAGES, STUCK, SYSTEM
@@ -37,6 +37,7 @@ from perdure.gateway.schedules import Scheduling
 from perdure.gateway.search.resource import SearchResource
 from perdure.gateway.settings import GatewaySettings
 from perdure.gateway.stored_states import StoredStates
+from perdure.gateway.stores.commands import SOURCE
 from perdure.gateway.stores.graphs import ServedGraphs
 from perdure.gateway.stores.store import Store
 from perdure.gateway.stores.workers import Workers
@@ -102,6 +103,17 @@ class Gateway:
         return (
             *ThreadsResource(context.store, context.states).routes(),
             *StatesResource(context.store, context.states, page=self._settings.gateway_history_page).routes(),
+            *RunsResource(
+                context.store,
+                context.states,
+                Starter(context.store, context.states, context.graphs, context.producer),
+                Retrier(context.store, context.producer),
+                context.producer,
+                ended=context.watch,
+                at_rest=context.threads_at_rest,
+                page=self._settings.gateway_run_page,
+                join_timeout_s=self._settings.gateway_join_timeout_s,
+            ).routes(),
             *BEFORE_ARCHIVE,
             *ArchiveResource(context.store, context.archive).routes(),
             *AFTER_ARCHIVE,

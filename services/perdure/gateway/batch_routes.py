@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from perdure.gateway.handlers import batches
-from perdure.gateway.http.route import BODY, CURSOR, TEXT, Parameter, Route, page_of
+from perdure.gateway.http.route import BODY, CURSOR, TEXT, Parameter, Route, idempotency_key_of, page_of
 from perdure.schemas import batch_http
 
-KEY = Parameter(
-    "Idempotency-Key",
-    {"type": "string", "minLength": 1, "maxLength": 255},
-    "The same key with the same upload answers the batch that it made, with `Idempotent-Replayed: true`.",
-    "header",
+KEY = idempotency_key_of(
+    "The same key with the same upload answers the batch that it made, with `Idempotent-Replayed: true`."
 )
 ITEM_STATUS = Parameter(
     "status",

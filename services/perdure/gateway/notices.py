@@ -15,8 +15,8 @@ from typing import Any, Final, TypeVar
 from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database
 from perdure.gateway.http.problems import RequestProblem, invalid
+from perdure.gateway.resources.targets import require_target
 from perdure.gateway.stores.store import Store
-from perdure.gateway.targets import require_target
 from perdure.registry.deliveries import Deliveries, Notice, delivery_document, shown_target
 from perdure.registry.runs import new_id
 from perdure.registry.subscriptions import Subscriptions, new_secret, scope_key, valid_secrets

@@ -10,95 +10,21 @@ from perdure.gateway.handlers import (
     crons,
     deadletters,
     inbound,
-    retries,
-    runs,
     schedules,
     signals,
     stuck,
     system,
 )
-from perdure.gateway.http.route import BODY, CURSOR, FLAG, TEXT, Handle, Parameter, Route, page_of
+from perdure.gateway.http.route import BODY, CURSOR, FLAG, TEXT, Handle, Parameter, Route, idempotency_key_of, page_of
 from perdure.gateway.notice_routes import NOTICES
-from perdure.gateway.resources.named import RUN, THREAD
+from perdure.gateway.resources.named import THREAD
 from perdure.schemas import deadletter_http, http, schedule_http, stuck_http
 
-LIMIT = Parameter("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 10})
 OFFSET = Parameter("offset", {"type": "integer", "minimum": 0, "default": 0})
-KEY = Parameter(
-    "Idempotency-Key",
-    {"type": "string", "minLength": 1, "maxLength": 255},
-    "The same key with the same request answers the run that it started, with `Idempotent-Replayed: true`.",
-    "header",
-)
-SIGNAL_KEY = Parameter(
-    "Idempotency-Key", KEY.schema, "The same key with the same request answers the signal that it sent.", "header"
-)
-TRACE = Parameter("traceparent", TEXT, "W3C trace context; made when absent.", "header")
-STATUS = Parameter(
-    "status", {"enum": ["pending", "running", "interrupted", "success", "error", "timeout", "cancelled"]}
-)
+SIGNAL_KEY = idempotency_key_of("The same key with the same request answers the signal that it sent.")
 AFTER = Parameter("after", TEXT, "The `cursor` of the page before.")
-START = (
-    *BODY,
-    "unknown-graph",
-    "unknown-checkpoint",
-    "nothing-to-resume",
-    "idempotency-conflict",
-    "not-supported",
-    "not-ready",
-)
-
 # fmt: off
 BEFORE_ARCHIVE: tuple[Route, ...] = (
-    Route(
-        "POST", "/runs", runs.create, "createRunWithThread", "Start a run on a thread made for it", "Runs",
-        {202: http.Run}, http.RunCreate, (KEY, TRACE), START,
-    ),
-    Route(
-        "POST", "/threads/{thread_id}/runs", runs.create_on_thread, "createRun",
-        "Start a run, or resume the thread by `command`", "Runs", {202: http.Run}, http.RunCreate, (KEY, TRACE),
-        (*START, *THREAD, "thread-busy", "thread-exists"),
-    ),
-    Route(
-        "GET", "/threads/{thread_id}/runs", runs.list_runs, "listRuns", "Runs of a thread, newest first", "Runs",
-        {200: (http.Run,)},
-        parameters=(
-            LIMIT, OFFSET, STATUS,
-            Parameter("select", {"type": "array", "items": TEXT}, "Only these fields of each run."),
-        ),
-        problems=THREAD,
-    ),
-    Route(
-        "GET", "/threads/{thread_id}/runs/{run_id}", runs.get, "getRun", "A run", "Runs", {200: http.Run},
-        problems=RUN,
-    ),
-    Route(
-        "GET", "/threads/{thread_id}/runs/{run_id}/join", runs.join, "joinRun",
-        "Wait for the end of a run and answer its values", "Runs",
-        {200: "The values; with `__error__` or `__interrupt__` where it ended so.", 202: http.Run},
-        parameters=(
-            Parameter("timeout", {"type": "number", "minimum": 0}, "Seconds to wait at most."),
-            Parameter(
-                "follow", {"enum": ["run", "thread"], "default": "run"},
-                "`thread`: wait until the thread is at rest, through every run that continues this one.",
-            ),
-        ),
-        problems=RUN,
-    ),
-    Route(
-        "POST", "/threads/{thread_id}/runs/{run_id}/retry", retries.retry, "retryRun",
-        "Go on with a run that failed or was parked, from its last checkpoint", "Runs", {202: http.Run},
-        problems=(*RUN, "run-not-failed", "thread-moved-on", "thread-busy", "damaged-state"),
-    ),
-    Route(
-        "POST", "/threads/{thread_id}/runs/{run_id}/cancel", runs.cancel, "cancelRun", "Stop an active run", "Runs",
-        {200: http.Run, 202: http.Run},
-        parameters=(
-            Parameter("wait", FLAG, "Answer 200 when the run has ended; 202 when that takes too long."),
-            Parameter("action", {"enum": ["interrupt", "rollback"]}, "rollback is not supported yet."),
-        ),
-        problems=(*RUN, "run-ended", "not-supported"),
-    ),
     Route(
         "POST", "/threads/{thread_id}/signals/{name}", signals.send, "sendSignal",
         "Send a signal; it is kept until a wait of its name takes it", "Waits", {202: http.Signal}, http.SignalCreate,
@@ -210,9 +136,7 @@ AFTER_ARCHIVE: tuple[Route, ...] = (
     Route(
         "POST", "/schedules/{schedule_id}/trigger", schedules.trigger, "triggerSchedule", "Fire now", "Schedules",
         {200: schedule_http.ScheduleFiring},
-        parameters=(
-            Parameter("Idempotency-Key", KEY.schema, "The same key answers the run that it started.", "header"),
-        ),
+        parameters=(idempotency_key_of("The same key answers the run that it started."),),
         problems=("unknown-schedule", "schedule-busy"),
     ),
     Route(

@@ -19,8 +19,8 @@ from perdure.chassis.outage import outlast
 from perdure.chassis.payload import pack, unpack
 from perdure.gateway.http.problems import RequestProblem, invalid
 from perdure.gateway.http.requests import require_metadata
+from perdure.gateway.resources.targets import require_webhook
 from perdure.gateway.stores.store import Store
-from perdure.gateway.targets import require_webhook
 from perdure.registry import cron, missed
 from perdure.registry.cron import BadSchedule, Overlap
 from perdure.registry.runs import assistant_id_of, new_id

@@ -48,6 +48,11 @@ def page_of(default: int, highest: int) -> Parameter:
     return Parameter("limit", {"type": "integer", "minimum": 1, "maximum": highest, "default": default})
 
 
+def idempotency_key_of(description: str) -> Parameter:
+    """The header ``Idempotency-Key``; the description says what the same key answers."""
+    return Parameter("Idempotency-Key", {"type": "string", "minLength": 1, "maxLength": 255}, description, "header")
+
+
 TEXT, FLAG = {"type": "string"}, {"type": "boolean"}
 CURSOR = Parameter("cursor", TEXT, "The `cursor` of the page before.")
 BODY = ("malformed-json", "body-too-large", "unsupported-media-type")

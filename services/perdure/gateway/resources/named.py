@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +12,17 @@ from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.stores.store import Store
 from perdure.schemas.documents import ArchiveState
+from perdure.schemas.http import THREAD_ID_PATTERN
 
 THREAD, RUN = ("unknown-thread", "thread-archived"), ("unknown-run", "thread-archived")
 """Problems of the operations on a thread, and on a run."""
+
+_THREAD_ID = re.compile(THREAD_ID_PATTERN.removesuffix("$"))
+
+
+def is_thread_id(text: str) -> bool:
+    """Whether ``text`` may name a thread."""
+    return _THREAD_ID.fullmatch(text) is not None
 
 
 async def require_thread(store: Store, request: web.Request) -> dict[str, Any]:

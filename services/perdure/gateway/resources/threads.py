@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,11 +21,9 @@ from perdure.registry.runs import new_id
 from perdure.registry.threads import thread_document
 from perdure.schemas import http
 from perdure.schemas.documents import ThreadStatus
-from perdure.schemas.http import THREAD_ID_PATTERN, ThreadCreate
+from perdure.schemas.http import ThreadCreate
 
 Document = dict[str, Any]
-
-_THREAD_ID = re.compile(THREAD_ID_PATTERN.removesuffix("$"))
 
 
 class ThreadsResource:
@@ -90,11 +87,6 @@ class ThreadsResource:
 
 def _location(thread_id: str) -> dict[str, str]:
     return {"Location": f"/threads/{thread_id}"}
-
-
-def is_thread_id(text: str) -> bool:
-    """Whether ``text`` may name a thread."""
-    return _THREAD_ID.fullmatch(text) is not None
 
 
 def thread_view(thread: Mapping[str, Any], *, busy: bool, state: Mapping[str, Any] | None) -> Document:

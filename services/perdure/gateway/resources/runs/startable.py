@@ -9,15 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from perdure.gateway.context import Context
 from perdure.gateway.http.problems import RequestProblem, invalid
 from perdure.gateway.resources.named import unknown_checkpoint
+from perdure.gateway.resources.states import States
+from perdure.gateway.stores.store import Store
 from perdure.schemas.documents import ThreadDocument
 from perdure.schemas.http import RunCreate
 
 
 async def require_startable(
-    context: Context, thread: ThreadDocument, wanted: RunCreate, payload: Mapping[str, Any], *, new_thread: bool
+    store: Store,
+    states: States,
+    thread: ThreadDocument,
+    wanted: RunCreate,
+    payload: Mapping[str, Any],
+    *,
+    new_thread: bool,
 ) -> None:
     """Refuse a start that cannot do anything; ``new_thread``: nothing of the thread is stored yet.
 
@@ -27,16 +34,16 @@ async def require_startable(
     """
     thread_id = thread["_id"]
     if (checkpoint_id := payload.get("checkpoint_id")) is not None:
-        if new_thread or not await context.store.patiently(context.states.exists(thread_id, checkpoint_id)):
+        if new_thread or not await store.patiently(states.exists(thread_id, checkpoint_id)):
             raise unknown_checkpoint(thread_id, checkpoint_id)
     elif wanted.command is not None:
-        if wanted.command.resume is not None and (new_thread or not await _may_wait(context, thread)):
+        if wanted.command.resume is not None and (new_thread or not await _may_wait(store, states, thread)):
             raise RequestProblem(
                 "nothing-to-resume",
                 f"Thread {thread_id!r} waits for nothing, so there is nothing to resume. GET /threads/{thread_id}/state "
                 f"shows where it stands; a run with an input continues it.",
             )
-    elif wanted.input is None and (new_thread or not await _may_have_state(context, thread)):
+    elif wanted.input is None and (new_thread or not await _may_have_state(store, states, thread)):
         raise invalid(
             "/input",
             f"thread {thread_id!r} has no state that a run without input could continue; send an input ({{}} if the graph "
@@ -44,20 +51,20 @@ async def require_startable(
         )
 
 
-async def _may_wait(context: Context, thread: ThreadDocument) -> bool:
+async def _may_wait(store: Store, states: States, thread: ThreadDocument) -> bool:
     thread_id = thread["_id"]
-    if thread.get("interrupts") or await context.store.is_busy(thread_id):
+    if thread.get("interrupts") or await store.is_busy(thread_id):
         return True
     # A run that was under way when the thread was read has ended since; it wrote the thread's document first.
-    current = await context.store.thread(thread_id, thread["tenant"])
+    current = await store.thread(thread_id, thread["tenant"])
     if current is not None and (current.get("interrupts") or current.get("next")):
         return True
-    state = await context.store.patiently(context.states.newest(thread_id))
+    state = await store.patiently(states.newest(thread_id))
     return state is not None and bool(state["next"] or state["interrupts"])
 
 
-async def _may_have_state(context: Context, thread: ThreadDocument) -> bool:
+async def _may_have_state(store: Store, states: States, thread: ThreadDocument) -> bool:
     thread_id = thread["_id"]
-    if thread.get("head") or await context.store.is_busy(thread_id):
+    if thread.get("head") or await store.is_busy(thread_id):
         return True
-    return await context.store.patiently(context.states.newest(thread_id)) is not None
+    return await store.patiently(states.newest(thread_id)) is not None

@@ -1,7 +1,6 @@
-"""What the gateway decides, as pure functions: ids, documents, digests and views.
+"""What a run keeps of the request that started it, and runs as clients see them: pure functions.
 
-Contract: no I/O. Documents are those of ``perdure.schemas.documents``; views
-have the shapes of ``perdure.schemas.http``.
+Contract: no I/O. Documents are those of ``perdure.schemas.documents``; views have the shapes of ``perdure.schemas.http``.
 """
 
 from __future__ import annotations
@@ -76,3 +75,9 @@ def run_view(run: Mapping[str, Any], kwargs: Any, chain: Mapping[str, Any] | Non
         "ended_at": run.get("ended_at"),
         **(chain or chain_view(run)),
     }
+
+
+def locations(run: Mapping[str, Any]) -> dict[str, str]:
+    """The headers that say where a run is."""
+    path = f"/threads/{run['thread_id']}/runs/{run['_id']}"
+    return {"Location": path, "Content-Location": path}
