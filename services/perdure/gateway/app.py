@@ -28,12 +28,13 @@ from perdure.gateway.http.tenants import DEFAULT_TENANT
 from perdure.gateway.inbox import Inbox
 from perdure.gateway.notices import Notices
 from perdure.gateway.resources.archive import Archive, ArchiveResource
+from perdure.gateway.resources.crons import CronsResource
 from perdure.gateway.resources.graphs import GraphsResource
 from perdure.gateway.resources.runs import Retrier, RunsResource, Starter
+from perdure.gateway.resources.schedules import SchedulesResource, ScheduleStore
 from perdure.gateway.resources.states import States, StatesResource
 from perdure.gateway.resources.threads import ThreadsResource
 from perdure.gateway.routes import AFTER_ARCHIVE, BEFORE_ARCHIVE, PAGES, STUCK, SYSTEM
-from perdure.gateway.schedules import Scheduling
 from perdure.gateway.search.resource import SearchResource
 from perdure.gateway.settings import GatewaySettings
 from perdure.gateway.stored_states import StoredStates
@@ -117,6 +118,8 @@ class Gateway:
             *BEFORE_ARCHIVE,
             *ArchiveResource(context.store, context.archive).routes(),
             *AFTER_ARCHIVE,
+            *SchedulesResource(context.store, context.graphs, context.schedules).routes(),
+            *CronsResource(context.store, context.graphs, context.schedules).routes(),
             *SearchResource(self._servers.opensearch).routes(),
             *STUCK,
             *GraphsResource(context.graphs, context.workers).routes(),
@@ -210,7 +213,7 @@ def _context(settings: GatewaySettings, servers: Servers) -> Context:
         marks=Marks(database, store),
         dead_letters=DeadLetters(database, store, producer),
         notices=Notices(database, store),
-        schedules=Scheduling(database, store, Schedules(database, store.run_commit, producer, availability, SOURCE)),
+        schedules=ScheduleStore(database, store, Schedules(database, store.run_commit, producer, availability, SOURCE)),
         batches=Batches(database, store, settings.gateway_batch_items_limit),
         archive=Archive(database, store),
         links=links,

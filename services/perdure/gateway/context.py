@@ -14,8 +14,8 @@ from perdure.gateway.deadletters import DeadLetters
 from perdure.gateway.inbox import Inbox
 from perdure.gateway.notices import Notices
 from perdure.gateway.resources.archive import Archive
+from perdure.gateway.resources.schedules import ScheduleStore
 from perdure.gateway.resources.states import States
-from perdure.gateway.schedules import Scheduling
 from perdure.gateway.settings import GatewaySettings
 from perdure.gateway.stored_states import StoredStates
 from perdure.gateway.stores.graphs import ServedGraphs
@@ -50,7 +50,7 @@ class Context:
     marks: Marks
     dead_letters: DeadLetters
     notices: Notices
-    schedules: Scheduling
+    schedules: ScheduleStore
     batches: Batches
     archive: Archive
     links: AnswerLinks | None

@@ -7,10 +7,8 @@ from perdure.gateway.handlers import (
     answers,
     approvals,
     console,
-    crons,
     deadletters,
     inbound,
-    schedules,
     signals,
     stuck,
     system,
@@ -18,9 +16,8 @@ from perdure.gateway.handlers import (
 from perdure.gateway.http.route import BODY, CURSOR, FLAG, TEXT, Handle, Parameter, Route, idempotency_key_of, page_of
 from perdure.gateway.notice_routes import NOTICES
 from perdure.gateway.resources.named import THREAD
-from perdure.schemas import deadletter_http, http, schedule_http, stuck_http
+from perdure.schemas import deadletter_http, http, stuck_http
 
-OFFSET = Parameter("offset", {"type": "integer", "minimum": 0, "default": 0})
 SIGNAL_KEY = idempotency_key_of("The same key with the same request answers the signal that it sent.")
 AFTER = Parameter("after", TEXT, "The `cursor` of the page before.")
 # fmt: off
@@ -101,80 +98,6 @@ BEFORE_ARCHIVE: tuple[Route, ...] = (
 AFTER_ARCHIVE: tuple[Route, ...] = (
     *BATCHES,
     *NOTICES,
-    Route(
-        "POST", "/schedules", schedules.create, "createSchedule", "Start runs by the clock", "Schedules",
-        {201: schedule_http.Schedule}, schedule_http.ScheduleCreate,
-        problems=(*BODY, "unknown-graph", *THREAD, "not-ready"),
-    ),
-    Route(
-        "GET", "/schedules", schedules.list_schedules, "listSchedules", "Schedules, oldest first", "Schedules",
-        {200: (schedule_http.Schedule,)},
-        parameters=(page_of(100, 1000), OFFSET, Parameter("thread_id", TEXT), Parameter("graph_id", TEXT)),
-    ),
-    Route(
-        "GET", "/schedules/{schedule_id}", schedules.get, "getSchedule", "A schedule", "Schedules",
-        {200: schedule_http.Schedule}, problems=("unknown-schedule",),
-    ),
-    Route(
-        "PATCH", "/schedules/{schedule_id}", schedules.patch, "updateSchedule", "Change a schedule", "Schedules",
-        {200: schedule_http.Schedule}, schedule_http.SchedulePatch,
-        problems=(*BODY, "unknown-schedule", "schedule-busy"),
-    ),
-    Route(
-        "DELETE", "/schedules/{schedule_id}", schedules.delete, "deleteSchedule",
-        "Remove a schedule; its runs go on", "Schedules", {204: "Removed."}, problems=("unknown-schedule",),
-    ),
-    Route(
-        "POST", "/schedules/{schedule_id}/pause", schedules.pause, "pauseSchedule", "Fire no more", "Schedules",
-        {200: schedule_http.Schedule}, problems=("unknown-schedule", "schedule-busy"),
-    ),
-    Route(
-        "POST", "/schedules/{schedule_id}/resume", schedules.resume, "resumeSchedule",
-        "Go on with the next fire time; what was missed is not made up", "Schedules", {200: schedule_http.Schedule},
-        problems=("unknown-schedule", "schedule-busy"),
-    ),
-    Route(
-        "POST", "/schedules/{schedule_id}/trigger", schedules.trigger, "triggerSchedule", "Fire now", "Schedules",
-        {200: schedule_http.ScheduleFiring},
-        parameters=(idempotency_key_of("The same key answers the run that it started."),),
-        problems=("unknown-schedule", "schedule-busy"),
-    ),
-    Route(
-        "POST", "/schedules/{schedule_id}/backfill", schedules.backfill, "backfillSchedule",
-        "Fire the times of a past period that were not fired", "Schedules", {200: schedule_http.Backfilled},
-        schedule_http.BackfillRequest, problems=(*BODY, "unknown-schedule", "schedule-busy"),
-    ),
-    Route(
-        "POST", "/runs/crons", crons.create, "createCron", "A schedule, in the Agent Server's shape", "Crons",
-        {200: schedule_http.Cron}, schedule_http.CronCreate,
-        problems=(*BODY, "unknown-graph", "not-supported", "not-ready"),
-    ),
-    Route(
-        "POST", "/threads/{thread_id}/runs/crons", crons.create_on_thread, "createThreadCron",
-        "A schedule of one thread, in the Agent Server's shape", "Crons", {200: schedule_http.Cron},
-        schedule_http.CronCreate, problems=(*BODY, "unknown-graph", *THREAD, "not-supported", "not-ready"),
-    ),
-    Route(
-        "POST", "/runs/crons/search", crons.search, "searchCrons", "Crons, newest first", "Crons",
-        {200: (schedule_http.Cron,)}, schedule_http.CronSearch, problems=BODY,
-    ),
-    Route(
-        "POST", "/runs/crons/count", crons.count, "countCrons", "How many crons", "Crons", {200: "A number."},
-        schedule_http.CronQuery, problems=BODY,
-    ),
-    Route(
-        "GET", "/runs/crons/{cron_id}", crons.get, "getCron", "A cron", "Crons", {200: schedule_http.Cron},
-        problems=("unknown-schedule",),
-    ),
-    Route(
-        "PATCH", "/runs/crons/{cron_id}", crons.patch, "updateCron", "Change a cron", "Crons",
-        {200: schedule_http.Cron}, schedule_http.CronPatch,
-        problems=(*BODY, "unknown-schedule", "schedule-busy", "not-supported"),
-    ),
-    Route(
-        "DELETE", "/runs/crons/{cron_id}", crons.delete, "deleteCron", "Remove a cron; its runs go on", "Crons",
-        {200: "An empty object."}, problems=("unknown-schedule",),
-    ),
 )
 
 STUCK: tuple[Route, ...] = (

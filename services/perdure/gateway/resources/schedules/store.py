@@ -1,7 +1,6 @@
 """Schedules as the gateway makes and shows them, each access within the store's time-out (ADR 7).
 
-Contract: raises :class:`perdure.gateway.http.problems.RequestProblem` for what a request asks and cannot have. What is read from a
-request is turned into the document's fields here, for our own paths and for the Agent Server's crons alike.
+Contract: raises :class:`perdure.gateway.http.problems.RequestProblem` for what a request asks and cannot have.
 
 Outside: firing (``perdure.registry.schedules``) and when it is time (``perdure.registry.cron``).
 """
@@ -10,35 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
 from datetime import datetime
-from itertools import islice
 from typing import Any, TypeVar
 
 from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database, server_time
 from perdure.chassis.outage import outlast
-from perdure.chassis.payload import pack, unpack
+from perdure.chassis.payload import unpack
 from perdure.gateway.http.problems import RequestProblem, invalid
-from perdure.gateway.http.requests import require_metadata
-from perdure.gateway.resources.targets import require_webhook
+from perdure.gateway.resources.schedules.fields import packed, require_overlap
 from perdure.gateway.stores.store import Store
-from perdure.registry import cron, missed
-from perdure.registry.cron import BadSchedule, Overlap
+from perdure.registry import cron
+from perdure.registry.cron import Overlap
 from perdure.registry.runs import assistant_id_of, new_id
 from perdure.registry.schedules import Cause, Firing, ScheduleBusy, Schedules, fire_key, next_of
 from perdure.schemas.documents import GraphDocument, ScheduleDocument
-from perdure.schemas.schedule_http import RunFields
 
 T = TypeVar("T")
 Document = dict[str, Any]
 
 BACKFILL_LIMIT = 500
 """Fire times of one backfill."""
-FOLLOWING = 4
 CATCH_UP_S = 3600.0
-RUN_FIELDS = tuple(RunFields.model_fields)
 
 
-class Scheduling:
+class ScheduleStore:
     """The schedules of all tenants."""
 
     def __init__(self, database: Database, store: Store, schedules: Schedules) -> None:
@@ -49,7 +43,7 @@ class Scheduling:
     async def create(
         self, tenant: str, graph: GraphDocument, thread_id: str | None, fields: Document, *, paused: bool
     ) -> ScheduleDocument:
-        """Make a schedule of fields as :func:`fields_of` gives them.
+        """Make a schedule of these fields of its document.
 
         Raises:
             BadSchedule: the expression or the time zone cannot be followed.
@@ -185,99 +179,3 @@ def _known(schedule_id: str, found: T | None) -> T:
             "unknown-schedule", f"Schedule {schedule_id!r} does not exist; GET /schedules lists those that do."
         )
     return found
-
-
-def require_overlap(overlap: str, thread_id: str | None) -> None:
-    """Refuse a policy that has no meaning."""
-    if overlap == Overlap.QUEUE and thread_id is None:
-        raise invalid(
-            "/overlap", "queue needs a thread_id: runs on new threads have nothing to queue behind; use allow or skip"
-        )
-    if overlap == Overlap.ALLOW and thread_id is not None:
-        raise invalid(
-            "/overlap", "allow needs a new thread for each run (thread_id null): a thread runs one at a time; use queue"
-        )
-
-
-def refused(problem: BadSchedule, pointers: Mapping[str, str]) -> RequestProblem:
-    """The problem of an expression or a time zone, at its place in the request."""
-    return invalid(pointers[problem.field], str(problem))
-
-
-def packed(payload: Mapping[str, Any]) -> bytes:
-    """A payload as the document keeps it."""
-    made = pack(dict(payload))
-    if made.chunks:
-        raise invalid("/input", "larger than 1 MiB packed; store large values elsewhere and pass a reference")
-    return made.inline
-
-
-def run_payload(body: Mapping[str, Any]) -> Document:
-    """What a request says about the runs, as given; null where it says null."""
-    require_webhook(body.get("webhook"))
-    return {name: body[name] for name in RUN_FIELDS if name in body}
-
-
-def checked_metadata(metadata: Document | None) -> Document:
-    """Metadata that can be stored."""
-    require_metadata(metadata)
-    return metadata or {}
-
-
-def schedule_view(schedule: Mapping[str, Any]) -> Document:
-    """A schedule as clients see it."""
-    next_at = schedule.get("next_at")
-    shown = {
-        name: schedule[name]
-        for name in (
-            "assistant_id", "graph_id", "thread_id", "cron", "timezone", "metadata", "overlap", "catch_up_s", "end_at",
-            "created_at", "updated_at", "fired", "skipped", "missed",
-        )
-    }  # fmt: skip
-    return {
-        "schedule_id": schedule["_id"],
-        **shown,
-        "payload": unpack(schedule["payload"]),
-        "state": "paused" if schedule["paused"] else "active" if next_at or schedule.get("catch_up") else "ended",
-        "next_at": next_at,
-        "following": _following(schedule, next_at) if next_at else [],
-        "making_up": missed.left(schedule),
-        **{name: schedule.get(name) for name in ("last_fired_at", "last_run_id", "last_thread_id")},
-    }
-
-
-def _following(schedule: Mapping[str, Any], next_at: datetime) -> list[datetime]:
-    found = islice(cron.times(schedule["cron"], schedule["timezone"], next_at), FOLLOWING)
-    end_at = schedule["end_at"]
-    return [at for at in found if end_at is None or at <= end_at]
-
-
-def cron_view(schedule: Mapping[str, Any]) -> Document:
-    """A schedule in the Agent Server's shape of a cron."""
-    return {
-        "cron_id": schedule["_id"],
-        "assistant_id": schedule["assistant_id"],
-        "thread_id": schedule["thread_id"],
-        "on_run_completed": None if schedule["thread_id"] else "keep",
-        "end_time": schedule["end_at"],
-        "schedule": schedule["cron"],
-        "timezone": schedule["timezone"],
-        "created_at": schedule["created_at"],
-        "updated_at": schedule["updated_at"],
-        "payload": {**unpack(schedule["payload"]), "assistant_id": schedule["assistant_id"]},
-        "user_id": None,
-        "next_run_date": schedule.get("next_at"),
-        "metadata": schedule["metadata"],
-        "enabled": not schedule["paused"],
-    }
-
-
-def firing_view(firing: Firing) -> Document:
-    """What came of one fire time, as clients see it."""
-    started = "fired" if firing.new else "fired_before"
-    return {
-        "at": firing.at,
-        "result": started if firing.run_id else "skipped",
-        "run_id": firing.run_id,
-        "thread_id": firing.thread_id,
-    }

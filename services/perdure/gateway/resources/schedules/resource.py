@@ -1,0 +1,192 @@
+"""Schedules: make, read, change, pause, resume, trigger, backfill, remove."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from perdure.gateway.http.problems import invalid
+from perdure.gateway.http.requests import idempotency_key, query_int, read_body
+from perdure.gateway.http.responses import json_response
+from perdure.gateway.http.route import BODY, TEXT, Parameter, Route, idempotency_key_of, page_of
+from perdure.gateway.http.tenants import tenant_of
+from perdure.gateway.resources.named import THREAD, require_here, unknown_thread
+from perdure.gateway.resources.schedules.fields import (
+    checked_metadata,
+    firing_view,
+    packed,
+    refused,
+    require_overlap,
+    run_payload,
+    schedule_view,
+)
+from perdure.gateway.resources.schedules.store import ScheduleStore
+from perdure.gateway.stores.graphs import ServedGraphs
+from perdure.gateway.stores.store import Store
+from perdure.registry.cron import BadSchedule, Overlap
+from perdure.schemas import schedule_http
+from perdure.schemas.schedule_http import BackfillRequest, ScheduleCreate, ScheduleFields, SchedulePatch
+
+PAGE = 100
+MAX_PAGE = 1000
+MAX_OFFSET = 100_000
+POINTERS = {"cron": "/cron", "timezone": "/timezone"}
+NULLABLE = frozenset({"end_at"})
+OFFSET = Parameter("offset", {"type": "integer", "minimum": 0, "default": 0})
+
+
+class SchedulesResource:
+    """Schedules: make, read, change, pause, resume, trigger, backfill, remove."""
+
+    def __init__(self, store: Store, graphs: ServedGraphs, schedules: ScheduleStore) -> None:
+        self._store = store
+        self._graphs = graphs
+        self._schedules = schedules
+
+    def routes(self) -> tuple[Route, ...]:
+        """The rows of the route table."""
+        # fmt: off
+        return (
+            Route(
+                "POST", "/schedules", self.create, "createSchedule", "Start runs by the clock", "Schedules",
+                {201: schedule_http.Schedule}, schedule_http.ScheduleCreate,
+                problems=(*BODY, "unknown-graph", *THREAD, "not-ready"),
+            ),
+            Route(
+                "GET", "/schedules", self.list_schedules, "listSchedules", "Schedules, oldest first", "Schedules",
+                {200: (schedule_http.Schedule,)},
+                parameters=(page_of(100, 1000), OFFSET, Parameter("thread_id", TEXT), Parameter("graph_id", TEXT)),
+            ),
+            Route(
+                "GET", "/schedules/{schedule_id}", self.get, "getSchedule", "A schedule", "Schedules",
+                {200: schedule_http.Schedule}, problems=("unknown-schedule",),
+            ),
+            Route(
+                "PATCH", "/schedules/{schedule_id}", self.patch, "updateSchedule", "Change a schedule", "Schedules",
+                {200: schedule_http.Schedule}, schedule_http.SchedulePatch,
+                problems=(*BODY, "unknown-schedule", "schedule-busy"),
+            ),
+            Route(
+                "DELETE", "/schedules/{schedule_id}", self.delete, "deleteSchedule",
+                "Remove a schedule; its runs go on", "Schedules", {204: "Removed."}, problems=("unknown-schedule",),
+            ),
+            Route(
+                "POST", "/schedules/{schedule_id}/pause", self.pause, "pauseSchedule", "Fire no more", "Schedules",
+                {200: schedule_http.Schedule}, problems=("unknown-schedule", "schedule-busy"),
+            ),
+            Route(
+                "POST", "/schedules/{schedule_id}/resume", self.resume, "resumeSchedule",
+                "Go on with the next fire time; what was missed is not made up", "Schedules", {200: schedule_http.Schedule},
+                problems=("unknown-schedule", "schedule-busy"),
+            ),
+            Route(
+                "POST", "/schedules/{schedule_id}/trigger", self.trigger, "triggerSchedule", "Fire now", "Schedules",
+                {200: schedule_http.ScheduleFiring},
+                parameters=(idempotency_key_of("The same key answers the run that it started."),),
+                problems=("unknown-schedule", "schedule-busy"),
+            ),
+            Route(
+                "POST", "/schedules/{schedule_id}/backfill", self.backfill, "backfillSchedule",
+                "Fire the times of a past period that were not fired", "Schedules", {200: schedule_http.Backfilled},
+                schedule_http.BackfillRequest, problems=(*BODY, "unknown-schedule", "schedule-busy"),
+            ),
+        )
+        # fmt: on
+
+    async def create(self, request: web.Request) -> web.Response:
+        """``POST /schedules``."""
+        tenant = tenant_of(request)
+        wanted, body = await read_body(request, ScheduleCreate)
+        if wanted.overlap is not None:
+            require_overlap(wanted.overlap, wanted.thread_id)
+        graph = await self._graphs.resolve(wanted.assistant_id)
+        await require_schedulable(self._store, request, wanted.thread_id)
+        fields = {**_fields(wanted), "payload": packed(_given(run_payload(body)))}
+        try:
+            made = await self._schedules.create(tenant, graph, wanted.thread_id, fields, paused=wanted.paused)
+        except BadSchedule as problem:
+            raise refused(problem, POINTERS) from problem
+        return json_response(schedule_view(made), status=201, headers={"Location": f"/schedules/{made['_id']}"})
+
+    async def list_schedules(self, request: web.Request) -> web.Response:
+        """``GET /schedules``."""
+        limit = query_int(request, "limit", PAGE, low=1, high=MAX_PAGE)
+        offset = query_int(request, "offset", 0, low=0, high=MAX_OFFSET)
+        query: dict[str, Any] = {"tenant": tenant_of(request)}
+        query |= {name: request.query[name] for name in ("thread_id", "graph_id") if name in request.query}
+        found = await self._schedules.find(query)
+        return json_response([schedule_view(one) for one in found[offset : offset + limit]])
+
+    async def get(self, request: web.Request) -> web.Response:
+        """``GET /schedules/{schedule_id}``."""
+        return json_response(schedule_view(await self._schedules.require(*_named(request))))
+
+    async def patch(self, request: web.Request) -> web.Response:
+        """``PATCH /schedules/{schedule_id}``."""
+        wanted, body = await read_body(request, SchedulePatch)
+        fields = _fields(wanted)
+        if payload := run_payload(body):
+            fields["payload"] = payload
+        return await self._change(request, fields)
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """``DELETE /schedules/{schedule_id}``."""
+        await self._schedules.delete(*_named(request))
+        return web.Response(status=204)
+
+    async def pause(self, request: web.Request) -> web.Response:
+        """``POST /schedules/{schedule_id}/pause``."""
+        return await self._change(request, {"paused": True})
+
+    async def resume(self, request: web.Request) -> web.Response:
+        """``POST /schedules/{schedule_id}/resume``: goes on with the next fire time from now."""
+        return await self._change(request, {"paused": False})
+
+    async def trigger(self, request: web.Request) -> web.Response:
+        """``POST /schedules/{schedule_id}/trigger``."""
+        fired = await self._schedules.trigger(*_named(request), idempotency_key(request))
+        return json_response(firing_view(fired))
+
+    async def backfill(self, request: web.Request) -> web.Response:
+        """``POST /schedules/{schedule_id}/backfill``."""
+        wanted, _ = await read_body(request, BackfillRequest)
+        overlap = Overlap(wanted.overlap) if wanted.overlap else None
+        fired = await self._schedules.backfill(*_named(request), wanted.start, wanted.end, overlap)
+        return json_response({"firings": [firing_view(one) for one in fired]})
+
+    async def _change(self, request: web.Request, fields: dict[str, Any]) -> web.Response:
+        try:
+            changed = await self._schedules.change(*_named(request), fields)
+        except BadSchedule as problem:
+            raise refused(problem, POINTERS) from problem
+        return json_response(schedule_view(changed))
+
+
+async def require_schedulable(store: Store, request: web.Request, thread_id: str | None) -> None:
+    """Refuse a thread that does not exist, or is archived."""
+    if thread_id is None:
+        return
+    found = await store.thread(thread_id, tenant_of(request))
+    if found is None:
+        raise unknown_thread(thread_id)
+    require_here(found)
+
+
+def _named(request: web.Request) -> tuple[str, str]:
+    return request.match_info["schedule_id"], tenant_of(request)
+
+
+def _fields(wanted: ScheduleFields) -> dict[str, Any]:
+    """The document's fields that a request gives; only ``end_at`` may be taken away."""
+    names = wanted.model_fields_set & {"cron", "timezone", "overlap", "catch_up_s", "end_at", "metadata"}
+    fields = {name: value for name in names if (value := getattr(wanted, name)) is not None or name in NULLABLE}
+    if isinstance(wanted, SchedulePatch) and "cron" in names and wanted.cron is None:
+        raise invalid("/cron", "must not be null; pause or delete the schedule to stop it")
+    if "metadata" in fields:
+        fields["metadata"] = checked_metadata(fields["metadata"])
+    return fields
+
+
+def _given(payload: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in payload.items() if value is not None}
