@@ -22,8 +22,8 @@ from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.outage import Availability
 from perdure.chassis.payload import Packed, pack
-from perdure.gateway.batches import Batches as Gateway
 from perdure.gateway.http.problems import RequestProblem
+from perdure.gateway.resources.batches.store import BatchStore as Gateway
 from perdure.gateway.stores.store import Store
 from perdure.registry.runs import retry_document
 from perdure.registry.waits import wait_documents

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from perdure.chassis.payload import unpack
-from perdure.gateway.batch_lines import Lines, parse_items, parse_lines
 from perdure.gateway.http.depth import JSON_DEPTH
+from perdure.gateway.resources.batches.lines import Lines, parse_items, parse_lines
 from perdure.schemas.batch_http import LINE_LIMIT
 
 

@@ -16,7 +16,6 @@ from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.opensearch_circuit import CircuitOpenSearch
 from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.telemetry import logger
-from perdure.gateway.batches import Batches
 from perdure.gateway.conditions import KAFKA_TIMEOUT_S, Conditions
 from perdure.gateway.context import CONTEXT, Context
 from perdure.gateway.deadletters import DeadLetters
@@ -28,6 +27,7 @@ from perdure.gateway.http.tenants import DEFAULT_TENANT
 from perdure.gateway.inbox import Inbox
 from perdure.gateway.notices import Notices
 from perdure.gateway.resources.archive import Archive, ArchiveResource
+from perdure.gateway.resources.batches import BatchCreator, BatchesResource, BatchStore, Results
 from perdure.gateway.resources.crons import CronsResource
 from perdure.gateway.resources.graphs import GraphsResource
 from perdure.gateway.resources.runs import Retrier, RunsResource, Starter
@@ -117,6 +117,16 @@ class Gateway:
             ).routes(),
             *BEFORE_ARCHIVE,
             *ArchiveResource(context.store, context.archive).routes(),
+            *BatchesResource(
+                context.batches,
+                BatchCreator(
+                    context.batches,
+                    context.graphs,
+                    limit_bytes=self._settings.gateway_upload_limit_bytes,
+                    idle_s=self._settings.gateway_upload_idle_s,
+                ),
+                Results(self._servers.database, context.store, context.states, context.batches),
+            ).routes(),
             *AFTER_ARCHIVE,
             *SchedulesResource(context.store, context.graphs, context.schedules).routes(),
             *CronsResource(context.store, context.graphs, context.schedules).routes(),
@@ -214,7 +224,7 @@ def _context(settings: GatewaySettings, servers: Servers) -> Context:
         dead_letters=DeadLetters(database, store, producer),
         notices=Notices(database, store),
         schedules=ScheduleStore(database, store, Schedules(database, store.run_commit, producer, availability, SOURCE)),
-        batches=Batches(database, store, settings.gateway_batch_items_limit),
+        batches=BatchStore(database, store, settings.gateway_batch_items_limit),
         archive=Archive(database, store),
         links=links,
         replies=ReplyAddresses(database, availability),

@@ -8,12 +8,12 @@ from aiohttp import web
 
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.opensearch import OpenSearch
-from perdure.gateway.batches import Batches
 from perdure.gateway.conditions import Conditions
 from perdure.gateway.deadletters import DeadLetters
 from perdure.gateway.inbox import Inbox
 from perdure.gateway.notices import Notices
 from perdure.gateway.resources.archive import Archive
+from perdure.gateway.resources.batches import BatchStore
 from perdure.gateway.resources.schedules import ScheduleStore
 from perdure.gateway.resources.states import States
 from perdure.gateway.settings import GatewaySettings
@@ -51,7 +51,7 @@ class Context:
     dead_letters: DeadLetters
     notices: Notices
     schedules: ScheduleStore
-    batches: Batches
+    batches: BatchStore
     archive: Archive
     links: AnswerLinks | None
     """``None``: not offered."""

@@ -2,17 +2,7 @@
 
 from __future__ import annotations
 
-from perdure.gateway.batch_routes import BATCHES
-from perdure.gateway.handlers import (
-    answers,
-    approvals,
-    console,
-    deadletters,
-    inbound,
-    signals,
-    stuck,
-    system,
-)
+from perdure.gateway.handlers import answers, approvals, console, deadletters, inbound, signals, stuck, system
 from perdure.gateway.http.route import BODY, CURSOR, FLAG, TEXT, Handle, Parameter, Route, idempotency_key_of, page_of
 from perdure.gateway.notice_routes import NOTICES
 from perdure.gateway.resources.named import THREAD
@@ -96,7 +86,6 @@ BEFORE_ARCHIVE: tuple[Route, ...] = (
 )
 
 AFTER_ARCHIVE: tuple[Route, ...] = (
-    *BATCHES,
     *NOTICES,
 )
 

@@ -21,15 +21,7 @@ from aiohttp import web
 from perdure.chassis.clock import now
 from perdure.chassis.telemetry import logger
 from perdure.gateway import answering
-from perdure.gateway.answer_page import (
-    NAME,
-    Asking,
-    Notice,
-    Told,
-    ask_page,
-    told_page,
-    typed_shown,
-)
+from perdure.gateway.answer_page import NAME, Asking, Notice, Told, ask_page, told_page, typed_shown
 from perdure.gateway.context import CONTEXT
 from perdure.gateway.forms import form_of, place, read
 from perdure.gateway.http.problems import RequestProblem

@@ -18,13 +18,12 @@ from aiohttp import web
 from markupsafe import Markup, escape
 
 from perdure.chassis.clock import now
-from perdure.gateway.batch_results import item_view
 from perdure.gateway.context import CONTEXT, Context
-from perdure.gateway.handlers.batches import view
 from perdure.gateway.http.problems import invalid
 from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.pages import render, visible
 from perdure.gateway.parts import DATABASE, SEARCH, Problem, or_instead, tried
+from perdure.gateway.resources.batches import batch_view, item_view
 from perdure.gateway.resources.threads import thread_status
 from perdure.gateway.search.query import search as search_states
 from perdure.schemas.batch_documents import ENDED_ITEMS, BatchStatus
@@ -74,7 +73,7 @@ async def overview(request: web.Request) -> web.Response:
         agents=agents,
         stuck=stuck,
         workers=workers,
-        batches=[view(one) for one in found or ()],
+        batches=[batch_view(one) for one in found or ()],
         problems=_listed(problem, no_stuck, no_workers, no_batches),
     )
 
@@ -84,7 +83,7 @@ async def batches(request: web.Request) -> web.Response:
     before = request.query.get("cursor")
     page = request.app[CONTEXT].batches.page(tenant_of(request), None, PAGE + 1, before)
     found, problem = await tried(page, DATABASE)
-    shown = [view(one) for one in (found or [])[:PAGE]]
+    shown = [batch_view(one) for one in (found or [])[:PAGE]]
     more = shown[-1]["batch_id"] if found and len(found) > PAGE else None
     return _page("console/batches.html", refresh=before is None, batches=shown, more=more, problems=_listed(problem))
 
@@ -96,7 +95,7 @@ async def batch(request: web.Request) -> web.Response:
     if found is None:
         return _page("console/problem.html", status=_status(problem), problems=_listed(problem))
     failed, no_items = await tried(context.batches.items(found, ["failed"], FEW, 0), DATABASE, HALF_S)
-    shown = view(found)
+    shown = batch_view(found)
     return _page(
         "console/batch.html",
         refresh=shown["status"] in GOING,

@@ -21,8 +21,8 @@ from perdure.chassis.inserts import insert_new
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import outlast
 from perdure.chassis.telemetry import logger
-from perdure.gateway.batch_lines import Line, Lines, Parsed, parse_items, parse_lines
 from perdure.gateway.http.problems import RequestProblem
+from perdure.gateway.resources.batches.lines import Line, Lines, Parsed, parse_items, parse_lines
 from perdure.gateway.stores.store import Store
 from perdure.registry.batch_progress import counted
 from perdure.schemas.batch_documents import BATCH_ITEMS, BATCHES, BatchDocument, BatchStatus, ItemDocument, item_key

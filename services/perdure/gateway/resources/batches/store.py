@@ -11,19 +11,12 @@ from typing import Any, Final
 
 from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database
-from perdure.gateway.batch_upload import Upload
 from perdure.gateway.http.problems import RequestProblem
+from perdure.gateway.resources.batches.upload import Upload
 from perdure.gateway.stores.store import Store
 from perdure.registry.batch_progress import ended_of
 from perdure.registry.runs import new_id
-from perdure.schemas.batch_documents import (
-    BATCH_ITEMS,
-    BATCHES,
-    BatchDocument,
-    BatchStatus,
-    ItemStatus,
-    item_range,
-)
+from perdure.schemas.batch_documents import BATCH_ITEMS, BATCHES, BatchDocument, BatchStatus, ItemStatus, item_range
 
 WINDOW: Final = 2_000
 WITHOUT_PAYLOAD: Final = {"payload": 0}
@@ -34,7 +27,7 @@ ENDED: Final = [BatchStatus.COMPLETED.value, BatchStatus.CANCELLED.value]
 Document = dict[str, Any]
 
 
-class Batches:
+class BatchStore:
     """Batches of all tenants. Belongs to one event loop."""
 
     def __init__(self, database: Database, store: Store, items_limit: int) -> None:

@@ -14,13 +14,14 @@ import orjson
 
 from perdure.chassis.mongo import Database
 from perdure.checkpoint.errors import NotebookError
-from perdure.gateway.batches import Batches
 from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.http.responses import as_json
+from perdure.gateway.resources.batches.store import BatchStore
+from perdure.gateway.resources.batches.views import result_view
 from perdure.gateway.resources.named import require_here
 from perdure.gateway.resources.states import States
 from perdure.gateway.stores.store import Store
-from perdure.registry.batches import newest_run_id, thread_id_of
+from perdure.registry.batches import thread_id_of
 from perdure.schemas.batch_documents import ItemStatus
 from perdure.schemas.documents import THREADS
 
@@ -35,7 +36,7 @@ Document = dict[str, Any]
 class Results:
     """Reads results. Belongs to one event loop."""
 
-    def __init__(self, database: Database, store: Store, states: States, batches: Batches) -> None:
+    def __init__(self, database: Database, store: Store, states: States, batches: BatchStore) -> None:
         self._threads = database[THREADS]
         self._store = store
         self._states = states
@@ -75,29 +76,3 @@ class Results:
             except NotebookError as error:
                 shown["unreadable"] = str(error)
         return as_json(shown, orjson.OPT_APPEND_NEWLINE)
-
-
-def item_view(batch: Mapping[str, Any], item: Mapping[str, Any]) -> Document:
-    """An item as clients see it."""
-    return {
-        "number": item["number"],
-        "ref": item.get("ref"),
-        "status": item["status"],
-        "thread_id": thread_id_of(batch, item["number"]),
-        "run_id": newest_run_id(item),
-        "attempts": item["attempt"],
-        "metadata": item.get("metadata") or {},
-        "error": item.get("error"),
-        "started_at": item.get("started_at"),
-        "ended_at": item.get("ended_at"),
-    }
-
-
-def result_view(batch: Mapping[str, Any], item: Mapping[str, Any]) -> Document:
-    """A line of the results, without the values."""
-    view = item_view(batch, item)
-    names = ("number", "ref", "status", "thread_id", "run_id", "attempts", "error")
-    shown = {name: view[name] for name in names}
-    if item["status"] == ItemStatus.SUCCEEDED:
-        shown["error"] = None  # of an attempt before
-    return {**shown, "values": None}
