@@ -18,23 +18,24 @@ from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.telemetry import logger
 from perdure.gateway.conditions import KAFKA_TIMEOUT_S, Conditions
 from perdure.gateway.context import CONTEXT, Context
-from perdure.gateway.deadletters import DeadLetters
 from perdure.gateway.handlers.system import installed_version
 from perdure.gateway.http.middleware import SECRET_BELOW, problems
 from perdure.gateway.http.openapi import SPECIFICATION, describe
 from perdure.gateway.http.route import Route
 from perdure.gateway.http.tenants import DEFAULT_TENANT
 from perdure.gateway.inbox import Inbox
-from perdure.gateway.notices import Notices
 from perdure.gateway.resources.archive import Archive, ArchiveResource
 from perdure.gateway.resources.batches import BatchCreator, BatchesResource, BatchStore, Results
 from perdure.gateway.resources.crons import CronsResource
+from perdure.gateway.resources.dead_letters import DeadLettersResource, DeadLetterStore
+from perdure.gateway.resources.deliveries import DeliveriesResource, DeliveryStore
 from perdure.gateway.resources.graphs import GraphsResource
 from perdure.gateway.resources.runs import Retrier, RunsResource, Starter
 from perdure.gateway.resources.schedules import SchedulesResource, ScheduleStore
 from perdure.gateway.resources.states import States, StatesResource
+from perdure.gateway.resources.subscriptions import SubscriptionsResource, SubscriptionStore
 from perdure.gateway.resources.threads import ThreadsResource
-from perdure.gateway.routes import AFTER_ARCHIVE, BEFORE_ARCHIVE, PAGES, STUCK, SYSTEM
+from perdure.gateway.routes import BEFORE_ARCHIVE, PAGES, STUCK, SYSTEM
 from perdure.gateway.search.resource import SearchResource
 from perdure.gateway.settings import GatewaySettings
 from perdure.gateway.stored_states import StoredStates
@@ -116,6 +117,7 @@ class Gateway:
                 join_timeout_s=self._settings.gateway_join_timeout_s,
             ).routes(),
             *BEFORE_ARCHIVE,
+            *DeadLettersResource(context.dead_letters).routes(),
             *ArchiveResource(context.store, context.archive).routes(),
             *BatchesResource(
                 context.batches,
@@ -127,7 +129,8 @@ class Gateway:
                 ),
                 Results(self._servers.database, context.store, context.states, context.batches),
             ).routes(),
-            *AFTER_ARCHIVE,
+            *SubscriptionsResource(SubscriptionStore(self._servers.database, context.store)).routes(),
+            *DeliveriesResource(DeliveryStore(self._servers.database, context.store)).routes(),
             *SchedulesResource(context.store, context.graphs, context.schedules).routes(),
             *CronsResource(context.store, context.graphs, context.schedules).routes(),
             *SearchResource(self._servers.opensearch).routes(),
@@ -221,8 +224,7 @@ def _context(settings: GatewaySettings, servers: Servers) -> Context:
         signals=Signals(database, waits, availability),
         inbox=Inbox(database, store),
         marks=Marks(database, store),
-        dead_letters=DeadLetters(database, store, producer),
-        notices=Notices(database, store),
+        dead_letters=DeadLetterStore(database, store, producer),
         schedules=ScheduleStore(database, store, Schedules(database, store.run_commit, producer, availability, SOURCE)),
         batches=BatchStore(database, store, settings.gateway_batch_items_limit),
         archive=Archive(database, store),

@@ -9,11 +9,10 @@ from aiohttp import web
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.opensearch import OpenSearch
 from perdure.gateway.conditions import Conditions
-from perdure.gateway.deadletters import DeadLetters
 from perdure.gateway.inbox import Inbox
-from perdure.gateway.notices import Notices
 from perdure.gateway.resources.archive import Archive
 from perdure.gateway.resources.batches import BatchStore
+from perdure.gateway.resources.dead_letters import DeadLetterStore
 from perdure.gateway.resources.schedules import ScheduleStore
 from perdure.gateway.resources.states import States
 from perdure.gateway.settings import GatewaySettings
@@ -48,8 +47,7 @@ class Context:
     signals: Signals
     inbox: Inbox
     marks: Marks
-    dead_letters: DeadLetters
-    notices: Notices
+    dead_letters: DeadLetterStore
     schedules: ScheduleStore
     batches: BatchStore
     archive: Archive

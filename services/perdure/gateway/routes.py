@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from perdure.gateway.handlers import answers, approvals, console, deadletters, inbound, signals, stuck, system
-from perdure.gateway.http.route import BODY, CURSOR, FLAG, TEXT, Handle, Parameter, Route, idempotency_key_of, page_of
-from perdure.gateway.notice_routes import NOTICES
+from perdure.gateway.handlers import answers, approvals, console, inbound, signals, stuck, system
+from perdure.gateway.http.route import BODY, TEXT, Handle, Parameter, Route, idempotency_key_of, page_of
 from perdure.gateway.resources.named import THREAD
-from perdure.schemas import deadletter_http, http, stuck_http
+from perdure.schemas import http, stuck_http
 
 SIGNAL_KEY = idempotency_key_of("The same key with the same request answers the signal that it sent.")
 AFTER = Parameter("after", TEXT, "The `cursor` of the page before.")
@@ -54,39 +53,6 @@ BEFORE_ARCHIVE: tuple[Route, ...] = (
         parameters=(Parameter("Authorization", TEXT, "`Bearer` and `PERDURE_INBOUND_SECRET`, where that is set.", "header"),),
         problems=("not-authorized", "unsupported-media-type", "body-too-large"),
     ),
-    Route(
-        "GET", "/dead-letters", deadletters.list_letters, "listDeadLetters", "Dead letters, newest first",
-        "Dead letters", {200: deadletter_http.DeadLetterPage},
-        parameters=(
-            page_of(50, 1000), CURSOR,
-            Parameter("state", {"enum": ["open", "redriven", "dropped"]}),
-            *(Parameter(name, TEXT) for name in ("topic", "reason", "type", "thread_id")),
-        ),
-    ),
-    Route(
-        "GET", "/dead-letters/{letter_id}", deadletters.get, "getDeadLetter", "A dead letter and its record",
-        "Dead letters", {200: deadletter_http.DeadLetterContent}, problems=("unknown-dead-letter",),
-    ),
-    Route(
-        "POST", "/dead-letters/{letter_id}/redrive", deadletters.redrive, "redriveDeadLetter",
-        "Send the record to its topic again, as it was", "Dead letters", {200: deadletter_http.DeadLetter},
-        deadletter_http.Decision, (Parameter("force", FLAG, "Also when it was redriven or dropped."),),
-        (*BODY, "unknown-dead-letter", "dead-letter-decided", "redrive-refused", "kafka-unavailable"),
-    ),
-    Route(
-        "POST", "/dead-letters/redrive", deadletters.redrive_many, "redriveDeadLetters",
-        "Redrive open dead letters, the oldest first", "Dead letters", {200: deadletter_http.RedrivenMany},
-        deadletter_http.RedriveMany, problems=(*BODY, "kafka-unavailable"),
-    ),
-    Route(
-        "POST", "/dead-letters/{letter_id}/drop", deadletters.drop, "dropDeadLetter", "Give a dead letter up",
-        "Dead letters", {200: deadletter_http.DeadLetter}, deadletter_http.Decision,
-        problems=(*BODY, "unknown-dead-letter", "dead-letter-decided"),
-    ),
-)
-
-AFTER_ARCHIVE: tuple[Route, ...] = (
-    *NOTICES,
 )
 
 STUCK: tuple[Route, ...] = (

@@ -1,7 +1,6 @@
-"""Subscriptions and deliveries as the gateway makes, changes and shows them (ADR 12).
+"""Subscriptions: who is told what, and where (ADR 12).
 
-Contract: each access within the store's time-out. Raises :class:`perdure.gateway.http.problems.RequestProblem` for what a request
-asks and cannot have. A secret is in no view but the answer to the request that made it.
+Contract: each access within the store's time-out. A secret is in no view but the answer to the request that made it.
 
 Outside: matching and sending (the notifier), which also decides whether a target's address may be reached.
 """
@@ -9,20 +8,27 @@ Outside: matching and sending (the notifier), which also decides whether a targe
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
-from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
+
+from aiohttp import web
 
 from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database
 from perdure.gateway.http.problems import RequestProblem, invalid
+from perdure.gateway.http.requests import query_choice, query_int, read_body
+from perdure.gateway.http.responses import json_response
+from perdure.gateway.http.route import BODY, CURSOR, TEXT, Parameter, Route, page_of
+from perdure.gateway.http.tenants import tenant_of
+from perdure.gateway.resources.deliveries import delivery_view
 from perdure.gateway.resources.targets import require_target
 from perdure.gateway.stores.store import Store
 from perdure.registry.deliveries import Deliveries, Notice, delivery_document, shown_target
 from perdure.registry.runs import new_id
 from perdure.registry.subscriptions import Subscriptions, new_secret, scope_key, valid_secrets
+from perdure.schemas import notice_http
 from perdure.schemas.notice_http import (
     LEAD_S,
-    Delivery,
+    RotateSecret,
     SubscriptionCreate,
     SubscriptionFields,
     SubscriptionPatch,
@@ -34,6 +40,7 @@ from perdure.schemas.notices import (
     Channel,
     DeliveryDocument,
     NoticeKind,
+    Scope,
     SubscriptionDocument,
     SubscriptionState,
 )
@@ -41,11 +48,13 @@ from perdure.schemas.notices import (
 T = TypeVar("T")
 Document = dict[str, Any]
 
-SHOWN: Final = tuple(name for name in Delivery.model_fields if name not in ("delivery_id", "target"))
+PAGE = 50
+MAX_PAGE = 1000
+CHANNEL = Parameter("channel", {"enum": ["webhook", "email", "slack"]})
 
 
-class Notices:
-    """Subscriptions and deliveries of all tenants. Belongs to one event loop."""
+class SubscriptionStore:
+    """Subscriptions of all tenants. Belongs to one event loop."""
 
     def __init__(self, database: Database, store: Store) -> None:
         self._store = store
@@ -140,55 +149,103 @@ class Notices:
         await self._within(self._deliveries.create(delivery))
         return delivery
 
-    async def deliveries(
-        self, tenant: str, fits: Mapping[str, Any], limit: int, after: tuple[datetime, str] | None
-    ) -> list[Document]:
-        """Deliveries, newest first, older than ``after``."""
-        return await self._within(self._deliveries.page(tenant, fits, limit, after))
-
-    async def delivery(self, delivery_id: str, tenant: str) -> Document:
-        """A delivery with its attempts.
-
-        Raises:
-            RequestProblem: ``unknown-delivery``.
-
-        """
-        found = await self._within(self._deliveries.find(delivery_id, tenant))
-        if found is None:
-            raise RequestProblem(
-                "unknown-delivery", f"There is no delivery {delivery_id!r}; GET /deliveries lists what there is."
-            )
-        return found
-
-    async def redrive(self, delivery_id: str, tenant: str, by: str | None, *, force: bool) -> Document:
-        """Send a dead delivery again; the delivery, pending.
-
-        Raises:
-            RequestProblem: ``unknown-delivery``, ``delivery-not-dead``.
-
-        """
-        before = await self.delivery(delivery_id, tenant)
-        if not await self._within(self._deliveries.redrive(delivery_id, tenant, by, now(), force=force)):
-            ended = before["state"] in ("delivered", "dropped")
-            hint = "POST .../redrive?force=true sends it all the same." if ended else "It is still on its way."
-            raise RequestProblem("delivery-not-dead", f"Delivery {delivery_id!r} is {before['state']}. {hint}")
-        return await self.delivery(delivery_id, tenant)
-
-    async def redrive_many(
-        self, tenant: str, fits: Mapping[str, Any], limit: int, by: str | None
-    ) -> tuple[list[str], bool]:
-        """Send dead deliveries again, the oldest first; their ids, and whether there are more."""
-        ids = await self._within(self._deliveries.dead_ids(tenant, fits, limit + 1))
-        moment = now()
-        sent = [
-            one
-            for one in ids[:limit]
-            if await self._within(self._deliveries.redrive(one, tenant, by, moment, force=False))
-        ]
-        return sent, len(ids) > limit
-
     async def _within(self, work: Awaitable[T]) -> T:
         return await self._store.within(work)
+
+
+class SubscriptionsResource:
+    """Subscriptions: make, see, change, try, remove."""
+
+    def __init__(self, subscriptions: SubscriptionStore) -> None:
+        self._subscriptions = subscriptions
+
+    def routes(self) -> tuple[Route, ...]:
+        """The rows of the route table."""
+        # fmt: off
+        return (
+            Route(
+                "POST", "/subscriptions", self.subscribe, "createSubscription", "Be told what happens; the secret is shown once",
+                "Notices", {201: notice_http.SubscriptionWithSecret}, notice_http.SubscriptionCreate, problems=BODY,
+            ),
+            Route(
+                "GET", "/subscriptions", self.list_subscriptions, "listSubscriptions", "Subscriptions, oldest first",
+                "Notices", {200: notice_http.SubscriptionPage},
+                parameters=(
+                    page_of(50, 1000), CURSOR, Parameter("scope", {"enum": ["thread", "run", "assistant", "batch", "tenant"]}),
+                    Parameter("scope_id", TEXT), CHANNEL, Parameter("state", {"enum": ["active", "paused", "disabled"]}),
+                ),
+            ),
+            Route(
+                "GET", "/subscriptions/{subscription_id}", self.get_subscription, "getSubscription", "A subscription",
+                "Notices", {200: notice_http.Subscription}, problems=("unknown-subscription",),
+            ),
+            Route(
+                "PATCH", "/subscriptions/{subscription_id}", self.patch_subscription, "updateSubscription",
+                "Change, pause or resume a subscription", "Notices", {200: notice_http.Subscription},
+                notice_http.SubscriptionPatch, problems=(*BODY, "unknown-subscription"),
+            ),
+            Route(
+                "DELETE", "/subscriptions/{subscription_id}", self.delete_subscription, "deleteSubscription",
+                "Remove a subscription; what was not delivered yet is dropped", "Notices", {204: "Removed."},
+                problems=("unknown-subscription",),
+            ),
+            Route(
+                "POST", "/subscriptions/{subscription_id}/rotate-secret", self.rotate_secret, "rotateSubscriptionSecret",
+                "A new signing secret, shown once; the old one signs beside it for a while", "Notices",
+                {200: notice_http.SubscriptionWithSecret}, notice_http.RotateSecret,
+                problems=(*BODY, "unknown-subscription", "no-secret"),
+            ),
+            Route(
+                "POST", "/subscriptions/{subscription_id}/test", self.send_test, "testSubscription",
+                "Send a test to its target", "Notices", {202: notice_http.Delivery}, problems=("unknown-subscription",),
+            ),
+        )
+        # fmt: on
+
+    async def subscribe(self, request: web.Request) -> web.Response:
+        """``POST /subscriptions``."""
+        wanted, _ = await read_body(request, SubscriptionCreate)
+        made, secret = await self._subscriptions.subscribe(tenant_of(request), wanted)
+        return json_response(subscription_view(made) | {"secret": secret}, status=201)
+
+    async def list_subscriptions(self, request: web.Request) -> web.Response:
+        """``GET /subscriptions``."""
+        limit = query_int(request, "limit", PAGE, low=1, high=MAX_PAGE)
+        fits: Document = {"scope_id": request.query["scope_id"]} if "scope_id" in request.query else {}
+        choices = {"scope": Scope, "channel": Channel, "state": SubscriptionState}
+        for name, members in choices.items():
+            if (value := query_choice(request, name, [one.value for one in members])) is not None:
+                fits[name] = value
+        found = await self._subscriptions.page(tenant_of(request), fits, limit + 1, request.query.get("cursor"))
+        cursor = found[limit - 1]["_id"] if len(found) > limit else None
+        return json_response({"items": [subscription_view(one) for one in found[:limit]], "cursor": cursor})
+
+    async def get_subscription(self, request: web.Request) -> web.Response:
+        """``GET /subscriptions/{subscription_id}``."""
+        return json_response(subscription_view(await self._subscriptions.require(*_named(request))))
+
+    async def patch_subscription(self, request: web.Request) -> web.Response:
+        """``PATCH /subscriptions/{subscription_id}``."""
+        wanted, _ = await read_body(request, SubscriptionPatch)
+        return json_response(subscription_view(await self._subscriptions.change(*_named(request), wanted)))
+
+    async def delete_subscription(self, request: web.Request) -> web.Response:
+        """``DELETE /subscriptions/{subscription_id}``."""
+        await self._subscriptions.remove(*_named(request))
+        return web.Response(status=204)
+
+    async def rotate_secret(self, request: web.Request) -> web.Response:
+        """``POST /subscriptions/{subscription_id}/rotate-secret``."""
+        wanted, _ = await read_body(request, RotateSecret)
+        changed, secret = await self._subscriptions.rotate(*_named(request), wanted.grace_s)
+        return json_response(subscription_view(changed) | {"secret": secret})
+
+    async def send_test(self, request: web.Request) -> web.Response:
+        """``POST /subscriptions/{subscription_id}/test``: 202 with the delivery to look at."""
+        delivery = await self._subscriptions.test(*_named(request))
+        return json_response(
+            delivery_view(delivery), status=202, headers={"Location": f"/deliveries/{delivery['_id']}"}
+        )
 
 
 def changed_fields(wanted: SubscriptionFields) -> Document:
@@ -217,18 +274,6 @@ def subscription_view(subscription: Mapping[str, Any]) -> Document:
     }
 
 
-def delivery_view(delivery: Mapping[str, Any]) -> Document:
-    """A delivery as clients see it in lists."""
-    shown = {name: delivery.get(name) for name in SHOWN}
-    target = shown_target(delivery["channel"], delivery["target"])
-    return {"delivery_id": delivery["_id"], **shown, "target": target}
-
-
-def delivery_detail(delivery: Mapping[str, Any]) -> Document:
-    """A delivery with what it tells and its attempts."""
-    return delivery_view(delivery) | {"data": delivery["data"], "attempts": delivery["attempts"]}
-
-
 def unknown_subscription(subscription_id: str) -> RequestProblem:
     """No such subscription in the caller's tenant."""
     return RequestProblem(
@@ -245,3 +290,7 @@ def _known(subscription_id: str, found: Document | None) -> Document:
 def _require_kinds(kinds: list[NoticeKind], channel: Channel, target: str) -> None:
     if problem := kinds_problem(kinds, channel, target, ASSIGNED_TO):
         raise invalid("/kinds", problem)
+
+
+def _named(request: web.Request) -> tuple[str, str]:
+    return request.match_info["subscription_id"], tenant_of(request)

@@ -54,7 +54,7 @@ class Redriven:
     refused: dict[str, str] = field(default_factory=dict)
 
 
-class DeadLetters:
+class DeadLetterStore:
     """Dead letters of all topics. Belongs to one event loop."""
 
     def __init__(self, database: Database, store: Store, producer: Producer) -> None:
