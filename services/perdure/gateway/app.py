@@ -16,12 +16,10 @@ from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.opensearch_circuit import CircuitOpenSearch
 from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.telemetry import logger
-from perdure.gateway.conditions import KAFKA_TIMEOUT_S, Conditions
 from perdure.gateway.context import CONTEXT, Context
-from perdure.gateway.handlers.system import installed_version
 from perdure.gateway.http.middleware import SECRET_BELOW, problems
 from perdure.gateway.http.openapi import SPECIFICATION, describe
-from perdure.gateway.http.route import Route
+from perdure.gateway.http.route import Page, Route
 from perdure.gateway.http.tenants import DEFAULT_TENANT
 from perdure.gateway.inbox import Inbox
 from perdure.gateway.resources.archive import Archive, ArchiveResource
@@ -33,9 +31,11 @@ from perdure.gateway.resources.graphs import GraphsResource
 from perdure.gateway.resources.runs import Retrier, RunsResource, Starter
 from perdure.gateway.resources.schedules import SchedulesResource, ScheduleStore
 from perdure.gateway.resources.states import States, StatesResource
+from perdure.gateway.resources.stuck import Marks, StuckResource
 from perdure.gateway.resources.subscriptions import SubscriptionsResource, SubscriptionStore
+from perdure.gateway.resources.system import KAFKA_TIMEOUT_S, Conditions, SystemResource, installed_version
 from perdure.gateway.resources.threads import ThreadsResource
-from perdure.gateway.routes import BEFORE_ARCHIVE, PAGES, STUCK, SYSTEM
+from perdure.gateway.routes import ANSWER, BEFORE_ARCHIVE, CONSOLE
 from perdure.gateway.search.resource import SearchResource
 from perdure.gateway.settings import GatewaySettings
 from perdure.gateway.stored_states import StoredStates
@@ -44,7 +44,6 @@ from perdure.gateway.stores.graphs import ServedGraphs
 from perdure.gateway.stores.store import Store
 from perdure.gateway.stores.workers import Workers
 from perdure.gateway.streams.watch import RunWatch
-from perdure.gateway.stuck import Marks
 from perdure.registry.answer_links import NOT_OFFERED, links_offered
 from perdure.registry.reply_addresses import ReplyAddresses
 from perdure.registry.schedules import Schedules
@@ -98,6 +97,7 @@ class Gateway:
         self._settings = settings
         self._servers = servers
         self.context = _context(settings, servers)
+        self._system = SystemResource(self.context.conditions, self.context.workers)
 
     def routes(self) -> tuple[Route, ...]:
         """The described routes, in their order."""
@@ -134,10 +134,14 @@ class Gateway:
             *SchedulesResource(context.store, context.graphs, context.schedules).routes(),
             *CronsResource(context.store, context.graphs, context.schedules).routes(),
             *SearchResource(self._servers.opensearch).routes(),
-            *STUCK,
+            *StuckResource(self._servers.opensearch, context.marks).routes(),
             *GraphsResource(context.graphs, context.workers).routes(),
-            *SYSTEM,
+            *self._system.routes(),
         )
+
+    def pages(self) -> tuple[Page, ...]:
+        """The pages for people."""
+        return (*CONSOLE, *self._system.pages(), *ANSWER)
 
     async def run(self, _: web.Application) -> AsyncIterator[None]:
         """Run the background tasks (aiohttp's ``cleanup_ctx``); at the end finish the writes and close the servers' clients."""
@@ -193,10 +197,10 @@ def make_app(settings: GatewaySettings) -> web.Application:
     app[SPECIFICATION] = describe(routes, installed_version())
     for route in routes:
         app.router.add_route(route.method, route.path, route.handle)
-    for method, path, handle in PAGES:
-        app.router.add_route(method, path, handle)
-        if method == METH_GET:  # monitors and link previews ask by HEAD
-            app.router.add_route(METH_HEAD, path, handle)
+    for page in gateway.pages():
+        app.router.add_route(page.method, page.path, page.handle)
+        if page.method == METH_GET:  # monitors and link previews ask by HEAD
+            app.router.add_route(METH_HEAD, page.path, page.handle)
     app.cleanup_ctx.append(gateway.run)
     app.on_shutdown.append(gateway.release_waiting)
     return app

@@ -8,20 +8,20 @@ from aiohttp import web
 
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.opensearch import OpenSearch
-from perdure.gateway.conditions import Conditions
 from perdure.gateway.inbox import Inbox
 from perdure.gateway.resources.archive import Archive
 from perdure.gateway.resources.batches import BatchStore
 from perdure.gateway.resources.dead_letters import DeadLetterStore
 from perdure.gateway.resources.schedules import ScheduleStore
 from perdure.gateway.resources.states import States
+from perdure.gateway.resources.stuck import Marks
+from perdure.gateway.resources.system import Conditions
 from perdure.gateway.settings import GatewaySettings
 from perdure.gateway.stored_states import StoredStates
 from perdure.gateway.stores.graphs import ServedGraphs
 from perdure.gateway.stores.store import Store
 from perdure.gateway.stores.workers import Workers
 from perdure.gateway.streams.watch import RunWatch
-from perdure.gateway.stuck import Marks
 from perdure.registry.answer_links import AnswerLinks
 from perdure.registry.reply_addresses import ReplyAddresses
 from perdure.registry.signals import Signals

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from perdure.gateway.handlers import answers, approvals, console, inbound, signals, stuck, system
-from perdure.gateway.http.route import BODY, TEXT, Handle, Parameter, Route, idempotency_key_of, page_of
+from perdure.gateway.handlers import answers, approvals, console, inbound, signals
+from perdure.gateway.http.route import BODY, TEXT, Page, Parameter, Route, idempotency_key_of, page_of
 from perdure.gateway.resources.named import THREAD
-from perdure.schemas import http, stuck_http
+from perdure.schemas import http
 
 SIGNAL_KEY = idempotency_key_of("The same key with the same request answers the signal that it sent.")
 AFTER = Parameter("after", TEXT, "The `cursor` of the page before.")
@@ -54,44 +54,14 @@ BEFORE_ARCHIVE: tuple[Route, ...] = (
         problems=("not-authorized", "unsupported-media-type", "body-too-large"),
     ),
 )
-
-STUCK: tuple[Route, ...] = (
-    Route(
-        "GET", "/stuck", stuck.list_stuck, "listStuck", "Who is stuck now; with a time, who got stuck in it", "Search",
-        {200: stuck_http.StuckPage},
-        parameters=(
-            page_of(20, 200), Parameter("cursor", TEXT, "The `cursor` of the page before."),
-            Parameter("node", TEXT, "At this node. Several with commas."),
-            Parameter("graph", TEXT, "Of this graph. Several with commas."),
-            Parameter("thread_id", TEXT, "Only these threads."),
-            Parameter("code", TEXT, "`overdue`, `unclaimed`, `wait_overdue` or `poison`. Several with commas."),
-            Parameter("since", TEXT, "Got stuck at or after: ISO 8601, `now-2h`, `today`, `yesterday`. UTC."),
-            Parameter("until", TEXT, "Got stuck before; as `since`."),
-        ),
-        problems=("search-unavailable",),
-    ),
-)
-
-SYSTEM: tuple[Route, ...] = (
-    Route("GET", "/ok", system.ok, "ok", "Alive", "System", {200: http.Alive}),
-    Route("GET", "/ready", system.ready, "ready", "Ready", "System", {200: http.Readiness, 503: http.Readiness}),
-    Route("GET", "/metrics", system.metrics, "metrics", "Prometheus metrics", "System", {200: "Prometheus text."}),
-    Route("GET", "/info", system.info, "info", "Version and features", "System", {200: http.Info}),
-    Route("GET", "/openapi.json", system.openapi, "openapi", "This description", "System", {200: "OpenAPI 3.1."}),
-)
 # fmt: on
 
-PAGES: tuple[tuple[str, str, Handle], ...] = (
-    ("GET", "/", console.home),
-    ("GET", "/console", console.overview),
-    ("GET", "/console/batches", console.batches),
-    ("GET", "/console/batches/{batch_id}", console.batch),
-    ("GET", "/console/search", console.search),
-    ("GET", "/console/threads/{thread_id}", console.thread),
-    ("GET", "/docs", system.page),
-    ("GET", "/docs/openapi.json", system.page_openapi),
-    ("GET", "/docs/{name}", system.asset),
-    ("GET", "/answer/{token}", answers.show),
-    ("POST", "/answer/{token}", answers.post),
+CONSOLE = (
+    Page("GET", "/", console.home),
+    Page("GET", "/console", console.overview),
+    Page("GET", "/console/batches", console.batches),
+    Page("GET", "/console/batches/{batch_id}", console.batch),
+    Page("GET", "/console/search", console.search),
+    Page("GET", "/console/threads/{thread_id}", console.thread),
 )
-"""What is for people, and not in the description; what answers GET answers HEAD, too."""
+ANSWER = (Page("GET", "/answer/{token}", answers.show), Page("POST", "/answer/{token}", answers.post))

@@ -43,6 +43,15 @@ class Route:
     problems: tuple[str, ...] = field(default=())
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page for people, which the API description leaves out; what answers GET answers HEAD, too."""
+
+    method: str
+    path: str
+    handle: Handle
+
+
 def page_of(default: int, highest: int) -> Parameter:
     """How many entries of a list."""
     return Parameter("limit", {"type": "integer", "minimum": 1, "maximum": highest, "default": default})

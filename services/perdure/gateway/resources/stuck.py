@@ -14,14 +14,22 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from aiohttp import web
 from pymongo import DESCENDING
 
 from perdure.chassis.clock import now
+from perdure.chassis.errors import UnavailableError
 from perdure.chassis.mongo import Database
 from perdure.chassis.opensearch import OpenSearch
 from perdure.gateway.http.cursors import cursor_of, read_cursor
+from perdure.gateway.http.problems import RequestProblem, invalid
+from perdure.gateway.http.responses import json_response
+from perdure.gateway.http.route import TEXT, Parameter, Route, page_of
+from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.search.query import DEFAULT_LIMIT, MAX_LIMIT, SearchProblem, answer_of, ask, body_of, parse
+from perdure.gateway.search.resource import RETRY_AFTER
 from perdure.gateway.stores.store import Store
+from perdure.schemas import stuck_http
 from perdure.schemas.documents import RUNS, THREADS
 from perdure.schemas.events import StuckCode, ThreadRecovered
 from perdure.schemas.index import STATES
@@ -98,6 +106,54 @@ class Marks:
             "total": total,
             "cursor": cursor_of(flat, "at", limit),
         }
+
+
+class StuckResource:
+    """Who stands still now, and who stood still at some time."""
+
+    def __init__(self, opensearch: OpenSearch, marks: Marks) -> None:
+        self._opensearch = opensearch
+        self._marks = marks
+
+    def routes(self) -> tuple[Route, ...]:
+        """The rows of the route table."""
+        # fmt: off
+        return (
+            Route(
+                "GET", "/stuck", self.list_stuck, "listStuck", "Who is stuck now; with a time, who got stuck in it", "Search",
+                {200: stuck_http.StuckPage},
+                parameters=(
+                    page_of(20, 200), Parameter("cursor", TEXT, "The `cursor` of the page before."),
+                    Parameter("node", TEXT, "At this node. Several with commas."),
+                    Parameter("graph", TEXT, "Of this graph. Several with commas."),
+                    Parameter("thread_id", TEXT, "Only these threads."),
+                    Parameter("code", TEXT, "`overdue`, `unclaimed`, `wait_overdue` or `poison`. Several with commas."),
+                    Parameter("since", TEXT, "Got stuck at or after: ISO 8601, `now-2h`, `today`, `yesterday`. UTC."),
+                    Parameter("until", TEXT, "Got stuck before; as `since`."),
+                ),
+                problems=("search-unavailable",),
+            ),
+        )
+        # fmt: on
+
+    async def list_stuck(self, request: web.Request) -> web.Response:
+        """``GET /stuck``."""
+        tenant = tenant_of(request)
+        try:
+            given = check(request.query)
+            if is_history(given):
+                found = await in_history(self._opensearch, tenant, given)
+            else:
+                found = await self._marks.at_present(tenant, given)
+        except UnavailableError as error:
+            raise RequestProblem(
+                "search-unavailable",
+                f"The search index is away: {error.detail}. Without since and until, the database says who is stuck now.",
+                headers=RETRY_AFTER,
+            ) from error
+        except SearchProblem as error:
+            raise invalid(error.pointer, error.detail) from error
+        return json_response(found)
 
 
 async def in_history(client: OpenSearch, tenant: str, given: Mapping[str, str]) -> Document:
