@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure.gateway.answer_page import typed_shown
-from perdure.gateway.forms import Kind, decision_of, form_of, inputs_of, place, read
-from perdure.gateway.pages import visible
+from perdure.gateway.answers.forms import Kind, decision_of, form_of, inputs_of, place, read
+from perdure.gateway.answers.pages import typed_shown
+from perdure.gateway.http.pages import visible
 
 APPROVAL = {
     "type": "object",

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from perdure.gateway import waiting
+from perdure.gateway.answers import views
 from perdure.gateway.http.cursors import cursor_of, read_cursor
+from perdure.gateway.resources import signals
 from perdure.registry.waits import Woken
 from perdure.schemas import http
 from perdure.schemas.waits import OutcomeKind, Question, WaitOutcome
@@ -47,14 +48,14 @@ def wait(status: str = "open", kind: str | None = None, **fields: Any) -> dict[s
     ],
 )
 def test_a_status_tells_an_answer_from_the_rest(status: str, kind: str | None, shown: str) -> None:
-    assert waiting.approval_status(wait(status, kind)) == shown
-    assert http.Approval.model_validate(waiting.approval_view(wait(status, kind))).status == shown
+    assert views.approval_status(wait(status, kind)) == shown
+    assert http.Approval.model_validate(views.approval_view(wait(status, kind))).status == shown
 
 
 def test_only_an_answer_is_shown_as_one() -> None:
-    answered = waiting.approval_view(wait("answered", "answer"))["outcome"]
+    answered = views.approval_view(wait("answered", "answer"))["outcome"]
     assert answered["answer"] == 7
-    assert waiting.approval_view(wait("answered", "signal"))["outcome"]["answer"] is None
+    assert views.approval_view(wait("answered", "signal"))["outcome"]["answer"] is None
     assert http.ApprovalOutcome.model_validate(answered).kind == "answer"
 
 
@@ -63,7 +64,7 @@ def woken(kind: OutcomeKind = OutcomeKind.ANSWER, **fields: Any) -> Woken:
 
 
 def test_what_the_waking_run_says_goes_before_the_projection() -> None:
-    view = waiting.approval_view(waiting.as_woken(wait(due_at=MOMENT), woken(payload=1, by="ann")))
+    view = views.approval_view(views.as_woken(wait(due_at=MOMENT), woken(payload=1, by="ann")))
     assert (view["status"], view["waking_run_id"], view["expires_at"]) == ("answered", "w", None)
     assert (view["outcome"]["by"], view["outcome"]["answer"]) == ("ann", 1)
 
@@ -80,13 +81,13 @@ def test_what_the_waking_run_says_goes_before_the_projection() -> None:
     ],
 )
 def test_a_repeat_is_the_same_answer_by_the_same_person(first: Woken, answer: Any, by: str, repeat: bool) -> None:
-    assert waiting.is_repeat(first, by, answer) is repeat
+    assert views.is_repeat(first, by, answer) is repeat
 
 
 def test_ids_of_signals() -> None:
-    assert waiting.signal_id("default", "t", "k") == "c65addb2-ad6d-57e6-ae20-efde30f7aaea"
-    assert len({waiting.signal_id(*parts) for parts in (("a", "t", "k"), ("b", "t", "k"), ("a", "u", "k"))}) == 3
-    assert waiting.signal_id("a", "t", None) != waiting.signal_id("a", "t", None)
+    assert signals.signal_id("default", "t", "k") == "c65addb2-ad6d-57e6-ae20-efde30f7aaea"
+    assert len({signals.signal_id(*parts) for parts in (("a", "t", "k"), ("b", "t", "k"), ("a", "u", "k"))}) == 3
+    assert signals.signal_id("a", "t", None) != signals.signal_id("a", "t", None)
 
 
 def test_a_cursor_is_read_back() -> None:
@@ -105,9 +106,9 @@ def test_what_is_no_cursor(text: str) -> None:
 def test_a_large_payload_is_not_listed() -> None:
     text = random.Random(1).randbytes(100_000).hex()
     for payload, shown in ((text, None), ({"a": 1}, {"a": 1})):
-        signal = waiting.signal_document(
+        signal = signals.signal_document(
             tenant="a", thread_id="t", name="n", payload=payload, key=None, request="d", moment=MOMENT
         )
-        view = waiting.listed_signal(signal)
+        view = signals.listed_signal(signal)
         assert view["payload"] == shown
         assert http.Signal.model_validate(view).delivered is False

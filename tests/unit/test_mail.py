@@ -8,8 +8,8 @@ from email.message import EmailMessage
 import orjson
 import pytest
 
+from perdure.gateway.answers.mail import TEXT_LIMIT, heading_of, letter_of, same_address, written
 from perdure.gateway.http.values import PAYLOAD_LIMIT
-from perdure.gateway.mail import TEXT_LIMIT, heading_of, letter_of, same_address, written
 
 
 def mail(text: str = "Yes.\n", **headers: str) -> EmailMessage:

@@ -16,12 +16,17 @@ from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.opensearch_circuit import CircuitOpenSearch
 from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.telemetry import logger
+from perdure.gateway.answers.answering import Answering
+from perdure.gateway.answers.approvals import ApprovalsResource
+from perdure.gateway.answers.inbound import MailResource
+from perdure.gateway.answers.links import PATH, LinkPages
+from perdure.gateway.answers.questions import Questions
 from perdure.gateway.context import CONTEXT, Context
+from perdure.gateway.handlers import console
 from perdure.gateway.http.middleware import SECRET_BELOW, problems
 from perdure.gateway.http.openapi import SPECIFICATION, describe
 from perdure.gateway.http.route import Page, Route
 from perdure.gateway.http.tenants import DEFAULT_TENANT
-from perdure.gateway.inbox import Inbox
 from perdure.gateway.resources.archive import Archive, ArchiveResource
 from perdure.gateway.resources.batches import BatchCreator, BatchesResource, BatchStore, Results
 from perdure.gateway.resources.crons import CronsResource
@@ -30,12 +35,12 @@ from perdure.gateway.resources.deliveries import DeliveriesResource, DeliverySto
 from perdure.gateway.resources.graphs import GraphsResource
 from perdure.gateway.resources.runs import Retrier, RunsResource, Starter
 from perdure.gateway.resources.schedules import SchedulesResource, ScheduleStore
+from perdure.gateway.resources.signals import SignalsResource, SignalStore
 from perdure.gateway.resources.states import States, StatesResource
 from perdure.gateway.resources.stuck import Marks, StuckResource
 from perdure.gateway.resources.subscriptions import SubscriptionsResource, SubscriptionStore
 from perdure.gateway.resources.system import KAFKA_TIMEOUT_S, Conditions, SystemResource, installed_version
 from perdure.gateway.resources.threads import ThreadsResource
-from perdure.gateway.routes import ANSWER, BEFORE_ARCHIVE, CONSOLE
 from perdure.gateway.search.resource import SearchResource
 from perdure.gateway.settings import GatewaySettings
 from perdure.gateway.stored_states import StoredStates
@@ -90,6 +95,16 @@ class Servers:
         self.mongodb.close()
 
 
+CONSOLE = (
+    Page("GET", "/", console.home),
+    Page("GET", "/console", console.overview),
+    Page("GET", "/console/batches", console.batches),
+    Page("GET", "/console/batches/{batch_id}", console.batch),
+    Page("GET", "/console/search", console.search),
+    Page("GET", "/console/threads/{thread_id}", console.thread),
+)
+
+
 class Gateway:
     """The stores and resources of one gateway, built and not yet running."""
 
@@ -97,6 +112,14 @@ class Gateway:
         self._settings = settings
         self._servers = servers
         self.context = _context(settings, servers)
+        links = links_offered(settings)
+        if links is None:
+            log.info("gateway.links_not_offered", detail=NOT_OFFERED)
+        context, database = self.context, servers.database
+        self._signals = SignalStore(database, context.store, context.signals)
+        self._questions = Questions(database, context.store)
+        self._answering = Answering(context.store, self._questions, context.waits)
+        self._links = LinkPages(links, self._questions, self._answering, public_url=settings.public_url)
         self._system = SystemResource(self.context.conditions, self.context.workers)
 
     def routes(self) -> tuple[Route, ...]:
@@ -116,7 +139,15 @@ class Gateway:
                 page=self._settings.gateway_run_page,
                 join_timeout_s=self._settings.gateway_join_timeout_s,
             ).routes(),
-            *BEFORE_ARCHIVE,
+            *SignalsResource(context.store, self._signals).routes(),
+            *ApprovalsResource(self._questions, self._answering).routes(),
+            *MailResource(
+                context.store,
+                self._signals,
+                ReplyAddresses(self._servers.database, self._servers.availability),
+                secret=self._settings.inbound_secret,
+                limit_bytes=self._settings.inbound_limit_bytes,
+            ).routes(),
             *DeadLettersResource(context.dead_letters).routes(),
             *ArchiveResource(context.store, context.archive).routes(),
             *BatchesResource(
@@ -141,7 +172,7 @@ class Gateway:
 
     def pages(self) -> tuple[Page, ...]:
         """The pages for people."""
-        return (*CONSOLE, *self._system.pages(), *ANSWER)
+        return (*CONSOLE, *self._system.pages(), *self._links.pages())
 
     async def run(self, _: web.Application) -> AsyncIterator[None]:
         """Run the background tasks (aiohttp's ``cleanup_ctx``); at the end finish the writes and close the servers' clients."""
@@ -193,7 +224,7 @@ def make_app(settings: GatewaySettings) -> web.Application:
     app = web.Application(middlewares=[problems], client_max_size=settings.gateway_body_limit_bytes)
     app[CONTEXT] = gateway.context
     app[DEFAULT_TENANT] = settings.tenant
-    app[SECRET_BELOW] = ("/answer/",)
+    app[SECRET_BELOW] = (PATH,)
     app[SPECIFICATION] = describe(routes, installed_version())
     for route in routes:
         app.router.add_route(route.method, route.path, route.handle)
@@ -207,9 +238,6 @@ def make_app(settings: GatewaySettings) -> web.Application:
 
 
 def _context(settings: GatewaySettings, servers: Servers) -> Context:
-    links = links_offered(settings)
-    if links is None:
-        log.info("gateway.links_not_offered", detail=NOT_OFFERED)
     database, availability, producer = servers.database, servers.availability, servers.producer
     store = Store(database, availability, settings.gateway_store_timeout_s)
     waits = Waits(database, store.run_commit, producer, availability, SOURCE)
@@ -226,14 +254,11 @@ def _context(settings: GatewaySettings, servers: Servers) -> Context:
         opensearch=servers.opensearch,
         waits=waits,
         signals=Signals(database, waits, availability),
-        inbox=Inbox(database, store),
         marks=Marks(database, store),
         dead_letters=DeadLetterStore(database, store, producer),
         schedules=ScheduleStore(database, store, Schedules(database, store.run_commit, producer, availability, SOURCE)),
         batches=BatchStore(database, store, settings.gateway_batch_items_limit),
         archive=Archive(database, store),
-        links=links,
-        replies=ReplyAddresses(database, availability),
         conditions=Conditions(availability, servers.opensearch.circuit),
     )
 

@@ -8,7 +8,6 @@ from aiohttp import web
 
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.opensearch import OpenSearch
-from perdure.gateway.inbox import Inbox
 from perdure.gateway.resources.archive import Archive
 from perdure.gateway.resources.batches import BatchStore
 from perdure.gateway.resources.dead_letters import DeadLetterStore
@@ -22,8 +21,6 @@ from perdure.gateway.stores.graphs import ServedGraphs
 from perdure.gateway.stores.store import Store
 from perdure.gateway.stores.workers import Workers
 from perdure.gateway.streams.watch import RunWatch
-from perdure.registry.answer_links import AnswerLinks
-from perdure.registry.reply_addresses import ReplyAddresses
 from perdure.registry.signals import Signals
 from perdure.registry.waits import Waits
 
@@ -45,15 +42,11 @@ class Context:
     opensearch: OpenSearch
     waits: Waits
     signals: Signals
-    inbox: Inbox
     marks: Marks
     dead_letters: DeadLetterStore
     schedules: ScheduleStore
     batches: BatchStore
     archive: Archive
-    links: AnswerLinks | None
-    """``None``: not offered."""
-    replies: ReplyAddresses
     conditions: Conditions
 
 

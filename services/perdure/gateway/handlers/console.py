@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 from html import unescape
+from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import web
@@ -19,9 +20,9 @@ from markupsafe import Markup, escape
 
 from perdure.chassis.clock import now
 from perdure.gateway.context import CONTEXT, Context
+from perdure.gateway.http.pages import Pages, visible
 from perdure.gateway.http.problems import invalid
 from perdure.gateway.http.tenants import tenant_of
-from perdure.gateway.pages import render, visible
 from perdure.gateway.parts import DATABASE, SEARCH, Problem, or_instead, tried
 from perdure.gateway.resources.batches import batch_view, item_view
 from perdure.gateway.resources.threads import thread_status
@@ -29,7 +30,7 @@ from perdure.gateway.search.query import search as search_states
 from perdure.schemas.batch_documents import ENDED_ITEMS, BatchStatus
 from perdure.schemas.documents import ArchiveState, ThreadStatus
 
-STYLE: Final = "console.css"
+PAGES: Final = Pages(Path(__file__).parent.parent / "console", "console.css")
 REFRESH_S: Final = 5
 FEW: Final = 10
 PAGE: Final = 50
@@ -66,7 +67,7 @@ async def overview(request: web.Request) -> web.Response:
         tried(context.batches.page(tenant, None, FEW, None), DATABASE),
     )
     return _page(
-        "console/overview.html",
+        "overview.html",
         refresh=True,
         conditions={**context.conditions.required, **context.conditions.reported},
         lag=context.conditions.index_lag,
@@ -85,7 +86,7 @@ async def batches(request: web.Request) -> web.Response:
     found, problem = await tried(page, DATABASE)
     shown = [batch_view(one) for one in (found or [])[:PAGE]]
     more = shown[-1]["batch_id"] if found and len(found) > PAGE else None
-    return _page("console/batches.html", refresh=before is None, batches=shown, more=more, problems=_listed(problem))
+    return _page("batches.html", refresh=before is None, batches=shown, more=more, problems=_listed(problem))
 
 
 async def batch(request: web.Request) -> web.Response:
@@ -93,11 +94,11 @@ async def batch(request: web.Request) -> web.Response:
     context, tenant = request.app[CONTEXT], tenant_of(request)
     found, problem = await tried(context.batches.require(request.match_info["batch_id"], tenant), DATABASE, HALF_S)
     if found is None:
-        return _page("console/problem.html", status=_status(problem), problems=_listed(problem))
+        return _page("problem.html", status=_status(problem), problems=_listed(problem))
     failed, no_items = await tried(context.batches.items(found, ["failed"], FEW, 0), DATABASE, HALF_S)
     shown = batch_view(found)
     return _page(
-        "console/batch.html",
+        "batch.html",
         refresh=shown["status"] in GOING,
         batch=shown,
         ended=[status.value for status in ENDED_ITEMS],
@@ -113,7 +114,7 @@ async def search(request: web.Request) -> web.Response:
     asking = _search(request.app[CONTEXT], tenant_of(request), {**given, "limit": str(PAGE)})
     found, problem = await tried(asking, SEARCH, within_s=None)
     status = problem.status if problem else 200
-    return _page("console/search.html", status=status, asked=given.get("q", ""), found=found, problems=_listed(problem))
+    return _page("search.html", status=status, asked=given.get("q", ""), found=found, problems=_listed(problem))
 
 
 async def thread(request: web.Request) -> web.Response:
@@ -140,14 +141,14 @@ async def thread(request: web.Request) -> web.Response:
     (document, no_thread), (busy, no_runs) = await reading, await working
     if document is None and not (found and found["items"]):
         problem = no_thread or no_search or Problem(404, f"There is no thread {thread_id!r}.")
-        return _page("console/problem.html", status=_status(problem), problems=_listed(problem))
+        return _page("problem.html", status=_status(problem), problems=_listed(problem))
     mark = (document or {}).get("archive")
     away = mark if mark and not ArchiveState(mark["state"]).lives else None
     shown = {name: (document or {}).get(name) for name in SHOWN}
     if document is not None:
         shown["status"] = thread_status(document, busy=bool(busy))
     return _page(
-        "console/thread.html",
+        "thread.html",
         refresh=_moves(shown) and "cursor" not in request.query,
         thread_id=thread_id,
         thread=shown,
@@ -204,4 +205,4 @@ def _status(problem: Problem | None) -> int:
 
 
 def _page(template: str, *, status: int = 200, refresh: bool = False, **shown: Any) -> web.Response:
-    return render(template, status, STYLE, at=now(), refresh=REFRESH_S if refresh else None, **shown)
+    return PAGES.render(template, status, at=now(), refresh=REFRESH_S if refresh else None, **shown)

@@ -64,4 +64,5 @@ def idempotency_key_of(description: str) -> Parameter:
 
 TEXT, FLAG = {"type": "string"}, {"type": "boolean"}
 CURSOR = Parameter("cursor", TEXT, "The `cursor` of the page before.")
+AFTER = Parameter("after", TEXT, "The `cursor` of the page before.")
 BODY = ("malformed-json", "body-too-large", "unsupported-media-type")

@@ -1,4 +1,4 @@
-"""Signals and questions as the gateway stores, filters and shows them: pure functions.
+"""Questions as the gateway filters and shows them: pure functions.
 
 Contract: no I/O. Documents are those of ``perdure.schemas.documents``; views have the shapes of ``perdure.schemas.http``.
 A question is a wait that holds one; its status tells an answer from what else may have ended it.
@@ -6,78 +6,20 @@ A question is a wait that holds one; its status tells an answer from what else m
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any, Final
-from uuid import UUID, uuid5
 
-from perdure.chassis.payload import pack, unpack
 from perdure.gateway.http.cursors import Cursor, later_than
-from perdure.registry.runs import new_id
-from perdure.registry.signals import FREE, TAKEN
 from perdure.registry.waits import Woken
-from perdure.schemas.documents import SignalDocument, WaitStatus
-from perdure.schemas.waits import SIGNAL_NAME_PATTERN, OutcomeKind, digest
+from perdure.schemas.documents import WaitStatus
+from perdure.schemas.waits import OutcomeKind, digest
 
 Document = dict[str, Any]
 
 OPEN, ANSWERED, EXPIRED, CLOSED, ALL = "open", "answered", "expired", "closed", "all"
 STATUSES: Final = (OPEN, ANSWERED, EXPIRED, CLOSED, ALL)
-SIGNAL_STATES: Final = (FREE, TAKEN)
-SIGNALS_OF_KEYS: Final = UUID("f1b4b9a2-6a0c-5c0e-9d0a-3e2d0c7b8a51")
-"""Namespace of the ids of signals that were sent with a key. Stored in ids: never change it."""
-LISTED_PAYLOAD_BYTES: Final = 64 * 1024
 
-_NAME = re.compile(SIGNAL_NAME_PATTERN.removesuffix("$"))
 _ELSE = [OutcomeKind.SIGNAL.value, OutcomeKind.VERDICT.value]
-
-
-def is_signal_name(text: str) -> bool:
-    """Whether ``text`` may name a signal."""
-    return _NAME.fullmatch(text) is not None
-
-
-def signal_id(tenant: str, thread_id: str, key: str | None) -> str:
-    """The id of a new signal: derived from its key, so that the same key is the same document. Never change this format."""
-    return new_id() if key is None else str(uuid5(SIGNALS_OF_KEYS, f"{tenant}\0{thread_id}\0{key}"))
-
-
-def signal_document(
-    *, tenant: str, thread_id: str, name: str, payload: Any, key: str | None, request: str, moment: datetime
-) -> SignalDocument:
-    """A new signal; ``request`` is the digest of what was asked for."""
-    return {
-        "_id": signal_id(tenant, thread_id, key),
-        "tenant": tenant,
-        "thread_id": thread_id,
-        "name": name,
-        "payload": pack(payload).inline,
-        "created_at": moment,
-        "state": FREE,
-        "taken_by": None,
-        "offered": False,
-        "digest": request,
-    }
-
-
-def signal_view(signal: Mapping[str, Any]) -> Document:
-    """A signal as clients see it, without its payload."""
-    return {
-        "signal_id": signal["_id"],
-        "thread_id": signal["thread_id"],
-        "name": signal["name"],
-        "state": signal["state"],
-        "delivered": signal["state"] == TAKEN and bool(signal["offered"]),
-        "wait_id": signal.get("taken_by"),
-        "created_at": signal["created_at"],
-    }
-
-
-def listed_signal(signal: Mapping[str, Any]) -> Document:
-    """A signal in a list: with its payload, unless that is large."""
-    small = len(signal["payload"]) <= LISTED_PAYLOAD_BYTES
-    return {**signal_view(signal), "payload": unpack(signal["payload"]) if small else None}
 
 
 def approvals_query(

@@ -1,20 +1,25 @@
-"""The pages on which people answer: what they show. Pure functions of what is given; how pages are made is in ``pages``."""
+"""The pages on which people answer: what they show. Pure functions of what is given.
+
+How pages are made is in ``perdure.gateway.http.pages``.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import web
 
-from perdure.gateway.forms import Field, Kind, decision_of, form_of, inputs_of
-from perdure.gateway.pages import pretty, render
+from perdure.gateway.answers.forms import Field, Kind, decision_of, form_of, inputs_of
+from perdure.gateway.http.pages import Pages, pretty
 from perdure.schemas.documents import WaitDocument
 from perdure.schemas.validation import Finding, Verdict
 from perdure.schemas.waits import Question
 
+PAGES: Final = Pages(Path(__file__).parent, "page.css")
 NAME: Final = "name"
 """The form's control for who answers by a shared link."""
 _MARKS: Final = {True: ("holds", "holds"), False: ("broken", "does not hold"), None: ("unknown", "unknown")}
@@ -74,7 +79,7 @@ def ask_page(asking: Asking, status: int = 200) -> web.Response:
     wait = asking.wait
     question = Question.model_validate(wait["question"])
     form = form_of(question.answer_schema)
-    return render(
+    return PAGES.render(
         "ask.html",
         status,
         graph=wait["graph_id"],
@@ -103,7 +108,7 @@ def ask_page(asking: Asking, status: int = 200) -> web.Response:
 
 def told_page(told: Told, status: int) -> web.Response:
     """A page that says something."""
-    return render("told.html", status, **{name: getattr(told, name) for name in Told.__slots__})
+    return PAGES.render("told.html", status, **{name: getattr(told, name) for name in Told.__slots__})
 
 
 def typed_shown(form: Field, typed: Mapping[str, str]) -> list[tuple[str, str]]:

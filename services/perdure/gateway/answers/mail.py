@@ -20,7 +20,7 @@ from email.parser import BytesHeaderParser, BytesParser
 from email.utils import getaddresses, parsedate_to_datetime
 from typing import Any, Final
 
-from perdure.gateway.mail_html import text_of_html
+from perdure.gateway.answers.mail_html import text_of_html
 
 TEXT_LIMIT: Final = 48 * 1024
 """Characters of a text that are kept: twice as many stay below what a signal may hold."""

@@ -11,12 +11,13 @@ from typing import Any
 
 from perdure.chassis import json
 from perdure.chassis.clock import now
-from perdure.gateway import waiting
-from perdure.gateway.context import Context
+from perdure.gateway.answers.questions import Questions
+from perdure.gateway.answers.views import approval_view, as_woken, is_repeat, outcome_view
 from perdure.gateway.http.problems import RequestProblem, invalid_fields
 from perdure.gateway.http.requests import require_payload
+from perdure.gateway.stores.store import Store
 from perdure.registry.answers import BrokenSchema, reasons
-from perdure.registry.waits import Woken
+from perdure.registry.waits import Waits, Woken
 from perdure.schemas.documents import WaitDocument, WaitStatus
 from perdure.schemas.http import ApprovalAnswer
 from perdure.schemas.problem import InvalidField
@@ -42,66 +43,71 @@ class Counted:
     replayed: bool
 
 
+class Answering:
+    """Finds questions and answers them."""
+
+    def __init__(self, store: Store, questions: Questions, waits: Waits) -> None:
+        self._store = store
+        self._questions = questions
+        self._waits = waits
+
+    async def require(self, approval_id: str, tenant: str) -> WaitDocument:
+        """A question of this tenant.
+
+        Raises:
+            RequestProblem: ``unknown-approval``.
+
+        """
+        found = await self._questions.find(approval_id, tenant)
+        if found is None:
+            raise unknown_approval(approval_id)
+        return found
+
+    async def view_of(self, wait: WaitDocument) -> dict[str, Any]:
+        """A question as it is, or as it ended."""
+        woken = await self._woken(wait)
+        return approval_view(as_woken(wait, woken) if woken else wait)
+
+    async def answer(self, wait: WaitDocument, wanted: ApprovalAnswer) -> Counted:
+        """Answer a question.
+
+        Raises:
+            RequestProblem: ``body-too-large``, ``invalid-request`` (with every reason under ``/answer``), ``action-mismatch``,
+                ``broken-question``, ``already-answered``, ``approval-expired`` or ``approval-closed``.
+
+        """
+        require_payload("/answer", wanted.answer)
+        question = Question.model_validate(wait["question"])
+        if wanted.action_digest is not None and wanted.action_digest != question.action_digest:
+            raise RequestProblem(
+                "action-mismatch",
+                f"Question {wait['_id']!r} is about the action with the digest {question.action_digest}, not "
+                f"{wanted.action_digest}. Read it again before you answer.",
+            )
+        if wait["status"] != WaitStatus.OPEN.value:
+            woken = await self._woken(wait)
+            if woken is None:
+                raise _closed(wait)
+            return _second(wait, woken, wanted)
+        _require_fitting(wait, question, wanted)
+        outcome = WaitOutcome(
+            kind=OutcomeKind.ANSWER,
+            wait_id=wait["_id"],
+            at=now(),
+            payload=wanted.answer,
+            by=wanted.by,
+            action_digest=question.action_digest,
+        )
+        woken = await self._store.within(self._waits.wake(wait, outcome))
+        return _counted(wait, woken, replayed=False) if woken.won else _second(wait, woken, wanted)
+
+    async def _woken(self, wait: WaitDocument) -> Woken | None:
+        return await self._store.within(self._waits.woken(wait["tenant"], wait["_id"]))
+
+
 def unknown_approval(approval_id: str) -> RequestProblem:
     """No such question in the caller's tenant."""
     return RequestProblem("unknown-approval", f"There is no question {approval_id!r}; GET /approvals lists them.")
-
-
-async def require_question(context: Context, approval_id: str, tenant: str) -> WaitDocument:
-    """A question of this tenant.
-
-    Raises:
-        RequestProblem: ``unknown-approval``.
-
-    """
-    found = await context.inbox.question(approval_id, tenant)
-    if found is None:
-        raise unknown_approval(approval_id)
-    return found
-
-
-async def view_of(context: Context, wait: WaitDocument) -> dict[str, Any]:
-    """A question as it is, or as it ended."""
-    woken = await _woken(context, wait)
-    return waiting.approval_view(waiting.as_woken(wait, woken) if woken else wait)
-
-
-async def answer(context: Context, wait: WaitDocument, wanted: ApprovalAnswer) -> Counted:
-    """Answer a question.
-
-    Raises:
-        RequestProblem: ``body-too-large``, ``invalid-request`` (with every reason under ``/answer``), ``action-mismatch``,
-            ``broken-question``, ``already-answered``, ``approval-expired`` or ``approval-closed``.
-
-    """
-    require_payload("/answer", wanted.answer)
-    question = Question.model_validate(wait["question"])
-    if wanted.action_digest is not None and wanted.action_digest != question.action_digest:
-        raise RequestProblem(
-            "action-mismatch",
-            f"Question {wait['_id']!r} is about the action with the digest {question.action_digest}, not "
-            f"{wanted.action_digest}. Read it again before you answer.",
-        )
-    if wait["status"] != WaitStatus.OPEN.value:
-        woken = await _woken(context, wait)
-        if woken is None:
-            raise _closed(wait)
-        return _second(wait, woken, wanted)
-    _require_fitting(wait, question, wanted)
-    outcome = WaitOutcome(
-        kind=OutcomeKind.ANSWER,
-        wait_id=wait["_id"],
-        at=now(),
-        payload=wanted.answer,
-        by=wanted.by,
-        action_digest=question.action_digest,
-    )
-    woken = await context.store.within(context.waits.wake(wait, outcome))
-    return _counted(wait, woken, replayed=False) if woken.won else _second(wait, woken, wanted)
-
-
-async def _woken(context: Context, wait: WaitDocument) -> Woken | None:
-    return await context.store.within(context.waits.woken(wait["tenant"], wait["_id"]))
 
 
 def _require_fitting(wait: WaitDocument, question: Question, wanted: ApprovalAnswer) -> None:
@@ -121,7 +127,7 @@ def _require_fitting(wait: WaitDocument, question: Question, wanted: ApprovalAns
 
 
 def _counted(wait: WaitDocument, woken: Woken, *, replayed: bool) -> Counted:
-    view = waiting.approval_view(waiting.as_woken(wait, woken))
+    view = approval_view(as_woken(wait, woken))
     return Counted(view, f"/threads/{wait['thread_id']}/runs/{woken.run['_id']}", replayed)
 
 
@@ -132,7 +138,7 @@ def _second(wait: WaitDocument, woken: Woken, wanted: ApprovalAnswer) -> Counted
         RequestProblem: ``already-answered``, ``approval-expired`` or ``approval-closed``.
 
     """
-    if waiting.is_repeat(woken, wanted.by, wanted.answer):
+    if is_repeat(woken, wanted.by, wanted.answer):
         return _counted(wait, woken, replayed=True)
     outcome, name = woken.outcome, f"Question {wait['_id']!r}"
     if outcome.kind is OutcomeKind.ANSWER:
@@ -150,7 +156,7 @@ def _second(wait: WaitDocument, woken: Woken, wanted: ApprovalAnswer) -> Counted
         problem = "approval-closed", f"{name} is closed: {ended} came first, at {outcome.at.isoformat()}."
     raise RequestProblem(
         *problem,
-        outcome=waiting.outcome_view(outcome.value()),
+        outcome=outcome_view(outcome.value()),
         headers={"Location": f"/threads/{wait['thread_id']}/runs/{woken.run['_id']}"},
     )
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import unicodedata
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,8 +22,6 @@ from markupsafe import Markup
 
 from perdure.chassis.clock import now
 
-TEMPLATES: Final = Path(__file__).parent / "templates"
-STYLE: Final = "page.css"
 JOINERS: Final = frozenset("\u200c\u200d")
 """Invisible, and needed by several scripts and by emoji."""
 UNSEEN: Final = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
@@ -44,26 +42,63 @@ def visible(text: Any) -> str:
     return "".join(_seen(one) for one in str(text))
 
 
-def headers(style: str = STYLE) -> dict[str, str]:
-    """What every page goes out with, also a redirect: nobody keeps it, frames it, or learns its address."""
-    allowed = f"style-src 'sha256-{_style(style)[1]}'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
-    return {
-        "Content-Security-Policy": f"default-src 'none'; {allowed}",
-        "Cache-Control": "no-store",
-        "Referrer-Policy": "no-referrer",
-        "X-Content-Type-Options": "nosniff",
-        "X-Frame-Options": "DENY",
-        "X-Robots-Tag": "noindex, nofollow",
-        "Cross-Origin-Opener-Policy": "same-origin",
-        "Cross-Origin-Resource-Policy": "same-origin",
-    }
+class Pages:
+    """The pages of one room: its templates and the style that stands in each of them."""
 
+    def __init__(self, room: Path, style: str) -> None:
+        """``room`` has the folders ``templates`` and ``static``; ``style`` is a file in ``static``. Reads nothing yet."""
+        self._templates = room / "templates"
+        self._style_file = room / "static" / style
 
-def render(template: str, status: int = 200, style: str = STYLE, **shown: Any) -> web.Response:
-    """A page."""
-    css = Markup(_style(style)[0])  # noqa: S704 - our own file
-    text = _environment().get_template(template).render(css=css, **shown)
-    return web.Response(text=text, status=status, content_type="text/html", headers=headers(style))
+    def headers(self) -> dict[str, str]:
+        """What every page goes out with, also a redirect: nobody keeps it, frames it, or learns its address."""
+        allowed = f"style-src 'sha256-{self._digest}'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+        return {
+            "Content-Security-Policy": f"default-src 'none'; {allowed}",
+            "Cache-Control": "no-store",
+            "Referrer-Policy": "no-referrer",
+            "X-Content-Type-Options": "nosniff",
+            "X-Frame-Options": "DENY",
+            "X-Robots-Tag": "noindex, nofollow",
+            "Cross-Origin-Opener-Policy": "same-origin",
+            "Cross-Origin-Resource-Policy": "same-origin",
+        }
+
+    def render(self, template: str, status: int = 200, **shown: Any) -> web.Response:
+        """A page."""
+        css = Markup(self._style)  # noqa: S704 - our own file
+        text = self._environment.get_template(template).render(css=css, **shown)
+        return web.Response(text=text, status=status, content_type="text/html", headers=self.headers())
+
+    @cached_property
+    def _style(self) -> str:
+        """The style as it stands in the page."""
+        return self._style_file.read_text(encoding="utf-8")
+
+    @cached_property
+    def _digest(self) -> str:
+        """The digest of the style, by which browsers allow it."""
+        return base64.b64encode(hashlib.sha256(self._style.encode()).digest()).decode()
+
+    @cached_property
+    def _environment(self) -> Environment:
+        environment = Environment(
+            loader=FileSystemLoader(self._templates),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+        )
+        environment.filters |= {
+            "visible": visible,
+            "moment": said_moment,
+            "pretty": pretty,
+            "distance": _distance,
+            "ident": _ident,
+            "first_upper": _first_upper,
+        }
+        return environment
 
 
 def _seen(character: str) -> str:
@@ -95,31 +130,3 @@ def _first_upper(text: str) -> str:
 def _ident(name: str) -> str:
     """An HTML id for a field, whatever characters its name has."""
     return "f" + hashlib.sha256(name.encode(errors="replace")).hexdigest()[:12]
-
-
-@cache
-def _style(name: str) -> tuple[str, str]:
-    """A style as it stands in the page, and its digest."""
-    text = (TEMPLATES / name).read_text(encoding="utf-8")
-    return text, base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-@cache
-def _environment() -> Environment:
-    made = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    made.filters |= {
-        "visible": visible,
-        "moment": said_moment,
-        "pretty": pretty,
-        "distance": _distance,
-        "ident": _ident,
-        "first_upper": _first_upper,
-    }
-    return made

@@ -1,0 +1,1 @@
+"""Answers of people: approvals, the page behind a link, and mail that comes in."""
