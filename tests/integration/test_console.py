@@ -15,7 +15,7 @@ from perdure.chassis.clock import now
 from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.opensearch import OpenSearch
 from perdure.chassis.payload import pack
-from perdure.gateway.handlers.console import marked
+from perdure.gateway.console.resource import marked
 from perdure.indexer.bulk import newest_item, state_item
 from perdure.indexer.domain import document_of, newest
 from perdure.indexer.redaction import Redaction

@@ -16,8 +16,8 @@ from structlog.testing import capture_logs
 
 from perdure.chassis import mongo
 from perdure.gateway.app import make_app
-from perdure.gateway.context import CONTEXT
 from perdure.gateway.settings import GatewaySettings
+from perdure.gateway.stores.store import Store
 from perdure.local.stack import Stack
 from perdure.schemas.problem import MEDIA_TYPE, Problem
 
@@ -29,7 +29,7 @@ DEADLINE_S = 30.0
 
 
 @asynccontextmanager
-async def serving(uri: str, kafka: str) -> AsyncIterator[tuple[httpx.AsyncClient, web.Application]]:
+async def serving(uri: str, kafka: str) -> AsyncIterator[httpx.AsyncClient]:
     settings = GatewaySettings(
         mongodb_uri=uri,
         kafka_bootstrap_servers=kafka,
@@ -37,31 +37,31 @@ async def serving(uri: str, kafka: str) -> AsyncIterator[tuple[httpx.AsyncClient
         gateway_body_limit_bytes=LIMIT,
         gateway_store_timeout_s=2.0,
     )
-    app = make_app(settings)
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(make_app(settings), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     try:
         async with httpx.AsyncClient(base_url=url, timeout=30) as client:
-            yield client, app
+            yield client
     finally:
         await runner.cleanup()
 
 
 @pytest.fixture(scope="module")
-async def served(mongodb_uri: str, kafka_bootstrap: str) -> AsyncIterator[tuple[httpx.AsyncClient, web.Application]]:
+async def served(mongodb_uri: str, kafka_bootstrap: str) -> AsyncIterator[tuple[httpx.AsyncClient, mongo.Database]]:
     uri = mongodb_uri.rsplit("/", 1)[0] + f"/gateway_{uuid.uuid4().hex}"
     client = mongo.connect(uri)
-    await mongo.database(client, uri).graphs.insert_one({"_id": "agent", "nodes": []})
-    async with serving(uri, kafka_bootstrap) as both:
-        yield both
+    database = mongo.database(client, uri)
+    await database.graphs.insert_one({"_id": "agent", "nodes": []})
+    async with serving(uri, kafka_bootstrap) as http:
+        yield http, database
     await client.drop_database(mongo.database_name(uri))
     client.close()
 
 
 @pytest.fixture
-def http(served: tuple[httpx.AsyncClient, web.Application]) -> httpx.AsyncClient:
+def http(served: tuple[httpx.AsyncClient, mongo.Database]) -> httpx.AsyncClient:
     return served[0]
 
 
@@ -214,19 +214,19 @@ async def test_an_unknown_checkpoint(http: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize("named", [{"checkpoint_id": "none"}, {"checkpoint": {"checkpoint_id": "none"}}])
 @pytest.mark.parametrize("more", [{}, {"input": {}}, {"command": {"resume": 1}}, {"command": {"update": {"n": 1}}}])
 async def test_a_start_at_an_unknown_checkpoint(
-    served: tuple[httpx.AsyncClient, web.Application], named: dict[str, Any], more: dict[str, Any]
+    served: tuple[httpx.AsyncClient, mongo.Database], named: dict[str, Any], more: dict[str, Any]
 ) -> None:
-    http, app = served
+    http, database = served
     thread_id = (await http.post("/threads", json={})).json()["thread_id"]
     for path in (f"/threads/{thread_id}/runs", "/runs"):
         problem = problem_of(
             await http.post(path, json={"assistant_id": "agent", **named, **more}), 404, "unknown-checkpoint"
         )
         assert "'none'" in problem.detail
-    assert await app[CONTEXT].store.runs(thread_id, "default", status=None, limit=1, offset=0) == []
+    assert await database.runs.find_one({"thread_id": thread_id}) is None
 
 
-async def test_a_first_run_without_input(served: tuple[httpx.AsyncClient, web.Application]) -> None:
+async def test_a_first_run_without_input(served: tuple[httpx.AsyncClient, mongo.Database]) -> None:
     http, _ = served
     thread_id = (await http.post("/threads", json={})).json()["thread_id"]
     for path in (f"/threads/{thread_id}/runs", "/runs"):
@@ -239,15 +239,14 @@ async def test_a_first_run_without_input(served: tuple[httpx.AsyncClient, web.Ap
 
 
 async def test_a_thread_that_waits_for_nothing_is_not_resumed(
-    served: tuple[httpx.AsyncClient, web.Application], monkeypatch: pytest.MonkeyPatch
+    served: tuple[httpx.AsyncClient, mongo.Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    http, app = served
-    store = app[CONTEXT].store
+    http, database = served
     answer = {"assistant_id": "agent", "command": {"resume": "yes"}}
 
     async def thread(**fields: Any) -> str:
         thread_id = str((await http.post("/threads", json={})).json()["thread_id"])
-        await store._threads.update_one({"_id": thread_id}, {"$set": {"status": "idle", "next": [], **fields}})
+        await database.threads.update_one({"_id": thread_id}, {"$set": {"status": "idle", "next": [], **fields}})
         return thread_id
 
     problem_of(await http.post("/runs", json=answer), 409, "nothing-to-resume")
@@ -263,25 +262,24 @@ async def test_a_thread_that_waits_for_nothing_is_not_resumed(
 
     ending = await thread(interrupts=[])
 
-    async def ends_meanwhile(thread_id: str) -> bool:
-        await store._threads.update_one({"_id": thread_id}, {"$set": {"interrupts": [{"id": "i", "value": "?"}]}})
+    async def ends_meanwhile(_: Store, thread_id: str) -> bool:
+        await database.threads.update_one({"_id": thread_id}, {"$set": {"interrupts": [{"id": "i", "value": "?"}]}})
         return False
 
-    monkeypatch.setattr(store, "is_busy", ends_meanwhile)
+    monkeypatch.setattr(Store, "is_busy", ends_meanwhile)
     assert (await http.post(f"/threads/{ending}/runs", json=answer)).status_code == 202
 
 
 async def test_the_same_start_is_answered_again_when_it_could_not_be_made_now(
-    served: tuple[httpx.AsyncClient, web.Application],
+    served: tuple[httpx.AsyncClient, mongo.Database],
 ) -> None:
-    http, app = served
+    http, database = served
     thread_id = (await http.post("/threads", json={})).json()["thread_id"]
-    threads = app[CONTEXT].store._threads
-    await threads.update_one({"_id": thread_id}, {"$set": {"interrupts": [{"id": "i", "value": "sure?"}]}})
+    await database.threads.update_one({"_id": thread_id}, {"$set": {"interrupts": [{"id": "i", "value": "sure?"}]}})
     answer, key = {"assistant_id": "agent", "command": {"resume": 1}}, {"Idempotency-Key": uuid.uuid4().hex}
     first = await http.post(f"/threads/{thread_id}/runs", json=answer, headers=key)
-    await app[CONTEXT].store._runs.update_one({"_id": first.json()["run_id"]}, {"$set": {"status": "success"}})
-    await threads.update_one({"_id": thread_id}, {"$set": {"interrupts": []}})
+    await database.runs.update_one({"_id": first.json()["run_id"]}, {"$set": {"status": "success"}})
+    await database.threads.update_one({"_id": thread_id}, {"$set": {"interrupts": []}})
     again = await http.post(f"/threads/{thread_id}/runs", json=answer, headers=key)
     assert (again.status_code, again.json()["run_id"]) == (202, first.json()["run_id"])
 
@@ -323,14 +321,14 @@ async def test_headers(http: httpx.AsyncClient, header: str, value: str) -> None
 
 
 async def test_an_internal_error_has_an_id_and_no_traceback(
-    served: tuple[httpx.AsyncClient, web.Application], monkeypatch: pytest.MonkeyPatch
+    served: tuple[httpx.AsyncClient, mongo.Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    http, app = served
+    http, _ = served
 
     async def broken(*_: Any) -> None:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr(type(app[CONTEXT].store), "thread", broken)
+    monkeypatch.setattr(Store, "thread", broken)
     with capture_logs() as logs:
         problem = problem_of(await http.get("/threads/x"), 500, "internal-error")
     assert "secret" not in problem.model_dump_json()
@@ -352,7 +350,7 @@ async def test_starts_are_accepted_while_kafka_is_down(mongodb_uri: str) -> None
     client = mongo.connect(uri)
     database = mongo.database(client, uri)
     await database.graphs.insert_one({"_id": "agent", "nodes": []})
-    async with serving(uri, "127.0.0.1:9") as (http, _):
+    async with serving(uri, "127.0.0.1:9") as http:
         run = (await http.post("/runs", json=START)).json()
         stored = await database.runs.find_one({"_id": run["run_id"]})
         assert stored is not None
@@ -371,7 +369,7 @@ async def test_an_outage_is_told_quickly_and_survived(own_mongodb: Stack, kafka_
     client = mongo.connect(uri)
     await mongo.database(client, uri).graphs.insert_one({"_id": "agent", "nodes": []})
     client.close()
-    async with serving(uri, kafka_bootstrap) as (http, _):
+    async with serving(uri, kafka_bootstrap) as http:
         thread_id = (await http.post("/threads", json={})).json()["thread_id"]
         assert (await http.post("/runs", json=START)).status_code == 202
         await asyncio.to_thread(own_mongodb.stop_server, "mongodb", kill=True)
@@ -399,7 +397,7 @@ async def test_an_outage_is_told_quickly_and_survived(own_mongodb: Stack, kafka_
 
 
 async def test_a_server_that_hangs_is_an_outage(own_mongodb: Stack, kafka_bootstrap: str) -> None:
-    async with serving(own_mongodb.environment()["PERDURE_MONGODB_URI"], kafka_bootstrap) as (http, _):
+    async with serving(own_mongodb.environment()["PERDURE_MONGODB_URI"], kafka_bootstrap) as http:
         thread_id = (await http.post("/threads", json={})).json()["thread_id"]
         own_mongodb.pause("mongodb")
         try:

@@ -21,11 +21,11 @@ from perdure.gateway.answers.approvals import ApprovalsResource
 from perdure.gateway.answers.inbound import MailResource
 from perdure.gateway.answers.links import PATH, LinkPages
 from perdure.gateway.answers.questions import Questions
-from perdure.gateway.context import CONTEXT, Context
-from perdure.gateway.handlers import console
+from perdure.gateway.console.resource import ConsolePages
+from perdure.gateway.console.stored_states import StoredStates
 from perdure.gateway.http.middleware import SECRET_BELOW, problems
 from perdure.gateway.http.openapi import SPECIFICATION, describe
-from perdure.gateway.http.route import Page, Route
+from perdure.gateway.http.route import ForPeople, Page, Resource, Route
 from perdure.gateway.http.tenants import DEFAULT_TENANT
 from perdure.gateway.resources.archive import Archive, ArchiveResource
 from perdure.gateway.resources.batches import BatchCreator, BatchesResource, BatchStore, Results
@@ -43,7 +43,6 @@ from perdure.gateway.resources.system import KAFKA_TIMEOUT_S, Conditions, System
 from perdure.gateway.resources.threads import ThreadsResource
 from perdure.gateway.search.resource import SearchResource
 from perdure.gateway.settings import GatewaySettings
-from perdure.gateway.stored_states import StoredStates
 from perdure.gateway.stores.commands import SOURCE
 from perdure.gateway.stores.graphs import ServedGraphs
 from perdure.gateway.stores.store import Store
@@ -95,100 +94,117 @@ class Servers:
         self.mongodb.close()
 
 
-CONSOLE = (
-    Page("GET", "/", console.home),
-    Page("GET", "/console", console.overview),
-    Page("GET", "/console/batches", console.batches),
-    Page("GET", "/console/batches/{batch_id}", console.batch),
-    Page("GET", "/console/search", console.search),
-    Page("GET", "/console/threads/{thread_id}", console.thread),
-)
-
-
 class Gateway:
     """The stores and resources of one gateway, built and not yet running."""
 
     def __init__(self, settings: GatewaySettings, servers: Servers) -> None:
-        self._settings = settings
+        database, availability, producer = servers.database, servers.availability, servers.producer
         self._servers = servers
-        self.context = _context(settings, servers)
+        self._store = store = Store(database, availability, settings.gateway_store_timeout_s)
+        self._waits = Waits(database, store.run_commit, producer, availability, SOURCE)
+        self._signals = Signals(database, self._waits, availability)
+        self._graphs = ServedGraphs(store.graphs, settings.gateway_registry_refresh_s)
+        self._workers = Workers(database, store)
+        self._ended, self._at_rest = RunWatch(store.ended), RunWatch(store.at_rest)
+        self._letters = DeadLetterStore(database, store, producer)
+        self._conditions = Conditions(availability, servers.opensearch.circuit)
+        graphs, workers, opensearch = self._graphs, self._workers, servers.opensearch
+        states = States(database, availability)
+        batches = BatchStore(database, store, settings.gateway_batch_items_limit)
+        schedules = ScheduleStore(
+            database, store, Schedules(database, store.run_commit, producer, availability, SOURCE)
+        )
+        marks = Marks(database, store)
+        questions = Questions(database, store)
+        answering = Answering(store, questions, self._waits)
+        signals = SignalStore(database, store, self._signals)
+        system = SystemResource(self._conditions, workers)
+        self._resources: tuple[Resource, ...] = (
+            ThreadsResource(store, states),
+            StatesResource(store, states, page=settings.gateway_history_page),
+            RunsResource(
+                store,
+                states,
+                Starter(store, states, graphs, producer),
+                Retrier(store, producer),
+                producer,
+                ended=self._ended,
+                at_rest=self._at_rest,
+                page=settings.gateway_run_page,
+                join_timeout_s=settings.gateway_join_timeout_s,
+            ),
+            SignalsResource(store, signals),
+            ApprovalsResource(questions, answering),
+            MailResource(
+                store,
+                signals,
+                ReplyAddresses(database, availability),
+                secret=settings.inbound_secret,
+                limit_bytes=settings.inbound_limit_bytes,
+            ),
+            DeadLettersResource(self._letters),
+            ArchiveResource(store, Archive(database, store)),
+            BatchesResource(
+                batches,
+                BatchCreator(
+                    batches,
+                    graphs,
+                    limit_bytes=settings.gateway_upload_limit_bytes,
+                    idle_s=settings.gateway_upload_idle_s,
+                ),
+                Results(database, store, states, batches),
+            ),
+            SubscriptionsResource(SubscriptionStore(database, store)),
+            DeliveriesResource(DeliveryStore(database, store)),
+            SchedulesResource(store, graphs, schedules),
+            CronsResource(store, graphs, schedules),
+            SearchResource(opensearch),
+            StuckResource(opensearch, marks),
+            GraphsResource(graphs, workers),
+            system,
+        )
+        """In the order of the API description."""
         links = links_offered(settings)
         if links is None:
             log.info("gateway.links_not_offered", detail=NOT_OFFERED)
-        context, database = self.context, servers.database
-        self._signals = SignalStore(database, context.store, context.signals)
-        self._questions = Questions(database, context.store)
-        self._answering = Answering(context.store, self._questions, context.waits)
-        self._links = LinkPages(links, self._questions, self._answering, public_url=settings.public_url)
-        self._system = SystemResource(self.context.conditions, self.context.workers)
-
-    def routes(self) -> tuple[Route, ...]:
-        """The described routes, in their order."""
-        context = self.context
-        return (
-            *ThreadsResource(context.store, context.states).routes(),
-            *StatesResource(context.store, context.states, page=self._settings.gateway_history_page).routes(),
-            *RunsResource(
-                context.store,
-                context.states,
-                Starter(context.store, context.states, context.graphs, context.producer),
-                Retrier(context.store, context.producer),
-                context.producer,
-                ended=context.watch,
-                at_rest=context.threads_at_rest,
-                page=self._settings.gateway_run_page,
-                join_timeout_s=self._settings.gateway_join_timeout_s,
-            ).routes(),
-            *SignalsResource(context.store, self._signals).routes(),
-            *ApprovalsResource(self._questions, self._answering).routes(),
-            *MailResource(
-                context.store,
-                self._signals,
-                ReplyAddresses(self._servers.database, self._servers.availability),
-                secret=self._settings.inbound_secret,
-                limit_bytes=self._settings.inbound_limit_bytes,
-            ).routes(),
-            *DeadLettersResource(context.dead_letters).routes(),
-            *ArchiveResource(context.store, context.archive).routes(),
-            *BatchesResource(
-                context.batches,
-                BatchCreator(
-                    context.batches,
-                    context.graphs,
-                    limit_bytes=self._settings.gateway_upload_limit_bytes,
-                    idle_s=self._settings.gateway_upload_idle_s,
-                ),
-                Results(self._servers.database, context.store, context.states, context.batches),
-            ).routes(),
-            *SubscriptionsResource(SubscriptionStore(self._servers.database, context.store)).routes(),
-            *DeliveriesResource(DeliveryStore(self._servers.database, context.store)).routes(),
-            *SchedulesResource(context.store, context.graphs, context.schedules).routes(),
-            *CronsResource(context.store, context.graphs, context.schedules).routes(),
-            *SearchResource(self._servers.opensearch).routes(),
-            *StuckResource(self._servers.opensearch, context.marks).routes(),
-            *GraphsResource(context.graphs, context.workers).routes(),
-            *self._system.routes(),
+        self._for_people: tuple[ForPeople, ...] = (
+            ConsolePages(
+                store=store,
+                stored_states=StoredStates(database, store),
+                opensearch=opensearch,
+                marks=marks,
+                batches=batches,
+                graphs=graphs,
+                workers=workers,
+                conditions=self._conditions,
+            ),
+            system,
+            LinkPages(links, questions, answering, public_url=settings.public_url),
         )
 
+    def routes(self) -> tuple[Route, ...]:
+        """The routes that the API description has, in its order."""
+        return tuple(route for resource in self._resources for route in resource.routes())
+
     def pages(self) -> tuple[Page, ...]:
-        """The pages for people."""
-        return (*CONSOLE, *self._system.pages(), *self._links.pages())
+        """The pages for people, which the API description leaves out."""
+        return tuple(page for resource in self._for_people for page in resource.pages())
 
     async def run(self, _: web.Application) -> AsyncIterator[None]:
         """Run the background tasks (aiohttp's ``cleanup_ctx``); at the end finish the writes and close the servers' clients."""
-        context, servers = self.context, self._servers
+        servers, conditions = self._servers, self._conditions
 
         async def first_contact() -> None:
             await outlast(lambda: mongo.ensure_indexes(servers.database), servers.availability)
-            await context.conditions.watch_mongodb(context.store.ping)
+            await conditions.watch_mongodb(self._store.ping)
 
         background: dict[str, Callable[[], Awaitable[None]]] = {
             "mongodb": first_contact,
-            "kafka": lambda: context.conditions.watch_kafka(servers.admin),
-            "index": lambda: context.conditions.watch_index(servers.admin),
+            "kafka": lambda: conditions.watch_kafka(servers.admin),
+            "index": lambda: conditions.watch_index(servers.admin),
             "opensearch": servers.opensearch.circuit.watch,
-            "registry": context.graphs.keep_fresh,
-            "workers": context.workers.watch,
+            "registry": self._graphs.keep_fresh,
+            "workers": self._workers.watch,
         }
         tasks = [asyncio.create_task(_tirelessly(name, watch), name=name) for name, watch in background.items()]
         try:
@@ -198,21 +214,21 @@ class Gateway:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._finish_waits()
-            await context.dead_letters.close()
-            await context.store.close()
+            await self._letters.close()
+            await self._store.close()
             await servers.close()
 
     async def release_waiting(self, _: web.Application) -> None:
         """Answer those who wait for a run's end: they poll another instance."""
-        await self.context.watch.close()
-        await self.context.threads_at_rest.close()
+        await self._ended.close()
+        await self._at_rest.close()
 
     async def _finish_waits(self) -> None:
         """Wait for the writes about waits and signals, at most the store's time-out."""
         try:
-            async with asyncio.timeout(self.context.store.timeout_s):
-                await self.context.signals.aclose()
-                await self.context.waits.aclose()
+            async with asyncio.timeout(self._store.timeout_s):
+                await self._signals.aclose()
+                await self._waits.aclose()
         except TimeoutError:
             return  # whoever submitted was told 503, or the scheduler's sweep finishes it
 
@@ -222,7 +238,6 @@ def make_app(settings: GatewaySettings) -> web.Application:
     gateway = Gateway(settings, Servers.of(settings))
     routes = gateway.routes()
     app = web.Application(middlewares=[problems], client_max_size=settings.gateway_body_limit_bytes)
-    app[CONTEXT] = gateway.context
     app[DEFAULT_TENANT] = settings.tenant
     app[SECRET_BELOW] = (PATH,)
     app[SPECIFICATION] = describe(routes, installed_version())
@@ -235,32 +250,6 @@ def make_app(settings: GatewaySettings) -> web.Application:
     app.cleanup_ctx.append(gateway.run)
     app.on_shutdown.append(gateway.release_waiting)
     return app
-
-
-def _context(settings: GatewaySettings, servers: Servers) -> Context:
-    database, availability, producer = servers.database, servers.availability, servers.producer
-    store = Store(database, availability, settings.gateway_store_timeout_s)
-    waits = Waits(database, store.run_commit, producer, availability, SOURCE)
-    return Context(
-        settings=settings,
-        store=store,
-        states=States(database, availability),
-        stored_states=StoredStates(database, store),
-        graphs=ServedGraphs(store.graphs, settings.gateway_registry_refresh_s),
-        workers=Workers(database, store),
-        watch=RunWatch(store.ended),
-        threads_at_rest=RunWatch(store.at_rest),
-        producer=producer,
-        opensearch=servers.opensearch,
-        waits=waits,
-        signals=Signals(database, waits, availability),
-        marks=Marks(database, store),
-        dead_letters=DeadLetterStore(database, store, producer),
-        schedules=ScheduleStore(database, store, Schedules(database, store.run_commit, producer, availability, SOURCE)),
-        batches=BatchStore(database, store, settings.gateway_batch_items_limit),
-        archive=Archive(database, store),
-        conditions=Conditions(availability, servers.opensearch.circuit),
-    )
 
 
 async def _tirelessly(name: str, watch: Callable[[], Awaitable[None]]) -> None:

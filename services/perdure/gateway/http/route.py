@@ -1,9 +1,10 @@
-"""What a row of the route table says, and what several rows share."""
+"""What a resource brings: the rows of the route table, pages, and what several rows share."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from aiohttp import web
 from pydantic import BaseModel
@@ -50,6 +51,20 @@ class Page:
     method: str
     path: str
     handle: Handle
+
+
+class Resource(Protocol):
+    """What brings routes."""
+
+    def routes(self) -> tuple[Route, ...]:
+        """The rows of the route table."""
+
+
+class ForPeople(Protocol):
+    """What brings pages."""
+
+    def pages(self) -> tuple[Page, ...]:
+        """The pages for people."""
 
 
 def page_of(default: int, highest: int) -> Parameter:

@@ -1,0 +1,1 @@
+"""The console: pages that show what goes on, for people."""
