@@ -48,7 +48,7 @@ from perdure.gateway.stores.graphs import ServedGraphs
 from perdure.gateway.stores.store import Store
 from perdure.gateway.stores.workers import Workers
 from perdure.gateway.streams.watch import RunWatch
-from perdure.registry.answer_links import NOT_OFFERED, links_offered
+from perdure.registry.answer_links import NOT_OFFERED, AnswerLinks, links_offered
 from perdure.registry.reply_addresses import ReplyAddresses
 from perdure.registry.schedules import Schedules
 from perdure.registry.signals import Signals
@@ -97,7 +97,8 @@ class Servers:
 class Gateway:
     """The stores and resources of one gateway, built and not yet running."""
 
-    def __init__(self, settings: GatewaySettings, servers: Servers) -> None:
+    def __init__(self, settings: GatewaySettings, servers: Servers, links: AnswerLinks | None = None) -> None:
+        """Build everything; ``links``: to the pages of questions, ``None`` where they are not offered."""
         database, availability, producer = servers.database, servers.availability, servers.producer
         self._servers = servers
         self._store = store = Store(database, availability, settings.gateway_store_timeout_s)
@@ -164,9 +165,6 @@ class Gateway:
             system,
         )
         """In the order of the API description."""
-        links = links_offered(settings)
-        if links is None:
-            log.info("gateway.links_not_offered", detail=NOT_OFFERED)
         self._for_people: tuple[ForPeople, ...] = (
             ConsolePages(
                 store=store,
@@ -234,8 +232,16 @@ class Gateway:
 
 
 def make_app(settings: GatewaySettings) -> web.Application:
-    """The application, for the event loop that runs; its clean-up closes what is opened here."""
-    gateway = Gateway(settings, Servers.of(settings))
+    """The application, for the event loop that runs; its clean-up closes what is opened here.
+
+    Raises:
+        ConfigurationError: a setting cannot be followed; nothing was opened.
+
+    """
+    links = links_offered(settings)
+    if links is None:
+        log.info("gateway.links_not_offered", detail=NOT_OFFERED)
+    gateway = Gateway(settings, Servers.of(settings), links)
     routes = gateway.routes()
     app = web.Application(middlewares=[problems], client_max_size=settings.gateway_body_limit_bytes)
     app[DEFAULT_TENANT] = settings.tenant

@@ -55,7 +55,7 @@ def run_view(run: Mapping[str, Any], kwargs: Any, chain: Mapping[str, Any] | Non
     Args:
         run: Its document.
         kwargs: Its payload, or ``None`` where it is too large to repeat.
-        chain: Where it leads to, by :class:`perdure.gateway.stores.chains.Chains`; not needed while it is active.
+        chain: Where it leads to, by ``perdure.gateway.stores.chains``; not needed while it is active.
 
     """
     return {
