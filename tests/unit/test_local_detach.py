@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from perdure.local.handover import VARIABLE
 from perdure.local.settings import LocalSettings
 from perdure.local.stack import Stack
 
@@ -29,16 +30,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.HTTPServer(("127.0.0.1", int(os.environ["PERDURE_HEALTH_PORT"])), Handler).serve_forever()
 """
 COMMAND = """
-import pathlib, sys
+import os, pathlib, signal, sys
 from perdure.local.detach import detach
 detached = detach()
-from perdure.local.services import ServiceProcess
+from perdure.local.services import Services
 folder = pathlib.Path(sys.argv[1])
-ServiceProcess("validator", {"WORD": "of the first start"}, folder).start()
-if len(sys.argv) > 2:
+services = Services({"WORD": "of the first start"}, folder, ["validator"])
+services.start()
+if "fail" in sys.argv:
     sys.exit("no")
 print("started", flush=True)
-detached.become_supervisor(folder)
+if "kill" in sys.argv:
+    os.kill(services["validator"].pid, signal.SIGKILL)
+    while services["validator"].running:
+        pass
+detached.become_supervisor(folder, services)
 """
 
 
@@ -100,6 +106,15 @@ def test_the_child_of_a_command_supervises_what_it_started(stack: Stack, tmp_pat
     stack.stop()
     assert not supervisor.identity.process()
     assert not stack.state.path.exists()
+
+
+def test_a_service_that_ended_before_its_supervisor_looked_is_started_again(stack: Stack, tmp_path: Path) -> None:
+    assert run(tmp_path, "kill").returncode == 0
+    until(lambda: "validator" in stack.running())
+    record = stack.state.read().records["validator"]
+    assert (record.restarts, str(record.last_exit).split(":")[0]) == (1, "killed by SIGKILL")
+    until(lambda: record.log.read_text().count("serving with of the first start") == 2)
+    assert VARIABLE not in psutil.Process(record.pid).environ()
 
 
 def test_down_leaves_no_process_although_they_are_supervised(stack: Stack, tmp_path: Path) -> None:
