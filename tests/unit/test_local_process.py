@@ -74,11 +74,14 @@ def test_the_pid_of_another_process_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_an_early_end_shows_code_and_last_lines(tmp_path: Path) -> None:
-    launch = _launch(tmp_path, "import sys; print('the disk is on fire'); sys.exit(7)")
+    record = '{"event": "service.failed", "level": "error", "error": "no such graph"}'
+    launch = _launch(tmp_path, f"import sys; print('the disk is on fire'); print({record!r}); sys.exit(7)")
     child = spawn(launch)
     with pytest.raises(ServerFailedError, match="exit code 7") as caught:
         wait_ready(child, launch, lambda: False, 10.0)
     assert "the disk is on fire" in str(caught.value)
+    assert "service.failed  error=no such graph" in str(caught.value)
+    assert "{" not in str(caught.value)
     assert str(launch.log) in str(caught.value)
 
 
