@@ -52,7 +52,7 @@ from perdure.checkpoint.shown import visible
 from perdure.schemas import run_config
 from perdure.schemas.documents import RunStatus
 from perdure.schemas.events import InterruptInfo
-from perdure.schemas.waits import wait_id, wait_of
+from perdure.schemas.waits import is_wait, wait_id
 from perdure.sdk.context import SdkContext
 
 log = logger(__name__)
@@ -238,7 +238,7 @@ class Execution:
     def _interrupt(self, interrupt: Any) -> InterruptInfo:
         """As data. A wait that the thread was at before keeps its first deadline (ADR 6)."""
         info = interrupt_info(interrupt)
-        if wait_of(info.value) is None:
+        if not is_wait(info.value):
             return info
         before = next((one for one in self._waiting() if one["id"] == info.id), None)
         return InterruptInfo.model_validate(before) if before is not None else info
