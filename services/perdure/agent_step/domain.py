@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from langgraph.errors import NodeTimeoutError
+from langgraph.types import Send
 
 from perdure.chassis import json
 from perdure.schemas.documents import RunStatus
@@ -236,6 +237,17 @@ def resume_map(resume: Any, waiting: Sequence[str]) -> Any:
     if len(waiting) != 1 or (isinstance(resume, dict) and set(resume) & set(waiting)):
         return resume
     return {waiting[0]: resume}
+
+
+def goto_of(goto: Any) -> Any:
+    """The ``goto`` of a command for LangGraph, from that of the API: a node, ``{"node", "input"}``, or a list of either."""
+    if goto is None:
+        return ()
+    if isinstance(goto, list):
+        return [goto_of(one) for one in goto]
+    if isinstance(goto, dict):
+        return Send(goto["node"], goto.get("input"))
+    return goto
 
 
 def still_to_answer(resume: Any, pending: Iterable[str]) -> dict[str, Any] | None:

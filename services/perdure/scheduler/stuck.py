@@ -23,8 +23,9 @@ from perdure.registry.notes import RUN_FIELDS, Notes
 from perdure.scheduler.clock import DatabaseClock
 from perdure.scheduler.settings import SchedulerSettings
 from perdure.scheduler.stuck_rules import Standstill, expected_by, over, overdue, poisoned, unclaimed, wait_overdue
-from perdure.schemas.documents import NOTEBOOK, RUNS, THREADS, WAITS, WORKERS, StuckMark
+from perdure.schemas.documents import NOTEBOOK, RUNS, THREADS, WAITS, WORKERS
 from perdure.schemas.events import StuckCode
+from perdure.schemas.stuck_documents import StuckMark
 
 log = logger(__name__)
 
