@@ -74,12 +74,11 @@ class Stage:
         """The run's document once it has this status; with a heartbeat between two looks, if asked for."""
 
         async def look() -> dict[str, Any]:
-            if heartbeats and seen:
+            document = await self.stored(run)
+            if heartbeats and document["status"] != status:
                 await self.heartbeat()
-            seen[:] = [await self.stored(run)]
-            return seen[0]
+            return document
 
-        seen: list[dict[str, Any]] = []
         return await until(look, f"the run is {status}", holds=lambda document: document["status"] == status)
 
 

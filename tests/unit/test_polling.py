@@ -41,3 +41,8 @@ def test_a_condition_is_asked_once_more_when_the_time_is_over() -> None:
 def test_what_a_condition_raises_ends_the_wait() -> None:
     with pytest.raises(ZeroDivisionError):
         until_blocking(lambda: 1 / 0, "a number")
+
+
+def test_the_value_that_holds_is_returned_also_if_it_is_false() -> None:
+    left = iter([["a"], []])
+    assert until_blocking(lambda: next(left), "nothing is left", every_s=0, holds=lambda found: not found) == []
