@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from tests.support.polling import until_blocking
 
 from perdure.local.handover import VARIABLE
 from perdure.local.settings import LocalSettings
@@ -48,13 +48,6 @@ detached.become_supervisor(folder, services)
 """
 
 
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[Stack]:
     package = tmp_path / "code" / "perdure" / "validator"
@@ -83,21 +76,33 @@ def test_the_child_of_a_command_supervises_what_it_started(stack: Stack, tmp_pat
     done = run(tmp_path)
     assert (done.returncode, done.stdout) == (0, "started\n"), done.stderr
     log = stack.folder / "logs" / "supervisor.log"
-    until(lambda: log.exists() and "watching validator" in log.read_text())
+    until_blocking(
+        lambda: log.exists() and "watching validator" in log.read_text(), "the supervisor watches", DEADLINE_S
+    )
     supervisor = stack.supervisor()
     assert supervisor is not None
     first = stack.state.read().records["validator"]
     assert psutil.Process(first.pid).ppid() == supervisor.pid
     os.kill(first.pid, signal.SIGKILL)
-    until(lambda: stack.state.read().records["validator"].restarts == 1)
+    until_blocking(
+        lambda: stack.state.read().records["validator"].restarts == 1, "the service is started again", DEADLINE_S
+    )
     second = stack.state.read().records["validator"]
     assert second.ports == first.ports
     assert str(second.last_exit).startswith("killed by SIGKILL: ")
-    until(lambda: first.log.read_text().count("serving with of the first start") == 2)
+    until_blocking(
+        lambda: first.log.read_text().count("serving with of the first start") == 2,
+        "the service serves again",
+        DEADLINE_S,
+    )
 
     (tmp_path / "wrong").touch()
     os.kill(second.pid, signal.SIGTERM)
-    until(lambda: "ended with exit code 2 and is not started again: no such graph" in log.read_text())
+    until_blocking(
+        lambda: "ended with exit code 2 and is not started again: no such graph" in log.read_text(),
+        "the supervisor gives the service up",
+        DEADLINE_S,
+    )
     assert (
         f"validator (pid {second.pid}) ended (killed by SIGTERM); starting it again in 2 s (2nd time)"
         in log.read_text()
@@ -119,10 +124,14 @@ def test_a_service_that_ended_before_its_supervisor_looked_is_started_again(stac
 
 def test_down_leaves_no_process_although_they_are_supervised(stack: Stack, tmp_path: Path) -> None:
     assert run(tmp_path).returncode == 0
-    until(stack.supervisor)
+    until_blocking(stack.supervisor, "the supervisor is there", DEADLINE_S)
     pid = stack.state.read().records["validator"].pid
     stack.stop()
-    until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    until_blocking(
+        lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE,
+        "the service is gone",
+        DEADLINE_S,
+    )
     assert stack.state.read().records == {}
 
 
