@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.evidence import Evidence
-from tests.chaos.promises import Findings, promises
+from tests.chaos.findings import Findings
+from tests.chaos.promises import promises
 
 EXAMPLES = 20
 SHOWN = 3

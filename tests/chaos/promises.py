@@ -9,37 +9,18 @@ from __future__ import annotations
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 from tests.chaos.agents import Agent, agent
 from tests.chaos.evidence import FENCE, Evidence, Found, by_thread, entry_id
+from tests.chaos.findings import Findings
 
 ENDED = ("success", "error", "timeout", "interrupted", "cancelled")
 CLOCKS_S = 0.5
 """Between the clock of the database and ours."""
 LATE = timedelta(seconds=5)
 """A wait may be past its time for so long before it counts as forgotten."""
-
-
-@dataclass(slots=True)
-class Findings:
-    """What one promise's function found."""
-
-    checked: int = 0
-    broken: list[dict[str, str]] = field(default_factory=list)
-
-    def hold(self, holds: bool, thread: str, what: str, *details: object) -> bool:
-        """Note one check."""
-        self.checked += 1
-        if not holds:
-            self.broken.append({"thread": thread, "what": what.format(*details)[:500]})
-        return holds
-
-    def unchecked(self) -> None:
-        """Note that there was nothing to check: a promise that nothing was held against is not kept."""
-        self.broken.append({"thread": "-", "what": "nothing was checked"})
 
 
 Promise = Callable[[Evidence, Findings], None]

@@ -6,17 +6,17 @@ Leases are short so that recoveries are quick. When a test fails, the logs of th
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import pytest
 from pymongo.database import Database
 from tests.e2e.service_logs import Watched, keep
+from tests.support.polling import until_blocking
 
 from perdure.chassis.mongo import connect_blocking, database_name
 from perdure.cli.provision import provision
@@ -36,7 +36,6 @@ SETTINGS = {
 ENDED = ("success", "error", "timeout", "interrupted", "cancelled")
 
 Found = dict[str, Any]
-T = TypeVar("T")
 
 
 class System:
@@ -51,12 +50,6 @@ class System:
     def close(self) -> None:
         self.http.close()
         self.mongo.close()
-
-    def until(
-        self, condition: Callable[[], T | None], timeout_s: float = 30, explain: Callable[[], object] = lambda: ""
-    ) -> T:
-        """See :func:`until`."""
-        return until(condition, timeout_s, explain)
 
     def start(self, graph: str, run_input: Any = None, thread: str | None = None, **more: Any) -> Found:
         """Start a run; the 202's body."""
@@ -80,13 +73,22 @@ class System:
             found = list(self.db.runs.find({"_id": {"$in": ids}}, {"payload": 0}))
             return found if all(r["status"] in ENDED and r["settled"] for r in found) else None
 
-        found = until(done, timeout_s, lambda: Counter(r["status"] for r in self.db.runs.find({"_id": {"$in": ids}})))
+        found = until_blocking(
+            done,
+            "all runs have ended and are settled",
+            timeout_s,
+            explain=lambda: Counter(r["status"] for r in self.db.runs.find({"_id": {"$in": ids}})),
+        )
         assert len(found) == len(ids)
         return sorted(found, key=lambda r: ids.index(r["_id"]))
 
     def until_checkpoints(self, count: int, timeout_s: float = 60) -> None:
         """Until so many checkpoints are stored."""
-        until(lambda: self.db.notebook.count_documents({"kind": "c"}) >= count, timeout_s)
+        until_blocking(
+            lambda: self.db.notebook.count_documents({"kind": "c"}) >= count,
+            f"{count} checkpoints are stored",
+            timeout_s,
+        )
 
     def assert_linear(self, thread_ids: list[str]) -> None:
         """Each thread has one history: every sequence number once, every step once, every checkpoint one child."""
@@ -122,19 +124,12 @@ class System:
                 found.update(ids)
             return found
 
-        until(lambda: indexed() == stored, timeout_s, lambda: (len(stored), len(indexed())))
-
-
-def until(condition: Callable[[], T | None], timeout_s: float = 30, explain: Callable[[], object] = lambda: "") -> T:
-    """What ``condition`` returns once it is true; polls with a deadline."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        found = condition()
-        if found:
-            return found
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {timeout_s} s: {explain()}")
-        time.sleep(0.05)
+        until_blocking(
+            lambda: indexed() == stored,
+            "the index holds the history of the threads",
+            timeout_s,
+            explain=lambda: (len(stored), len(indexed())),
+        )
 
 
 StartSystem = Callable[..., System]

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import Envelope
+from tests.support.polling import until_blocking
 
 from perdure.local.resources import free_port
 
@@ -89,7 +90,7 @@ def link_in(mail: EmailMessage) -> str:
 
 def test_an_approval_is_answered_by_the_link_of_a_mail(mailing: Any, post: Post) -> None:
     run = mailing.start("asker", {"expires_s": 120})
-    mail = mailing.until(lambda: post.to(run["thread_id"]), 60)
+    mail = until_blocking(lambda: post.to(run["thread_id"]), "the mail that asks")
     assert mail["To"] == "ada@example.com"
     assert mail["Reply-To"] is None, "a mail answers no question"
     with httpx.Client(follow_redirects=True) as browser:
@@ -100,13 +101,13 @@ def test_an_approval_is_answered_by_the_link_of_a_mail(mailing: Any, post: Post)
             link_in(mail), data={**{k: unescape(v) for k, v in hidden.items()}, "answer/approved": "true"}
         )
     assert "Your answer is recorded" in answer.text
-    mailing.until(lambda: mailing.values(run["thread_id"]).get("log"))
+    until_blocking(lambda: mailing.values(run["thread_id"]).get("log"), "the answer in the agent's log")
     assert mailing.values(run["thread_id"])["log"] == [["answered", {"approved": True}, "ada@example.com"]]
 
 
 def test_a_reply_to_a_mail_wakes_the_agent(mailing: Any, post: Post) -> None:
     run = mailing.start("either", {"timeout_s": 120})
-    mail = mailing.until(lambda: post.to(run["thread_id"]), 60)
+    mail = until_blocking(lambda: post.to(run["thread_id"]), "the mail that asks")
     reply = EmailMessage()
     reply["From"], reply["To"] = "Ada <ada@example.com>", mail["Reply-To"]
     reply["Subject"], reply["Message-ID"] = f"Re: {mail['Subject']}", "<reply-1@example.com>"
@@ -114,7 +115,7 @@ def test_a_reply_to_a_mail_wakes_the_agent(mailing: Any, post: Post) -> None:
     reply.set_content("Go on, please.\n\nOn Wednesday Perdure wrote:\n> Go on?\n")
     post.send(reply)
     post.send(reply)  # mail servers repeat themselves
-    mailing.until(lambda: mailing.values(run["thread_id"]).get("log"))
+    until_blocking(lambda: mailing.values(run["thread_id"]).get("log"), "the reply in the agent's log")
     assert mailing.values(run["thread_id"])["log"] == [["Received", "reply"]]
     (signal,) = mailing.http.get(f"/threads/{run['thread_id']}/signals").json()["signals"]
     assert signal["payload"]["text"] == "Go on, please."

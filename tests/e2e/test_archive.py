@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.polling import until_blocking
 
 from perdure.local.stack import Stack
 
@@ -80,7 +81,10 @@ def ended(system: Any, metadata: dict[str, Any]) -> str:
     run = system.start("chain", {"n": 5}, metadata=metadata)
     (document,) = system.until_ended(run)
     assert document["status"] == "success"
-    system.until(lambda: [one["status"] for one in found(system, run["thread_id"], "threads")] == ["success"])
+    until_blocking(
+        lambda: [one["status"] for one in found(system, run["thread_id"], "threads")] == ["success"],
+        "the run's success in the index",
+    )
     return str(run["thread_id"])
 
 
@@ -129,8 +133,14 @@ def test_an_archived_thread_is_refused_found_and_comes_back_as_it_was(system: An
     schedule = {"assistant_id": "chain", "cron": "0 0 * * *", "thread_id": thread_id}
     refused(system.http.post("/schedules", json=schedule))
 
-    system.until(lambda: any(item["event"] == "perdure.thread.archived" for item in found(system, thread_id)))
-    system.until(lambda: all(item["archived"] is not None for item in found(system, thread_id)))
+    until_blocking(
+        lambda: any(item["event"] == "perdure.thread.archived" for item in found(system, thread_id)),
+        "the archiving in the index",
+    )
+    until_blocking(
+        lambda: all(item["archived"] is not None for item in found(system, thread_id)),
+        "everything is marked as archived",
+    )
     by_scope = {scope: found(system, thread_id, scope) for scope in ("states", "threads")}
     assert {item["seq"] for item in by_scope["states"]} == seqs
     places = {item["archived"]["object"] for items in by_scope.values() for item in items}
@@ -153,9 +163,13 @@ def test_an_archived_thread_is_refused_found_and_comes_back_as_it_was(system: An
     assert (status, back) == (0, before[""].json()), err
     for page in pages[:-1]:
         assert system.http.get(path + page).content == before[page].content, page
-    system.until(lambda: found(system, thread_id)[0]["event"] == "perdure.thread.restored")
+    until_blocking(
+        lambda: found(system, thread_id)[0]["event"] == "perdure.thread.restored", "the restoring in the index"
+    )
     # The newest document is in an index of its own, which is refreshed by itself.
-    system.until(lambda: all(item["archived"] is None for item in found(system, thread_id)))
+    until_blocking(
+        lambda: all(item["archived"] is None for item in found(system, thread_id)), "nothing is marked as archived"
+    )
 
     (again,) = system.until_ended(system.start("chain", {"n": 8}, thread_id))
     assert again["status"] == "success"
@@ -203,8 +217,9 @@ def test_a_purge_removes_everything_only_when_asked(system: Any, perdure: Run, f
     doomed, kept = ended(system, NOW), ended(system, {"archive": "keep"})
     archive(perdure, doomed, kept)
     for thread_id in (doomed, kept):
-        system.until(
-            lambda one=thread_id: any(item["event"] == "perdure.thread.archived" for item in found(system, one))
+        until_blocking(
+            lambda one=thread_id: any(item["event"] == "perdure.thread.archived" for item in found(system, one)),
+            f"the archiving of {thread_id} in the index",
         )
     status, shown, err = perdure("archive", "purge")
     rows = {row["thread_id"]: row["result"] for row in shown["threads"]}
@@ -217,7 +232,9 @@ def test_a_purge_removes_everything_only_when_asked(system: Any, perdure: Run, f
     assert {row["thread_id"]: row["result"] for row in shown["threads"]}[doomed] == "purged"
     assert list((folder / "objects").rglob(f"{doomed}@*")) == []
     assert system.http.get(f"/threads/{doomed}").status_code == 404
-    system.until(lambda: found(system, doomed) == found(system, doomed, "threads") == [])
+    until_blocking(
+        lambda: found(system, doomed) == found(system, doomed, "threads") == [], "the purged thread leaves the index"
+    )
     for collection in system.db.list_collection_names():
         if collection != "dead_letters":
             assert doomed not in repr(list(system.db[collection].find())), collection
@@ -237,9 +254,12 @@ def test_a_damaged_object_is_found_and_stays_in_the_archive(system: Any, perdure
     assert "1 of 1 archive objects" in json.loads(err)["detail"]
     status, _, err = perdure("archive", "restore", thread_id, "--timeout", "2")
     assert (status, "is not back after 2 s" in err) == (1, True), err
-    system.until(lambda: "it was cut off" in refused(system.http.get(f"/threads/{thread_id}")))
+    until_blocking(
+        lambda: "it was cut off" in refused(system.http.get(f"/threads/{thread_id}")),
+        "the gateway says that the object is damaged",
+    )
     path.write_bytes(whole)
-    system.until(lambda: system.http.get(f"/threads/{thread_id}").status_code == 200, 90)
+    until_blocking(lambda: system.http.get(f"/threads/{thread_id}").status_code == 200, "the thread is read again", 90)
 
 
 def test_what_is_not_archived_cannot_be_restored(system: Any, perdure: Run) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.polling import until_blocking
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -31,15 +32,18 @@ def results_of(system: Any, batch: Any, **params: Any) -> list[Any]:
 
 
 def until_status(system: Any, batch: Any, *statuses: str, timeout_s: float = 120) -> Any:
-    def stands() -> Any:
-        found = batch_of(system, batch)
-        return found if found["status"] in statuses else None
-
-    return system.until(stands, timeout_s, lambda: batch_of(system, batch))
+    return until_blocking(
+        lambda: batch_of(system, batch),
+        f"the batch is {statuses}",
+        timeout_s,
+        holds=lambda now: now["status"] in statuses,
+    )
 
 
 def until_ended(system: Any, batch: Any, count: int) -> None:
-    system.until(lambda: batch_of(system, batch)["ended"] >= count, 90, lambda: batch_of(system, batch))
+    until_blocking(
+        lambda: batch_of(system, batch), f"{count} items have ended", 90, holds=lambda now: now["ended"] >= count
+    )
 
 
 def test_every_item_runs_once_whatever_is_killed(start_system: Any, tmp_path: Path) -> None:
@@ -70,8 +74,9 @@ def test_every_item_runs_once_whatever_is_killed(start_system: Any, tmp_path: Pa
     # A worker that is killed inside a node runs that node again, and no other.
     assert executed.total() <= 600 + 2 * 40
     system.assert_linear([row["thread_id"] for row in rows])
-    system.until(
-        lambda: system.db.batches.find_one({"_id": batch["batch_id"], "outbox": [], "open": {"$exists": False}})
+    until_blocking(
+        lambda: system.db.batches.find_one({"_id": batch["batch_id"], "outbox": [], "open": {"$exists": False}}),
+        "nothing of the batch is left to publish",
     )
 
 
@@ -97,7 +102,7 @@ def start_delays_s(system: Any) -> list[float]:
     for _ in range(20):
         made = system.start("chain", {"n": 1})
         query = {"_id": made["run_id"], "started_at": {"$exists": True}}
-        run = system.until(lambda query=query: system.db.runs.find_one(query))
+        run = until_blocking(lambda query=query: system.db.runs.find_one(query), "a worker begins with the run")
         found.append((run["started_at"] - run["created_at"]).total_seconds())
     return sorted(found)
 
@@ -116,7 +121,11 @@ def test_an_item_that_asks_is_answered_and_goes_on(system: Any) -> None:
     subscribed = system.http.post("/subscriptions", json=told)
     assert subscribed.status_code == 201, subscribed.text
     batch = upload(system, "asker", [{}, {}], metadata='{"team": "red"}')
-    system.until(lambda: batch_of(system, batch)["counts"]["interrupted"] == 2, 30, lambda: batch_of(system, batch))
+    until_blocking(
+        lambda: batch_of(system, batch)["counts"]["interrupted"] == 2,
+        "two items ask",
+        explain=lambda: batch_of(system, batch),
+    )
     assert batch_of(system, batch)["status"] == "running"
     for wait in list(system.db.waits.find({"batch.id": batch["batch_id"]})):
         answered = system.http.post(f"/approvals/{wait['_id']}", json={"answer": {"approved": True}, "by": "ann"})
@@ -127,8 +136,11 @@ def test_an_item_that_asks_is_answered_and_goes_on(system: Any) -> None:
     assert (run["status"], run["metadata"]["team"], run["metadata"]["batch_item"]) == ("success", "red", 1)
     assert first["values"] == system.values(first["thread_id"])
     query = {"data.batch_id": batch["batch_id"]}
-    system.until(lambda: system.db.deliveries.count_documents(query))
-    system.until(lambda: "open" not in (system.db.batches.find_one({"_id": batch["batch_id"]}) or {"open": 1}))
+    until_blocking(lambda: system.db.deliveries.count_documents(query), "the notice of the batch")
+    until_blocking(
+        lambda: "open" not in (system.db.batches.find_one({"_id": batch["batch_id"]}) or {"open": 1}),
+        "the batch is closed",
+    )
     assert system.db.deliveries.count_documents(query) == 1
 
 

@@ -12,7 +12,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from urllib.parse import urlsplit
 import jsonschema
 import pytest
 import yaml
+from tests.support.polling import until_blocking
 
 from perdure.chassis.settings import ServiceSettings
 from perdure.local.resources import free_port
@@ -224,14 +224,12 @@ def test_it_starts_as_the_file_says_and_becomes_healthy(
     running: tuple[dict[str, Any], subprocess.Popen[bytes]], place: Place
 ) -> None:
     service, process = running
-    deadline = time.monotonic() + DEADLINE_S
-    while True:
-        checked = subprocess.run(
+
+    def check() -> subprocess.CompletedProcess[bytes]:
+        assert process.poll() is None, f"it ended with {process.returncode}"
+        return subprocess.run(
             place.check(service), env=place.environment(service), cwd=place.folder, capture_output=True, check=False
         )
-        if checked.returncode == 0:
-            break
-        assert process.poll() is None, f"it ended with {process.returncode}"
-        assert time.monotonic() < deadline, f"not healthy: {checked.stdout.decode()}"
-        time.sleep(0.2)
+
+    until_blocking(check, "the service is healthy", DEADLINE_S, holds=lambda done: done.returncode == 0, every_s=0.2)
     assert list(place.folder.iterdir()) == [], "the root file system is read-only: nothing may be written here"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.polling import until_blocking
 
 pytestmark = pytest.mark.timeout(420)
 
@@ -54,7 +55,7 @@ class Batch:
         self._system.http.post(f"{self.path}/{what}").raise_for_status()
 
     def until_ended(self, count: int) -> None:
-        self._system.until(lambda: self.show()["ended"] >= count, 120, self.show)
+        until_blocking(self.show, f"{count} items have ended", 120, holds=lambda now: now["ended"] >= count)
 
     def download(self, file: Path) -> list[Any]:
         file.write_bytes(self._system.http.get(f"{self.path}/results").raise_for_status().content)

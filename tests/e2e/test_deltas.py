@@ -18,6 +18,7 @@ import httpx
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
+from tests.support.polling import until_blocking
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -112,7 +113,11 @@ def test_a_deep_agent_is_seen_at_every_checkpoint(served: Any, agents: Any, open
     assert plain(shown["values"]) == newest
     served.assert_indexed(opensearch_url, [thread])
     for word in ("aubergine", "quince", "courgettes", "zucchini"):
-        served.until(lambda word=word: found(served, f'"{word}" thread:{thread}'), explain=lambda word=word: word)
+        until_blocking(
+            lambda word=word: found(served, f'"{word}" thread:{thread}'),
+            f"{word} is found",
+            explain=lambda word=word: word,
+        )
     texts = [state.get("text", "") for state in indexed(served, opensearch_url, thread)]
     assert sum("is written" in text for text in texts) == 2, "once as it is said, once as the second run begins"
     assert differences(served) == []
@@ -124,7 +129,7 @@ def test_a_deep_agent_whose_worker_is_killed(served: Any, agents: Any, tmp_path:
     message = {"role": "user", "content": f"Write about the aubergine, but wait for {gate} first."}
     run = served.start("deep", {"messages": [message]})
     thread = run["thread_id"]
-    served.until(lambda: len(served.values(thread).get("messages", ())) == 5)
+    until_blocking(lambda: len(served.values(thread).get("messages", ())) == 5, "five messages")
     worker = served.services["agent_step"]
     worker.kill()
     gate.touch()
@@ -135,7 +140,7 @@ def test_a_deep_agent_whose_worker_is_killed(served: Any, agents: Any, tmp_path:
     assert history(served, thread) == told(reference)
     served.assert_linear([thread])
     served.assert_indexed(opensearch_url, [thread])
-    served.until(lambda: found(served, f'"quince" thread:{thread}'))
+    until_blocking(lambda: found(served, f'"quince" thread:{thread}'), "the word of the next worker is found")
     assert differences(served) == []
 
 
@@ -165,11 +170,11 @@ def test_an_update_by_command_is_seen_at_once(served: Any, agents: Any, tmp_path
     del joined["__interrupt__"]
     assert plain(joined) == wanted
     assert history(served, thread) == told(reference)
-    served.until(lambda: found(served, f'"parsnip" thread:{thread}'))
+    until_blocking(lambda: found(served, f'"parsnip" thread:{thread}'), "the word of the first update is found")
     # Before the node that it goes to has ended.
     moved = served.start("table", thread=thread, command={"update": {"log": ["fennel"]}, "goto": "slow"})
-    served.until(lambda: served.values(thread)["log"] == ["by hand", "fennel"])
-    served.until(lambda: found(served, f'"fennel" thread:{thread}'))
+    until_blocking(lambda: served.values(thread)["log"] == ["by hand", "fennel"], "both updates in the state")
+    until_blocking(lambda: found(served, f'"fennel" thread:{thread}'), "the word of the second update is found")
     assert served.run(moved)["status"] == "running"
     worker = served.services["agent_step"]
     worker.kill()

@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
+from tests.support.polling import until_blocking
 
 pytestmark = pytest.mark.timeout(420)
 
@@ -58,10 +58,7 @@ def left_over(folder: Path) -> list[str]:
 
 
 def wait_until_gone(folder: Path) -> None:
-    deadline = time.monotonic() + 30
-    while left := left_over(folder):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.1)
+    until_blocking(lambda: left_over(folder), "no process of the demo is left", holds=lambda left: not left)
 
 
 def test_the_demo_ends_well(tmp_path: Path) -> None:
@@ -77,11 +74,14 @@ def test_the_demo_ends_well(tmp_path: Path) -> None:
 
 def test_ctrl_c_leaves_nothing_running(tmp_path: Path) -> None:
     with running_demo(tmp_path) as (process, output):
-        deadline = time.monotonic() + 120
-        while "agent_step: done" not in output.read_text() and "Start over HTTP" not in output.read_text():
-            assert process.poll() is None, output.read_text()[-6000:]
-            assert time.monotonic() < deadline, output.read_text()[-6000:]
-            time.sleep(0.1)
+
+        def said() -> str:
+            text = output.read_text()
+            assert process.poll() is None, text[-6000:]
+            return text
+
+        marks = ("agent_step: done", "Start over HTTP")
+        until_blocking(said, "the services are up", 120, holds=lambda text: any(mark in text for mark in marks))
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) != 0
         assert "Stopped all servers" in output.read_text()

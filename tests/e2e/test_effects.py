@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.polling import until_blocking
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -28,7 +29,7 @@ def killed_in_the_act(system: Any, file: Path, graph: str, *, reconcile: bool) -
     hang = Path(f"{file}.hang")
     hang.touch()
     runs = [system.start(graph, {"file": str(file), "reconcile": reconcile}) for _ in range(RUNS)]
-    system.until(lambda: len(lines(file)) == RUNS)
+    until_blocking(lambda: len(lines(file)) == RUNS, "all runs act")
     worker = system.services["agent_step"]
     worker.kill()
     hang.unlink()
@@ -74,7 +75,7 @@ def last_run(system: Any, run: Any) -> Any:
         found = list(system.db.runs.find({"thread_id": run["thread_id"], "wait_id": {"$exists": True}}))
         return found[-1] if found and found[-1]["status"] not in {"pending", "running"} else None
 
-    return system.until(ended)
+    return until_blocking(ended, "the last run has ended")
 
 
 def test_approve_82000_run_820000_fails_closed(system: Any, tmp_path: Path) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
+from tests.support.polling import until_blocking
+from tests.support.web import RecordingServer, recording_server
 
 from perdure.local.resources import free_port
 
@@ -47,31 +47,6 @@ class Mailbox:
         return [subject.partition(":")[0] for to, subject, _ in self.taken if to == address]
 
 
-class Watched(ThreadingHTTPServer):
-    """A web server that is ill for a while."""
-
-    def __init__(self) -> None:
-        self.requests = 0
-        super().__init__(("127.0.0.1", 0), _Answer)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/"
-
-
-class _Answer(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        assert isinstance(self.server, Watched)
-        number = self.server.requests
-        self.server.requests += 1
-        self.send_response(503 if number in ILL_AT else 200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture(scope="module")
 def mailbox() -> Iterator[tuple[Mailbox, str]]:
     box = Mailbox()
@@ -83,14 +58,10 @@ def mailbox() -> Iterator[tuple[Mailbox, str]]:
 
 
 @pytest.fixture
-def watched() -> Iterator[Watched]:
-    server = Watched()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def watched() -> Iterator[RecordingServer]:
+    """A web server that is ill for a while."""
+    with recording_server(lambda number: 503 if number in ILL_AT else 200) as server:
+        yield server
 
 
 @pytest.fixture
@@ -122,10 +93,10 @@ def at_end(system: Any, thread: str, key: str) -> bool:
 
 
 def test_a_week_of_hourly_checks_and_three_candidates(
-    examples: Any, mailbox: tuple[Mailbox, str], watched: Watched, opensearch_url: str
+    examples: Any, mailbox: tuple[Mailbox, str], watched: RecordingServer, opensearch_url: str
 ) -> None:
     system, (box, _) = examples, mailbox
-    week = system.start("monitor", {"target": watched.url})["thread_id"]
+    week = system.start("monitor", {"target": watched.url()})["thread_id"]
     threads = {
         name: system.start("recruiter", application(name))["thread_id"] for name in ("prompt", "late", "silent", "shy")
     }
@@ -135,20 +106,20 @@ def test_a_week_of_hourly_checks_and_three_candidates(
         answer = system.http.post(f"/threads/{threads[name]}/signals/reply", json={"payload": payload})
         assert answer.status_code == 202, answer.text
 
-    system.until(lambda: "Interview" in box.of("prompt@example.org"))
+    until_blocking(lambda: "Interview" in box.of("prompt@example.org"), "the invitation")
     reply("prompt", {"slot": 2})
     reply("shy", {"text": "no, thank you"})
-    system.until(lambda: "Reminder" in box.of("late@example.org"))
+    until_blocking(lambda: "Reminder" in box.of("late@example.org"), "the reminder")
     reply("late", {"text": "1"})
     # Killed while the week goes on: what it was doing is done by the next one, and nothing of it twice.
-    system.until(lambda: watched.requests > 60)
+    until_blocking(lambda: len(watched.requests) > 60, "sixty checks")
     system.services["agent_step"].kill()
     system.services["agent_step"].start()
 
     started = time.monotonic()
     for thread in (*threads.values(), unfit):
-        system.until(partial(at_end, system, thread, "outcome"))
-    system.until(lambda: at_end(system, week, "report"), 60)
+        until_blocking(partial(at_end, system, thread, "outcome"), "the candidate's outcome")
+    until_blocking(lambda: at_end(system, week, "report"), "the week's report")
     print(f"the rest took {time.monotonic() - started:.1f} s")
 
     outcomes = {name: system.values(thread)["outcome"] for name, thread in threads.items()}
@@ -163,7 +134,7 @@ def test_a_week_of_hourly_checks_and_three_candidates(
 
     values = system.values(week)
     # A check may be made again when its worker dies before it is stored: no other may.
-    assert 168 <= watched.requests <= 169
+    assert 168 <= len(watched.requests) <= 169
     strip = values["strip"]
     assert len(strip) == 168
     assert values["summary"]["checks"] == 168

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.support.polling import until_blocking
 
 from perdure.chassis.clock import now
 from perdure.chassis.kafka.producer import Producer
@@ -74,7 +75,7 @@ def test_every_acknowledged_start_survives_the_gateway(system: Any, tmp_path: Pa
 
     with ThreadPoolExecutor(16) as clients:
         starts = [clients.submit(start, number) for number in range(RUNS)]
-        system.until(lambda: len(acknowledged) > RUNS // 4)
+        until_blocking(lambda: len(acknowledged) > RUNS // 4, "a quarter of the starts is acknowledged")
         gateway.kill()
         early = list(acknowledged)
         gateway.start()

@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from tests.support.polling import until_blocking
+from tests.support.web import RecordingServer, recording_server
 
 pytestmark = pytest.mark.timeout(240)
 
 
-class Hooks(ThreadingHTTPServer):
-    """A web server that takes webhooks."""
-
-    def __init__(self) -> None:
-        self.bodies: list[dict[str, Any]] = []
-        super().__init__(("127.0.0.1", 0), _Hook)
-
-
-class _Hook(BaseHTTPRequestHandler):
-    server: Hooks
-
-    def do_POST(self) -> None:
-        self.server.bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-        self.send_response(204)
-        self.end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture
-def hooks() -> Iterator[Hooks]:
-    server = Hooks()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def hooks() -> Iterator[RecordingServer]:
+    with recording_server() as server:
+        yield server
 
 
 def join(system: Any, run: Any, **query: Any) -> Any:
@@ -49,7 +23,10 @@ def join(system: Any, run: Any, **query: Any) -> Any:
 
 
 def until_interrupted(system: Any, run: Any) -> None:
-    system.until(lambda: system.run(run)["status"] == "interrupted" and system.run(run)["continued_by"] is None)
+    until_blocking(
+        lambda: system.run(run)["status"] == "interrupted" and system.run(run)["continued_by"] is None,
+        "the run is interrupted, and the last",
+    )
 
 
 def test_the_run_that_a_client_started_leads_to_the_end_of_the_agent(system: Any) -> None:
@@ -87,8 +64,9 @@ def test_a_thread_that_still_waits_is_answered_202_with_its_newest_run(system: A
     started = system.start("listener", {"count": 2})
     until_interrupted(system, started)
     system.http.post(f"/threads/{started['thread_id']}/signals/reply", json={"payload": 1})
-    system.until(
-        lambda: system.run(started)["last_run_status"] == "interrupted" and system.run(started)["continued_by"]
+    until_blocking(
+        lambda: system.run(started)["last_run_status"] == "interrupted" and system.run(started)["continued_by"],
+        "the run that the signal woke is interrupted",
     )
     answer = join(system, started, follow="thread", timeout=0.5)
     assert answer.status_code == 202
@@ -143,13 +121,18 @@ def test_only_questions_to_people_are_interrupts(system: Any) -> None:
     assert {wait["wait_id"] for wait in thread["waits"]} < stored
 
 
-def test_the_webhook_names_the_first_run_and_is_sent_after_a_client_resumed(system: Any, hooks: Hooks) -> None:
-    url = f"http://127.0.0.1:{hooks.server_address[1]}/ended"
-    asked = system.start("asker", {}, webhook=url)
-    (wanted,) = system.until(lambda: [one for one in hooks.bodies if one["type"] == "approval.wanted"], 60)
+def test_the_webhook_names_the_first_run_and_is_sent_after_a_client_resumed(
+    system: Any, hooks: RecordingServer
+) -> None:
+    asked = system.start("asker", {}, webhook=hooks.url("/ended"))
+    (wanted,) = until_blocking(
+        lambda: [one for one in hooks.bodies() if one["type"] == "approval.wanted"], "the webhook of the question", 60
+    )
     assert wanted["data"]["first_run_id"] == asked["run_id"]
     until_interrupted(system, asked)
     resumed = system.start("asker", None, thread=asked["thread_id"], command={"resume": {"approved": True}})
-    (body,) = system.until(lambda: [one for one in hooks.bodies if one["type"] == "run.completed"], 60)
+    (body,) = until_blocking(
+        lambda: [one for one in hooks.bodies() if one["type"] == "run.completed"], "the webhook of the end", 60
+    )
     assert body["data"]["run_id"] == resumed["run_id"]
     assert body["data"]["first_run_id"] == asked["run_id"]

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.support.polling import until_blocking
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -81,15 +82,15 @@ def live(system: Any, folder: Path) -> None:
     system.start("ask", None, asking["thread_id"], command={"resume": "first"})
     system.until_ended(stuck, cancelled)
     scheduled = {"metadata.schedule_id": schedule.json()["schedule_id"]}
-    system.until(lambda: system.db.runs.count_documents(scheduled) >= 3)
+    until_blocking(lambda: system.db.runs.count_documents(scheduled) >= 3, "three runs of the schedule")
     system.http.post(f"/schedules/{schedule.json()['schedule_id']}/pause").raise_for_status()
     batch_path = f"/batches/{batch.json()['batch_id']}"
-    system.until(lambda: system.http.get(batch_path).json()["status"] == "completed")
+    until_blocking(lambda: system.http.get(batch_path).json()["status"] == "completed", "the batch is completed")
     open_waits = {"status": "open", "due_at": {"$exists": True}}
-    system.until(lambda: not system.db.waits.count_documents(open_waits), 60)
-    system.until(lambda: not system.db.runs.count_documents({"settled": False}), 60)
+    until_blocking(lambda: not system.db.waits.count_documents(open_waits), "no timer is open")
+    until_blocking(lambda: not system.db.runs.count_documents({"settled": False}), "all runs are settled")
     told = {"event": "recovered", "thread": stuck["thread_id"], "published": True}
-    system.until(lambda: system.db.notebook.count_documents(told))
+    until_blocking(lambda: system.db.notebook.count_documents(told), "the recovery is published")
     kinds = set(system.db.runs.distinct("status"))
     assert kinds == {"success", "error", "timeout", "interrupted", "cancelled"}
     assert set(system.db.notebook.distinct("event", {"kind": "n"})) >= {"stuck", "recovered", "escalated"}
@@ -110,7 +111,9 @@ def await_index(system: Any, url: str) -> None:
         httpx.post(f"{url}/perdure-states,perdure-threads/_refresh", timeout=30).raise_for_status()
         return int(httpx.get(f"{url}/perdure-states/_count", timeout=30).raise_for_status().json()["count"])
 
-    system.until(lambda: found() == stored(system), 60, lambda: (found(), stored(system)))
+    until_blocking(
+        lambda: found() == stored(system), "the index has what is stored", explain=lambda: (found(), stored(system))
+    )
     ends = {thread["_id"]: thread["seq"] for thread in system.db.threads.find({}, {"seq": 1})}
 
     def behind() -> list[str]:
@@ -120,7 +123,7 @@ def await_index(system: Any, url: str) -> None:
         newest = {one["_id"]: one["_source"]["seq"] for one in answer["hits"]["hits"]}
         return [thread for thread, seq in ends.items() if newest.get(thread, 0) < seq]
 
-    system.until(lambda: not behind(), 60, behind)
+    until_blocking(behind, "the newest document of every thread", holds=lambda threads: not threads)
 
 
 def written(url: str) -> Any:

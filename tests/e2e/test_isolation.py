@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.support.polling import until_blocking
 
 from perdure.chassis.clock import now
 from perdure.chassis.kafka.producer import Producer
@@ -58,8 +59,10 @@ def send(system: Any, topic: topics.Topic, *messages: Message) -> None:
 def letter_of(system: Any, thread: str) -> Any:
     """The dead letter of a thread."""
     query = {"thread_id": thread}
-    return system.until(
-        lambda: system.db.dead_letters.find_one(query), 60, lambda: system.db.dead_letters.distinct("detail")
+    return until_blocking(
+        lambda: system.db.dead_letters.find_one(query),
+        "the dead letter",
+        explain=lambda: system.db.dead_letters.distinct("detail"),
     )
 
 
@@ -119,7 +122,7 @@ def test_agent_step_and_the_verdict_on_a_damaged_wait(world: Any) -> None:
         world.db.waits.insert_one(damaged | {"validation": {"action_digest": "d"}})
         given = PremisesValidated(tenant="default", thread_id=thread, wait_id=wait, run_id="r", verdict=verdict)
         send(world, topics.VERDICTS, given)
-        world.until(partial(letters, number), 60)
+        until_blocking(partial(letters, number), f"{number} dead letters")
     for letter in world.db.dead_letters.find({"thread_id": thread}):
         assert (letter["topic"], letter["reason"]) == (topics.VERDICTS.name, "handler")
         assert "ValidationError" in letter["detail"]
@@ -148,7 +151,10 @@ def test_the_notifier_and_a_question_that_expires_at_the_end_of_time(world: Any)
     letter = letter_of(world, thread)
     assert (letter["topic"], letter["reason"]) == (topics.EVENTS.name, "handler")
     assert "OverflowError" in letter["detail"]
-    world.until(lambda: world.db.deliveries.count_documents({"thread_id": thread}) == 2)
+    until_blocking(
+        lambda: world.db.deliveries.count_documents({"thread_id": thread}) == 2,
+        "the notices of the question and of the end",
+    )
     kinds = {one["kind"]: one for one in world.db.deliveries.find({"thread_id": thread})}
     assert set(kinds) == {"approval_wanted", "completed"}
     assert kinds["approval_wanted"]["wait_id"] == wait_id(thread, interrupt)
@@ -159,5 +165,8 @@ def test_the_indexer_and_an_event_without_a_time_zone(world: Any) -> None:
     moment = datetime.now(UTC)
     events = [ended(thread, moment) for thread in good]
     send(world, topics.EVENTS, *events[:3], ended(bad, moment.replace(tzinfo=None)), *events[3:])
-    world.until(lambda: all(indexed(world, thread) for thread in good), 60)
-    world.until(lambda: indexed(world, bad) or world.db.dead_letters.find_one({"thread_id": bad}), 60)
+    until_blocking(lambda: all(indexed(world, thread) for thread in good), "the others are indexed")
+    until_blocking(
+        lambda: indexed(world, bad) or world.db.dead_letters.find_one({"thread_id": bad}),
+        "the damaged event is indexed or a dead letter",
+    )

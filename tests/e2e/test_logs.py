@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.polling import until_blocking
 
 from perdure.chassis.clock import now
 
@@ -104,7 +105,7 @@ def test_threads_show_and_runs_show_have_the_traceback_as_lines(system: Any, fai
 def test_a_run_that_was_taken_over_failed_when_and_where_it_did(system: Any, tmp_path: Path) -> None:
     worker = system.services["agent_step"]
     run = system.start("relapsing", {"file": str(tmp_path / "attempts")})
-    system.until(lambda: not worker.running)
+    until_blocking(lambda: not worker.running, "the worker is dead")
     died_by = now()
     worker.start()
     (ended,) = system.until_ended(run)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
+from tests.support.polling import until_blocking
 
 from perdure.schemas.topics import EVENTS
 
@@ -43,7 +44,7 @@ def test_two_workers_that_both_believe_they_own_the_runs(start_system: Any, tmp_
     system.until_checkpoints(120)
     frozen = system.services["agent_step"]
     frozen.pause()
-    system.until(lambda: system.db.runs.count_documents({"epoch": {"$gte": 2}}) > 0, 30)
+    until_blocking(lambda: system.db.runs.count_documents({"epoch": {"$gte": 2}}) > 0, "a run is taken over")
     frozen.resume()
     ended = system.until_ended(*runs, timeout_s=120)
     assert Counter(run["status"] for run in ended) == {"success": 60}
@@ -138,9 +139,14 @@ def test_the_next_run_of_a_thread_does_not_overtake_events_that_died_with_a_work
     names = ("gateway", "agent_step", "scheduler")
     system = start_system(names=names, settings={"PERDURE_SETTLE_GRACE_S": "120"}, servers=servers)
     first = system.start("slow", {"seconds": 2})
-    system.until(lambda: system.db.runs.find_one({"_id": first["run_id"], "status": "running"}))
+    until_blocking(
+        lambda: system.db.runs.find_one({"_id": first["run_id"], "status": "running"}), "the first run is executed"
+    )
     servers.pause("kafka")
-    system.until(lambda: system.db.runs.find_one({"_id": first["run_id"], "ended_seq": {"$exists": True}}))
+    until_blocking(
+        lambda: system.db.runs.find_one({"_id": first["run_id"], "ended_seq": {"$exists": True}}),
+        "the end of the first run is stored",
+    )
     assert not system.db.runs.find_one({"_id": first["run_id"]})["settled"]
     second = system.start("chain", {}, thread=first["thread_id"])
     system.services["agent_step"].kill()

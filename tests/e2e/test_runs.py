@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.polling import until_blocking
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -130,7 +131,7 @@ def test_runs_of_one_thread_take_turns_in_order(system: Any, tmp_path: Path) -> 
 
 def test_cancel_a_running_run(system: Any) -> None:
     run = system.start("slow", {"seconds": 60})
-    system.until(lambda: system.run(run)["status"] == "running")
+    until_blocking(lambda: system.run(run)["status"] == "running", "the run is executed")
     answer = system.http.post(f"/threads/{run['thread_id']}/runs/{run['run_id']}/cancel")
     assert answer.status_code == 202, answer.text
     (ended,) = system.until_ended(run, timeout_s=20)
@@ -158,5 +159,9 @@ def test_a_past_state_is_found_by_its_text(system: Any) -> None:
     word = f"needle{uuid.uuid4().hex[:10]}"
     run = system.start("big", {"size": 10, "text": "x", "messages": [{"role": "user", "content": f"look for {word}"}]})
     system.until_ended(run)
-    found = system.until(lambda: system.http.get("/search", params={"q": word}).raise_for_status().json()["items"], 15)
+    found = until_blocking(
+        lambda: system.http.get("/search", params={"q": word}).raise_for_status().json()["items"],
+        "the word is found",
+        15,
+    )
     assert {item["thread_id"] for item in found} == {run["thread_id"]}

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from tests.support.polling import until_blocking
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -21,7 +22,7 @@ def make(system: Any, **fields: Any) -> Any:
 def fired(system: Any, schedule: Any, count: int) -> list[Any]:
     """The runs of a schedule once there are so many, oldest first; it is paused then."""
     query = {"metadata.schedule_id": schedule["schedule_id"]}
-    system.until(lambda: system.db.runs.count_documents(query) >= count)
+    until_blocking(lambda: system.db.runs.count_documents(query) >= count, f"{count} runs of the schedule")
     paused = system.http.post(f"/schedules/{schedule['schedule_id']}/pause").raise_for_status().json()
     runs = list(system.db.runs.find(query).sort("_id"))
     assert paused["fired"] == len(runs)
@@ -66,15 +67,19 @@ def test_what_was_missed_is_made_up_in_order_also_when_the_scheduler_is_killed(s
     system.db.schedules.update_one({"_id": made["schedule_id"]}, {"$set": {"next_at": times[0]}})
     scheduler.start()
     query = {"metadata.schedule_id": made["schedule_id"]}
-    system.until(lambda: system.db.runs.count_documents({**query, "status": "success"}) >= 2, 60)
+    until_blocking(
+        lambda: system.db.runs.count_documents({**query, "status": "success"}) >= 2, "two runs have succeeded", 60
+    )
     scheduler.kill()
     scheduler.start()
-    system.until(lambda: system.db.runs.count_documents({**query, "settled": True}) >= MISSED, 60)
+    until_blocking(
+        lambda: system.db.runs.count_documents({**query, "settled": True}) >= MISSED, "all missed runs are settled", 60
+    )
 
     def view() -> Any:
         return system.http.get(f"/schedules/{made['schedule_id']}").raise_for_status().json()
 
-    system.until(lambda: view()["fired"] == MISSED, explain=view)
+    until_blocking(view, "all missed times are counted", holds=lambda shown: shown["fired"] == MISSED)
     shown = view()
     assert (shown["skipped"], shown["missed"], shown["making_up"]) == (0, 0, 0)
     assert datetime.fromisoformat(shown["next_at"]) == next_at

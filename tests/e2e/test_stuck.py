@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.polling import until_blocking
 
 from perdure.local.errors import ServerFailedError
 
@@ -53,7 +54,11 @@ def assert_told(system: Any, thread_id: str, code: str) -> None:
         notes = notes_of(system, thread_id)
         return [n["event"] for n in notes if n["ev"]["code"] == code] if all(n["published"] for n in notes) else []
 
-    system.until(lambda: told() == ["stuck", "recovered"], explain=lambda: notes_of(system, thread_id))
+    until_blocking(
+        lambda: told() == ["stuck", "recovered"],
+        "the thread is told stuck and recovered",
+        explain=lambda: notes_of(system, thread_id),
+    )
 
 
 def test_a_run_that_kills_its_workers_is_parked_and_the_others_are_not(system: Any, tmp_path: Path) -> None:
@@ -71,7 +76,12 @@ def test_a_run_that_kills_its_workers_is_parked_and_the_others_are_not(system: A
         run = system.db.runs.find_one({"_id": poison["run_id"]})
         return run if run["status"] not in {"pending", "running"} and run["settled"] else None
 
-    run = system.until(ended, 90, lambda: system.db.runs.find_one({"_id": poison["run_id"]}, {"payload": 0}))
+    run = until_blocking(
+        ended,
+        "the run is parked",
+        90,
+        explain=lambda: system.db.runs.find_one({"_id": poison["run_id"]}, {"payload": 0}),
+    )
     assert (run["status"], run["error"]["type"], run["error"]["node"]) == ("error", "perdure.poison", "lethal")
     assert f"crashed its worker {LIMIT} times at lethal" in run["error"]["message"]
     assert (run["crashes"], run["parked"], len(run["crash_log"])) == (LIMIT, True, LIMIT)
@@ -79,9 +89,14 @@ def test_a_run_that_kills_its_workers_is_parked_and_the_others_are_not(system: A
     assert Counter(one["status"] for one in system.until_ended(*others)) == {"success": INNOCENT}
 
     thread_id = poison["thread_id"]
-    stuck = system.until(lambda: s if (s := stuck_of(system, thread_id)) and s["code"] == "poison" else None)
+    stuck = until_blocking(
+        lambda: s if (s := stuck_of(system, thread_id)) and s["code"] == "poison" else None,
+        "the thread is marked as poison",
+    )
     assert (stuck["node"], stuck["run_id"]) == ("lethal", poison["run_id"])
-    system.until(lambda: found_stuck(system, thread_id, node="lethal", since="1h"))
+    until_blocking(
+        lambda: found_stuck(system, thread_id, node="lethal", since="1h"), "the search finds the stuck thread"
+    )
     path = f"/threads/{thread_id}/runs/{poison['run_id']}/retry"
     mended.touch()
     answer = system.http.post(path)
@@ -92,7 +107,7 @@ def test_a_run_that_kills_its_workers_is_parked_and_the_others_are_not(system: A
     repeated = system.http.post(path)
     assert (repeated.status_code, repeated.json()["run_id"]) == (202, again["_id"])
     assert repeated.headers["idempotent-replayed"] == "true"
-    system.until(lambda: stuck_of(system, thread_id) is None)
+    until_blocking(lambda: stuck_of(system, thread_id) is None, "the mark is gone")
     assert_told(system, thread_id, "poison")
     system.assert_linear([thread_id])
 
@@ -113,28 +128,28 @@ def test_a_node_that_hangs_is_found_until_it_goes_on(system: Any, tmp_path: Path
     mended = tmp_path / "mended"
     run = system.start("hangs", {"mended": str(mended)})
     thread_id = run["thread_id"]
-    stuck = system.until(lambda: stuck_of(system, thread_id))
+    stuck = until_blocking(lambda: stuck_of(system, thread_id), "the thread is marked as stuck")
     assert (stuck["code"], stuck["node"]) == ("overdue", "Login")
     assert "node Login has not ended since" in stuck["reason"]
-    system.until(lambda: found_stuck(system, thread_id, node="Login"))
+    until_blocking(lambda: found_stuck(system, thread_id, node="Login"), "the search finds the stuck thread")
     mended.touch()
     system.until_ended(run)
-    system.until(lambda: stuck_of(system, thread_id) is None)
+    until_blocking(lambda: stuck_of(system, thread_id) is None, "the mark is gone")
     assert_told(system, thread_id, "overdue")
-    system.until(lambda: not found_stuck(system, thread_id, node="Login"))
+    until_blocking(lambda: not found_stuck(system, thread_id, node="Login"), "the search finds it no longer")
 
 
 def test_a_run_that_nobody_takes_is_stuck_until_somebody_does(system: Any) -> None:
     worker = system.services["agent_step"]
     worker.terminate()
     run = system.start("chain", {})
-    stuck = system.until(lambda: stuck_of(system, run["thread_id"]))
+    stuck = until_blocking(lambda: stuck_of(system, run["thread_id"]), "the thread is marked as stuck")
     assert stuck["code"] == "unclaimed"
     assert "no living worker serves graph 'chain'" in stuck["reason"]
     worker.start()
     (ended,) = system.until_ended(run)
     assert ended["status"] == "success"
-    system.until(lambda: stuck_of(system, run["thread_id"]) is None)
+    until_blocking(lambda: stuck_of(system, run["thread_id"]) is None, "the mark is gone")
     assert_told(system, run["thread_id"], "unclaimed")
 
 
@@ -147,12 +162,18 @@ def test_a_run_that_failed_after_its_wait_is_retried_with_what_woke_it(system: A
     system.http.post(path, json={"payload": "only once"}).raise_for_status()
 
     def retried(failed: Any) -> Any:
-        system.until(lambda: system.db.threads.find_one({"_id": run["thread_id"], "ended_run_id": failed["_id"]}))
+        until_blocking(
+            lambda: system.db.threads.find_one({"_id": run["thread_id"], "ended_run_id": failed["_id"]}),
+            "the thread knows of the failed run's end",
+        )
         answer = system.http.post(f"/threads/{run['thread_id']}/runs/{failed['_id']}/retry")
         assert answer.status_code == 202, answer.text
         return system.until_ended(answer.json())[0]
 
-    first = system.until(lambda: system.db.runs.find_one({"thread_id": run["thread_id"], "status": "error"}))
+    first = until_blocking(
+        lambda: system.db.runs.find_one({"thread_id": run["thread_id"], "status": "error"}),
+        "the run that was woken has failed",
+    )
     second = retried(first)
     stone.unlink()
     third = retried(second)

@@ -6,10 +6,8 @@ import email
 import email.policy
 import json
 import re
-import threading
 from collections.abc import Iterator
 from email.message import EmailMessage
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,8 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 from standardwebhooks import Webhook
 from tests.e2e.market import Market
+from tests.support.polling import until_blocking
+from tests.support.web import RecordingServer, recording_server
 
 from perdure.local.resources import free_port
 
@@ -44,30 +44,6 @@ class Mailbox:
         return [letter for letter in self.letters if address in str(letter["To"])]
 
 
-class Hooks(ThreadingHTTPServer):
-    """A web server that takes webhooks."""
-
-    def __init__(self) -> None:
-        self.got: list[tuple[dict[str, str], bytes]] = []
-        super().__init__(("127.0.0.1", 0), _Hook)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/hook"
-
-
-class _Hook(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        assert isinstance(self.server, Hooks)
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.got.append(({name.lower(): value for name, value in self.headers.items()}, body))
-        self.send_response(204)
-        self.end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture(scope="module")
 def mailbox() -> Iterator[tuple[Mailbox, int]]:
     box, port = Mailbox(), free_port()
@@ -78,14 +54,9 @@ def mailbox() -> Iterator[tuple[Mailbox, int]]:
 
 
 @pytest.fixture(scope="module")
-def hooks() -> Iterator[Hooks]:
-    server = Hooks()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def hooks() -> Iterator[RecordingServer]:
+    with recording_server() as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +96,7 @@ def system(
             "TRADER_BROKER_URL": market.broker_url,
         }
     )
-    started.until(market.answers)
+    until_blocking(market.answers, "the market answers")
     return started
 
 
@@ -151,15 +122,15 @@ def approve(link: str) -> httpx.Response:
 
 
 def test_the_trader_asks_by_mail_and_is_answered_by_link(
-    system: Any, mailbox: tuple[Mailbox, int], hooks: Hooks, market: Market
+    system: Any, mailbox: tuple[Mailbox, int], hooks: RecordingServer, market: Market
 ) -> None:
     box = mailbox[0]
     subscribe(system, channel="email", target=BOSS, kinds=["approval_wanted"])
-    hook = subscribe(system, channel="webhook", target=hooks.url, kinds=["completed"])
+    hook = subscribe(system, channel="webhook", target=hooks.url("/hook"), kinds=["completed"])
     market.costs(12)
     run = system.start("trader", {"symbol": "ACME", "budget": 1200, "believed": 10})
     thread_id = run["thread_id"]
-    (letter,) = system.until(lambda: box.to(BOSS))
+    (letter,) = until_blocking(lambda: box.to(BOSS), "the mail that asks")
     body = letter.get_body(("plain",))
     assert body is not None
     text = body.get_content()
@@ -174,18 +145,21 @@ def test_the_trader_asks_by_mail_and_is_answered_by_link(
     assert market.orders() == []
     answered = approve(link[0])
     assert answered.status_code in {200, 303}, answered.text
-    system.until(lambda: len(market.orders()) == 1)
+    until_blocking(lambda: len(market.orders()) == 1, "one order")
     (order,) = market.orders()
     assert asked["action"].items() <= order.items(), "bought is what was approved"
-    woken = system.until(lambda: system.db.runs.find_one({"thread_id": thread_id, "status": "success"}))
+    woken = until_blocking(
+        lambda: system.db.runs.find_one({"thread_id": thread_id, "status": "success"}),
+        "the run that was woken succeeds",
+    )
     assert woken["wait_id"]
     again = httpx.get(link[0])
     assert "You answered" in again.text, "whoever opens it later sees who answered"
     assert system.db.waits.find_one({"thread_id": thread_id, "kind": "approval"})["outcome"]["by"] == BOSS
     assert 'name="proof"' not in again.text, "there is nothing left to send"
 
-    headers, content = system.until(lambda: hooks.got[0] if hooks.got else None)
-    told = Webhook(hook["secret"]).verify(content, headers)
+    (request,) = until_blocking(lambda: hooks.requests[:1], "the webhook of the end")
+    told = Webhook(hook["secret"]).verify(request.body, request.headers)
     assert told["data"]["thread_id"] == thread_id
     assert len(box.to(BOSS)) == 1
     delivered = system.http.get("/deliveries", params={"thread_id": thread_id}).raise_for_status().json()["items"]
@@ -196,7 +170,7 @@ def test_the_recruiter_is_answered_by_replying_to_its_mail(system: Any, mailbox:
     box, candidate = mailbox[0], "ada@example.org"
     application = {**APPLICATION, "candidate": {"name": "Ada", "email": candidate}}
     run = system.start("recruiter", application)
-    (asked,) = system.until(lambda: box.to(candidate))
+    (asked,) = until_blocking(lambda: box.to(candidate), "the mail that asks")
     address = str(asked["Reply-To"])
     assert re.fullmatch(r"reply\+[a-z2-7]{32}@agents\.example\.org", address), address
     reply = EmailMessage()
@@ -212,7 +186,7 @@ def test_the_recruiter_is_answered_by_replying_to_its_mail(system: Any, mailbox:
         return answer.json()
 
     assert receive(reply)["accepted"] is True
-    system.until(lambda: (system.values(run["thread_id"]) or {}).get("outcome"))
+    until_blocking(lambda: (system.values(run["thread_id"]) or {}).get("outcome"), "the agent's outcome")
     values = system.values(run["thread_id"])
     assert (values["outcome"], values["interview"]) == ("interview", APPLICATION["slots"][1])
     receive(reply)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tests.e2e.market import EXAMPLE, Market
+from tests.support.polling import until_blocking
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -26,7 +27,7 @@ def trading(stack: Any, start_module_system: Any, tmp_path_factory: Any) -> Iter
                 "TRADER_BROKER_URL": market.broker_url,
             },
         )
-        system.until(market.answers)
+        until_blocking(market.answers, "the market answers")
         yield system, market
     finally:
         market.stop()
@@ -52,7 +53,7 @@ def question(system: Any, run: Any) -> Any:
         found = system.http.get("/approvals", params={"thread_id": run["thread_id"]}).json()["approvals"]
         return found[0] if found else None
 
-    return system.until(asked, 60)
+    return until_blocking(asked, "the trader asks")
 
 
 def answer(system: Any, asked: Any, given: Any) -> None:
@@ -75,7 +76,7 @@ def finished(system: Any, run: Any, status: str = "success") -> Any:
         last = max(system.db.runs.find({"thread_id": run["thread_id"]}), key=lambda one: one["created_at"])
         return last if last["settled"] and last["status"] in {"success", "error"} else None
 
-    last = system.until(ended, 60, lambda: story(system, run))
+    last = until_blocking(ended, "the trader ends", explain=lambda: story(system, run))
     assert last["status"] == status, last["error"]
     return last
 
@@ -120,7 +121,7 @@ def test_a_fresh_price_is_bought_once_under_kill_9(world: Any) -> None:
     system, market = world
     market.behaves(hang=True)
     run = system.start("trader", {"symbol": "ACME", "budget": 1200, "believed": 10})
-    system.until(lambda: ordered(market, run), 60)
+    until_blocking(lambda: ordered(market, run), "the order")
     worker = system.services["agent_step"]
     worker.kill()
     market.behaves()
@@ -141,7 +142,7 @@ def test_forty_traders_while_their_worker_is_killed_again_and_again(world: Any) 
     runs = [system.start("trader", {"symbol": "ACME", "budget": 1200, "believed": 10}) for _ in range(40)]
     worker = system.services["agent_step"]
     for count in (1, 12, 25, 39):
-        system.until(lambda least=before + count: len(market.orders()) >= least, 60)
+        until_blocking(lambda least=before + count: len(market.orders()) >= least, "more orders")
         worker.kill()
         worker.start()
     for run in runs:
@@ -158,7 +159,10 @@ def test_a_verdict_that_expired_is_fetched_again(world: Any) -> None:
     """The worker dies before the order, and is away for longer than the verdict lasts: the price is looked at again."""
     system, market = world
     run = system.start("trader", {"symbol": "ACME", "budget": 1200, "believed": 10, "verdict_s": 0.001})
-    system.until(lambda: system.db.waits.count_documents({"thread_id": run["thread_id"], "kind": "validation"}) > 1, 60)
+    until_blocking(
+        lambda: system.db.waits.count_documents({"thread_id": run["thread_id"], "kind": "validation"}) > 1,
+        "a second validation",
+    )
     assert ordered(market, run) == []
     market.costs(12)
     asked = question(system, run)

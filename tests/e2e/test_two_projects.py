@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.polling import until_blocking
 
 GRAPHS = Path(__file__).parent / "graphs"
 NAMES = ("gateway", "agent_step", "agent_step", "scheduler")
@@ -53,8 +54,9 @@ def test_a_run_of_a_graph_that_nobody_serves_waits_for_a_worker(system: Any, tmp
     worker.terminate()
     waiting = system.start("effects", {"n": 2, "file": str(tmp_path / "effects")})
     unwanted = system.start("effects", {"n": 2, "file": str(tmp_path / "unwanted")})
-    mark = system.until(
+    mark = until_blocking(
         lambda: (system.db.threads.find_one({"_id": waiting["thread_id"]}) or {}).get("stuck"),
+        "the thread is marked as stuck",
         explain=lambda: system.run(waiting),
     )
     assert mark["code"] == "unclaimed"
@@ -68,4 +70,4 @@ def test_a_run_of_a_graph_that_nobody_serves_waits_for_a_worker(system: Any, tmp
     (ended,) = system.until_ended(waiting)
     assert (ended["status"], ended["epoch"]) == ("success", 1)
     assert not (tmp_path / "unwanted").exists()
-    system.until(lambda: "stuck" not in system.db.threads.find_one({"_id": waiting["thread_id"]}))
+    until_blocking(lambda: "stuck" not in system.db.threads.find_one({"_id": waiting["thread_id"]}), "the mark is gone")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.polling import until_blocking
 
 from perdure.chassis.kafka.producer import Producer
 from perdure.schemas.envelope import encode
@@ -36,7 +37,7 @@ def ended(system: Any, *runs: Any, timeout_s: float = 60) -> list[list[Any]]:
         over = len(found) == len(threads) and all(not t["interrupts"] and not t["next"] for t in found)
         return over and not system.db.runs.count_documents({"thread_id": {"$in": threads}, "settled": False})
 
-    system.until(done, timeout_s)
+    until_blocking(done, "all agents have ended", timeout_s)
     return [system.values(thread)["log"] for thread in threads]
 
 
@@ -81,9 +82,9 @@ def test_the_graph_goes_where_the_verdict_leads(system: Any, world: Path, opense
 
 def test_a_killed_validator_leaves_nobody_without_a_verdict(system: Any, world: Path) -> None:
     runs = [started(system, world, kind="held") for _ in range(20)]
-    system.until(lambda: len(open_waits(system, *runs)) == len(runs))
+    until_blocking(lambda: len(open_waits(system, *runs)) == len(runs), "every run waits for a verdict")
     asked = Path(f"{world}.asked")
-    system.until(lambda: asked.exists() and asked.stat().st_size >= 8)
+    until_blocking(lambda: asked.exists() and asked.stat().st_size >= 8, "eight requests of the validator")
     validator = system.services["validator"]
     validator.kill()
     assert not validator.running
@@ -121,7 +122,7 @@ def forged(
 
 def test_a_verdict_wakes_once_and_only_for_its_action(system: Any, world: Path, kafka_bootstrap: str) -> None:
     run = started(system, world, kind="held")
-    (wait,) = system.until(lambda: open_waits(system, run))
+    (wait,) = until_blocking(lambda: open_waits(system, run), "the run waits for a verdict")
     right, wrong = wait["validation"]["action_digest"], "0" * 64
 
     async def publish() -> None:
@@ -148,7 +149,7 @@ def test_a_validator_whose_clock_is_ahead_makes_no_verdict_last_longer(
     system: Any, world: Path, kafka_bootstrap: str
 ) -> None:
     run = started(system, world, kind="held")
-    (wait,) = system.until(lambda: open_waits(system, run))
+    (wait,) = until_blocking(lambda: open_waits(system, run), "the run waits for a verdict")
     record = forged(wait, VerdictOutcome.PROCEED, wait["validation"]["action_digest"], ahead=timedelta(hours=1))
 
     async def publish() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.polling import until_blocking
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -31,7 +32,7 @@ def finished(system: Any, *runs: Any, timeout_s: float = 60) -> list[list[Any]]:
             {"thread_id": {"$in": threads}, "settled": False}
         )
 
-    system.until(done, timeout_s)
+    until_blocking(done, "all agents have ended", timeout_s)
     return [system.values(thread)["log"] for thread in threads]
 
 
@@ -114,7 +115,10 @@ def test_a_person_is_asked(system: Any) -> None:
 def test_a_question_goes_to_the_next_person_and_expires(system: Any) -> None:
     run = system.start("asker", {"expires_s": 1, "escalate": True})
     asleep(system, run)
-    chief = system.until(lambda: next((w for w in waits_of(system, run) if w["assigned_to"] == "chief"), None))
+    chief = until_blocking(
+        lambda: next((w for w in waits_of(system, run) if w["assigned_to"] == "chief"), None),
+        "the question goes to the chief",
+    )
     assert (chief["status"], chief["escalations"]) == ("open", 1)
     assert finished(system, run) == [[["expired"]]]
 
@@ -125,7 +129,10 @@ def test_a_branch_that_wakes_leaves_the_deadlines_of_its_siblings(system: Any) -
     before = {wait["kind"]: wait for wait in waits_of(system, run)}
     assert set(before) == {"timer", "event", "approval"}
     signal(system, run, "reply", "hello")
-    system.until(lambda: waits_of(system, run) and [w for w in waits_of(system, run) if w["status"] == "answered"])
+    until_blocking(
+        lambda: waits_of(system, run) and [w for w in waits_of(system, run) if w["status"] == "answered"],
+        "one wait is answered",
+    )
     time.sleep(1)  # so that a count that starts again would be seen
     assert system.http.post(f"/approvals/{before['approval']['_id']}", json=APPROVED).status_code == 202
     (log,) = finished(system, run)
@@ -143,7 +150,10 @@ def test_what_woke_a_node_that_then_failed_is_not_lost(system: Any, tmp_path: Pa
     run = system.start("stumbling", {"file": str(file)})
     asleep(system, run)
     signal(system, run, "reply", "only once")
-    failed = system.until(lambda: system.db.runs.find_one({"thread_id": run["thread_id"], "status": "error"}))
+    failed = until_blocking(
+        lambda: system.db.runs.find_one({"thread_id": run["thread_id"], "status": "error"}),
+        "the run that was woken has failed",
+    )
     assert "stumbled" in failed["error"]["message"]
     file.unlink()
     again = system.start("stumbling", None, thread=run["thread_id"])
@@ -172,7 +182,10 @@ def test_a_waking_run_whose_wait_is_over_changes_nothing(system: Any) -> None:
     assert waits_of(system, run)[0]["status"] == "closed"
     # As a scheduler that read the wait a moment ago would do:
     system.db.waits.update_one({"_id": wait["_id"]}, {"$set": {"status": "open", "due_at": datetime.now(UTC)}})
-    woken = system.until(lambda: system.db.runs.find_one({"wait_id": wait["_id"], "settled": True}))
+    woken = until_blocking(
+        lambda: system.db.runs.find_one({"wait_id": wait["_id"], "settled": True}),
+        "the run that was woken too late is settled",
+    )
     assert woken["status"] == "cancelled"
     assert system.http.get(f"/threads/{run['thread_id']}").json()["status"] == "idle"
     system.assert_linear([run["thread_id"]])
@@ -183,7 +196,7 @@ def test_kill_a_service_while_a_hundred_fall_asleep_and_wake(system: Any, opense
     sleepers = [system.start("sleeper", {"sleep_s": 2}) for _ in range(50)]
     listeners = [system.start("listener", {"count": 2, "timeout_s": 60}) for _ in range(50)]
     threads = [run["thread_id"] for run in [*sleepers, *listeners]]
-    system.until(lambda: system.db.waits.count_documents({"thread_id": {"$in": threads}}) >= 30)
+    until_blocking(lambda: system.db.waits.count_documents({"thread_id": {"$in": threads}}) >= 30, "thirty are asleep")
     system.services[victim].kill()
     system.services[victim].start()
     for run in listeners:

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -21,6 +20,7 @@ from typing import Annotated, Any, TypedDict
 import httpx
 import pytest
 from langgraph.graph import START, StateGraph
+from tests.support.polling import until, until_blocking
 
 from perdure.archive.archiving import Archiver
 from perdure.archive.policy import RetentionPolicy
@@ -172,14 +172,13 @@ class Stage:
 
     async def finish(self, thread_id: str, timeout_s: float = 20.0) -> Document:
         """Let schedulers go on with what is left of work on a thread, until nothing is."""
-        end = time.monotonic() + timeout_s
-        while True:
-            await asyncio.sleep(0.05)
+
+        async def look() -> Document:
             await self.scheduler().finish()
-            found = await self.document(thread_id)
-            if "expires_at" not in found.get("archive", {}):
-                return found
-            assert time.monotonic() < end, found["archive"]
+            return await self.document(thread_id)
+
+        what = f"no work on thread {thread_id} is left"
+        return await until(look, what, timeout_s, holds=lambda found: "expires_at" not in found.get("archive", {}))
 
 
 @asynccontextmanager
@@ -264,15 +263,15 @@ def s3_server() -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _await_answer(port: int, server: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + 20
-    while True:
+    def answers() -> bool:
         try:
             httpx.get(f"http://127.0.0.1:{port}/")
-            return
         except httpx.TransportError:
             assert server.poll() is None, "versitygw ended"
-            assert time.monotonic() < end, "versitygw does not answer"
-            time.sleep(0.05)
+            return False
+        return True
+
+    until_blocking(answers, "versitygw answers")
 
 
 def _versitygw() -> str:

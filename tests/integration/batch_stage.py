@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from tests.support.polling import until
 
 from perdure.chassis import mongo
 from perdure.chassis.clock import now
@@ -22,18 +23,7 @@ from perdure.scheduler.batches import Batches
 from perdure.scheduler.settings import SchedulerSettings
 from perdure.schemas.batch_documents import item_key
 
-DEADLINE_S = 30.0
-
 Document = dict[str, Any]
-
-
-async def until(condition: Callable[[], Awaitable[Any]], deadline_s: float = DEADLINE_S) -> Any:
-    """What ``condition`` answers once it is true; polls with a deadline."""
-    deadline = time.monotonic() + deadline_s
-    while not (found := await condition()):
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
-    return found
 
 
 class Stage:
@@ -134,14 +124,13 @@ class Stage:
     async def run_to_end(self, batch_id: str, status: Callable[[int], str] = lambda _: "success") -> Document:
         """Turn and work until the batch does not go on."""
 
-        async def still() -> Document | None:
+        async def look() -> Document:
             await self.batches.turn()
             await self.work(batch_id, status)
-            found = await self.document(batch_id)
-            return found if found["status"] not in ("pending", "running", "cancelling") else None
+            return await self.document(batch_id)
 
-        found: Document = await until(still)
-        return found
+        going_on = ("pending", "running", "cancelling")
+        return await until(look, "the batch does not go on", holds=lambda found: found["status"] not in going_on)
 
     async def told(self, batch_id: str) -> list[Document]:
         """What is in the outbox; it is published and taken off."""

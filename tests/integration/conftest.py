@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from aiohttp import web
+from tests.support.gateway import OpenGateway, fresh_database, open_gateway
+from tests.support.polling import until
 
-from perdure.chassis import mongo
 from perdure.chassis.clock import now
 from perdure.chassis.kafka.admin import TopicAdmin
-from perdure.gateway.app import make_app
-from perdure.gateway.http.gunzip import AUTO_DECOMPRESS
-from perdure.gateway.settings import GatewaySettings
 from perdure.registry.answer_links import AnswerLinks
 from perdure.registry.runs import assistant_id_of, new_id
 from perdure.registry.waits import wait_documents
@@ -30,7 +25,6 @@ from perdure.schemas.events import InterruptInfo
 from perdure.schemas.problem import Problem
 from perdure.schemas.waits import Question, Wait, WaitKind, digest
 
-READY_S = 20.0
 END_OF_DAY = timedelta(seconds=30)
 
 
@@ -47,13 +41,8 @@ def midnight() -> datetime:
     return now().replace(hour=0, minute=0, second=0, microsecond=0)
 
 
-@dataclass
-class Waiting:
-    """A gateway on a free port, with a database of its own."""
-
-    url: str
-    database: mongo.Database
-    http: httpx.AsyncClient
+class Waiting(OpenGateway):
+    """A gateway with a database of its own."""
 
     async def thread(self, tenant: str = "default") -> str:
         made = await self.http.post("/threads", json={}, headers={"Perdure-Tenant": tenant})
@@ -117,27 +106,10 @@ def _problem_of() -> Any:
 
 @asynccontextmanager
 async def open_waiting(uri: str, kafka_bootstrap: str, **more: Any) -> AsyncIterator[Waiting]:
-    client = mongo.connect(uri)
-    settings = GatewaySettings(
-        mongodb_uri=uri,
-        kafka_bootstrap_servers=kafka_bootstrap,
-        gateway_store_timeout_s=2.0,
-        **{"opensearch_url": "http://127.0.0.1:9"} | more,
-    )
-    runner = web.AppRunner(make_app(settings), access_log=None, auto_decompress=AUTO_DECOMPRESS)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        async with httpx.AsyncClient(base_url=url, timeout=30) as http:
-            deadline = time.monotonic() + READY_S
-            while (await http.get("/ready")).status_code != 200:
-                assert time.monotonic() < deadline, "the gateway is not ready"
-                await asyncio.sleep(0.05)
-            yield Waiting(url, mongo.database(client, uri), http)
-    finally:
-        await runner.cleanup()
-        client.close()
+    settings = {"gateway_store_timeout_s": 2.0} | more
+    async with open_gateway(uri, kafka_bootstrap, Waiting, **settings) as opened:
+        await until(opened.ready, "the gateway is ready")
+        yield opened
 
 
 @pytest.fixture(name="open_waiting", scope="session")
@@ -166,7 +138,7 @@ def link_to(wait: Mapping[str, Any], recipient: str = "ann@example.com", expires
 async def linking(mongodb_uri: str, kafka_bootstrap: str) -> AsyncIterator[Waiting]:
     """As ``waiting``, with links to answer questions and with reply addresses (``LINKS``)."""
     await TopicAdmin(kafka_bootstrap).apply(topics.ALL)
-    uri = mongodb_uri.rsplit("/", 1)[0] + f"/linking_{uuid.uuid4().hex}"
+    uri = fresh_database(mongodb_uri, "linking")
     settings = {
         "link_secret": "of these tests and of nothing else",
         "public_url": "http://127.0.0.1:1",
@@ -175,7 +147,7 @@ async def linking(mongodb_uri: str, kafka_bootstrap: str) -> AsyncIterator[Waiti
     }
     async with open_waiting(uri, kafka_bootstrap, **settings) as opened:
         yield opened
-        await opened.database.client.drop_database(opened.database.name)
+        await opened.drop_database()
 
 
 @pytest.fixture(name="link_to", scope="session")
@@ -191,7 +163,7 @@ def _links() -> AnswerLinks:
 @pytest.fixture(scope="module")
 async def waiting(mongodb_uri: str, kafka_bootstrap: str) -> AsyncIterator[Waiting]:
     await TopicAdmin(kafka_bootstrap).apply(topics.ALL)
-    uri = mongodb_uri.rsplit("/", 1)[0] + f"/waiting_{uuid.uuid4().hex}"
+    uri = fresh_database(mongodb_uri, "waiting")
     async with open_waiting(uri, kafka_bootstrap) as opened:
         yield opened
-        await opened.database.client.drop_database(opened.database.name)
+        await opened.drop_database()

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import confluent_kafka
 import httpx
 from pymongo.database import Database
+from tests.support.polling import until
 
 from perdure.chassis import mongo
 from perdure.chassis.clock import now
@@ -41,18 +42,6 @@ class Place:
 
     def letters(self, **query: Any) -> list[Letter]:
         return list(self.db.dead_letters.find(query).sort("died_at", 1))
-
-
-async def until(condition: Callable[[], Any], what: str, timeout_s: float = DEADLINE_S) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while True:
-        found = condition()
-        if isinstance(found, Awaitable):
-            found = await found
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"not in {timeout_s:g} s: {what}"
-        await asyncio.sleep(0.05)
 
 
 @contextlib.asynccontextmanager

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from tests.support.polling import until
 
 from perdure.chassis.clock import now
 from perdure.chassis.kafka.admin import TopicAdmin
@@ -71,18 +71,12 @@ class Bench:
 
     async def until(self, count: int, **terms: str) -> list[dict[str, Any]]:
         """Wait until so many states are there."""
-        deadline = time.monotonic() + 60
-        while len(found := await self.found(STATES, **terms)) < count:
-            assert time.monotonic() < deadline, f"{len(found)} of {count} states"
-            await asyncio.sleep(0.1)
-        return found
+        what = f"{count} states with {terms}"
+        return await until(lambda: self.found(STATES, **terms), what, holds=lambda states: len(states) >= count)
 
     async def until_lag_is(self, lag: int) -> None:
         admin = TopicAdmin(self.env["PERDURE_KAFKA_BOOTSTRAP_SERVERS"])
-        deadline = time.monotonic() + 60
-        while (now := await admin.lag(GROUP, topics.EVENTS)) != lag:
-            assert time.monotonic() < deadline, f"lag {now}"
-            await asyncio.sleep(0.1)
+        await until(lambda: admin.lag(GROUP, topics.EVENTS), f"a lag of {lag}", holds=lambda now: now == lag)
 
     async def roll_over(self) -> None:
         """Begin a new states index now."""

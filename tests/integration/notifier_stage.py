@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from aiohttp import web
+from tests.support.polling import until
 
 from perdure.chassis import mongo
 from perdure.chassis.kafka.producer import Producer
@@ -23,7 +24,6 @@ from perdure.schemas.envelope import Decoded
 from perdure.schemas.events import RunSucceeded
 from perdure.schemas.message import Message
 
-DEADLINE_S = 30.0
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 FAST: dict[str, Any] = {
     "notifier_allowed_targets": ("127.0.0.0/8",),
@@ -142,31 +142,20 @@ class Stage:
     async def until(self, delivery: dict[str, Any], *states: str) -> dict[str, Any]:
         """A delivery once it is in one of these states."""
 
-        async def look() -> Any:
-            found = await self.db.deliveries.find_one({"_id": delivery["_id"]})
-            return found if found is not None and found["state"] in states else None
-
-        found: dict[str, Any] = await until(look, f"{delivery['_id']} is {states}")
-        return found
+        return await until(
+            lambda: self.db.deliveries.find_one({"_id": delivery["_id"]}),
+            f"{delivery['_id']} is {states}",
+            holds=lambda found: found is not None and found["state"] in states,
+        )
 
     async def attempts(self, delivery: dict[str, Any], count: int) -> dict[str, Any]:
         """A delivery once it was tried so often."""
 
-        async def look() -> Any:
-            found = await self.db.deliveries.find_one({"_id": delivery["_id"]})
-            return found if found is not None and found["tried"] >= count else None
-
-        found: dict[str, Any] = await until(look, f"{delivery['_id']} was tried {count} times")
-        return found
-
-
-async def until(look: Callable[[], Awaitable[Any]], what: str, timeout_s: float = DEADLINE_S) -> Any:
-    """What ``look`` finds, once it finds something."""
-    deadline = time.monotonic() + timeout_s
-    while not (found := await look()):
-        assert time.monotonic() < deadline, f"not in {timeout_s:g} s: {what}"
-        await asyncio.sleep(0.02)
-    return found
+        return await until(
+            lambda: self.db.deliveries.find_one({"_id": delivery["_id"]}),
+            f"{delivery['_id']} was tried {count} times",
+            holds=lambda found: found is not None and found["tried"] >= count,
+        )
 
 
 def succeeded(tenant: str = "t", thread: str | None = None, **more: Any) -> RunSucceeded:

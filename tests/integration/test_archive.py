@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-import sys
 import tracemalloc
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from tests.integration.archive_stage import LONG_AGO, Stage, objects, opened, s3_server
 
 from perdure.archive.candidates import LOOK, Candidates
 from perdure.archive.policy import RetentionPolicy, RetentionRule
 from perdure.archive.store import ArchiveStore
 from perdure.chassis.clock import now
-
-sys.path.insert(0, str(Path(__file__).parent))
-from archive_stage import LONG_AGO, Stage, objects, opened, s3_server
 
 
 @pytest.fixture

@@ -5,20 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.integration.archive_stage import Gate, Stage, kill, objects, opened, run_victim
+from tests.integration.archive_victim import POINTS
 
 from perdure.archive import store
 from perdure.archive.errors import ArchiveDamagedError, ArchiveUnavailableError, WorkLostError
 from perdure.archive.store import ArchiveStore
 from perdure.local.resources import free_port
-
-sys.path.insert(0, str(Path(__file__).parent))
-from archive_stage import Gate, Stage, kill, objects, opened, run_victim
-from archive_victim import POINTS
 
 BEFORE_MARK = ("before the slot", "before writing", "between write and verify", "between verify and mark")
 AFTER_MARK = ("between mark and event", "between mark and delete", "in the middle of delete", "at the end of delete")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.integration.archive_stage import Stage
 
 from perdure.archive.store import ArchiveStore
 from perdure.chassis import mongo
@@ -35,9 +35,6 @@ from perdure.local.stack import Stack
 from perdure.schemas import topics
 from perdure.schemas.events import CheckpointSaved, Event
 from perdure.schemas.index import STATES, THREADS, IndexDocument
-
-sys.path.insert(0, str(Path(__file__).parent))
-from archive_stage import Stage
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
 
 import pytest
+from tests.integration.archive_stage import LONG_AGO, Gate, Stage, kill, objects, opened, place
 
 from perdure.agent_step.claims import Claims
 from perdure.archive.archiving import LivesError
@@ -21,9 +21,6 @@ from perdure.archive.store import ArchiveStore
 from perdure.chassis.clock import now
 from perdure.chassis.group_commit import GroupCommit
 from perdure.chassis.outage import Availability
-
-sys.path.insert(0, str(Path(__file__).parent))
-from archive_stage import LONG_AGO, Gate, Stage, kill, objects, opened, place
 
 
 @pytest.fixture

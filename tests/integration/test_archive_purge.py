@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.integration.archive_stage import LEASE_S, LONG_AGO, Stage, objects, opened
 
 from perdure.archive.policy import RetentionPolicy
 from perdure.archive.purging import Purger, plan
 from perdure.archive.store import ArchiveStore
 from perdure.chassis.clock import now
 from perdure.schemas.documents import THREADS
-
-sys.path.insert(0, str(Path(__file__).parent))
-from archive_stage import LEASE_S, LONG_AGO, Stage, objects, opened
 
 
 @pytest.fixture

@@ -14,13 +14,13 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from tests.support.polling import until
 
 from perdure.chassis.clock import now
 from perdure.chassis.payload import unpack
 from perdure.scheduler.batch_uploads import Uploads
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
-DEADLINE_S = 20.0
 
 Post = Callable[..., Awaitable[httpx.Response]]
 
@@ -44,14 +44,6 @@ def post(waiting: Any) -> Post:
 
 def lines(*items: Any) -> bytes:
     return b"".join(json.dumps(item).encode() + b"\n" for item in items)
-
-
-async def until(condition: Callable[[], Awaitable[Any]]) -> Any:
-    deadline = time.monotonic() + DEADLINE_S
-    while not (found := await condition()):
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
-    return found
 
 
 async def nothing_left(waiting: Any, before: int) -> bool:
@@ -173,12 +165,12 @@ async def test_an_upload_that_is_cut_leaves_nothing(waiting: Any, post: Post) ->
         return bool(await waiting.database.batch_items.count_documents({}) > before)
 
     upload = asyncio.create_task(post(cut()))
-    await until(stored)
+    await until(stored, "the first lines are stored")
     assert not await seen_uploading(waiting)
     storing.set()
     with pytest.raises((httpx.HTTPError, ConnectionError)):
         await upload
-    await until(lambda: nothing_left(waiting, before))
+    await until(lambda: nothing_left(waiting, before), "nothing of the upload is left")
 
 
 async def seen_uploading(waiting: Any) -> bool:

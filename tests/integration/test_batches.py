@@ -7,13 +7,13 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 import pytest
-from tests.integration.batch_stage import Stage, until
+from tests.integration.batch_stage import Stage
+from tests.support.polling import until
 
 from perdure.agent_step.claims import Claims
 from perdure.chassis import mongo
@@ -138,7 +138,7 @@ async def test_two_leaders_at_once_do_nothing_twice(stage: Stage) -> None:
         await stage.work(batch_id, outcome)
         return bool((await stage.document(batch_id))["status"] == "completed")
 
-    await until(over)
+    await until(over, "the batch is completed")
     assert (await stage.document(batch_id))["counts"] == {
         "waiting": 0, "started": 0, "interrupted": 0, "succeeded": 52, "failed": 8, "cancelled": 0,
     }  # fmt: skip
@@ -215,7 +215,7 @@ async def test_what_a_cancelled_batch_has_left_is_cancelled_also_what_sleeps(sta
             await stage.end(run, "cancelled")
         return bool((await stage.document(batch_id))["status"] == "cancelled")
 
-    await until(over)
+    await until(over, "the batch is cancelled")
     assert await stage.counts(batch_id) == {"succeeded": 1, "cancelled": 4_999}
     assert (await stage.document(batch_id))["counts"]["cancelled"] == 4_999
     assert await stage.db.waits.count_documents({"status": "closed"}) == 1
@@ -354,27 +354,22 @@ async def test_a_scheduler_that_is_killed_again_and_again_loses_and_doubles_noth
     process = scheduler()
     try:
         for share in (100, 250, 400):
-            await until(partial(_at_least, ended, share))
+            await until(ended, f"{share} items have ended", holds=lambda count, share=share: count >= share)
             process.kill()
             process.wait()
             process = scheduler()
-        await until(partial(_at_least, ended, 600))
-        batch = await until(partial(_completed, stage, batch_id))
+        await until(ended, "all items have ended", holds=lambda count: count >= 600)
+        batch = await until(
+            lambda: stage.document(batch_id),
+            "the batch is completed",
+            holds=lambda found: found["status"] == "completed",
+        )
     finally:
         process.kill()
         process.wait()
     assert (batch["counts"]["succeeded"], batch["counts"]["failed"]) == (588, 12)
     assert [entry["type"] for entry in batch["outbox"]] == ["perdure.batch.finished"]
     await stage.assert_once(batch_id)
-
-
-async def _at_least(count: Callable[[], Awaitable[int]], number: int) -> bool:
-    return await count() >= number
-
-
-async def _completed(stage: Stage, batch_id: str) -> Any:
-    batch = await stage.document(batch_id)
-    return batch if batch["status"] == "completed" else None
 
 
 def waits_of(run: Any) -> Any:

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 from langgraph.graph import END, START, StateGraph
+from tests.support.polling import until
 
 from perdure.chassis import mongo
 from perdure.checkpoint import SCOPE_KEY, PerdureSaver, RunScope
@@ -68,12 +69,6 @@ async def entries(saver: PerdureSaver) -> list[dict[str, Any]]:
     return sorted(found, key=lambda document: document["seq"])
 
 
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(20):
-        while not await condition():
-            await asyncio.sleep(0.01)
-
-
 async def test_the_old_owner_is_refused_and_the_new_one_goes_on(savers: tuple[PerdureSaver, PerdureSaver]) -> None:
     old, new = savers
     gate = asyncio.Event()
@@ -85,7 +80,7 @@ async def test_the_old_owner_is_refused_and_the_new_one_goes_on(savers: tuple[Pe
     async def three_steps() -> bool:
         return len(await entries(new)) >= 5
 
-    await until(three_steps)
+    await until(three_steps, "three steps")
     following = await new.fence("t", "r", 2, 1)
     second = RunScope("t", "r", 2, following)
     gate.set()

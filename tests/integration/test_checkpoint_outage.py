@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypedDict
 
 import pytest
 from langgraph.graph import END, START, StateGraph
+from tests.support.polling import until
 
 from perdure.chassis import mongo
 from perdure.checkpoint import SCOPE_KEY, PerdureSaver, RunScope
@@ -66,17 +67,17 @@ async def test_thirty_seconds_without_database(own_mongodb: Stack) -> None:
 
     agents = [asyncio.create_task(agent(number)) for number in range(AGENTS)]
     try:
-        await until(lambda: finished > AGENTS)
+        await until(lambda: finished > AGENTS, "a run of every agent", 120)
         await asyncio.to_thread(own_mongodb.stop_server, "mongodb", kill=True)
         killed = time.monotonic()
-        await until(lambda: outages == [True])
+        await until(lambda: outages == [True], "the outage is noticed", 120)
         assert not saver.availability.available
         before = finished
-        await until(lambda: time.monotonic() - killed > DOWN_S)
+        await until(lambda: time.monotonic() - killed > DOWN_S, "the server stays away for a while", 120)
         assert finished - before <= AGENTS, "no run finishes without the database"
         assert not any(task.done() for task in agents), "no run failed"
         await asyncio.to_thread(own_mongodb.start_server, "mongodb")
-        await until(lambda: finished > before + AGENTS)
+        await until(lambda: finished > before + AGENTS, "every agent goes on", 120)
     finally:
         stop.set()
         outcomes = await asyncio.gather(*agents, return_exceptions=True)
@@ -102,9 +103,3 @@ async def nothing_lost_or_doubled(saver: PerdureSaver, acknowledged: dict[str, l
         log = found.checkpoint["channel_values"]["log"]
         assert [entry.split()[0] for entry in log] == [str(step) for step in range(STEPS)]
     await reader.aclose()
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(120):
-        while not condition():
-            await asyncio.sleep(0.02)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.polling import until_blocking
 
 from perdure.cli.__main__ import main
 from perdure.cli.provision import provision
@@ -18,7 +18,6 @@ from perdure.local.services import Services
 from perdure.local.stack import Stack
 
 GRAPHS = Path(__file__).resolve().parents[1] / "e2e" / "graphs"
-DEADLINE_S = 60.0
 
 Run = Callable[..., Any]
 
@@ -66,21 +65,16 @@ def perdure(raw: Callable[..., tuple[int, str, str]]) -> Run:
 
 
 def until_found(perdure: Run, *arguments: str) -> list[dict[str, Any]]:
-    deadline = time.monotonic() + DEADLINE_S
-    while True:
-        found: list[dict[str, Any]] = perdure("search", *arguments)["items"]
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"not found: {arguments}"
-        time.sleep(0.1)
+    return until_blocking(lambda: perdure("search", *arguments)["items"], f"states with {arguments}")
 
 
 def until_listed(perdure: Run, thread: str) -> None:
     """The index of threads refreshes apart from that of states."""
-    deadline = time.monotonic() + DEADLINE_S
-    while thread not in [one["thread_id"] for one in perdure("threads", "list", "--graph", "ask", "--limit", "200")]:
-        assert time.monotonic() < deadline, f"thread {thread} is not listed"
-        time.sleep(0.1)
+
+    def listed() -> list[str]:
+        return [one["thread_id"] for one in perdure("threads", "list", "--graph", "ask", "--limit", "200")]
+
+    until_blocking(listed, f"thread {thread} is listed", holds=lambda threads: thread in threads)
 
 
 def test_waiting_shows_what_came_of_the_run(perdure: Run, raw: Callable[..., tuple[int, str, str]]) -> None:
@@ -145,13 +139,13 @@ def test_a_run_is_cancelled(perdure: Run) -> None:
     run = perdure("runs", "start", "vanishing", "--wait", "--timeout", "60")
     assert run["status"] == "interrupted"
     active = perdure("runs", "start", "slow", "--input", '{"seconds": 30}', "--idempotency-key", uuid.uuid4().hex)
-    found = perdure("cancel", active["thread_id"], active["run_id"])
-    deadline = time.monotonic() + DEADLINE_S
-    while found["status"] in ("pending", "running"):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-        found = perdure("runs", "show", active["thread_id"], active["run_id"])
-    assert found["status"] == "cancelled"
+    perdure("cancel", active["thread_id"], active["run_id"])
+
+    def status() -> str:
+        return str(perdure("runs", "show", active["thread_id"], active["run_id"])["status"])
+
+    ended = until_blocking(status, "the run ends", holds=lambda now: now not in ("pending", "running"))
+    assert ended == "cancelled"
 
 
 def test_the_same_key_starts_one_run(perdure: Run) -> None:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from tests.support.polling import until_blocking
+from tests.support.project import Project
 
-from perdure.local.resources import free_port
 from perdure.local.stack import Stack
 from perdure.schemas.index import STATES_WRITE
 
@@ -36,41 +33,10 @@ graph = builder.compile()
 """
 
 
-class Project:
-    """A project's folder, and ``perdure`` in it."""
-
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self.folder = folder
-        self.environment = environment
-
-    def command(self, *arguments: str) -> list[str]:
-        return [str(Path(sys.executable).with_name("perdure")), *arguments]
-
-    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*arguments),
-            env=self.environment,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_S,
-            check=False,
-        )
-
-
 @pytest.fixture
 def project(stack: Stack, tmp_path: Path) -> Iterator[Project]:
     """A project with one graph, on the session's servers; stopped at the end."""
-    (tmp_path / "agent.py").write_text(AGENT)
-    (tmp_path / "langgraph.json").write_text('{"dependencies": ["."], "graphs": {"greeter": "./agent.py:graph"}}')
-    environment = {
-        **os.environ,
-        **stack.environment(),
-        "PERDURE_GATEWAY_PORT": str(free_port()),
-        "PERDURE_DATA_DIR": str(tmp_path / "data"),
-    }
-    environment["PERDURE_MONGODB_URI"] = environment["PERDURE_MONGODB_URI"].rpartition("/")[0] + f"/{tmp_path.name}"
-    found = Project(tmp_path, environment)
+    found = Project.create(tmp_path, stack, AGENT, DEADLINE_S)
     yield found
     assert found("down").returncode == 0
 
@@ -166,27 +132,26 @@ def test_a_broken_project_is_explained(perdure: Project, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_dev_runs_until_it_is_stopped(project: Project, number: signal.Signals) -> None:
-    log = project.folder / "dev.txt"
-    with log.open("wb") as output:
-        dev = subprocess.Popen(project.command("dev"), env=project.environment, cwd=project.folder, stderr=output)
+    dev = project.dev()
+
+    def said() -> str:
+        text = project.output()
+        assert dev.poll() is None, text
+        return text
+
     try:
-        deadline = time.monotonic() + DEADLINE_S
-        while "Ctrl-C stops everything" not in log.read_text():
-            assert dev.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.1)
-        url = f"http://127.0.0.1:{project.environment['PERDURE_GATEWAY_PORT']}"
-        ran = project("runs", "start", "greeter", "--wait", "--json", "--url", url)
+        until_blocking(said, "the services are up", DEADLINE_S, holds=lambda text: "Ctrl-C stops everything" in text)
+        ran = project("runs", "start", "greeter", "--wait", "--json", "--url", project.url)
         assert json.loads(ran.stdout)["status"] == "success", ran.stderr
     finally:
         dev.send_signal(number)
         assert dev.wait(60) == 130
-    assert re.search(r"^gateway +\| ", log.read_text(), re.MULTILINE)
+    assert re.search(r"^gateway +\| ", project.output(), re.MULTILINE)
     line = r"^agent_step \| \d\d:\d\d:\d\d\.\d{3} info +run\.ended  status=success  duration_ms=\S+  steps=2  graph=greeter  "
-    assert re.search(line, log.read_text(), re.MULTILINE), log.read_text()
-    assert "kafka.assigned  partitions=perdure.commands:12\n" in log.read_text()
-    assert '{"' not in log.read_text()
+    assert re.search(line, project.output(), re.MULTILINE), project.output()
+    assert "kafka.assigned  partitions=perdure.commands:12\n" in project.output()
+    assert '{"' not in project.output()
     files = project.folder / "data" / "logs"
     assert json.loads((files / "agent_step.log").read_text().splitlines()[0])["service"] == "agent-step"
-    assert "Traceback" not in log.read_text()
+    assert "Traceback" not in project.output()
     assert {one["kind"] for one in json.loads(project("status", "--json").stdout)} == {"server"}

@@ -13,11 +13,22 @@ import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from tests.integration.dead_letter_stage import (
+    Letter,
+    Place,
+    buried,
+    command,
+    consuming,
+    nothing,
+    record_at,
+    stored,
+    thread_id,
+)
+from tests.support.polling import until
 
 from perdure.chassis import mongo
 from perdure.chassis.kafka.consumer import Refused
@@ -35,20 +46,6 @@ from perdure.schemas.catalogue import CONTENTS
 from perdure.schemas.commands import COMMANDS, StartRun
 from perdure.schemas.deadletter import Reason
 from perdure.schemas.envelope import Decoded, Record
-
-sys.path.insert(0, str(Path(__file__).parent))
-from dead_letter_stage import (
-    Letter,
-    Place,
-    buried,
-    command,
-    consuming,
-    nothing,
-    record_at,
-    stored,
-    thread_id,
-    until,
-)
 
 pytestmark = pytest.mark.timeout(180)
 

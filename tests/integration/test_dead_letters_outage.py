@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import confluent_kafka
 import httpx
 import pytest
+from tests.support.polling import until_blocking
 
 from perdure.chassis import mongo
 from perdure.chassis.clock import now
@@ -25,16 +24,6 @@ from perdure.schemas.envelope import encode
 pytestmark = pytest.mark.timeout(180)
 
 DEADLINE_S = 60.0
-
-
-def until(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + DEADLINE_S
-    while True:
-        found = condition()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"not in {DEADLINE_S:g} s: {what}"
-        time.sleep(0.05)
 
 
 def test_outages_lose_no_letter_and_no_redrive(own_stack: Callable[..., Stack]) -> None:
@@ -64,8 +53,8 @@ def test_outages_lose_no_letter_and_no_redrive(own_stack: Callable[..., Stack]) 
         producer.flush(DEADLINE_S)
         assert http.get("/dead-letters").status_code == 503
         stack.start_server("mongodb")
-        until(lambda: letters.find_one({"_id": "perdure.commands:3:7"}), "the letter after the outage")
-        until(lambda: http.get("/dead-letters").status_code == 200, "the gateway after the outage")
+        until_blocking(lambda: letters.find_one({"_id": "perdure.commands:3:7"}), "the letter after the outage")
+        until_blocking(lambda: http.get("/dead-letters").status_code == 200, "the gateway after the outage")
 
         stack.stop_server("kafka")
         path = "/dead-letters/perdure.commands:3:7"
@@ -76,7 +65,7 @@ def test_outages_lose_no_letter_and_no_redrive(own_stack: Callable[..., Stack]) 
         again = http.post(f"{path}/redrive")
         assert "at this moment" in again.json()["detail"], "somebody is at it"
         stack.start_server("kafka")
-        until(lambda: http.get(path).json()["state"] == "redriven", "the redrive after the outage")
+        until_blocking(lambda: http.get(path).json()["state"] == "redriven", "the redrive after the outage")
         reader = confluent_kafka.Consumer({"bootstrap.servers": bootstrap, "group.id": "look"})
         partitions = range(topics.COMMANDS.partitions)
         reader.assign([confluent_kafka.TopicPartition(topics.COMMANDS.name, n, 0) for n in partitions])

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 from langgraph.types import Command
+from tests.integration.effect_stage import Stage
+from tests.support.polling import until_blocking
 
 from perdure.chassis import mongo
 from perdure.schemas.waits import OutcomeKind, WaitOutcome
@@ -39,9 +41,6 @@ from perdure.sdk import (
     effect,
     effect_blocking,
 )
-
-sys.path.insert(0, str(Path(__file__).parent))
-from effect_stage import Stage
 
 ACTION = {"pay": 82_000}
 
@@ -489,11 +488,12 @@ def victim(stage: Stage, database_uri: str) -> Iterator[Victim]:
         script = Path(__file__).with_name("effect_victim.py")
         command = [sys.executable, str(script), database_uri, stage.db.name, thread, str(file), str(timeout_s)]
         started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-        deadline = time.monotonic() + 30
-        while not file.exists():
+
+        def acts() -> bool:
             assert started[-1].poll() is None, "the victim ended by itself"
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+            return file.exists()
+
+        until_blocking(acts, "the victim acts")
         return started[-1]
 
     yield start

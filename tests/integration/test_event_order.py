@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 import uuid
 from typing import Any
 
 import pytest
 from tests.chaos.faults import read_topic
 from tests.chaos.refusal import refuse
+from tests.support.polling import until
 
 from perdure.agent_step.backlog import Backlog
 from perdure.agent_step.publisher import RunEvents
@@ -50,10 +50,7 @@ async def test_events_keep_their_order_across_a_refusal(kafka_bootstrap: str) ->
         events.publish(entry)
 
     append(1)
-    deadline = time.monotonic() + DEADLINE_S
-    while producer.waiting:
-        assert time.monotonic() < deadline, "the first event was not acknowledged"
-        await asyncio.sleep(0.05)
+    await until(lambda: not producer.waiting, "the first event is acknowledged")
     over = threading.Event()
     refusing = asyncio.create_task(asyncio.to_thread(refuse, kafka_bootstrap, topics.EVENTS.name, DEADLINE_S, over))
     seq = 1
@@ -68,10 +65,7 @@ async def test_events_keep_their_order_across_a_refusal(kafka_bootstrap: str) ->
         over.set()
         await refusing
     seq += 5
-    deadline = time.monotonic() + DEADLINE_S
-    while backlog.holds(0):
-        assert time.monotonic() < deadline, "the backlog was not published"
-        await asyncio.sleep(0.05)
+    await until(lambda: not backlog.holds(0), "the backlog is published")
     append(seq + 1)
     await producer.close()
     await backlog.close()

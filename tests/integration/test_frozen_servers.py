@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from tests.support.polling import until
 
 from perdure.chassis.clock import now
 from perdure.chassis.kafka.admin import TopicAdmin
@@ -45,7 +46,7 @@ async def gateway(open_waiting: Any, servers: Stack) -> AsyncIterator[Any]:
     await TopicAdmin(kafka).apply(topics.ALL)
     uri = addresses["PERDURE_MONGODB_URI"].rsplit("/", 1)[0] + f"/frozen_{uuid4().hex[:8]}"
     async with open_waiting(uri, kafka, opensearch_url=addresses["PERDURE_OPENSEARCH_URL"]) as opened:
-        await eventually(lambda: reported(opened, "opensearch", holds=True), BACK_S)
+        await until_reported(opened, "opensearch", holds=True)
         yield opened
 
 
@@ -58,12 +59,11 @@ async def frozen(servers: Stack, name: str) -> AsyncIterator[None]:
         servers.resume(name)
 
 
-async def eventually(holds: Callable[[], Any], within_s: float) -> float:
-    """Poll until ``holds()`` is true; the seconds that it took."""
+async def until_reported(gateway: Any, name: str, *, holds: bool, within_s: float = BACK_S) -> float:
+    """The seconds that it took until the gateway reports a server as there or away."""
     started = time.monotonic()
-    while not await holds():
-        assert time.monotonic() - started < within_s, f"not within {within_s} s"
-        await asyncio.sleep(0.05)
+    what = f"the gateway reports {name} as {'there' if holds else 'away'}"
+    await until(lambda: reported(gateway, name, holds=holds), what, within_s)
     return time.monotonic() - started
 
 
@@ -121,9 +121,9 @@ async def test_each_page_is_there_within_a_second(gateway: Any, servers: Stack, 
     await asyncio.gather(*(gateway.http.get(path) for path in shown))
     async with frozen(servers, server):
         first = {path: (await timed(gateway, path))[1] for path in shown}
-        await eventually(lambda: reported(gateway, server, holds=False), 5)
+        await until_reported(gateway, server, holds=False, within_s=5)
         then = {path: (await timed(gateway, path))[1] for path in shown}
-    back_s = await eventually(lambda: reported(gateway, server, holds=True), BACK_S)
+    back_s = await until_reported(gateway, server, holds=True)
     print(f"{server}: first {first}, then {then}, back after {back_s:.2f} s")
     assert max(first.values()) < PAGE_S, first
     assert max(then.values()) < PAGE_S, then
@@ -133,11 +133,11 @@ async def test_each_page_is_there_within_a_second(gateway: Any, servers: Stack, 
 @pytest.mark.parametrize("server", ["opensearch", "kafka"])
 async def test_a_server_that_hangs_is_noticed_in_two_seconds(gateway: Any, servers: Stack, server: str) -> None:
     async with frozen(servers, server):
-        assert await eventually(lambda: reported(gateway, server, holds=False), NOTICED_S) < NOTICED_S
+        assert await until_reported(gateway, server, holds=False, within_s=NOTICED_S) < NOTICED_S
         assert (await gateway.http.get("/ready")).status_code == 200, "it serves without that"
         page = (await gateway.http.get("/console")).text
         assert ">down</span>" in page
-    await eventually(lambda: reported(gateway, server, holds=True), BACK_S)
+    await until_reported(gateway, server, holds=True)
     assert ">down</span>" not in (await gateway.http.get("/console")).text
 
 
@@ -154,11 +154,12 @@ async def test_a_search_says_at_once_that_the_index_is_away(gateway: Any, server
         assert ": ." not in problem.detail
     assert first_s < PAGE_S
     assert max(then_s, history_s) < 0.3, "the circuit is open"
-
-    async def searchable() -> bool:
-        return bool((await gateway.http.get("/search?q=whales")).status_code == 200)
-
-    await eventually(searchable, BACK_S)
+    await until(
+        lambda: gateway.http.get("/search?q=whales"),
+        "the search answers again",
+        BACK_S,
+        holds=lambda answer: answer.status_code == 200,
+    )
 
 
 async def test_a_search_under_way_ends_when_the_server_freezes(gateway: Any, servers: Stack, problem_of: Any) -> None:
@@ -172,7 +173,7 @@ async def test_a_search_under_way_ends_when_the_server_freezes(gateway: Any, ser
         answer = await asking
         assert time.monotonic() - started < PAGE_S
         problem_of(answer, 503, "search-unavailable")
-    await eventually(lambda: reported(gateway, "opensearch", holds=True), BACK_S)
+    await until_reported(gateway, "opensearch", holds=True)
 
 
 async def test_a_threads_states_come_from_the_database_while_search_is_away(gateway: Any, servers: Stack) -> None:
@@ -190,7 +191,7 @@ async def test_a_threads_states_come_from_the_database_while_search_is_away(gate
     other = await gateway.http.get(f"/console/threads/{thread_id}", headers={"Perdure-Tenant": "others"})
     assert other.status_code in (404, 503)
     assert "browse" not in other.text
-    await eventually(lambda: reported(gateway, "opensearch", holds=True), BACK_S)
+    await until_reported(gateway, "opensearch", holds=True)
 
 
 async def test_the_command_line_says_so_in_one_sentence(
@@ -207,4 +208,4 @@ async def test_the_command_line_says_so_in_one_sentence(
     assert "The search index is away: no answer within 0.4 seconds. It is asked again every 2 seconds." in said
     assert said.endswith("becomes searchable when the index is back.")
     assert took_s < 3, "the answer of the gateway, and the imports"
-    await eventually(lambda: reported(gateway, "opensearch", holds=True), BACK_S)
+    await until_reported(gateway, "opensearch", holds=True)

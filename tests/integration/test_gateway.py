@@ -4,120 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-import operator
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
-from typing import Annotated, Any, TypedDict
 
-import httpx
-import pytest
-from aiohttp import web
 from confluent_kafka import Consumer
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
-from langgraph.graph import END, START, StateGraph
-from langgraph.graph.message import add_messages
-from langgraph.types import Command, Send, interrupt
-from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
+from tests.integration.gateway_stage import GRAPH, Gateway, end, gateway_of_module, gateway_sdk, new_thread  # noqa: F401
 
-from perdure.chassis import mongo
-from perdure.chassis.clock import now
-from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.payload import unpack
-from perdure.checkpoint import PerdureSaver
-from perdure.gateway.app import make_app
-from perdure.gateway.http.gunzip import AUTO_DECOMPRESS
-from perdure.gateway.settings import GatewaySettings
 from perdure.registry.runs import assistant_id_of, new_id
 from perdure.schemas import topics
 from perdure.schemas.commands import COMMANDS, CancelRun, StartRun
 from perdure.schemas.envelope import Decoded, decode
 
-GRAPH = "agent"
 DEADLINE_S = 20.0
 LARGE = 3 * 1024 * 1024
-
-
-@dataclass
-class Gateway:
-    """A gateway on a free port, with a database of its own."""
-
-    url: str
-    database: mongo.Database
-    http: httpx.AsyncClient
-
-    async def start(self, path: str = "/runs", **body: Any) -> httpx.Response:
-        given = {} if "command" in body else {"input": {}}
-        return await self.http.post(path, json={"assistant_id": GRAPH, **given, **body})
-
-
-@pytest.fixture(scope="module")
-async def gateway(mongodb_uri: str, kafka_bootstrap: str) -> AsyncIterator[Gateway]:
-    await TopicAdmin(kafka_bootstrap).apply(topics.ALL)
-    uri = mongodb_uri.rsplit("/", 1)[0] + f"/gateway_{uuid.uuid4().hex}"
-    client = mongo.connect(uri)
-    database = mongo.database(client, uri)
-    settings = GatewaySettings(
-        mongodb_uri=uri,
-        kafka_bootstrap_servers=kafka_bootstrap,
-        opensearch_url="http://127.0.0.1:9",
-        gateway_body_limit_bytes=8 * 1024 * 1024,
-        gateway_join_timeout_s=2.0,
-    )
-    runner = web.AppRunner(make_app(settings), access_log=None, auto_decompress=AUTO_DECOMPRESS)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    async with httpx.AsyncClient(base_url=url, timeout=30) as http:
-        ready = Gateway(url, database, http)
-        await eventually(lambda: is_ready(ready))
-        empty = await ready.start()
-        assert empty.status_code == 503
-        assert empty.json()["type"] == "urn:perdure:problem:not-ready"
-        assert "agent-step" in empty.json()["detail"]
-        await database.graphs.insert_one(
-            {"_id": GRAPH, "version": "v1", "nodes": ["a"], "input_schema": {"type": "object"}, "updated_at": now()}
-        )
-        await eventually(lambda: knows_graph(ready))
-        yield ready
-    await runner.cleanup()
-    await client.drop_database(database.name)
-    client.close()
-
-
-@pytest.fixture
-async def sdk(gateway: Gateway) -> AsyncIterator[LangGraphClient]:
-    client = get_client(url=gateway.url, api_key=None)
-    yield client
-    await client.aclose()
-
-
-async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not await holds():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.05)
-
-
-async def is_ready(gateway: Gateway) -> bool:
-    return (await gateway.http.get("/ready")).status_code == 200
-
-
-async def knows_graph(gateway: Gateway) -> bool:
-    return bool((await gateway.http.get("/graphs")).json())
-
-
-async def new_thread(gateway: Gateway, **body: Any) -> str:
-    response = await gateway.http.post("/threads", json=body)
-    assert response.status_code == 200, response.text
-    return str(response.json()["thread_id"])
-
-
-async def end(gateway: Gateway, run_id: str, status: str, **fields: Any) -> None:
-    """What agent-step writes at the end of a run."""
-    await gateway.database.runs.update_one({"_id": run_id}, {"$set": {"status": status, "ended_at": now(), **fields}})
 
 
 def commands_of(kafka_bootstrap: str, run_id: str, count: int) -> list[Decoded]:
@@ -315,125 +216,6 @@ async def test_resume_by_command_is_accepted(gateway: Gateway) -> None:
     answer = await gateway.start(f"/threads/{thread_id}/runs", command=command)
     assert answer.status_code == 202
     assert answer.json()["kwargs"] == {"command": command}
-
-
-class Talk(TypedDict, total=False):
-    messages: Annotated[list[AnyMessage], add_messages]
-    approved: bool
-
-
-def talk_graph(saver: PerdureSaver) -> Any:
-    def say(_: Talk) -> Talk:
-        return {"messages": [AIMessage("hi", id="2")]}
-
-    def ask(_: Talk) -> Talk:
-        return {"approved": interrupt({"question": "go on?"})}
-
-    inner = StateGraph(Talk).add_node("ask", ask).add_edge(START, "ask").add_edge("ask", END).compile()
-    builder = StateGraph(Talk).add_node("say", say).add_node("approve", inner)
-    return (
-        builder.add_edge(START, "say").add_edge("say", "approve").add_edge("approve", END).compile(checkpointer=saver)
-    )
-
-
-async def test_states_are_those_of_the_graph(gateway: Gateway, sdk: LangGraphClient) -> None:
-    thread = await sdk.threads.create(metadata={"by": "sdk"})
-    thread_id = thread["thread_id"]
-    empty = await sdk.threads.get_state(thread_id)
-    assert (empty["values"], empty["next"], empty["checkpoint"]["checkpoint_id"]) == ({}, [], None)
-    graph = talk_graph(PerdureSaver(gateway.database))
-    config: Any = {"configurable": {"thread_id": thread_id}}
-    await graph.ainvoke({"messages": [HumanMessage("hello", id="1")]}, config)
-    expected = await graph.aget_state(config, subgraphs=True)
-
-    state = await sdk.threads.get_state(thread_id, subgraphs=True)
-    assert state["next"] == list(expected.next) == ["approve"]
-    assert [m["type"] for m in state["values"]["messages"]] == ["human", "ai"]  # type: ignore[call-overload,index]
-    assert state["checkpoint"]["checkpoint_id"] == expected.config["configurable"]["checkpoint_id"]
-    assert state["parent_checkpoint"] is not None
-    (task,) = state["tasks"]
-    assert (task["id"], task["name"]) == (expected.tasks[0].id, "approve")
-    assert task["interrupts"][0]["value"] == {"question": "go on?"}
-    assert task["interrupts"][0]["id"] == expected.tasks[0].interrupts[0].id
-    assert task["state"] is not None
-    assert task["state"]["next"] == ["ask"]
-    assert [one["value"] for one in state["interrupts"]] == [{"question": "go on?"}]
-
-    shown = await sdk.threads.get(thread_id)
-    assert shown["interrupts"] == {task["id"]: task["interrupts"]}
-    assert shown["values"] == state["values"]
-
-    await graph.ainvoke(Command(resume=True), config)
-    final = await sdk.threads.get_state(thread_id)
-    assert (final["next"], final["tasks"], final["values"]["approved"]) == ([], [], True)  # type: ignore[call-overload]
-    past = await sdk.threads.get_history(thread_id, limit=10)
-    told = [snapshot async for snapshot in graph.aget_state_history(config)]
-    assert [one["checkpoint"]["checkpoint_id"] for one in past] == [
-        one.config["configurable"]["checkpoint_id"] for one in told
-    ]
-    assert [one["next"] for one in past] == [list(one.next) for one in told]
-    older = await sdk.threads.get_history(thread_id, limit=1, before=past[1]["checkpoint"]["checkpoint_id"])
-    assert [one["checkpoint"] for one in older] == [past[2]["checkpoint"]]
-    chosen = await sdk.threads.get_state(thread_id, checkpoint_id=past[-1]["checkpoint"]["checkpoint_id"])
-    assert chosen["checkpoint"] == past[-1]["checkpoint"]
-    by_metadata = await sdk.threads.get_history(thread_id, metadata={"source": "input"})
-    assert [one["metadata"]["source"] for one in by_metadata] == ["input"]  # type: ignore[index]
-
-
-async def test_parallel_tasks_are_told_apart(gateway: Gateway) -> None:
-    class Sums(TypedDict, total=False):
-        a: int
-        b: int
-        c: int
-
-    def fail(_: Sums) -> Sums:
-        raise ValueError("no")
-
-    builder = StateGraph(Sums)
-    builder.add_node("a", lambda _: {"a": 1}).add_node("b", lambda _: {"b": interrupt("b?")}).add_node("c", fail)
-    for node in ("a", "b", "c"):
-        builder.add_edge(START, node).add_edge(node, END)
-    graph = builder.compile(checkpointer=PerdureSaver(gateway.database))
-    thread_id = await new_thread(gateway)
-    config: Any = {"configurable": {"thread_id": thread_id}}
-    with pytest.raises(ValueError, match="no"):
-        await graph.ainvoke({}, config)
-    expected = await graph.aget_state(config)
-    state = (await gateway.http.get(f"/threads/{thread_id}/state")).json()
-    assert sorted(state["next"]) == sorted(expected.next)
-    by_name = {task["name"]: task for task in state["tasks"]}
-    assert set(by_name) == {"a", "b", "c"}
-    assert "ValueError" in by_name["c"]["error"]
-    for task in expected.tasks:
-        assert by_name[task.name]["interrupts"] == [{"id": one.id, "value": one.value} for one in task.interrupts]
-
-
-async def test_fan_out_and_join(gateway: Gateway) -> None:
-    class Parts(TypedDict, total=False):
-        done: Annotated[list[int], operator.add]
-        total: int
-
-    def part(arg: Any) -> Parts:
-        return {"done": [arg["n"] if arg["n"] != 1 else interrupt("one?")]}
-
-    builder = StateGraph(Parts)
-    builder.add_node("plan", lambda _: {}).add_node("part", part).add_node("last", lambda _: {})
-    builder.add_node("sum", lambda state: {"total": sum(state["done"])})
-    builder.add_edge(START, "plan").add_edge(["part", "last"], "sum").add_edge("sum", END)
-    builder.add_conditional_edges("plan", lambda _: [*(Send("part", {"n": n}) for n in range(3)), "last"])
-    graph = builder.compile(checkpointer=PerdureSaver(gateway.database))
-    thread_id = await new_thread(gateway)
-    config: Any = {"configurable": {"thread_id": thread_id}}
-    await graph.ainvoke({"done": []}, config)
-    expected = await graph.aget_state(config)
-    state = (await gateway.http.get(f"/threads/{thread_id}/state")).json()
-    assert sorted(state["next"]) == sorted(expected.next)
-    assert {(task["id"], task["name"]) for task in state["tasks"]} == {(task.id, task.name) for task in expected.tasks}
-    await graph.ainvoke(Command(resume=1), config)
-    past = (await gateway.http.get(f"/threads/{thread_id}/history")).json()
-    told = [snapshot async for snapshot in graph.aget_state_history(config)]
-    assert [sorted(one["next"]) for one in past] == [sorted(one.next) for one in told]
-    assert past[0]["values"] == {"done": [0, 1, 2], "total": 3}
 
 
 async def test_the_public_client(gateway: Gateway, sdk: LangGraphClient) -> None:

@@ -6,17 +6,15 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import httpx
 import pytest
-from aiohttp import web
 from structlog.testing import capture_logs
+from tests.support.gateway import OpenGateway, fresh_database, open_gateway
+from tests.support.polling import until
 
-from perdure.chassis import mongo
-from perdure.gateway.app import make_app
-from perdure.gateway.settings import GatewaySettings
 from perdure.gateway.stores.store import Store
 from perdure.local.stack import Stack
 from perdure.schemas.problem import MEDIA_TYPE, Problem
@@ -25,44 +23,23 @@ LIMIT = 64 * 1024
 JSON = {"Content-Type": "application/json"}
 START = {"assistant_id": "agent", "input": {}}
 URN = "urn:perdure:problem:"
-DEADLINE_S = 30.0
 
 
-@asynccontextmanager
-async def serving(uri: str, kafka: str) -> AsyncIterator[httpx.AsyncClient]:
-    settings = GatewaySettings(
-        mongodb_uri=uri,
-        kafka_bootstrap_servers=kafka,
-        opensearch_url="http://127.0.0.1:9",
-        gateway_body_limit_bytes=LIMIT,
-        gateway_store_timeout_s=2.0,
-    )
-    runner = web.AppRunner(make_app(settings), access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
-        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
-            yield client
-    finally:
-        await runner.cleanup()
+def serving(uri: str, kafka: str) -> AbstractAsyncContextManager[OpenGateway]:
+    settings: dict[str, Any] = {"gateway_body_limit_bytes": LIMIT, "gateway_store_timeout_s": 2.0}
+    return open_gateway(uri, kafka, OpenGateway, [{"_id": "agent", "nodes": []}], **settings)
 
 
 @pytest.fixture(scope="module")
-async def served(mongodb_uri: str, kafka_bootstrap: str) -> AsyncIterator[tuple[httpx.AsyncClient, mongo.Database]]:
-    uri = mongodb_uri.rsplit("/", 1)[0] + f"/gateway_{uuid.uuid4().hex}"
-    client = mongo.connect(uri)
-    database = mongo.database(client, uri)
-    await database.graphs.insert_one({"_id": "agent", "nodes": []})
-    async with serving(uri, kafka_bootstrap) as http:
-        yield http, database
-    await client.drop_database(mongo.database_name(uri))
-    client.close()
+async def served(mongodb_uri: str, kafka_bootstrap: str) -> AsyncIterator[OpenGateway]:
+    async with serving(fresh_database(mongodb_uri, "gateway"), kafka_bootstrap) as opened:
+        yield opened
+        await opened.drop_database()
 
 
 @pytest.fixture
-def http(served: tuple[httpx.AsyncClient, mongo.Database]) -> httpx.AsyncClient:
-    return served[0]
+def http(served: OpenGateway) -> httpx.AsyncClient:
+    return served.http
 
 
 def problem_of(response: httpx.Response, status: int, name: str) -> Problem:
@@ -214,20 +191,20 @@ async def test_an_unknown_checkpoint(http: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize("named", [{"checkpoint_id": "none"}, {"checkpoint": {"checkpoint_id": "none"}}])
 @pytest.mark.parametrize("more", [{}, {"input": {}}, {"command": {"resume": 1}}, {"command": {"update": {"n": 1}}}])
 async def test_a_start_at_an_unknown_checkpoint(
-    served: tuple[httpx.AsyncClient, mongo.Database], named: dict[str, Any], more: dict[str, Any]
+    served: OpenGateway, named: dict[str, Any], more: dict[str, Any]
 ) -> None:
-    http, database = served
+    http = served.http
     thread_id = (await http.post("/threads", json={})).json()["thread_id"]
     for path in (f"/threads/{thread_id}/runs", "/runs"):
         problem = problem_of(
             await http.post(path, json={"assistant_id": "agent", **named, **more}), 404, "unknown-checkpoint"
         )
         assert "'none'" in problem.detail
-    assert await database.runs.find_one({"thread_id": thread_id}) is None
+    assert await served.database.runs.find_one({"thread_id": thread_id}) is None
 
 
-async def test_a_first_run_without_input(served: tuple[httpx.AsyncClient, mongo.Database]) -> None:
-    http, _ = served
+async def test_a_first_run_without_input(served: OpenGateway) -> None:
+    http = served.http
     thread_id = (await http.post("/threads", json={})).json()["thread_id"]
     for path in (f"/threads/{thread_id}/runs", "/runs"):
         problem = problem_of(await http.post(path, json={"assistant_id": "agent"}), 422, "invalid-request")
@@ -239,9 +216,9 @@ async def test_a_first_run_without_input(served: tuple[httpx.AsyncClient, mongo.
 
 
 async def test_a_thread_that_waits_for_nothing_is_not_resumed(
-    served: tuple[httpx.AsyncClient, mongo.Database], monkeypatch: pytest.MonkeyPatch
+    served: OpenGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    http, database = served
+    http, database = served.http, served.database
     answer = {"assistant_id": "agent", "command": {"resume": "yes"}}
 
     async def thread(**fields: Any) -> str:
@@ -271,9 +248,9 @@ async def test_a_thread_that_waits_for_nothing_is_not_resumed(
 
 
 async def test_the_same_start_is_answered_again_when_it_could_not_be_made_now(
-    served: tuple[httpx.AsyncClient, mongo.Database],
+    served: OpenGateway,
 ) -> None:
-    http, database = served
+    http, database = served.http, served.database
     thread_id = (await http.post("/threads", json={})).json()["thread_id"]
     await database.threads.update_one({"_id": thread_id}, {"$set": {"interrupts": [{"id": "i", "value": "sure?"}]}})
     answer, key = {"assistant_id": "agent", "command": {"resume": 1}}, {"Idempotency-Key": uuid.uuid4().hex}
@@ -321,9 +298,9 @@ async def test_headers(http: httpx.AsyncClient, header: str, value: str) -> None
 
 
 async def test_an_internal_error_has_an_id_and_no_traceback(
-    served: tuple[httpx.AsyncClient, mongo.Database], monkeypatch: pytest.MonkeyPatch
+    served: OpenGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    http, _ = served
+    http = served.http
 
     async def broken(*_: Any) -> None:
         raise RuntimeError("secret detail")
@@ -346,30 +323,21 @@ async def test_search_without_its_index(http: httpx.AsyncClient) -> None:
 
 
 async def test_starts_are_accepted_while_kafka_is_down(mongodb_uri: str) -> None:
-    uri = mongodb_uri.rsplit("/", 1)[0] + f"/gateway_{uuid.uuid4().hex}"
-    client = mongo.connect(uri)
-    database = mongo.database(client, uri)
-    await database.graphs.insert_one({"_id": "agent", "nodes": []})
-    async with serving(uri, "127.0.0.1:9") as http:
+    async with serving(fresh_database(mongodb_uri, "gateway"), "127.0.0.1:9") as opened:
+        http, database = opened.http, opened.database
         run = (await http.post("/runs", json=START)).json()
         stored = await database.runs.find_one({"_id": run["run_id"]})
         assert stored is not None
         assert (stored["status"], stored["settled"]) == ("pending", False)
-        deadline = time.monotonic() + 10
-        while (ready := await http.get("/ready")).status_code != 200:  # a load balancer keeps sending starts
-            assert time.monotonic() < deadline, ready.text
-            await asyncio.sleep(0.05)
-        assert ready.json()["reported"]["kafka"] is False
-    await client.drop_database(database.name)
-    client.close()
+        await until(opened.ready, "a load balancer keeps sending starts", 10)
+        assert (await http.get("/ready")).json()["reported"]["kafka"] is False
+        await opened.drop_database()
 
 
 async def test_an_outage_is_told_quickly_and_survived(own_mongodb: Stack, kafka_bootstrap: str) -> None:
     uri = own_mongodb.environment()["PERDURE_MONGODB_URI"]
-    client = mongo.connect(uri)
-    await mongo.database(client, uri).graphs.insert_one({"_id": "agent", "nodes": []})
-    client.close()
-    async with serving(uri, kafka_bootstrap) as http:
+    async with serving(uri, kafka_bootstrap) as opened:
+        http = opened.http
         thread_id = (await http.post("/threads", json={})).json()["thread_id"]
         assert (await http.post("/runs", json=START)).status_code == 202
         await asyncio.to_thread(own_mongodb.stop_server, "mongodb", kill=True)
@@ -389,15 +357,17 @@ async def test_an_outage_is_told_quickly_and_survived(own_mongodb: Stack, kafka_
         assert (await http.get("/ok")).status_code == 200
         assert (await http.get("/ready")).json()["conditions"]["mongodb"] is False
         await asyncio.to_thread(own_mongodb.start_server, "mongodb")
-        deadline = time.monotonic() + DEADLINE_S
-        while (await http.post("/runs", json=START)).status_code != 202:
-            assert time.monotonic() < deadline, "starts are not accepted again"
-            await asyncio.sleep(0.1)
+        await until(
+            lambda: http.post("/runs", json=START),
+            "starts are accepted again",
+            holds=lambda answer: answer.status_code == 202,
+        )
         assert (await http.get(f"/threads/{thread_id}")).status_code == 200
 
 
 async def test_a_server_that_hangs_is_an_outage(own_mongodb: Stack, kafka_bootstrap: str) -> None:
-    async with serving(own_mongodb.environment()["PERDURE_MONGODB_URI"], kafka_bootstrap) as http:
+    async with serving(own_mongodb.environment()["PERDURE_MONGODB_URI"], kafka_bootstrap) as opened:
+        http = opened.http
         thread_id = (await http.post("/threads", json={})).json()["thread_id"]
         own_mongodb.pause("mongodb")
         try:
@@ -413,7 +383,8 @@ async def test_a_server_that_hangs_is_an_outage(own_mongodb: Stack, kafka_bootst
             assert (await http.get("/ready")).json()["conditions"]["mongodb"] is False
         finally:
             own_mongodb.resume("mongodb")
-        deadline = time.monotonic() + DEADLINE_S
-        while (await http.get(f"/threads/{thread_id}")).status_code != 200:
-            assert time.monotonic() < deadline, "reads are not answered again"
-            await asyncio.sleep(0.1)
+        await until(
+            lambda: http.get(f"/threads/{thread_id}"),
+            "reads are answered again",
+            holds=lambda answer: answer.status_code == 200,
+        )

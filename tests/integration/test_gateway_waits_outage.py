@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
 import pytest
+from tests.support.polling import until
 
 from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.local.stack import Stack
 from perdure.schemas import topics
 from perdure.schemas.waits import Wait, WaitKind
 
-DEADLINE_S = 30.0
 
-
-async def until_accepted(send: Callable[[], Any]) -> httpx.Response:
-    deadline = time.monotonic() + DEADLINE_S
-    while (answer := await send()).status_code == 503:
-        assert time.monotonic() < deadline, "not accepted again"
-        await asyncio.sleep(0.1)
-    found: httpx.Response = answer
-    return found
+async def until_accepted(send: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
+    return await until(send, "the request is accepted again", holds=lambda answer: answer.status_code != 503)
 
 
 @pytest.mark.parametrize("how", ["killed", "hanging"])
@@ -61,10 +55,7 @@ async def test_nothing_is_lost_or_doubled(
                 own_mongodb.resume("mongodb")
         assert (await until_accepted(signal)).status_code == 202
         assert (await until_accepted(answer)).status_code in (200, 202)
-        deadline = time.monotonic() + DEADLINE_S
-        while not (await signal()).json().get("delivered"):
-            assert time.monotonic() < deadline, "the signal is not delivered"
-            await asyncio.sleep(0.1)
+        await until(signal, "the signal is delivered", holds=lambda answer: answer.json().get("delivered"))
         assert (await answer()).headers["Idempotent-Replayed"] == "true"
         assert await waiting.database.signals.count_documents({}) == 1
         assert await waiting.database.runs.count_documents({}) == 2

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from typing import Any
 
-from perdure.chassis.mongo import from_now
+import httpx
+from tests.support.polling import until
 
-DEADLINE_S = 20.0
+from perdure.chassis.mongo import from_now
 
 
 async def _lease(waiting: Any, name: str, graphs: list[str], ttl_s: float, state: str = "alive") -> None:
@@ -24,22 +23,22 @@ async def _workers(waiting: Any) -> dict[str, int]:
 
 async def _workers_until(waiting: Any, expected: dict[str, int]) -> None:
     """The gateway reads the registered graphs again every few seconds."""
-    deadline = time.monotonic() + DEADLINE_S
-    while (found := await _workers(waiting)) != expected:
-        assert time.monotonic() < deadline, found
-        await asyncio.sleep(0.1)
+    await until(lambda: _workers(waiting), f"the workers are {expected}", holds=lambda workers: workers == expected)
 
 
 async def _ready_until(waiting: Any, part: str, present: bool) -> dict[str, Any]:
-    deadline = time.monotonic() + DEADLINE_S
-    while True:
-        answer = await waiting.http.get("/ready")
-        if (part in " ".join(answer.json()["warnings"])) is present:
-            assert answer.status_code == 200
-            body: dict[str, Any] = answer.json()
-            return body
-        assert time.monotonic() < deadline, answer.text
-        await asyncio.sleep(0.1)
+    async def ready() -> httpx.Response:
+        answer: httpx.Response = await waiting.http.get("/ready")
+        return answer
+
+    answer = await until(
+        ready,
+        f"{part!r} is {'' if present else 'not '}among the warnings",
+        holds=lambda answer: (part in " ".join(answer.json()["warnings"])) is present,
+    )
+    assert answer.status_code == 200
+    body: dict[str, Any] = answer.json()
+    return body
 
 
 async def test_a_graph_without_a_living_worker_is_known_and_said_everywhere(waiting: Any) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import Consumer
 from tests.integration.indexer_stage import Bench, history, indexer_bench, indexer_servers, saved  # noqa: F401
+from tests.support.polling import until_blocking
 
 from perdure.chassis.clock import now
 from perdure.chassis.opensearch import OpenSearchRefusedError
@@ -150,12 +150,14 @@ async def test_opensearch_may_be_away(bench: Bench) -> None:
     bench.stack.stop_server("opensearch", kill=True)
     await bench.publish(*[event for n in range(40) for event in history(f"away-{n}", "away", 20)])
     ready = f"{bench.indexer.address}/ready"
-    await eventually(lambda: probe_http(ready) is not None, "readiness says that OpenSearch is away")
+    await asyncio.to_thread(
+        until_blocking, lambda: probe_http(ready) is not None, "readiness says that OpenSearch is away"
+    )
     await bench.publish(saved("away-x", 1, "away"))
     bench.stack.start_server("opensearch")
     assert len(await bench.until(881, tenant="away")) == 881
     await bench.until_lag_is(0)
-    await eventually(lambda: probe_http(ready) is None, "ready again")
+    await asyncio.to_thread(until_blocking, lambda: probe_http(ready) is None, "ready again")
     assert bench.indexer.pid == pid
     assert bench.indexer.running
 
@@ -165,7 +167,9 @@ async def test_a_batch_that_waits_is_not_lost_by_a_shutdown(bench: Bench) -> Non
     bench.stack.stop_server("opensearch", kill=True)
     await bench.publish(*[saved(f"shutdown-{n}", 1, "shutdown") for n in range(200)])
     ready = f"{bench.indexer.address}/ready"
-    await eventually(lambda: probe_http(ready) is not None, "readiness says that OpenSearch is away")
+    await asyncio.to_thread(
+        until_blocking, lambda: probe_http(ready) is not None, "readiness says that OpenSearch is away"
+    )
     await asyncio.to_thread(bench.indexer.terminate)
     await bench.until_lag_is(200)
     await asyncio.to_thread(bench.stack.start_server, "opensearch")
@@ -227,10 +231,3 @@ async def test_a_wrong_rule_stops_the_start_and_names_itself(bench: Bench, tmp_p
         await asyncio.to_thread(wrong.start)
     assert "rule 2" in str(failed.value)
     assert "$.b[" in str(failed.value)
-
-
-async def eventually(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 60
-    while not await asyncio.to_thread(holds):
-        assert time.monotonic() < deadline, what
-        await asyncio.sleep(0.1)

@@ -10,11 +10,12 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import confluent_kafka
 import pytest
+from tests.support.polling import until
 
 from perdure.chassis import mongo
 from perdure.chassis.clock import now
@@ -70,16 +71,6 @@ async def consuming(
         consumer.stop()
         await asyncio.wait({task}, timeout=DEADLINE_S)
         assert task.done(), "the consumer does not stop"
-
-
-async def until(condition: Callable[[], Awaitable[bool] | bool], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while True:
-        found = condition()
-        if found if isinstance(found, bool) else await found:
-            return
-        assert time.monotonic() < deadline, f"not in {DEADLINE_S:g} s: {what}"
-        await asyncio.sleep(0.05)
 
 
 async def lag_is(bootstrap: str, topic: Topic, expected: int, group: str = "group") -> bool:
@@ -323,12 +314,7 @@ async def test_a_consumer_killed_before_it_stored_leaves_the_record_to_the_next(
 
     await producer.send(topic.name, command("a"))
     victim = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(VICTIM),
-        kafka_bootstrap,
-        topic.name,
-        f"group.{topic.name}",
-        "handler",
+        *(sys.executable, str(VICTIM), kafka_bootstrap, topic.name, f"group.{topic.name}", "handler"),
         stdout=asyncio.subprocess.PIPE,
         env=dict(os.environ),
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.support.polling import until_blocking
 
 from perdure.cli.provision import provision
 from perdure.local.dev import run_dev
@@ -38,10 +38,9 @@ class Lines(SilentDisplay):
         self.lines.append(text)
 
     def until(self, part: str, seconds: float = 90.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not any(part in line for line in self.lines):
-            assert time.monotonic() < deadline, self.lines
-            time.sleep(0.05)
+        until_blocking(
+            lambda: self.lines, f"{part!r} is said", seconds, holds=lambda lines: any(part in line for line in lines)
+        )
 
 
 def test_agent_step_starts_anew_when_the_code_changes(own_stack: Callable[..., Stack], tmp_path: Path) -> None:

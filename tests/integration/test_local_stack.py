@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ import psutil
 import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
+from tests.support.polling import until_blocking
 
 from perdure.chassis.mongo import connect_blocking
 from perdure.local.errors import LocalError, PortInUseError, ServerFailedError, TooLittleSpaceError
@@ -35,13 +35,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
 print("serving for", os.environ["PERDURE_MONGODB_URI"], flush=True)
 http.server.HTTPServer(("127.0.0.1", int(os.environ["PERDURE_HEALTH_PORT"])), Handler).serve_forever()
 """
-
-
-def _until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def _http(method: str, url: str, body: object = None) -> Any:
@@ -88,11 +81,7 @@ def test_kafka_keeps_its_data_through_kill_9(servers: Stack) -> None:
     assert servers.state.read().records["kafka"].pid != before
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "g", "auto.offset.reset": "earliest"})
     consumer.subscribe(["kept"])
-    message = None
-    deadline = time.monotonic() + 60
-    while message is None:
-        assert time.monotonic() < deadline
-        message = consumer.poll(1.0)
+    message = until_blocking(lambda: consumer.poll(1.0), "the message from before")
     consumer.close()
     assert message.error() is None
     assert message.value() == b"before"
@@ -139,7 +128,7 @@ def test_the_log_of_a_server_can_be_read(servers: Stack) -> None:
 def test_a_paused_server_answers_nothing_until_resumed(own_mongodb: Stack) -> None:
     port = own_mongodb.state.read().records["mongodb"].ports["port"]
     own_mongodb.pause("mongodb")
-    _until(lambda: own_mongodb.status()[0].state == "paused")
+    until_blocking(lambda: own_mongodb.status()[0].state == "paused", "the server is paused")
     assert probe_mongodb("127.0.0.1", port) is not None
     own_mongodb.resume("mongodb")
     assert probe_mongodb("127.0.0.1", port) is None
@@ -150,7 +139,7 @@ def test_a_record_left_by_a_crash_is_seen_as_stale(kept_stack: Callable[..., Sta
     first.start(["mongodb"])
     record = first.state.read().records["mongodb"]
     os.killpg(record.pid, signal.SIGKILL)
-    _until(lambda: not record.running)
+    until_blocking(lambda: not record.running, "the server is gone")
     # The pid now belongs to somebody else: this very process, with another creation time.
     first.state.put(record.model_copy(update={"pid": os.getpid()}))
     assert first.status()[0].state == "ended"
@@ -217,7 +206,9 @@ def test_an_ephemeral_stack_is_removed_when_its_owner_is_killed(number: signal.S
         folder, pid = owner.stdout.readline().split()
         owner.send_signal(number)
         owner.wait(30)
-    _until(lambda: not Path(folder).exists() and not psutil.pid_exists(int(pid)))
+    until_blocking(
+        lambda: not Path(folder).exists() and not psutil.pid_exists(int(pid)), "nothing of the stack is left"
+    )
 
 
 @pytest.fixture

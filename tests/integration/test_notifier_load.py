@@ -8,7 +8,8 @@ import itertools
 import time
 
 from aiohttp import web
-from tests.integration.notifier_stage import Receiver, receiving, staged, succeeded, until
+from tests.integration.notifier_stage import Receiver, receiving, staged, succeeded
+from tests.support.polling import until
 
 from perdure.chassis.outage import Availability
 from perdure.notifier.__main__ import compose

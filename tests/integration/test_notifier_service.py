@@ -16,7 +16,8 @@ import orjson
 import pytest
 from aiohttp import web
 from standardwebhooks import Webhook
-from tests.integration.notifier_stage import Receiver, receiving, succeeded, until
+from tests.integration.notifier_stage import Receiver, receiving, succeeded
+from tests.support.polling import until
 
 from perdure.chassis import mongo
 from perdure.chassis.clock import now
@@ -72,19 +73,16 @@ class World:
         assert gone.status_code == 204
 
     async def received(self, path: str, count: int = 1) -> list[Any]:
-        async def look() -> Any:
-            found = self.receiver.at(f"/{path}")
-            return found if len(found) >= count else None
+        def look() -> list[Any]:
+            return [*self.receiver.at(f"/{path}")]
 
-        found: list[Any] = await until(look, f"{count} requests at {path}")
-        return found
+        return await until(look, f"{count} requests at {path}", holds=lambda found: len(found) >= count)
 
     async def delivery(self, id_: str, *states: str) -> Any:
         async def look() -> Any:
-            found = (await self.http.get(f"/deliveries/{id_}")).json()
-            return found if found["state"] in states else None
+            return (await self.http.get(f"/deliveries/{id_}")).json()
 
-        return await until(look, f"{id_} is {states}")
+        return await until(look, f"{id_} is {states}", holds=lambda found: found["state"] in states)
 
 
 @pytest.fixture(scope="module")
@@ -339,17 +337,12 @@ async def test_dead_notices_are_listed_and_redriven(world: World) -> None:
     await world.publish(*(succeeded("default", thread=f"dead-{uuid.uuid4().hex[:8]}") for _ in range(3)))
     of = {"subscription_id": made["subscription_id"]}
 
-    async def all_made() -> bool:
-        return len((await world.http.get("/deliveries", params=of)).json()["items"]) == 3
+    async def notices(**query: str) -> list[Any]:
+        return [*(await world.http.get("/deliveries", params=of | query)).json()["items"]]
 
-    await until(all_made, "three notices")
+    await until(notices, "three notices", holds=lambda found: len(found) == 3)
     made_of_all.set()
-
-    async def all_dead() -> Any:
-        found = (await world.http.get("/deliveries", params=of | {"state": "dead"})).json()["items"]
-        return found if len(found) == 3 else None
-
-    dead = await until(all_dead, "three dead notices")
+    dead = await until(lambda: notices(state="dead"), "three dead notices", holds=lambda found: len(found) == 3)
     assert all("410" in one["reason"] for one in dead)
     first_page = (await world.http.get("/deliveries", params=of | {"limit": 2})).json()
     second = (await world.http.get("/deliveries", params=of | {"limit": 2, "cursor": first_page["cursor"]})).json()

@@ -13,7 +13,8 @@ import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver
 from standardwebhooks import Webhook
-from tests.integration.notifier_stage import Receiver, Stage, ok, receiving, staged, succeeded, until
+from tests.integration.notifier_stage import Receiver, Stage, ok, receiving, staged, succeeded
+from tests.support.polling import until
 
 from perdure.chassis.outage import Availability
 from perdure.notifier.channels.addresses import AddressRules

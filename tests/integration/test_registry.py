@@ -172,6 +172,23 @@ async def test_a_signal_that_loses_against_the_clock_is_free_for_the_next_wait(s
     assert outcome.payload == "late"
 
 
+async def test_signals_that_cannot_be_handled_hold_up_no_other(side: Side) -> None:
+    broken, asked = wait("t1", events=("reply",), number=1), wait("t2", events=("reply",), number=2)
+    unreadable, nameless = signal("t1", "reply") | {"payload": b"damaged"}, signal("t3", "reply")
+    good = signal("t2", "reply", "good")
+    for one in (unreadable, nameless, good):
+        await side.signals.store(one)
+    await side.db.signals.update_one({"_id": nameless["_id"]}, {"$unset": {"thread_id": ""}})
+    await side.waits.open([broken, asked])
+    for _ in range(2):
+        await side.signals.sweep(now() + timedelta(seconds=1))
+        outcome = await woken(side, asked)
+        assert outcome is not None
+        assert (outcome.payload, outcome.signal_id) == ("good", good["_id"])
+    assert await woken(side, broken) is None
+    assert await side.db.signals.count_documents({"offered": False}) == 2, "they are tried again"
+
+
 @pytest.mark.parametrize("died", ["before the offer", "before the delivery", "after waking"])
 async def test_the_sweep_finishes_what_a_crash_left(side: Side, died: str) -> None:
     asked = wait("t1", events=("reply",))

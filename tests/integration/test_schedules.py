@@ -4,36 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
 import pytest
-from aiohttp import web
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
+from tests.support.gateway import OpenGateway, fresh_database, open_gateway
 from typer.testing import CliRunner, Result
 
 from perdure.chassis import mongo
 from perdure.chassis.clock import now
 from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.cli.app import build
-from perdure.gateway.app import make_app
-from perdure.gateway.settings import GatewaySettings
 from perdure.schemas import topics
 
 URN = "urn:perdure:problem:"
 
 
-@dataclass
-class Gateway:
-    url: str
-    db: mongo.Database
-    http: httpx.AsyncClient
-
+class Gateway(OpenGateway):
     async def make(self, **fields: Any) -> dict[str, Any]:
         body = {"assistant_id": "agent", "cron": "0 9 * * MON-FRI", "timezone": "Europe/Berlin", **fields}
         answer = await self.http.post("/schedules", json=body)
@@ -50,29 +40,18 @@ class Gateway:
 @pytest.fixture(scope="module")
 async def serving(mongodb_uri: str, kafka_bootstrap: str) -> AsyncIterator[Gateway]:
     await TopicAdmin(kafka_bootstrap).apply(topics.ALL)
-    uri = mongodb_uri.rsplit("/", 1)[0] + f"/schedules_{uuid.uuid4().hex}"
-    client = mongo.connect(uri)
-    db = mongo.database(client, uri)
-    await mongo.ensure_indexes(db)
-    await db.graphs.insert_one({"_id": "agent", "version": "v1", "nodes": ["a"], "updated_at": now()})
-    settings = GatewaySettings(
-        mongodb_uri=uri, kafka_bootstrap_servers=kafka_bootstrap, opensearch_url="http://127.0.0.1:9"
-    )
-    runner = web.AppRunner(make_app(settings), access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    async with httpx.AsyncClient(base_url=url, timeout=30) as http:
-        yield Gateway(url, db, http)
-    await runner.cleanup()
-    await client.drop_database(db.name)
-    client.close()
+    graphs = [{"_id": "agent", "version": "v1", "nodes": ["a"], "updated_at": now()}]
+    uri = fresh_database(mongodb_uri, "schedules")
+    async with open_gateway(uri, kafka_bootstrap, Gateway, graphs) as opened:
+        await mongo.ensure_indexes(opened.database)
+        yield opened
+        await opened.drop_database()
 
 
 @pytest.fixture
 async def gateway(serving: Gateway) -> Gateway:
     for name in ("schedules", "runs", "threads"):
-        await serving.db[name].delete_many({})
+        await serving.database[name].delete_many({})
     return serving
 
 
@@ -153,11 +132,11 @@ async def test_trigger_respects_the_overlap_policy_and_its_key(gateway: Gateway)
     again = (await gateway.http.post(path, headers=key)).json()
     assert (again["result"], again["run_id"]) == ("fired_before", first["run_id"])
     assert (await gateway.http.post(path)).json()["result"] == "skipped", "the run before is not finished"
-    await gateway.db.runs.update_many({}, {"$set": {"status": "success"}})
+    await gateway.database.runs.update_many({}, {"$set": {"status": "success"}})
     assert (await gateway.http.post(path)).json()["result"] == "fired"
     # The thread is asleep at a wait: that is not finished either.
-    await gateway.db.runs.update_many({}, {"$set": {"status": "interrupted"}})
-    await gateway.db.threads.update_many({}, {"$set": {"status": "interrupted"}})
+    await gateway.database.runs.update_many({}, {"$set": {"status": "interrupted"}})
+    await gateway.database.threads.update_many({}, {"$set": {"status": "interrupted"}})
     assert (await gateway.http.post(path)).json()["result"] == "skipped"
 
 
@@ -168,8 +147,8 @@ async def test_a_backfill_fires_each_past_time_once(gateway: Gateway) -> None:
     many = await asyncio.gather(*(gateway.act(made, "backfill", **period) for _ in range(3)))
     results = [one["result"] for filled in many for one in filled["firings"]]
     assert len(results) == 30
-    assert await gateway.db.runs.count_documents({}) == 10
-    keys = await gateway.db.runs.distinct("idempotency_key")
+    assert await gateway.database.runs.count_documents({}) == 10
+    keys = await gateway.database.runs.distinct("idempotency_key")
     assert f"schedule:{made['schedule_id']}:2026-10-01T03:00:00+00:00" in keys
     later = await gateway.act(made, "backfill", **period)
     assert {one["result"] for one in later["firings"]} == {"fired_before"}

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.integration.test_timers import Base, Clockwork, base, clockwork, eventually, schedule  # noqa: F401
+from tests.integration.timers_stage import DEADLINE_S, Base, Clockwork, schedule, timers_base, timers_clockwork  # noqa: F401
+from tests.support.polling import until
 
 from perdure.chassis import mongo
 from perdure.registry.schedules import Firing, Step, fire_key
@@ -24,7 +25,7 @@ def hour(number: int, seconds: float = 0.0) -> datetime:
 class Hourly:
     """One hourly schedule whose first fire time is ``hour(0)``, and what the test does to it."""
 
-    def __init__(self, base: Base, clockwork: Clockwork) -> None:  # noqa: F811
+    def __init__(self, base: Base, clockwork: Clockwork) -> None:
         self._base = base
         self._schedules = clockwork.schedules
 
@@ -59,7 +60,7 @@ class Hourly:
 
 
 @pytest.fixture
-def hourly(base: Base, clockwork: Clockwork) -> Hourly:  # noqa: F811
+def hourly(base: Base, clockwork: Clockwork) -> Hourly:
     return Hourly(base, clockwork)
 
 
@@ -111,7 +112,7 @@ async def test_what_waits_longer_than_the_catch_up_window_is_missed(hourly: Hour
     assert await hourly.counts() == (3, 0, 15)
 
 
-async def test_missed_times_cancel_nothing_and_a_newer_one_takes_their_place(base: Base, hourly: Hourly) -> None:  # noqa: F811
+async def test_missed_times_cancel_nothing_and_a_newer_one_takes_their_place(base: Base, hourly: Hourly) -> None:
     await hourly.make("cancel_other")
     assert await hourly.look(hour(4, 60)) == [0]
     await hourly.end_run()
@@ -124,7 +125,7 @@ async def test_missed_times_cancel_nothing_and_a_newer_one_takes_their_place(bas
     assert await hourly.look(hour(5, 60)) == []
 
 
-async def test_times_that_need_not_wait_are_made_up_at_once(base: Base, hourly: Hourly) -> None:  # noqa: F811
+async def test_times_that_need_not_wait_are_made_up_at_once(base: Base, hourly: Hourly) -> None:
     await hourly.make("allow")
     assert await hourly.look(hour(4, 60)) == [0, 1, 2, 3, 4]
     assert await base.db.runs.count_documents({"status": "pending"}) == 5
@@ -138,7 +139,7 @@ async def test_without_a_catch_up_window_times_fire_and_nothing_is_made_up(hourl
     assert await hourly.counts() == (1, 0, 3)
 
 
-async def test_a_pause_and_other_times_end_the_making_up(hourly: Hourly, clockwork: Clockwork) -> None:  # noqa: F811
+async def test_a_pause_and_other_times_end_the_making_up(hourly: Hourly, clockwork: Clockwork) -> None:
     await hourly.make("skip")
     assert await hourly.look(hour(4, 60)) == [0]
     await clockwork.schedules.change("s", "default", {"metadata": {"team": "land"}}, hour(4, 70))
@@ -152,9 +153,9 @@ async def test_a_pause_and_other_times_end_the_making_up(hourly: Hourly, clockwo
 
 
 async def test_several_decide_at_once_and_what_a_dead_one_decided_is_done_once(
-    base: Base,  # noqa: F811
+    base: Base,
     hourly: Hourly,
-    clockwork: Clockwork,  # noqa: F811
+    clockwork: Clockwork,
 ) -> None:
     await hourly.make("skip")
     assert await hourly.look(hour(3, 60)) == [0]
@@ -180,7 +181,7 @@ async def test_several_decide_at_once_and_what_a_dead_one_decided_is_done_once(
     assert await base.db.runs.count_documents({}) == 3
 
 
-async def test_a_running_scheduler_skips_what_comes_due_and_makes_up_what_was_missed(base: Base) -> None:  # noqa: F811
+async def test_a_running_scheduler_skips_what_comes_due_and_makes_up_what_was_missed(base: Base) -> None:
     """The process: killed while runs wait for one another, followed by another one."""
     moment = await mongo.server_time(base.db)
     busy = schedule("busy", moment.replace(microsecond=0) + timedelta(seconds=2), overlap="skip")
@@ -196,13 +197,13 @@ async def test_a_running_scheduler_skips_what_comes_due_and_makes_up_what_was_mi
         await base.db.runs.update_many({**mine, "status": "pending"}, {"$set": {"status": "success", "settled": True}})
         return await base.db.runs.count_documents(mine) >= count
 
-    await eventually(lambda: ends_one(2))
+    await until(lambda: ends_one(2), "two runs", DEADLINE_S, every_s=0.1)
     scheduler.kill()
     scheduler.wait()
     base.start_scheduler()
     expected = 4 if moment.minute < 30 else 5
-    await eventually(lambda: ends_one(expected))
-    await eventually(lambda: skipped(base, "busy", 3))
+    await until(lambda: ends_one(expected), "all missed runs", DEADLINE_S, every_s=0.1)
+    await until(lambda: skipped(base, "busy", 3), "three skipped times", DEADLINE_S, every_s=0.1)
     found: Any = await base.db.schedules.find_one({"_id": "behind"})
     assert (found["fired"], found["skipped"], found["missed"], found["catch_up"]) == (expected, 0, 0, [])
     runs = await base.db.runs.find({"metadata.schedule_id": "behind"}).sort("_id", 1).to_list(None)
@@ -210,6 +211,6 @@ async def test_a_running_scheduler_skips_what_comes_due_and_makes_up_what_was_mi
     assert [run["idempotency_key"] for run in runs] == [fire_key("behind", at) for at in times]
 
 
-async def skipped(base: Base, identity: str, count: int) -> bool:  # noqa: F811
+async def skipped(base: Base, identity: str, count: int) -> bool:
     found: Any = await base.db.schedules.find_one({"_id": identity})
     return bool(found["skipped"] >= count and found["fired"] == 1)

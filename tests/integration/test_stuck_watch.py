@@ -125,6 +125,26 @@ async def test_an_overdue_superstep_is_told_of_once_and_so_is_its_end(scene: Sce
     assert await scene.mark(late) is None
 
 
+@pytest.mark.parametrize(("next_run", "status"), [(None, "error"), ("pending", "running")])
+async def test_a_thread_whose_run_has_ended_is_not_told_of_as_running(
+    scene: Scene, next_run: str | None, status: str
+) -> None:
+    late = await scene.run("running")
+    await scene.entry(late, 1, LONG_AGO + timedelta(minutes=1))
+    await scene.watch().turn()
+    assert (await scene.mark(late))["code"] == "overdue"
+    # The end of the run is in its history, and its document does not say so yet.
+    at = datetime.now(UTC)
+    end = {"kind": "e", "event": "error", "thread": late["thread_id"], "run": late["_id"], "epoch": 1, "at": at}
+    await scene.db.notebook.insert_one({**end, "_id": f"{late['thread_id']}-2", "seq": 2, "ev": {"next": ["Login"]}})
+    if next_run is not None:
+        await scene.db.runs.insert_one({**late, "_id": uuid.uuid4().hex, "status": next_run, "owner": None})
+    await scene.watch().turn()
+    _, recovered = await scene.told(late)
+    assert isinstance(recovered, ThreadRecovered)
+    assert (recovered.status, recovered.seq) == (status, 2)
+
+
 async def test_a_leader_that_dies_between_event_and_mark_is_followed_without_a_second_event(scene: Scene) -> None:
     late = await scene.run("running")
     await scene.entry(late, 1, LONG_AGO)

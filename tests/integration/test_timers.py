@@ -3,153 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
 import pytest
+from tests.integration.timers_stage import (  # noqa: F401
+    DEADLINE_S,
+    Base,
+    Clockwork,
+    schedule,
+    sleeper,
+    timers_base,
+    timers_clockwork,
+    until_woken,
+    woken,
+)
+from tests.support.polling import until
 
 from perdure.chassis import mongo
-from perdure.chassis.group_commit import GroupCommit
-from perdure.chassis.kafka.producer import Producer
-from perdure.chassis.outage import Availability
 from perdure.chassis.payload import pack, unpack
 from perdure.local.stack import Stack
-from perdure.registry.notes import Notes
 from perdure.registry.schedules import Schedules, Step, fire_key
-from perdure.registry.signals import Signals
 from perdure.registry.threads import thread_document
-from perdure.registry.waits import Waits
-from perdure.scheduler.clock import DatabaseClock
-from perdure.scheduler.escalation import Escalations
-from perdure.scheduler.shares import Members, Shares
-from perdure.scheduler.timers import Timers
-from perdure.scheduler.unfinished import Unfinished
-from perdure.schemas.documents import ScheduleDocument, WaitDocument
+from perdure.schemas.documents import WaitDocument
 from perdure.schemas.events import ApprovalEscalated
 from perdure.schemas.outbox import event_of
-from perdure.schemas.waits import wait_id
-
-DEADLINE_S = 90.0
-NO_KAFKA = "127.0.0.1:9"
-"""Starts that are not published are left to the sweep: the runs are what counts here."""
-
-
-@dataclass
-class Base:
-    """A database of the test's own, and the scheduler processes that work on it."""
-
-    uri: str
-    db: mongo.Database
-    processes: list[subprocess.Popen[bytes]]
-
-    def start_scheduler(self) -> subprocess.Popen[bytes]:
-        environment = {
-            **os.environ,
-            "PERDURE_MONGODB_URI": self.uri,
-            "PERDURE_KAFKA_BOOTSTRAP_SERVERS": NO_KAFKA,
-            "PERDURE_LOG_LEVEL": "CRITICAL",
-        }
-        process = subprocess.Popen([sys.executable, "-m", "perdure.scheduler"], env=environment)
-        self.processes.append(process)
-        return process
-
-    async def start_schedulers(self, count: int) -> list[subprocess.Popen[bytes]]:
-        started = [self.start_scheduler() for _ in range(count)]
-        await eventually(lambda: self.members(count))
-        return started
-
-    async def members(self, count: int) -> bool:
-        now = await mongo.server_time(self.db)
-        return await self.db.schedulers.count_documents({"expires_at": {"$gt": now}}) == count
-
-
-@pytest.fixture
-async def base(own_mongodb: Stack) -> AsyncIterator[Base]:
-    uri = own_mongodb.environment()["PERDURE_MONGODB_URI"]
-    client = mongo.connect(uri)
-    made = Base(uri, mongo.database(client, uri), [])
-    await mongo.ensure_indexes(made.db)
-    yield made
-    for process in made.processes:
-        process.kill()
-        process.wait()
-    client.close()
-
-
-@dataclass
-class Clockwork:
-    """What one instance is made of, without its loops."""
-
-    waits: Waits
-    signals: Signals
-    unfinished: Unfinished
-    schedules: Schedules
-    timers: Timers
-
-
-@pytest.fixture
-async def clockwork(base: Base) -> AsyncIterator[Clockwork]:
-    availability = Availability()
-    producer = Producer(NO_KAFKA, "test")
-    runs = GroupCommit(base.db.runs, availability=availability)
-    waits = Waits(base.db, runs, producer, availability, "test")
-    yield Clockwork(
-        waits,
-        signals := Signals(base.db, waits, availability),
-        Unfinished(base.db, producer, signals, DatabaseClock(base.db)),
-        Schedules(base.db, runs, producer, availability, "test"),
-        Timers(
-            base.db,
-            waits,
-            DatabaseClock(base.db),
-            Shares(Members(base.db, "test")),
-            Escalations(base.db, Notes(base.db, producer, "test")),
-        ),
-    )
-    await waits.aclose()
-    await producer.close(0)
-
-
-async def eventually(holds: Callable[[], Awaitable[bool]], within_s: float = DEADLINE_S) -> None:
-    deadline = time.monotonic() + within_s
-    while not await holds():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.1)
-
-
-def sleeper(number: int, due_at: datetime, **fields: Any) -> WaitDocument:
-    thread = f"thread-{number}"
-    wait: WaitDocument = {
-        "_id": wait_id(thread, "i"),
-        "tenant": "default",
-        "thread_id": thread,
-        "interrupt_id": "i",
-        "run_id": f"run-{number}",
-        "graph_id": "g",
-        "graph_version": "v",
-        "assistant_id": "g",
-        "metadata": {},
-        "traceparent": None,
-        "nodes": ["n"],
-        "kind": "timer",
-        "status": "open",
-        "opened_at": datetime.now(UTC),
-        "due_at": due_at,
-        "events": [],
-        "question": None,
-        "assigned_to": None,
-        "escalations": 0,
-        "validation": None,
-    }
-    return {**wait, **fields}  # type: ignore[typeddict-item]
 
 
 async def insert(db: mongo.Database, waits: Sequence[WaitDocument]) -> None:
@@ -169,19 +49,6 @@ def p99(ascending: Sequence[float]) -> float:
     return ascending[int(len(ascending) * 0.99)]
 
 
-async def woken(db: mongo.Database, count: int) -> bool:
-    """Whether so many waits were woken; by an index, for polling it must not slow down what it watches."""
-    return await db.runs.count_documents({"idempotency_key": {"$exists": True}, "tenant": "default"}) >= count
-
-
-async def all_woken(db: mongo.Database, count: int) -> bool:
-    """Whether so many waits were woken, and no document lags behind."""
-    if not await woken(db, count):
-        return False
-    now = await mongo.server_time(db)
-    return await db.waits.find_one({"due_at": {"$lte": now}}, {"_id": 1}) is None
-
-
 def spread(start: datetime, number: int, count: int, seconds: float) -> list[WaitDocument]:
     """``count`` waits, due one after the other within ``seconds``."""
     return [sleeper(number + n, start + timedelta(seconds=n * seconds / count)) for n in range(count)]
@@ -196,7 +63,7 @@ async def test_among_100_000_sleepers_those_that_are_due_wake_in_time(base: Base
         sleeper(200_000 + n, start + timedelta(seconds=5)) for n in range(2_000)
     ]
     await insert(base.db, waits)
-    await eventually(lambda: all_woken(base.db, len(waits)))
+    await until_woken(base.db, len(waits))
     late = await lateness(base.db, {wait["_id"]: wait["due_at"] for wait in waits})
     print(f"lateness of {len(late)}: p50 {late[len(late) // 2]:.3f} s, p99 {p99(late):.3f} s, max {late[-1]:.3f} s")
     assert late[0] >= 0, "woken too early"
@@ -209,7 +76,7 @@ async def test_what_the_clock_wakes_knows_its_batch_and_its_first_run(base: Base
     told = {"batch": item, "metadata": {"batch_item": 7}, "origin_run_id": "run-0"}
     await insert(base.db, [sleeper(7, await mongo.server_time(base.db), **told)])
     await clockwork.timers.turn()
-    await eventually(lambda: all_woken(base.db, 1))
+    await until_woken(base.db, 1)
     (run,) = await base.db.runs.find({}).to_list(None)
     assert {name: run[name] for name in told} == told
 
@@ -219,9 +86,9 @@ async def test_the_death_of_one_of_three_instances_delays_nothing_and_doubles_no
     start = await mongo.server_time(base.db) + timedelta(seconds=1)
     waits = spread(start, 0, 1_600, 8)
     await insert(base.db, waits)
-    await eventually(lambda: woken(base.db, 400))
+    await until(lambda: woken(base.db, 400), "the first are woken", DEADLINE_S, every_s=0.1)
     victim.send_signal(signal.SIGKILL)
-    await eventually(lambda: all_woken(base.db, len(waits)))
+    await until_woken(base.db, len(waits))
     late = await lateness(base.db, {wait["_id"]: wait["due_at"] for wait in waits})
     print(f"lateness of {len(late)}: p50 {late[len(late) // 2]:.3f} s, p99 {p99(late):.3f} s, max {late[-1]:.3f} s")
     assert p99(late) < 1
@@ -252,7 +119,7 @@ async def test_a_signal_and_the_clock_race_and_one_of_them_wins(base: Base, cloc
             await clockwork.signals.offer(f"thread-{n}")
 
     await asyncio.gather(offer(), clockwork.timers.turn())
-    await eventually(lambda: all_woken(base.db, 200))
+    await until_woken(base.db, 200)
     runs = await base.db.runs.find({}).to_list(None)
     assert sorted(run["wait_id"] for run in runs) == sorted(wait["_id"] for wait in waits)
     outcomes = {run["wait_id"]: unpack(run["payload"])["command"]["resume"]["i"]["kind"] for run in runs}
@@ -307,7 +174,7 @@ async def test_an_instance_whose_clock_is_a_day_off_wakes_what_is_due_and_nothin
         await insert(base.db, [due, later])
         monkeypatch.setattr("perdure.registry.waits.now", lambda jump=jump: datetime.now(UTC) + jump)
         await clockwork.timers.turn()
-        await eventually(partial(all_woken, base.db, number + 1))
+        await until_woken(base.db, number + 1)
         stored: Any = await base.db.waits.find_one({"_id": due["_id"]})
         assert abs(datetime.fromisoformat(stored["outcome"]["at"]) - at) < timedelta(minutes=1)
         assert await base.db.waits.count_documents({"_id": later["_id"], "status": "open"}) == 1
@@ -337,9 +204,9 @@ async def test_an_expired_question_goes_from_one_person_to_the_next_and_then_end
     async def assigned_to(person: str) -> bool:
         return await base.db.waits.count_documents({"assigned_to": person}) == 1
 
-    await eventually(lambda: assigned_to("boss"))
-    await eventually(lambda: assigned_to("owner"))
-    await eventually(lambda: all_woken(base.db, 1))
+    await until(lambda: assigned_to("boss"), "the boss is asked", DEADLINE_S)
+    await until(lambda: assigned_to("owner"), "the owner is asked", DEADLINE_S)
+    await until_woken(base.db, 1)
     ended = await base.db.waits.find_one({"_id": wait["_id"]})
     assert ended is not None
     assert ended["escalations"] == 2
@@ -350,36 +217,10 @@ async def test_an_expired_question_goes_from_one_person_to_the_next_and_then_end
     async def noted() -> bool:
         return await base.db.notebook.count_documents({"kind": "n", "event": "escalated", "after": 7}) == 2
 
-    await eventually(noted)
+    await until(noted, "both escalations in the history", DEADLINE_S)
     events = [event_of(run, note) async for note in base.db.notebook.find({"kind": "n"})]
     people = {(event.asked, event.assigned_to) for event in events if isinstance(event, ApprovalEscalated)}
     assert people == {("clerk", "boss"), ("boss", "owner")}
-
-
-def schedule(identity: str, next_at: datetime, **fields: Any) -> ScheduleDocument:
-    document: ScheduleDocument = {
-        "_id": identity,
-        "tenant": "default",
-        "graph_id": "g",
-        "assistant_id": "g",
-        "thread_id": None,
-        "cron": "* * * * * *",
-        "timezone": "UTC",
-        "payload": pack({"input": {"topic": "whales"}}).inline,
-        "metadata": {"team": "sea"},
-        "overlap": "allow",
-        "catch_up_s": 3600.0,
-        "paused": False,
-        "end_at": None,
-        "next_at": next_at,
-        "revision": 1,
-        "created_at": next_at,
-        "updated_at": next_at,
-        "fired": 0,
-        "skipped": 0,
-        "missed": 0,
-    }
-    return {**document, **fields}  # type: ignore[typeddict-item]
 
 
 async def test_each_second_is_fired_once_by_two_instances_of_which_one_dies(base: Base) -> None:
@@ -392,13 +233,13 @@ async def test_each_second_is_fired_once_by_two_instances_of_which_one_dies(base
     async def fired(count: int) -> bool:
         return await base.db.runs.count_documents({}) >= count
 
-    await eventually(lambda: fired(100))
+    await until(lambda: fired(100), "a hundred runs", DEADLINE_S, every_s=0.1)
     victim.send_signal(signal.SIGKILL)
 
     async def over() -> bool:
         return await base.db.schedules.count_documents({"next_at": {"$exists": True}}) == 0
 
-    await eventually(over)
+    await until(over, "no schedule has a next time", DEADLINE_S, every_s=0.1)
     for n in range(4):
         expected = {fire_key(f"s{n}", start + timedelta(seconds=s)) for s in range(68)}
         runs = await base.db.runs.find({"metadata.schedule_id": f"s{n}"}).to_list(None)
@@ -485,9 +326,9 @@ async def test_after_an_outage_everything_overdue_is_woken_once(base: Base, own_
     start = await mongo.server_time(base.db) + timedelta(seconds=2)
     waits = spread(start, 0, 1_000, 4)
     await insert(base.db, waits)
-    await eventually(lambda: woken(base.db, 100))
+    await until(lambda: woken(base.db, 100), "the first are woken", DEADLINE_S, every_s=0.1)
     await asyncio.to_thread(own_mongodb.stop_server, "mongodb", kill=True)
     await asyncio.sleep(5)  # the outage, during which the rest falls due
     await asyncio.to_thread(own_mongodb.start_server, "mongodb")
-    await eventually(lambda: all_woken(base.db, 1_000))
+    await until_woken(base.db, 1_000)
     await lateness(base.db, {wait["_id"]: wait["due_at"] for wait in waits})

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -15,22 +14,13 @@ from typing import Any
 
 import httpx
 import pytest
-from aiohttp import web
 from bson import Decimal128, ObjectId
+from tests.integration.validator_stage import LIMIT, World, opened_reader, validator_world  # noqa: F401
 
 from perdure.chassis import mongo
-from perdure.chassis.clock import now
 from perdure.chassis.errors import ConfigurationError
-from perdure.chassis.kafka.admin import TopicAdmin
-from perdure.chassis.kafka.consumer import Consumer, Refused, Subscription
-from perdure.chassis.kafka.producer import Producer
 from perdure.local.stack import Stack
-from perdure.schemas import topics
-from perdure.schemas.envelope import Decoded, decode, encode
 from perdure.schemas.validation import (
-    VALIDATIONS,
-    VERDICTS,
-    Equal,
     FetcherSource,
     Finding,
     HttpSource,
@@ -38,7 +28,6 @@ from perdure.schemas.validation import (
     NewerThan,
     OpenSearchSource,
     Premise,
-    PremisesValidated,
     Range,
     Relative,
     ValidatePremises,
@@ -50,125 +39,12 @@ from perdure.validator.fetchers import load_fetchers
 from perdure.validator.handlers import Validator
 from perdure.validator.reading import Reader
 from perdure.validator.settings import ValidatorSettings
-from perdure.validator.sources.errors import SourceReader
 from perdure.validator.sources.fetcher import FetcherReader
 from perdure.validator.sources.http import HttpReader
 from perdure.validator.sources.mongodb import MongoReader
 from perdure.validator.sources.opensearch import OpenSearchReader
 
 P, S, U, A = VerdictOutcome.PROCEED, VerdictOutcome.STALE, VerdictOutcome.UNKNOWN, VerdictOutcome.ASK
-LIMIT = 64 * 1024
-
-
-class World:
-    """An HTTP server whose answers a test chooses, and what was asked of it."""
-
-    def __init__(self) -> None:
-        self.seen: list[web.Request] = []
-        self.now = 0
-        self.most = 0
-        self.release = asyncio.Event()
-        self.url = ""
-
-    async def price(self, _: web.Request) -> web.StreamResponse:
-        return web.json_response({"price": 10, "at": datetime.now(UTC).isoformat()})
-
-    async def echo(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response({"key": request.headers.get("X-Key")})
-
-    async def fails(self, _: web.Request) -> web.StreamResponse:
-        raise web.HTTPInternalServerError
-
-    async def flaky(self, _: web.Request) -> web.StreamResponse:
-        if sum(one.path == "/flaky" for one in self.seen) < 3:
-            raise web.HTTPServiceUnavailable
-        return web.json_response({"price": 10})
-
-    async def absent(self, _: web.Request) -> web.StreamResponse:
-        raise web.HTTPNotFound
-
-    async def moved(self, _: web.Request) -> web.StreamResponse:
-        raise web.HTTPFound("/price")
-
-    async def text(self, _: web.Request) -> web.StreamResponse:
-        return web.Response(text="<html>10</html>")
-
-    async def nan(self, _: web.Request) -> web.StreamResponse:
-        return web.Response(text='{"price": NaN}', content_type="application/json")
-
-    async def empty(self, _: web.Request) -> web.StreamResponse:
-        return web.Response(status=204)
-
-    async def huge(self, _: web.Request) -> web.StreamResponse:
-        return web.json_response({"price": 10, "pad": "x" * LIMIT})
-
-    async def bomb(self, _: web.Request) -> web.StreamResponse:
-        packed = gzip.compress(b'{"price": 10, "pad": "' + b"x" * (8 * LIMIT) + b'"}')
-        return web.Response(body=packed, headers={"Content-Encoding": "gzip", "Content-Type": "application/json"})
-
-    async def endless(self, request: web.Request) -> web.StreamResponse:
-        answer = web.StreamResponse()
-        await answer.prepare(request)
-        while not self.release.is_set():
-            await answer.write(b" " * 4096)
-        return answer
-
-    async def liar(self, request: web.Request) -> web.StreamResponse:
-        answer = web.StreamResponse(headers={"Content-Length": "1000"})
-        await answer.prepare(request)
-        await answer.write(b'{"price": 10}')
-        assert request.transport is not None
-        request.transport.close()
-        return answer
-
-    async def held(self, _: web.Request) -> web.StreamResponse:
-        self.now += 1
-        self.most = max(self.most, self.now)
-        try:
-            await self.release.wait()
-        finally:
-            self.now -= 1
-        return web.json_response({"price": 10})
-
-    @web.middleware
-    async def note(
-        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        self.seen.append(request)
-        return await handler(request)
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    world = World()
-    app = web.Application(middlewares=[world.note])
-    names = "price echo fails flaky absent moved text nan empty huge bomb endless liar held"
-    app.add_routes([web.get(f"/{name}", getattr(world, name)) for name in names.split()])
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    world.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield world
-    world.release.set()
-    await runner.cleanup()
-
-
-Checks = Callable[..., Awaitable[Finding]]
-
-
-@pytest.fixture
-async def opened() -> AsyncIterator[Callable[..., Reader]]:
-    """``opened(http=HttpReader(...), per_source=8)``: a reader that is closed at the end."""
-    found: list[Reader] = []
-
-    def start(per_source: int = 8, overall: int = 64, **by_kind: SourceReader) -> Reader:
-        found.append(Reader(by_kind, per_source, overall))
-        return found[-1]
-
-    yield start
-    for one in found:
-        await one.close()
 
 
 async def verdict(reader: Reader, *premises: Premise, limit_s: float = 20) -> Verdict:
@@ -452,97 +328,3 @@ async def test_opensearch(opensearch_url: str, opened: Callable[..., Reader]) ->
         ):
             assert (unknown.holds, unknown.outcome) == (None, U)
         await http.delete(f"/{index}")
-
-
-def request(premise: Premise, wait_id: str, due_at: datetime | None = None) -> Decoded:
-    message = ValidatePremises(
-        tenant="t",
-        thread_id=wait_id,
-        run_id="run",
-        wait_id=wait_id,
-        premises=(premise,),
-        action_digest="d",
-        verdict_expires_s=60,
-        due_at=due_at,
-    )
-    record = encode(message, id=f"{wait_id}:validate", source="test", correlation_id="run", time=now())
-    return decode(record.headers, record.value, VALIDATIONS)
-
-
-async def test_a_slow_source_holds_up_nobody(stack: Stack, world: World, opened: Callable[..., Reader]) -> None:
-    """Through Kafka: verdicts come while others are still read; a repeat is not read twice; one too late is not read."""
-    bootstrap = stack.environment()["PERDURE_KAFKA_BOOTSTRAP_SERVERS"]
-    await TopicAdmin(bootstrap).apply([topics.VERDICTS, topics.Topic(topics.VERDICTS.dead, 1)])
-    run = uuid.uuid4().hex
-    got: dict[str, PremisesValidated] = {}
-    kept: list[Decoded] = []
-
-    async def keep(batch: Any) -> None:
-        kept.extend(batch)
-        got.update({one.message.wait_id: one.message for one in batch if one.message.wait_id.startswith(run)})
-
-    producer = Producer(bootstrap, "test")
-    subscription = Subscription(topics.VERDICTS, f"test.{run}", VERDICTS)
-    consumer = Consumer(bootstrap, "test", subscription, keep, producer)
-    consuming = asyncio.create_task(consumer.run())
-    settings = ValidatorSettings(validator_patience_s=0.2, validator_max_open=5)
-    reader = opened(http=HttpReader(None, LIMIT))
-    validator = Validator(settings, reader, producer)
-    slow = Premise(name="p", source=HttpSource(url=f"{world.url}/held"), pointer="/price", believed=10)
-    quick = Premise(name="p", source=HttpSource(url=f"{world.url}/price"), pointer="/price", believed=11, rule=Equal())
-
-    began = time.monotonic()
-    past = datetime.now(UTC) - timedelta(seconds=1)
-    await validator.handle([request(slow, f"{run}-slow"), request(quick, f"{run}-quick"), request(quick, "late", past)])
-    assert 0.15 < time.monotonic() - began < 2
-    await validator.handle([request(slow, f"{run}-slow")])
-    deadline = time.monotonic() + 20
-    while f"{run}-quick" not in got or validator.room() != 4:
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
-    assert got[f"{run}-quick"].verdict.outcome is S
-    assert Counter(one.path for one in world.seen) == {"/held": 1, "/price": 1}
-    world.release.set()
-    await validator.drain(10)
-    assert validator.room() == 5
-    while f"{run}-slow" not in got:
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
-    assert got[f"{run}-slow"].verdict.outcome is P
-    (envelope,) = (one.envelope for one in kept if one.message.thread_id == f"{run}-slow")
-    assert envelope.causation_id == f"{run}-slow:validate"
-    consumer.stop()
-    await consuming
-    await producer.close()
-
-
-class Failing(Reader):
-    """A reader with a mistake of ours in it, for one premise."""
-
-    async def read(self, premise: Premise) -> Any:
-        if premise.name == "bad":
-            raise ZeroDivisionError("nobody divides by zero")
-        return await super().read(premise)
-
-
-async def test_a_request_that_cannot_be_checked_is_refused_alone(stack: Stack, world: World) -> None:
-    bootstrap = stack.environment()["PERDURE_KAFKA_BOOTSTRAP_SERVERS"]
-    await TopicAdmin(bootstrap).apply([topics.VERDICTS])
-    producer = Producer(bootstrap, "test")
-    reader = Failing({"http": HttpReader(None, LIMIT)}, 5, 5)
-    validator = Validator(ValidatorSettings(validator_patience_s=20.0), reader, producer)
-    good = Premise(name="p", source=HttpSource(url=f"{world.url}/price"), pointer="/price", believed=10)
-    run = uuid.uuid4().hex
-    batch = [
-        request(good, f"{run}-1"),
-        request(good.model_copy(update={"name": "bad"}), f"{run}-2"),
-        request(good, f"{run}-3"),
-    ]
-    with pytest.raises(Refused, match="ZeroDivisionError: nobody divides by zero") as refused:
-        await validator.handle(batch)
-    assert [one.message.thread_id for one in refused.value.records] == [f"{run}-2"]
-    assert refused.value.others_done, "the others have their verdicts: they are not checked again"
-    await validator.drain(10)
-    assert validator.room() == ValidatorSettings().validator_max_open
-    await reader.close()
-    await producer.close()

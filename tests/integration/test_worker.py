@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 import pytest
 from langgraph.graph import END, START, StateGraph
 from tests.integration.worker_stage import open_worker
+from tests.support.polling import until
 
 from perdure.agent_step import idle
 from perdure.agent_step.claims import Claimed, Claims
@@ -81,12 +82,6 @@ async def holding() -> AsyncIterator[Holding]:
     made.release_threads.set()
 
 
-async def until(condition: Any, seconds: float = 20) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.02)
-
-
 async def test_a_run_that_is_owned_and_not_executed_is_given_back(mongodb_uri: str, kafka_bootstrap: str) -> None:
     """As a claim leaves it that was applied although its caller was gone."""
     graph = Holding()
@@ -150,7 +145,7 @@ async def test_a_run_whose_node_is_at_work_is_never_idle(
     async with open_worker(mongodb_uri, kafka_bootstrap, {"graph": holding.graph(kind)}, idle_run_s=0.3) as stage:
         run = await stage.run()
         await stage.worker.start([run["thread_id"]])
-        await until(lambda: holding.entered)
+        await until(lambda: holding.entered, "the node is entered")
         for _ in range(30):
             await stage.heartbeat()
             await asyncio.sleep(0.05)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
+
+from tests.support.polling import until
 
 from perdure.agent_step.__main__ import paces_of
 from perdure.agent_step.claims import Claims
@@ -71,13 +72,14 @@ class Stage:
 
     async def until(self, run: Mapping[str, Any], status: str, heartbeats: bool = False) -> dict[str, Any]:
         """The run's document once it has this status; with a heartbeat between two looks, if asked for."""
-        deadline = time.monotonic() + 20
-        while (found := await self.stored(run))["status"] != status:
-            assert time.monotonic() < deadline, f"{found['status']}, not {status}: {found.get('error')}"
-            await asyncio.sleep(0.05)
-            if heartbeats:
+
+        async def look() -> dict[str, Any]:
+            document = await self.stored(run)
+            if heartbeats and document["status"] != status:
                 await self.heartbeat()
-        return found
+            return document
+
+        return await until(look, f"the run is {status}", holds=lambda document: document["status"] == status)
 
 
 @asynccontextmanager

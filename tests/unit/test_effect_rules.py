@@ -12,7 +12,7 @@ import pytest
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from perdure.registry.waits import Woken
-from perdure.schemas.documents import AttemptDocument, EffectDocument
+from perdure.schemas.effect_documents import AttemptDocument, EffectDocument
 from perdure.schemas.waits import OutcomeKind, WaitOutcome
 from perdure.sdk import Answered, EffectMisused, GuardMissing, KeyReused
 from perdure.sdk import effect_rules as rules

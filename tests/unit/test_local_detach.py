@@ -6,13 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from tests.support.polling import until_blocking
 
+from perdure.local.handover import VARIABLE
 from perdure.local.settings import LocalSettings
 from perdure.local.stack import Stack
 
@@ -29,24 +30,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.HTTPServer(("127.0.0.1", int(os.environ["PERDURE_HEALTH_PORT"])), Handler).serve_forever()
 """
 COMMAND = """
-import pathlib, sys
+import os, pathlib, signal, sys
 from perdure.local.detach import detach
 detached = detach()
-from perdure.local.services import ServiceProcess
+from perdure.local.services import Services
 folder = pathlib.Path(sys.argv[1])
-ServiceProcess("validator", {"WORD": "of the first start"}, folder).start()
-if len(sys.argv) > 2:
+services = Services({"WORD": "of the first start"}, folder, ["validator"])
+services.start()
+if "fail" in sys.argv:
     sys.exit("no")
 print("started", flush=True)
-detached.become_supervisor(folder)
+if "kill" in sys.argv:
+    os.kill(services["validator"].pid, signal.SIGKILL)
+    while services["validator"].running:
+        pass
+detached.become_supervisor(folder, services)
 """
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -77,21 +76,33 @@ def test_the_child_of_a_command_supervises_what_it_started(stack: Stack, tmp_pat
     done = run(tmp_path)
     assert (done.returncode, done.stdout) == (0, "started\n"), done.stderr
     log = stack.folder / "logs" / "supervisor.log"
-    until(lambda: log.exists() and "watching validator" in log.read_text())
+    until_blocking(
+        lambda: log.exists() and "watching validator" in log.read_text(), "the supervisor watches", DEADLINE_S
+    )
     supervisor = stack.supervisor()
     assert supervisor is not None
     first = stack.state.read().records["validator"]
     assert psutil.Process(first.pid).ppid() == supervisor.pid
     os.kill(first.pid, signal.SIGKILL)
-    until(lambda: stack.state.read().records["validator"].restarts == 1)
+    until_blocking(
+        lambda: stack.state.read().records["validator"].restarts == 1, "the service is started again", DEADLINE_S
+    )
     second = stack.state.read().records["validator"]
     assert second.ports == first.ports
     assert str(second.last_exit).startswith("killed by SIGKILL: ")
-    until(lambda: first.log.read_text().count("serving with of the first start") == 2)
+    until_blocking(
+        lambda: first.log.read_text().count("serving with of the first start") == 2,
+        "the service serves again",
+        DEADLINE_S,
+    )
 
     (tmp_path / "wrong").touch()
     os.kill(second.pid, signal.SIGTERM)
-    until(lambda: "ended with exit code 2 and is not started again: no such graph" in log.read_text())
+    until_blocking(
+        lambda: "ended with exit code 2 and is not started again: no such graph" in log.read_text(),
+        "the supervisor gives the service up",
+        DEADLINE_S,
+    )
     assert (
         f"validator (pid {second.pid}) ended (killed by SIGTERM); starting it again in 2 s (2nd time)"
         in log.read_text()
@@ -102,12 +113,25 @@ def test_the_child_of_a_command_supervises_what_it_started(stack: Stack, tmp_pat
     assert not stack.state.path.exists()
 
 
+def test_a_service_that_ended_before_its_supervisor_looked_is_started_again(stack: Stack, tmp_path: Path) -> None:
+    assert run(tmp_path, "kill").returncode == 0
+    until(lambda: "validator" in stack.running())
+    record = stack.state.read().records["validator"]
+    assert (record.restarts, str(record.last_exit).split(":")[0]) == (1, "killed by SIGKILL")
+    until(lambda: record.log.read_text().count("serving with of the first start") == 2)
+    assert VARIABLE not in psutil.Process(record.pid).environ()
+
+
 def test_down_leaves_no_process_although_they_are_supervised(stack: Stack, tmp_path: Path) -> None:
     assert run(tmp_path).returncode == 0
-    until(stack.supervisor)
+    until_blocking(stack.supervisor, "the supervisor is there", DEADLINE_S)
     pid = stack.state.read().records["validator"].pid
     stack.stop()
-    until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    until_blocking(
+        lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE,
+        "the service is gone",
+        DEADLINE_S,
+    )
     assert stack.state.read().records == {}
 
 

@@ -6,12 +6,11 @@ import os
 import signal
 import socket
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
+from tests.support.polling import until_blocking
 
 from perdure.local.account import unprivileged_account
 from perdure.local.errors import PortInUseError, ServerFailedError, TooLittleSpaceError
@@ -25,22 +24,18 @@ def _launch(tmp_path: Path, code: str) -> Launch:
     return Launch("child", [sys.executable, "-u", "-c", code], tmp_path, tmp_path / "logs" / "child.log")
 
 
-def _until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_a_child_is_stopped_with_what_it_started(tmp_path: Path) -> None:
     code = "import subprocess, time; print(subprocess.Popen(['sleep', '600']).pid, flush=True); time.sleep(600)"
     launch = _launch(tmp_path, code)
     child = spawn(launch)
-    _until(lambda: launch.log.read_text().strip().isdigit())
+    until_blocking(lambda: launch.log.read_text().strip().isdigit(), "the pid of the grandchild")
     grandchild = int(launch.log.read_text())
     stop([child], 5.0)
     assert child.process() is None
-    _until(lambda: not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE)
+    until_blocking(
+        lambda: not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE,
+        "the grandchild is gone",
+    )
 
 
 def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
@@ -49,7 +44,7 @@ def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('on', flush=True); time.sleep(600)",
     )
     child = spawn(launch)
-    _until(lambda: "on" in launch.log.read_text())
+    until_blocking(lambda: "on" in launch.log.read_text(), "the child is on")
     stop([child], 0.2)
     assert child.process() is None
 
@@ -70,15 +65,18 @@ def test_the_pid_of_another_process_is_left_alone(tmp_path: Path) -> None:
     assert psutil.Process(child.pid).is_running()
     assert psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE
     os.killpg(child.pid, signal.SIGKILL)
-    _until(lambda: child.process() is None)
+    until_blocking(lambda: child.process() is None, "the child has ended")
 
 
 def test_an_early_end_shows_code_and_last_lines(tmp_path: Path) -> None:
-    launch = _launch(tmp_path, "import sys; print('the disk is on fire'); sys.exit(7)")
+    record = '{"event": "service.failed", "level": "error", "error": "no such graph"}'
+    launch = _launch(tmp_path, f"import sys; print('the disk is on fire'); print({record!r}); sys.exit(7)")
     child = spawn(launch)
     with pytest.raises(ServerFailedError, match="exit code 7") as caught:
         wait_ready(child, launch, lambda: False, 10.0)
     assert "the disk is on fire" in str(caught.value)
+    assert "service.failed  error=no such graph" in str(caught.value)
+    assert "{" not in str(caught.value)
     assert str(launch.log) in str(caught.value)
 
 
@@ -95,7 +93,7 @@ def test_root_starts_a_child_as_nobody(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     launch = Launch("child", ["id", "-u"], Path("/"), tmp_path / "child.log", account=unprivileged_account())
     child = spawn(launch)
-    _until(lambda: child.process() is None)
+    until_blocking(lambda: child.process() is None, "the child has ended")
     assert launch.log.read_text().strip() == "65534"
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.polling import until_blocking
 
 from perdure.local.display import SilentDisplay
 from perdure.local.errors import ProjectError
@@ -142,10 +142,8 @@ def test_what_the_import_started_ends_with_the_check(tmp_path: Path) -> None:
     code = "import pathlib, subprocess\npathlib.Path('pid').write_text(str(subprocess.Popen(['sleep', '600']).pid))\n"
     problem(project(tmp_path, "./starts.py:graph", starts=code))
     pid = int((tmp_path / "pid").read_text())
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    stat = Path(f"/proc/{pid}/stat")
+    until_blocking(lambda: not stat.exists() or "Z" in stat.read_text().rpartition(")")[2], "the child is gone")
 
 
 def test_a_check_is_given_up_when_the_command_is_stopped(tmp_path: Path) -> None:

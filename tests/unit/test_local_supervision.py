@@ -7,10 +7,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.polling import until_blocking
 
 from perdure.local import supervision
 from perdure.local.environments import differing, warning
@@ -18,15 +19,6 @@ from perdure.local.errors import StoppingError
 from perdure.local.process import Identity, Launch, exit_code, exit_text, spawn, stop
 from perdure.local.state import Record, StateFile
 from perdure.local.supervision import Backoff, Supervisor, reason
-
-DEADLINE_S = 20.0
-
-
-def _until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 class Child:
@@ -93,7 +85,7 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched
     made = Watched(tmp_path)
     yield made
     made.stop.set()
-    _until(lambda: not made.supervisor.watching)
+    until_blocking(lambda: not made.supervisor.watching, "nothing is watched")
     if made.child.identity:
         stop([made.child.identity], 1.0, kill=True)
 
@@ -107,7 +99,7 @@ def test_pauses_double_up_to_thirty_seconds_and_begin_again_after_a_steady_minut
 
 def test_a_process_that_ends_is_started_again_and_it_is_said_and_recorded(watched: Watched) -> None:
     child = watched.start("import os; os._exit(9)")
-    _until(lambda: watched.said("2nd time"))
+    until_blocking(lambda: watched.said("2nd time"), "the second start is said")
     first, second = (line for line in watched.lines if "ended with exit code 9; starting it again" in line)
     assert first.startswith("child (pid ")
     assert "(2nd time)" in second
@@ -122,15 +114,15 @@ def test_a_killed_process_is_said_to_be_killed(watched: Watched) -> None:
     first = child.identity
     assert first is not None
     os.kill(first.pid, signal.SIGKILL)
-    _until(lambda: watched.said("killed by SIGKILL"))
-    _until(lambda: watched.said("runs again"))
+    until_blocking(lambda: watched.said("killed by SIGKILL"), "the death is said")
+    until_blocking(lambda: watched.said("runs again"), "the start is said")
     assert child.running
     assert child.identity != first
 
 
 def test_a_wrong_configuration_is_said_with_its_reason_and_not_tried_again(watched: Watched) -> None:
     child = watched.start("""import sys; print('{"event": "service.failed", "error": "no\\\\nsuch"}'); sys.exit(2)""")
-    _until(lambda: watched.lines)
+    until_blocking(lambda: watched.lines, "something is said")
     assert "ended with exit code 2 and is not started again: no\nsuch\nMend it." in watched.lines[0]
     assert not child.wanted
 
@@ -138,7 +130,7 @@ def test_a_wrong_configuration_is_said_with_its_reason_and_not_tried_again(watch
 def test_exit_code_two_of_a_process_that_was_ready_is_a_crash_like_others(watched: Watched) -> None:
     child = watched.start("import sys, time; time.sleep(0.2); sys.exit(2)")
     child.ready_since = time.monotonic()
-    _until(lambda: watched.said("starting it again"))
+    until_blocking(lambda: watched.said("starting it again"), "the new start is announced")
 
 
 def test_what_was_stopped_on_purpose_or_removed_or_replaced_is_left_alone(watched: Watched) -> None:
@@ -149,11 +141,11 @@ def test_what_was_stopped_on_purpose_or_removed_or_replaced_is_left_alone(watche
     other = Child(watched.folder, "import time; time.sleep(600)")
     other.start_again()
     child.wanted = True
-    _until(lambda: child.identity == other.identity)
+    until_blocking(lambda: child.identity == other.identity, "the new process is taken over")
     child.state.change(lambda records: records.clear())
     assert other.identity is not None
     stop([other.identity], 1.0, kill=True)
-    _until(lambda: not watched.supervisor.watching)
+    until_blocking(lambda: not watched.supervisor.watching, "nothing is watched")
     assert watched.lines == []
 
 
@@ -174,12 +166,10 @@ def test_ends_in_words() -> None:
 
 def test_the_end_of_a_child_that_no_popen_stands_for(tmp_path: Path) -> None:
     pid = os.posix_spawn(sys.executable, [sys.executable, "-c", "raise SystemExit(5)"], dict(os.environ))
-    codes: list[int | None] = []
-    _until(lambda: codes.append(exit_code(Identity(pid, 0))) or codes[-1] is not None)
-    assert codes[-1] == 5
+    assert until_blocking(lambda: exit_code(Identity(pid, 0)), "the exit code") == 5
     assert exit_code(Identity(pid, 0)) == 5
     child = spawn(Launch("child", [sys.executable, "-c", "raise SystemExit(6)"], tmp_path, tmp_path / "log"))
-    _until(lambda: child.process() is None)
+    until_blocking(lambda: child.process() is None, "the child has ended")
     assert exit_code(child) == 6
 
 

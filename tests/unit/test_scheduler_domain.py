@@ -19,9 +19,6 @@ def ago(seconds: float) -> datetime:
 @pytest.mark.parametrize(
     ("run", "expected"),
     [
-        ({"status": "running", "owner": "alive", "updated_at": ago(9999)}, Action.NOTHING),
-        ({"status": "running", "owner": "dead", "updated_at": ago(1)}, Action.RECOVER),
-        ({"status": "running", "owner": None, "updated_at": ago(1)}, Action.RECOVER),
         ({"status": "pending", "updated_at": ago(29)}, Action.NOTHING),
         ({"status": "pending", "updated_at": ago(30)}, Action.PUBLISH_START),
         ({"status": "pending", "updated_at": ago(999), "swept_at": ago(5)}, Action.NOTHING),
@@ -42,7 +39,6 @@ def test_decisions(run: dict[str, Any], expected: Action) -> None:
         decide(
             {"thread_id": "t"} | run,
             now=NOW,
-            alive={"alive"},
             busy_threads={"busy"},
             publish_grace=timedelta(seconds=30),
             settle_grace=timedelta(seconds=15),

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from perdure.schemas.http import Body, Metadata, RunConfig
+from perdure.schemas.bodies import Body, Metadata, RunConfig
 
 ItemStatusName = Literal["waiting", "started", "interrupted", "succeeded", "failed", "cancelled"]
 MAX_CONCURRENCY = 100_000

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from perdure.schemas.bodies import Body
 from perdure.schemas.deadletter import LetterState, Reason
-from perdure.schemas.http import Body
 
 REDRIVE_LIMIT = 1000
 """Letters that one request redrives at most."""

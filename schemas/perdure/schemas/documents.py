@@ -1,8 +1,9 @@
 """The documents of the store that more than one service reads: field names and meanings.
 
-Collections: ``threads``, ``runs``, ``workers``, ``leaders``, ``graphs``, ``payloads``, ``waits``, ``signals``, ``effects``,
-``dead_letters`` (ADR 11), ``reply_addresses`` (ADR 13) and ``notebook`` (ADR 3). Those of notices are in
-``perdure.schemas.notices``, those of batches in ``perdure.schemas.batch_documents``.
+Collections: ``threads``, ``runs``, ``leaders``, ``graphs``, ``payloads``, ``waits``, ``signals``, ``schedules``,
+``reply_addresses`` (ADR 13) and ``notebook``, the checkpoint store (ADR 3). Other modules of ``perdure.schemas`` have the
+documents of notices (``notices``), of batches (``batch_documents``), effects (``effect_documents``), dead letters
+(``deadletter_documents``), and of processes (``process_documents``).
 Contract: BSON documents as typed dictionaries. ``status`` values are those of the LangGraph Agent Server, and ``cancelled``.
 """
 
@@ -11,6 +12,9 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypedDict
+
+from perdure.schemas.archive_documents import ArchiveMark
+from perdure.schemas.stuck_documents import CrashRecord, StuckMark
 
 THREADS = "threads"
 RUNS = "runs"
@@ -126,75 +130,12 @@ class ArchiveState(StrEnum):
         return self in (ArchiveState.PACKING, ArchiveState.RELEASING)
 
 
-class ArchiveMark(TypedDict, total=False):
-    """What is known of a thread's archive object, and who works on it."""
-
-    state: str
-    """:class:`ArchiveState`."""
-    object: str
-    """The key of the object in the archive store."""
-    token: str
-    """Of the attempt that works on it: whoever takes the work over changes it first, and every step compares it."""
-    expires_at: datetime
-    """By the database's clock: the work is taken over after that. Absent while nothing is to be done."""
-    at: datetime
-    """When the object was verified."""
-    sha256: str
-    """Of the object, hexadecimal."""
-    bytes: int
-    """Of the object."""
-    documents: dict[str, int]
-    """Documents in the object, by collection."""
-    raw_bytes: dict[str, int]
-    """Their size as BSON, by collection."""
-    states: int
-    """How many of them the search index has a document for."""
-    ended_run_id: str
-    """The thread's ``ended_run_id``, which is not there while it is away."""
-    restore_by: str
-    """Who asked for it back."""
-    trouble: str
-    """Why it did not come back when that was last tried, for people."""
-
-
 class HoldMark(TypedDict):
     """A legal hold: the thread is neither archived nor purged."""
 
     by: str
     reason: str
     at: datetime
-
-
-class StuckMark(TypedDict):
-    """Why a thread counts as stuck (ADR 10)."""
-
-    cause: str
-    """What tells one cause from another; marked once for each."""
-    code: str
-    """``perdure.schemas.events.StuckCode``."""
-    reason: str
-    node: str | None
-    """Where it stands, if that is one node."""
-    nodes: list[str]
-    """Where it stands; absent in marks of earlier versions."""
-    since: datetime
-    """The last sign of progress."""
-    expected_by: datetime | None
-    run_id: str
-    after: int
-    """The newest sequence number that was known."""
-    wait_id: str | None
-    noticed_at: datetime
-
-
-class CrashRecord(TypedDict, total=False):
-    """One worker that a run lost."""
-
-    at: datetime
-    worker: str | None
-    """The incarnation that owned it."""
-    error: str
-    """Why its handling failed; absent when the worker died."""
 
 
 class RunDocument(TypedDict, total=False):
@@ -358,85 +299,6 @@ class ReplyAddressDocument(TypedDict):
     remove_at: datetime
 
 
-class EffectState(StrEnum):
-    """What is known of an effect."""
-
-    INTENT = "intent"
-    """An attempt was begun; without a receipt it is under way, or unknown."""
-    NOT_DONE = "not_done"
-    """It certainly has not happened; it may be tried again."""
-    DONE = "done"
-
-
-class AttemptDocument(TypedDict, total=False):
-    """One attempt at an effect."""
-
-    number: int
-    """1, 2, ..."""
-    token: str
-    run_id: str
-    epoch: int
-    """Of the run, when it was begun."""
-    place: dict[str, Any] | None
-    """The process (``perdure.sdk.place``)."""
-    started_at: datetime
-    deadline: datetime
-    """By the database's clock: it does not begin to act later, and nobody follows it earlier."""
-    ended_at: datetime
-    """When its owner said that it is over; absent while it runs, and when its owner died."""
-    outcome: str
-    """``done``, ``not_done`` or ``unknown``."""
-    error: str
-    told_by: str
-    """Of ``not_done``: who knew."""
-
-
-class EffectDocument(TypedDict, total=False):
-    """One guarded or plain effect of a thread (ADR 9); ``_id`` is its idempotency key, ``<thread id>:<key>``."""
-
-    _id: str
-    tenant: str
-    thread_id: str
-    key: str
-    action_digest: str | None
-    guards: list[str]
-    """The verdicts and approvals (ids of waits) that it has used up; absent without any. Unique over all effects."""
-    state: str
-    version: int
-    """Raised by every change: each is a compare-and-set."""
-    attempts: list[AttemptDocument]
-    """The last 50, oldest first."""
-    asked: list[dict[str, Any]]
-    """``ns``, ``attempt``: about which attempts a person was asked, from which task of the graph."""
-    receipt: bytes
-    receipt_type: str
-    """As LangGraph's serializer names it; ``unstorable``: ``receipt`` says why there is none."""
-    receipt_token: str | None
-    """Of the attempt that returned it; null when somebody else knew."""
-    receipt_by: str
-    done_at: datetime
-    more_receipts: list[dict[str, Any]]
-    """Receipts after the first: ``token``, ``type``, ``receipt``, ``at``, ``same``. One that is not the same: it happened twice."""
-    created_at: datetime
-    updated_at: datetime
-
-
-class WorkerDocument(TypedDict, total=False):
-    """One incarnation of an agent-step process; ``_id`` is the incarnation id."""
-
-    _id: str
-    host: str
-    pid: int
-    state: str
-    """``alive``, ``dead`` (lease expired) or ``gone`` (left in order)."""
-    expires_at: datetime
-    """By the database's clock."""
-    started_at: datetime
-    graphs: list[str]
-    slots: int
-    """Runs that it executes at once at most."""
-
-
 class GraphDocument(TypedDict, total=False):
     """A graph that some worker serves; ``_id`` is the graph id."""
 
@@ -448,70 +310,6 @@ class GraphDocument(TypedDict, total=False):
     output_schema: dict[str, Any]
     config: dict[str, Any]
     updated_at: datetime
-
-
-class DeadLetterDocument(TypedDict, total=False):
-    """One dead record; ``_id`` is ``perdure.schemas.deadletter.letter_id`` of where it was."""
-
-    _id: str
-    tenant: str
-    """Of its envelope; the installation's default where that cannot be read."""
-    topic: str
-    """The topic that it was read from."""
-    partition: int
-    offset: int
-    key: bytes
-    value: bytes
-    headers: list[list[Any]]
-    """The original ones, as pairs of name and bytes, in their order."""
-    size: int
-    """Of the value, in bytes."""
-    digest: str
-    """Of key and value: another record at the same place (of a topic that was made anew) is another letter."""
-    omitted: dict[str, Any]
-    """Where the record was too large to be kept: the size and SHA-256 of its value. It cannot be redriven."""
-    reason: str
-    """``perdure.schemas.deadletter.Reason``."""
-    detail: str
-    consumer: str
-    died_at: datetime
-    type: str | None
-    thread_id: str | None
-    redriven_from: str | None
-    """The letter that it was before it was redriven."""
-    earlier_redrives: int
-    """How often it had been redriven when it died here."""
-    state: str
-    """``perdure.schemas.deadletter.LetterState``."""
-    redrives: int
-    """How often this letter was redriven."""
-    redriven_at: datetime
-    redriven_by: str | None
-    dropped_at: datetime
-    dropped_by: str | None
-    claim: str
-    """Of whoever redrives it now; it counts until ``claim_until``."""
-    claim_until: datetime
-    expires_at: datetime
-    """When it is removed."""
-
-
-class NodeTimingDocument(TypedDict, total=False):
-    """How long a node takes: statistics, not truth; ``_id`` is graph and node (ADR 10)."""
-
-    _id: str
-    graph: str
-    node: str
-    buckets: dict[str, int]
-    """Supersteps by the smallest n for which they took at most 2^n milliseconds."""
-
-
-class SchedulerDocument(TypedDict, total=False):
-    """One scheduler instance; ``_id`` names it (ADR 7)."""
-
-    _id: str
-    expires_at: datetime
-    """By the database's clock."""
 
 
 class FiringMark(TypedDict):

@@ -8,26 +8,18 @@ Response models document what is sent (the gateway writes plain dictionaries of 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from perdure.schemas import run_config
+from perdure.schemas.bodies import Body, Metadata, NodeName, RunConfig
 
 THREAD_ID_PATTERN = r"^[A-Za-z0-9._:-]{1,128}$"
 
 ThreadId = Annotated[str, StringConstraints(pattern=THREAD_ID_PATTERN)]
 """A UUID, or 1 to 128 of ``A-Z a-z 0-9 . _ : -``."""
-NodeName = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 CheckpointId = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f]+$")]
 CheckpointNs = Annotated[str, StringConstraints(max_length=2048, pattern=r"^[^\x00-\x1f]*$")]
-Metadata = dict[str, Any]
-
-
-class Body(BaseModel):
-    """Base of request bodies: frozen; fields that we do not know are ignored."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class ThreadCreate(Body):
@@ -59,29 +51,6 @@ class Command(BaseModel):
     resume: Any = Field(default=None, description="The answer to the interrupt, or answers by interrupt id.")
     update: Any = Field(default=None, description="An update of the state: an object, or a list of [channel, value].")
     goto: NodeName | Send | list[NodeName | Send] | None = None
-
-
-class RunConfig(BaseModel):
-    """LangGraph's run configuration; what may be set is in ``perdure.schemas.run_config``."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    tags: list[str] | None = None
-    recursion_limit: int | None = Field(default=None, ge=1)
-    configurable: dict[str, Any] | None = Field(
-        default=None,
-        description="Keys that begin with `__`, `langgraph_`, `checkpoint_` or `perdure_` are reserved and refused.",
-    )
-    run_name: str | None = Field(default=None, max_length=512)
-    max_concurrency: int | None = Field(default=None, ge=1)
-    metadata: Metadata | None = None
-
-    @model_validator(mode="after")
-    def _only_the_clients(self) -> Self:
-        given = self.model_dump(include={"configurable"}) | (self.model_extra or {})
-        if found := next(run_config.problems(given), None):
-            raise ValueError(found)
-        return self
 
 
 class CheckpointRef(Body):

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from perdure.schemas.http import Body
+from perdure.schemas.bodies import Body
 from perdure.schemas.notices import (
     APPROVALS,
     BATCHES,

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from perdure.schemas.http import Body, Metadata, NodeName, RunConfig, ThreadId
+from perdure.schemas.bodies import Body, Metadata, NodeName, RunConfig
+from perdure.schemas.http import ThreadId
 from perdure.schemas.moments import AwareMoment, Moment
 
 CATCH_UP_LIMIT_S = 366 * 86400

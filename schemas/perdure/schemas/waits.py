@@ -132,19 +132,30 @@ class WaitOutcome(BaseModel):
 
 
 def wait_of(value: Any) -> Wait | None:
-    """The wait that an interrupt's value describes; ``None`` for anybody else's interrupt."""
-    return Wait.model_validate(value) if isinstance(value, Mapping) and WAIT_MARK in value else None
+    """The wait that an interrupt's value describes; ``None`` for an interrupt that ``perdure.sdk`` did not make.
+
+    A value that bears our mark and does not fit :class:`Wait` is such an interrupt, too: a graph may use any key, and a pause
+    that nothing of ours can end is a question to people. The whole system judges interrupts by this function alone.
+    """
+    if not isinstance(value, Mapping) or WAIT_MARK not in value:
+        return None
+    try:
+        return Wait.model_validate(value)
+    except ValidationError:
+        return None
+
+
+def is_wait(value: Any) -> bool:
+    """Whether an interrupt is a wait that ``perdure.sdk`` made."""
+    return wait_of(value) is not None
 
 
 def asks_people(value: Any) -> bool:
-    """Whether an interrupt is a question to people: anybody's interrupt but ours, and ours with a question.
+    """Whether an interrupt is a question to people: a plain ``interrupt()`` of a graph, or a wait of ours with a question.
 
     A sleep, a wait for an event and a validation end without anybody's answer.
     """
-    try:
-        wait = wait_of(value)
-    except ValidationError:
-        return True  # it has our mark and is not ours
+    wait = wait_of(value)
     return wait is None or wait.question is not None
 
 

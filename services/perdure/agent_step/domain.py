@@ -14,12 +14,13 @@ from types import TracebackType
 from typing import Any, Final
 
 from langgraph.errors import NodeTimeoutError
+from langgraph.types import Send
 
 from perdure.chassis import json
 from perdure.schemas.documents import RunStatus
 from perdure.schemas.events import POISON, ErrorInfo, InterruptInfo
 from perdure.schemas.outbox import INTERRUPTS_LIMIT, fitting
-from perdure.schemas.waits import wait_of
+from perdure.schemas.waits import is_wait, wait_of
 
 INTERRUPT_VALUE_LIMIT = 65_536
 """Bytes of JSON of one interrupt's value that events and documents carry."""
@@ -176,15 +177,8 @@ def bounded_interrupts(interrupts: Sequence[InterruptInfo]) -> tuple[InterruptIn
     """
     if len(interrupts) * INTERRUPT_VALUE_LIMIT <= INTERRUPTS_LIMIT:
         return (*interrupts,)
-    bounded = fitting([one.model_dump() for one in interrupts], INTERRUPTS_LIMIT, keep=_is_wait)
+    bounded = fitting([one.model_dump() for one in interrupts], INTERRUPTS_LIMIT, keep=is_wait)
     return tuple(InterruptInfo.model_validate(one) for one in bounded)
-
-
-def _is_wait(value: Any) -> bool:
-    try:
-        return wait_of(value) is not None
-    except ValueError:
-        return False  # it has our mark and is not ours
 
 
 def error_info(error: BaseException, nodes: Sequence[str] = ()) -> ErrorInfo:
@@ -243,6 +237,17 @@ def resume_map(resume: Any, waiting: Sequence[str]) -> Any:
     if len(waiting) != 1 or (isinstance(resume, dict) and set(resume) & set(waiting)):
         return resume
     return {waiting[0]: resume}
+
+
+def goto_of(goto: Any) -> Any:
+    """The ``goto`` of a command for LangGraph, from that of the API: a node, ``{"node", "input"}``, or a list of either."""
+    if goto is None:
+        return ()
+    if isinstance(goto, list):
+        return [goto_of(one) for one in goto]
+    if isinstance(goto, dict):
+        return Send(goto["node"], goto.get("input"))
+    return goto
 
 
 def still_to_answer(resume: Any, pending: Iterable[str]) -> dict[str, Any] | None:

@@ -9,21 +9,18 @@ Outside: claiming, and recording the outcome.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata
 from langgraph.errors import EmptyInputError, GraphDrained
 from langgraph.runtime import RunControl
-from langgraph.types import Command, Send
+from langgraph.types import Command
 
 from perdure.agent_step.claims import Claimed
+from perdure.agent_step.description import ROOT, Description
 from perdure.agent_step.domain import (
-    START,
     NodeGoneError,
     NothingToContinueError,
     Outcome,
@@ -31,34 +28,31 @@ from perdure.agent_step.domain import (
     bounded_interrupts,
     error_info,
     gone_nodes,
+    goto_of,
     interrupt_info,
     is_of_task,
     is_timeout,
-    nodes_next,
-    nodes_ran,
     resume_map,
     still_to_answer,
 )
 from perdure.agent_step.graphs import ServedGraph
 from perdure.agent_step.history import Beginning, append
 from perdure.agent_step.pace import Pace
-from perdure.agent_step.text import ChangedText, is_internal
+from perdure.agent_step.text import is_internal
 from perdure.chassis.telemetry import logger
 from perdure.checkpoint import SCOPE_KEY, PerdureSaver, RunScope, documents
 from perdure.checkpoint.documents import Place
 from perdure.checkpoint.errors import NotSerialisable
-from perdure.checkpoint.notebook import config_of
-from perdure.checkpoint.shown import visible
+from perdure.checkpoint.places import config_of
 from perdure.schemas import run_config
 from perdure.schemas.documents import RunStatus
 from perdure.schemas.events import InterruptInfo
-from perdure.schemas.waits import wait_id, wait_of
+from perdure.schemas.waits import is_wait, wait_id
 from perdure.sdk.context import SdkContext
 
 log = logger(__name__)
 
 INTERRUPT = "__interrupt__"
-ROOT = "__root__"
 
 
 class StopReason(StrEnum):
@@ -96,15 +90,11 @@ class Execution:
         self._beginning = beginning
         self._publish = publish
         self._recursion_limit, self._recursion_limit_max = recursion_limits
-        self._pace = pace
-        self._expected: dict[str, datetime] = {}
         self._control = RunControl()
         self._stop: StopReason | None = None
         self._task: asyncio.Task[Any] | None = None
-        self._text = ChangedText()
-        self._put_at: dict[str, float] = {}
-        self._planned: dict[str, tuple[str, ...]] = {}
         self.progress = Progress(head=beginning.head, next=beginning.waiting_at)
+        self._description = Description(claimed.payload, pace)
         self.scope = RunScope(
             thread_id=run["thread_id"],
             run_id=run["_id"],
@@ -113,7 +103,7 @@ class Execution:
             new_thread=bool(run.get("new_thread")) and run["epoch"] == 1 and beginning.head is None,
             head=beginning.head,
             found=beginning.found,
-            describe=self._describe,
+            describe=self._description.of_checkpoint,
             on_durable=self._on_durable,
             on_update=self._on_update,
             initial=served.initial,
@@ -216,7 +206,7 @@ class Execution:
         """The nodes of the superstep whose state could not be stored, where the error does not name one of them."""
         if not isinstance(error, NotSerialisable):
             return ()
-        return self._planned.get(error.ns, self.progress.next if error.ns == "" else ())
+        return self._description.planned.get(error.ns, self.progress.next if error.ns == "" else ())
 
     async def _stream(self) -> None:
         given = self._claimed.payload
@@ -238,7 +228,7 @@ class Execution:
     def _interrupt(self, interrupt: Any) -> InterruptInfo:
         """As data. A wait that the thread was at before keeps its first deadline (ADR 6)."""
         info = interrupt_info(interrupt)
-        if wait_of(info.value) is None:
+        if not is_wait(info.value):
             return info
         before = next((one for one in self._waiting() if one["id"] == info.id), None)
         return InterruptInfo.model_validate(before) if before is not None else info
@@ -287,9 +277,9 @@ class Execution:
                 if resume is None:
                     return None
         if start.head is not None and await self._is_stored(start.head):
-            await self._on_update("", start.head, self._updated_channels())
+            await self._on_update("", start.head, self._description.updated_channels())
             return None if resume is None else Command(resume=resume)
-        return Command(update=command.get("update"), resume=resume, goto=_goto(command.get("goto")))
+        return Command(update=command.get("update"), resume=resume, goto=goto_of(command.get("goto")))
 
     async def _is_stored(self, head: str) -> bool:
         """Whether an owner before stored the command's update and goto at ``head``: LangGraph applies what is stored there."""
@@ -301,39 +291,10 @@ class Execution:
         found = await saver.notebook.store.exact(Place(self.scope.thread_id, "", head))
         return found is not None and documents.is_commanded_by(saver.codec, found.writes, runs)
 
-    def _describe(
-        self, ns: str, checkpoint: Checkpoint, metadata: CheckpointMetadata, _config: RunnableConfig
-    ) -> dict[str, Any]:
-        now = time.perf_counter()
-        before = self._put_at.get(ns)
-        self._put_at[ns] = now
-        values = checkpoint["channel_values"]
-        source = metadata.get("source", "loop")
-        changed = [c for c in checkpoint.get("updated_channels") or () if not is_internal(c)]
-        if source == "fork" and not ns:
-            changed = self._updated_channels()  # a command's update of an earlier checkpoint is in the fork itself
-        text, truncated = self._text.of(ns, {c: visible(values[c]) for c in changed if c in values}, changed)
-        ran = self._planned.get(ns) if source == "loop" else ()
-        planned = self._planned[ns] = nodes_next(checkpoint)
-        event: dict[str, Any] = {
-            "source": source,
-            "nodes": [n for n in (nodes_ran(checkpoint) if ran is None else ran) if n != START],
-            "next": list(planned),
-            "channels": changed,
-            "text": text,
-        }
-        if truncated:
-            event["text_truncated"] = True
-        if before is not None:
-            event["duration_ms"] = duration_ms = round((now - before) * 1000, 3)
-            self._pace.saw(_within(ns, event["nodes"]), duration_ms)
-        event["expected_by"] = self._expected_by(ns, planned)
-        return event
-
     async def _on_update(self, ns: str, checkpoint_id: str, channels: Sequence[str]) -> None:
         """Store and publish what the command's update made of the state: there may be no checkpoint for a long time."""
         changed = [c for c in dict.fromkeys(channels) if c == ROOT or not is_internal(c)]
-        if ns or not changed or not self._updated_channels():
+        if ns or not changed or not self._description.updated_channels():
             return
         place = Place(self.scope.thread_id, ns, checkpoint_id)
         graph: Any = self._served.graph
@@ -342,37 +303,9 @@ class Execution:
         shown = {name: values[name] for name in changed if name in values}
         saver: PerdureSaver = graph.checkpointer
         await saver.notebook.show_update(saver.codec, place, self.scope, shown)
-        text, truncated = self._text.of(ns, shown, shown)
-        event: dict[str, Any] = {
-            "checkpoint_id": checkpoint_id,
-            "step": state.metadata["step"],
-            "source": "update",
-            "next": list(self.progress.next),
-            "channels": [c for c in shown if c != ROOT],
-            "text": text,
-            "expected_by": self._expected_by(ns, self.progress.next),
-        }
-        if truncated:
-            event["text_truncated"] = True
+        described = self._description.of_update(shown, self.progress.next)
+        event = {"checkpoint_id": checkpoint_id, "step": state.metadata["step"], **described}
         self._publish(await append(saver, self._claimed.run, self.scope.take_seq(), "updated", event))
-
-    def _updated_channels(self) -> list[str]:
-        """The channels that the run's command updates."""
-        update = (self._claimed.payload.get("command") or {}).get("update")
-        if isinstance(update, dict):
-            return [c for c in update if not is_internal(c)]
-        return [] if update is None else [ROOT]
-
-    def _expected_by(self, ns: str, planned: Sequence[str]) -> datetime:
-        """By when the thread's next checkpoint should be there: the latest of all that is under way.
-
-        A subgraph that works is progress of the node that it is in.
-        """
-        if ns and not planned:
-            self._expected.pop(ns, None)
-        else:
-            self._expected[ns] = self._pace.by(_within(ns, planned))
-        return max(self._expected.values(), default=self._pace.by(()))
 
     def _on_durable(self, document: Mapping[str, Any]) -> None:
         if document["ns"] == "":
@@ -392,22 +325,3 @@ def cancelled_before(claimed: Claimed, beginning: Beginning) -> Outcome:
         next=beginning.waiting_at,
         head=beginning.head,
     )
-
-
-def _within(ns: str, nodes: Sequence[str]) -> Sequence[str]:
-    """Names of a subgraph's nodes, with the nodes that it is in: ``outer|inner``."""
-    if not ns:
-        return nodes
-    path = "|".join(part.partition(":")[0] for part in ns.split("|"))
-    return [f"{path}|{node}" for node in nodes]
-
-
-def _goto(goto: Any) -> Any:
-    """``goto`` of a command as the API gives it: a node, a list of nodes, or of ``{"node", "input"}``."""
-    if goto is None:
-        return ()
-    if isinstance(goto, list):
-        return [_goto(one) for one in goto]
-    if isinstance(goto, dict):
-        return Send(goto["node"], goto.get("input"))
-    return goto

@@ -7,9 +7,8 @@ that a crash in between is recovered and all of it happens again; everything is 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from perdure.agent_step.claims import Claimed
 from perdure.agent_step.domain import Outcome
@@ -18,7 +17,7 @@ from perdure.registry.signals import Signals
 from perdure.registry.validations import publish_request
 from perdure.registry.waits import Waits, wait_documents
 from perdure.schemas.documents import WaitDocument
-from perdure.schemas.waits import WAIT_MARK, outcome_of, wait_id
+from perdure.schemas.waits import is_wait, outcome_of, wait_id
 
 
 class Hibernation:
@@ -36,8 +35,8 @@ class Hibernation:
         return (
             "wait_id" in claimed.run
             or claimed.run["epoch"] > 1
-            or any(_is_wait(one["value"]) for one in before)
-            or any(_is_wait(one.value) for one in outcome.interrupts)
+            or any(is_wait(one["value"]) for one in before)
+            or any(is_wait(one.value) for one in outcome.interrupts)
         )
 
     async def project(self, claimed: Claimed, outcome: Outcome, moment: datetime) -> None:
@@ -57,7 +56,7 @@ class Hibernation:
             before = await self._waits.open_on(run["thread_id"])
         else:
             interrupts = (claimed.thread or {}).get("interrupts") or ()
-            before = {wait_id(run["thread_id"], one["id"]) for one in interrupts if _is_wait(one["value"])}
+            before = {wait_id(run["thread_id"], one["id"]) for one in interrupts if is_wait(one["value"])}
         return before - kept - {run.get("wait_id", "")}
 
     async def _mark_ended(self, claimed: Claimed) -> None:
@@ -73,7 +72,3 @@ class Hibernation:
         for wait in waits:
             if wait.get("validation"):
                 publish_request(self._producer, wait, self._source)
-
-
-def _is_wait(value: Any) -> bool:
-    return isinstance(value, Mapping) and WAIT_MARK in value

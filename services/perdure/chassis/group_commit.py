@@ -50,8 +50,6 @@ MAX_BYTES = 24 * 1024 * 1024
 MAX_PENDING_BYTES = 256 * 1024 * 1024
 ASSUMED_BYTES = 512
 """Size of an operation whose submitter did not say."""
-LANES = 2
-"""Commits of a :class:`LanedCommit` in flight at once. Paired runs of 1,000 agents: two gave 13 % more steps/s than one."""
 STALL_S = 2.0
 """A commit in flight for longer counts as an outage for the observers."""
 
@@ -337,37 +335,6 @@ class GroupCommit:
                 submission.fail(_refusal(failure, document["_id"]))
 
 
-class LanedCommit:
-    """Group commits side by side, so that a task's next write is prepared while another's is on its way.
-
-    Everything of one key goes through the same lane, in the order of submission: what a document names, and was submitted
-    before it under the same key, is never missing when the document is there.
-    """
-
-    def __init__(self, collection: Collection, *, availability: Availability | None = None, lanes: int = LANES) -> None:
-        self.statistics = CommitStatistics()
-        self._lanes = [
-            GroupCommit(collection, availability=availability, statistics=self.statistics) for _ in range(lanes)
-        ]
-
-    async def write(
-        self,
-        key: str,
-        *,
-        content: Sequence[Document] = (),
-        inserts: Sequence[Document] = (),
-        updates: Sequence[Update] = (),
-        nbytes: int | None = None,
-    ) -> None:
-        """See :meth:`GroupCommit.write`; ``key`` chooses the lane."""
-        lane = self._lanes[hash(key) % len(self._lanes)]
-        await lane.write(content=content, inserts=inserts, updates=updates, nbytes=nbytes)
-
-    async def close(self) -> None:
-        """Refuse new writes and wait for those that were submitted."""
-        await asyncio.gather(*(lane.close() for lane in self._lanes))
-
-
 class _Stall:
     """Tells the observers that a commit takes too long, once."""
 
@@ -401,4 +368,4 @@ def _refusal(failure: Mapping[str, Any], document_id: Any) -> WriteRefused:
     return WriteRefused(f"{document_id!r} is refused: {failure.get('errmsg')}", failure["code"])
 
 
-__all__ = ["CommitStatistics", "DuplicateKey", "GroupCommit", "LanedCommit", "PyMongoError", "WriteRefused"]
+__all__ = ["CommitStatistics", "DuplicateKey", "GroupCommit", "PyMongoError", "WriteRefused"]

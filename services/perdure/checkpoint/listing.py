@@ -16,7 +16,8 @@ from langgraph.checkpoint.base import CheckpointTuple
 from perdure.checkpoint import documents, keys
 from perdure.checkpoint.codec import Codec
 from perdure.checkpoint.documents import Document
-from perdure.checkpoint.notebook import Notebook, place_of
+from perdure.checkpoint.notebook import Notebook
+from perdure.checkpoint.places import place_of
 from perdure.checkpoint.store import Found
 
 PAGE: Final = 32

@@ -23,7 +23,8 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from pymongo import ReplaceOne, UpdateOne
 
-from perdure.chassis.group_commit import DuplicateKey, LanedCommit, WriteRefused
+from perdure.chassis.group_commit import DuplicateKey, WriteRefused
+from perdure.chassis.laned_commit import LanedCommit
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability
 from perdure.checkpoint import clock, documents, keys, values
@@ -31,6 +32,7 @@ from perdure.checkpoint.codec import Codec
 from perdure.checkpoint.documents import NULL_TASK, Document, Place, StoredCheckpoint
 from perdure.checkpoint.errors import Fenced, NotSerialisable, StoreRefused
 from perdure.checkpoint.pages import Page, Pages, ThreadPages
+from perdure.checkpoint.places import config_of, place_of
 from perdure.checkpoint.scope import RunScope, scope_of
 from perdure.checkpoint.sealing import NOBODY, Bundle, encode_value, finish
 from perdure.checkpoint.shown import before_first_write, encode_shown, known_blocks, split
@@ -38,7 +40,6 @@ from perdure.checkpoint.store import Found, Store
 
 HEAD_EVERY: Final = 32
 """Steps between two refreshes of a head hint."""
-_SEQUENCE_INDEX: Final = {"thread", "seq"}
 
 
 class Notebook:
@@ -146,9 +147,8 @@ class Notebook:
                     codec, place.thread, channel, value, None, task_id=task_id, task_path=task_path, ns=place.ns
                 )
             except NotSerialisable as error:
-                if (
-                    error.node is not None
-                ):  # the checkpoint of the superstep fails too, and does not know who wrote this
+                # The checkpoint of the superstep fails, too, and does not know who wrote this.
+                if error.node is not None:
                     pages.unstorable.setdefault(place.ns, {}).setdefault(channel, []).append(error.node)
                 raise
             bundle.add(one)
@@ -314,32 +314,6 @@ class Notebook:
             scope.head = document["checkpoint_id"]
         if scope.on_durable is not None:
             scope.on_durable(document)
-
-
-def place_of(config: RunnableConfig, checkpoint_id: str) -> Place:
-    """The place that ``config`` and a checkpoint id name.
-
-    Raises:
-        InvalidId: One of them cannot be part of a key.
-
-    """
-    conf = config["configurable"]
-    return Place(
-        keys.checked("thread id", conf["thread_id"]),
-        keys.checked("checkpoint namespace", conf.get("checkpoint_ns", ""), empty=True),
-        keys.checked("checkpoint id", checkpoint_id),
-    )
-
-
-def config_of(place: Place) -> RunnableConfig:
-    """The config that names a checkpoint."""
-    return {
-        "configurable": {
-            "thread_id": place.thread,
-            "checkpoint_ns": place.ns,
-            "checkpoint_id": place.checkpoint_id,
-        }
-    }
 
 
 def _refuse_if_fenced(scope: RunScope | None) -> None:

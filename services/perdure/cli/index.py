@@ -23,6 +23,8 @@ REBUILD = "perdure.indexer.rebuild"
 VERIFY = "perdure.indexer.verify"
 REPAIR = "perdure.indexer.repair"
 STATUS = "perdure.indexer.status"
+QUIET = {"PERDURE_LOG_LEVEL": "warning", "PERDURE_LOG_FORMAT": "console"}
+"""A command's standard error is for people, unless the environment says otherwise."""
 
 Full = Annotated[bool, typer.Option("--full", help="Read every document, instead of comparing digests.")]
 Settled = Annotated[int, typer.Option("--settled-s", min=0, help="Leave out what is younger than so many seconds.")]
@@ -41,19 +43,19 @@ def verify(*, full: Full = False, settled_s: Settled = 60, as_json: AsJson = Fal
     """Compare the search index with the store; exit status 1 if they differ."""
     output = Output(as_json)
     found = json.loads(_run(VERIFY, *_asked(full=full, settled_s=settled_s)))
-    output.result(found, *_shown(found))
+    output.result(found, *_shown(found, settled_s))
     if found["differences"]:
         raise typer.Exit(1)
 
 
 @app.command()
 def repair(*, full: Full = False, settled_s: Settled = 60, as_json: AsJson = False) -> None:
-    """Mend what `perdure index verify` finds, from the store."""
+    """Repair what `perdure index verify` finds, from the store."""
     output = Output(as_json)
     found = json.loads(_run(REPAIR, *_asked(full=full, settled_s=settled_s)))
-    output.result(found, *_shown(found))
+    output.result(found, *_shown(found, settled_s))
     output.note(
-        "mended; `perdure index verify` shows whether anything is left" if found["differences"] else "nothing to do"
+        "repaired; `perdure index verify` shows whether anything is left" if found["differences"] else "nothing to do"
     )
 
 
@@ -70,7 +72,8 @@ def _run(module: str, *arguments: str) -> bytes:
     if find_spec(module) is None:
         raise CommandError("this installation has no indexer")
     command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, env={**os.environ, **Stack().environment()}, stdout=subprocess.PIPE, check=False)
+    environment = {**QUIET, **os.environ, **Stack().environment()}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=False)
     if done.returncode:
         raise CommandError(f"{module} ended with exit status {done.returncode}; its messages are above")
     return done.stdout
@@ -80,7 +83,7 @@ def _asked(*, full: bool, settled_s: int) -> tuple[str, ...]:
     return ("--settled-s", str(settled_s), *(("--full",) if full else ()))
 
 
-def _shown(found: dict[str, Any]) -> tuple[RenderableType, ...]:
+def _shown(found: dict[str, Any], settled_s: int) -> tuple[RenderableType, ...]:
     columns = {"kind": "kind", "of": "of", "id": "id", "index": "index"}
-    compared = f"{found['states']} states and {found['threads']} threads compared"
+    compared = f"{found['states']} states and {found['threads']} threads compared; left out: what is younger than {settled_s} s"
     return compared, table(found["differences"], columns, "Index and database agree.")

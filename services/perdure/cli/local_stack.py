@@ -11,11 +11,11 @@ from typing import Annotated
 
 import typer
 
-from perdure.cli.log_lines import Wanted, for_people, made_at
 from perdure.cli.options import AsJson
 from perdure.cli.output import Output, table
 from perdure.local.dev import run_dev
 from perdure.local.foreground import INTERRUPTED, leave, stop_at_signals
+from perdure.local.log_lines import Wanted, for_people, made_at
 from perdure.local.stack import Stack
 
 CONFIG_NAME = "langgraph.json"

@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from perdure.chassis import json
-from perdure.cli.log_lines import as_value, for_people
 from perdure.local.display import ConsoleDisplay
+from perdure.local.log_lines import as_value, for_people
 
 PIPE_WIDTH = 1000
 STATUS_STYLES = {

@@ -56,6 +56,7 @@ class _Start:
         self._config = config
         self._urls: dict[str, str] = {}
         self._warning: str | None = None
+        self._services: Services
 
     def in_background(self) -> None:
         """Start what is missing, and become the supervisor of everything."""
@@ -92,7 +93,7 @@ class _Start:
         if lives and {record.identity for record in stack.running().values()} == before:
             detached.release()
             leave(0)
-        detached.become_supervisor(stack.folder)
+        detached.become_supervisor(stack.folder, self._services)
 
     def in_foreground(self) -> None:
         """Start everything with temporary data, and supervise it until a signal."""
@@ -115,7 +116,7 @@ class _Start:
         self._show()
         self._output.note("Ctrl-C stops it and removes its data.")
         supervisor = Supervisor(stack.state, self._output.note, stop, ADVICE)
-        for process in watched(stack):
+        for process in watched(stack, self._services):
             supervisor.watch(process)
         stop.wait()
         self._output.note("stopping")
@@ -162,6 +163,7 @@ class _Start:
             display.say(f"{name}: already running at {record.address}")
         project = {} if self._config is None else {CONFIG_VARIABLE: str(self._config)}
         services = Services.of(stack, names, env=project, cwd=None if self._config is None else self._config.parent)
+        self._services = services
         self._warning = environment_warning(running, services)
         services.start([label for label in services.processes if label not in running])
         if "gateway" in names:

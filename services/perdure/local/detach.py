@@ -16,6 +16,8 @@ from types import FrameType
 from typing import Final, NoReturn
 
 from perdure.local.foreground import SIGNALS, silence
+from perdure.local.handover import Handover
+from perdure.local.services import Services
 
 LOG: Final = "supervisor.log"
 _MANY: Final = 65_536
@@ -35,13 +37,17 @@ class Detached:
         os.write(self._writer, b"\0")
         os.close(self._writer)
 
-    def become_supervisor(self, folder: Path) -> NoReturn:
-        """Let the command's parent exit with status 0, and watch the stack of a data folder from now on."""
+    def become_supervisor(self, folder: Path, services: Services) -> NoReturn:
+        """Let the command's parent exit with status 0, and watch the stack of a data folder from now on.
+
+        :param services: started by this command or running since before it.
+        """
+        environment = Handover.of(services).environment()
         self.release()
         (folder / "logs").mkdir(exist_ok=True)
         silence(str(folder / "logs" / LOG))
         os.closerange(3, _MANY)  # what the shell or its scripts had open is theirs
-        os.execv(sys.executable, supervisor_command(folder))  # noqa: S606
+        os.execve(sys.executable, supervisor_command(folder), environment)  # noqa: S606
 
 
 def supervisor_command(folder: Path) -> list[str]:

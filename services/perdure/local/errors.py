@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import indent
 
 from perdure.chassis.errors import ConfigurationError
 
@@ -83,7 +84,10 @@ class ServerFailedError(LocalError):
     """A process ended early, did not become ready in time, or did not stop."""
 
     def __init__(self, name: str, what: str, log: Path, last_lines: list[str]) -> None:
-        shown = "\n".join(f"    {line}" for line in last_lines) or "    (the log is empty)"
+        from perdure.local.log_lines import for_people  # rich: only where a failure is shown
+
+        readable = "\n".join(str(for_people("", line)) for line in last_lines) or "(the log is empty)"
+        shown = indent(readable, "    ")
         super().__init__(f"{name} {what}. Last lines of {log}:\n{shown}")
         self.name = name
         self.log = log

@@ -138,6 +138,11 @@ def exit_code(identity: Identity) -> int | None:
     return _reaped.setdefault(pid, os.waitstatus_to_exitcode(status))
 
 
+def remember_exit_codes(codes: Mapping[int, int]) -> None:
+    """Exit codes by pid that this process's own program before an ``exec`` has learnt."""
+    _reaped.update(codes)
+
+
 def exit_text(code: int | None) -> str:
     """An exit code in words."""
     if code is None:

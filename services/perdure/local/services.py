@@ -79,7 +79,7 @@ class ServiceProcess:
         self.label = name if instance == 1 else f"{name}-{instance}"
         self._state = StateFile(folder)
         self.log: Final = self._state.folder / "logs" / f"{self.label}.log"
-        self._cwd = cwd or Path.cwd()
+        self.cwd: Final = cwd or Path.cwd()
         self._port_variable = "PERDURE_GATEWAY_PORT" if name == "gateway" else "PERDURE_HEALTH_PORT"
         merged = {**os.environ, **env}
         self._wanted_port = int(merged.get(self._port_variable) or (GATEWAY_PORT if name == "gateway" else 0))
@@ -174,6 +174,12 @@ class ServiceProcess:
         self._identity, self._port = record.identity, record.ports["port"]
         self.ready_since = None
 
+    def take_over(self, record: Record) -> None:
+        """Stand for the process of a record, which was ready once and may have ended since."""
+        self.follow(record)
+        self.ready_since = time.monotonic()
+        self.wanted = True
+
     def _spawn(self) -> None:
         patience = _OLD_PORT_PATIENCE_S if self._identity else 0.0
         require_port(self.label, self.port, self._port_variable, patience_s=patience)
@@ -248,7 +254,7 @@ class ServiceProcess:
             self._port_variable: str(self.port),
             STACK_VARIABLE: str(self._state.folder),
         }
-        return Launch(self.label, [sys.executable, "-m", f"perdure.{self.name}"], self._cwd, self.log, env)
+        return Launch(self.label, [sys.executable, "-m", f"perdure.{self.name}"], self.cwd, self.log, env)
 
 
 class Services:

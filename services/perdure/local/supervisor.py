@@ -1,9 +1,9 @@
 """``python -m perdure.local.supervisor FOLDER``: the process that watches a stack which ``perdure up`` has started.
 
-Contract: watches every process that ``FOLDER/stack.json`` names; what it needs to start one again is read from the running
-process. Ends when nothing is left to watch, when another process takes its place in ``stack.json``, or at SIGTERM, and ends
-nothing then: ``perdure down`` ends the supervisor first, and the rest itself. What happens is written to its standard output
-(``FOLDER/logs/supervisor.log``).
+Contract: watches every process that ``FOLDER/stack.json`` names. What is needed to start a service again is read from the running
+process, or, if the service has ended already, known from the command (:mod:`perdure.local.handover`). Ends when nothing is left
+to watch, when another process takes its place in ``stack.json``, or at SIGTERM, and ends nothing then: ``perdure down`` ends the
+supervisor first, and the rest itself. What happens is written to its standard output (``FOLDER/logs/supervisor.log``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import psutil
 from perdure.chassis.clock import now
 from perdure.local.detach import LOG, supervisor_command
 from perdure.local.foreground import stop_at_signals
-from perdure.local.services import ServiceProcess
+from perdure.local.handover import Handover
+from perdure.local.services import ServiceProcess, Services
 from perdure.local.settings import LocalSettings
 from perdure.local.stack import ServerProcess, Stack
 from perdure.local.state import Supervising
@@ -46,16 +47,24 @@ def spawn_supervisor(folder: Path) -> None:
         )
 
 
-def watched(stack: Stack) -> list[Supervised]:
-    """The running processes of a stack that other processes have started."""
-    found: list[Supervised] = []
-    for record in stack.state.read().records.values():
-        if record.kind == "service":
-            if (service := ServiceProcess.adopt(record, stack.folder)) is not None:
-                found.append(service)
-        elif record.running:
-            found.append(ServerProcess(stack, record))
-    return found
+def watched(stack: Stack, services: Services | None = None) -> list[Supervised]:
+    """The processes of a stack that run, and those that a command has started and that have ended since.
+
+    :param services: what the command started or found running; without it only running processes are returned.
+    """
+    processes: list[Supervised] = []
+    started = services.processes if services else {}
+    servers = stack.local_servers() if services else []
+    for name, record in stack.state.read().records.items():
+        if record.kind == "server":
+            if record.running or name in servers:
+                processes.append(ServerProcess(stack, record))
+        elif (adopted := ServiceProcess.adopt(record, stack.folder)) is not None:
+            processes.append(adopted)
+        elif name in started:
+            started[name].take_over(record)
+            processes.append(started[name])
+    return processes
 
 
 def main(folder: Path) -> None:
@@ -64,7 +73,8 @@ def main(folder: Path) -> None:
     stack = Stack(LocalSettings().model_copy(update={"data_dir": folder}))
     me = this_process("up")
     supervisor = Supervisor(stack.state, _log, stop, ADVICE)
-    processes = watched(stack)
+    handover = Handover.take()
+    processes = watched(stack, handover.services(folder) if handover else None)
     for name in stack.state.read().records.keys() - {process.label for process in processes}:
         _log(f"{name} had ended before: `perdure up` starts it")
     _log(f"watching {', '.join(process.label for process in processes) or 'nothing'} (pid {os.getpid()})")

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from pydantic import ValidationError
-
 from perdure.registry.deliveries import Notice
 from perdure.schemas.batches import BatchEvent, BatchFinished, BatchThresholdReached
 from perdure.schemas.events import (
@@ -103,11 +101,8 @@ def _ending(event: Event) -> dict[str, Any]:
 
 
 def _question(value: Any) -> Wait | None:
-    """The question that an interrupt asks; ``None`` for every other wait and for anybody else's interrupt."""
-    try:
-        wait = wait_of(value)
-    except ValidationError:
-        return None  # it has our mark and is not ours
+    """The wait whose question an interrupt asks; ``None`` for every other wait and for a plain ``interrupt()``."""
+    wait = wait_of(value)
     return wait if wait is not None and wait.question is not None else None
 
 

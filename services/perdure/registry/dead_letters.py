@@ -23,7 +23,8 @@ from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability, outlast
 from perdure.schemas import deadletter
 from perdure.schemas.deadletter import LetterState
-from perdure.schemas.documents import DEAD_LETTERS, DeadLetterDocument
+from perdure.schemas.deadletter_documents import DeadLetterDocument
+from perdure.schemas.documents import DEAD_LETTERS
 from perdure.schemas.moments import in_milliseconds
 
 OPEN_KEPT: Final = timedelta(days=90)

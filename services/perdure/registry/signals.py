@@ -108,7 +108,7 @@ class Signals:
                     await self._deliver(wait, signal)
                 await self.offer(signal["thread_id"])
             except Exception:  # what is wrong with this one must not hold up the others; the next sweep tries again
-                log.exception("signal.not_offered", signal_id=signal["_id"], thread_id=signal["thread_id"])
+                log.exception("signal.not_offered", signal_id=signal["_id"], thread_id=signal.get("thread_id"))
         return len(found)
 
     async def aclose(self) -> None:

@@ -16,8 +16,6 @@ class Action(StrEnum):
     NOTHING = "nothing"
     PUBLISH_START = "publish_start"
     """Its start command may never have been published."""
-    RECOVER = "recover"
-    """Its owner is dead: give it back and publish its start."""
     PUBLISH_EVENTS = "publish_events"
     """It ended and its events may not all be published."""
 
@@ -26,26 +24,21 @@ def decide(
     run: Mapping[str, Any],
     *,
     now: datetime,
-    alive: Set[str],
     busy_threads: Set[str],
     publish_grace: timedelta,
     settle_grace: timedelta,
 ) -> Action:
-    """What to do with an unsettled run.
+    """What to do with an unsettled run that no worker owns.
 
     Args:
-        run: Its document.
+        run: The document of a pending or ended run; :meth:`perdure.scheduler.sweeps.Sweeper.recover` looks after running ones.
         now: By the database's clock.
-        alive: Worker incarnations whose lease holds.
         busy_threads: Threads that have a running run: their pending runs are enqueued, not forgotten.
         publish_grace: How long a pending run may wait, since its last publication, before it is published again.
         settle_grace: How long an ended run may stay unsettled.
 
     """
-    status = run["status"]
-    if status == "running":
-        return Action.NOTHING if run.get("owner") in alive else Action.RECOVER
-    if status == "pending":
+    if run["status"] == "pending":
         due = run["thread_id"] not in busy_threads and _start_is_due(run, now, publish_grace)
         return Action.PUBLISH_START if due else Action.NOTHING
     return Action.PUBLISH_EVENTS if now - _touched(run) >= settle_grace else Action.NOTHING

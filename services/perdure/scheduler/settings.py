@@ -17,7 +17,7 @@ class SchedulerSettings(ServiceSettings):
     timer_interval_s: float = Field(default=0.1, gt=0, le=1)
     """Between two looks at the waits and schedules that are due."""
     leader_ttl_s: float = Field(default=10.0, ge=1)
-    """A leader that does not renew for so long is followed by another instance."""
+    """Another instance becomes leader after this many seconds without renewal."""
     lease_ttl_s: float = Field(default=10.0, ge=1)
     """The workers' lease; after an outage of the database the leader waits so long before it declares a worker dead."""
     publish_grace_s: float = Field(default=30.0, ge=0)
@@ -35,7 +35,7 @@ class SchedulerSettings(ServiceSettings):
     stuck_queued_s: float = Field(default=3600.0, gt=0)
     """A run that is pending for so long although workers live is stuck."""
     settle_grace_s: float = Field(default=15.0, ge=0)
-    """An ended run that nobody settled has its events published again after so long."""
+    """The events of an ended run that Kafka has not acknowledged are published again after this many seconds."""
     batch_interval_s: float = Field(default=0.25, gt=0)
     """Between two looks at what ended in batches and what may start."""
     batch_runs_limit: int = Field(default=1000, ge=1)

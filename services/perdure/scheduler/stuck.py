@@ -23,8 +23,9 @@ from perdure.registry.notes import RUN_FIELDS, Notes
 from perdure.scheduler.clock import DatabaseClock
 from perdure.scheduler.settings import SchedulerSettings
 from perdure.scheduler.stuck_rules import Standstill, expected_by, over, overdue, poisoned, unclaimed, wait_overdue
-from perdure.schemas.documents import NOTEBOOK, RUNS, THREADS, WAITS, WORKERS, StuckMark
+from perdure.schemas.documents import NOTEBOOK, RUNS, THREADS, WAITS, WORKERS, RunStatus
 from perdure.schemas.events import StuckCode
+from perdure.schemas.stuck_documents import StuckMark
 
 log = logger(__name__)
 
@@ -36,7 +37,9 @@ FIELDS = {
         ("status", "owner", "updated_at", "started_at", "not_before", "error", "next", "ended_seq", "ended_at"), 1
     ),
 }
-ENTRY_FIELDS = {"kind": 1, "seq": 1, "at": 1, "ev.expected_by": 1, "ev.next": 1, "thread": 1}
+ENTRY_FIELDS = {"kind": 1, "seq": 1, "at": 1, "event": 1, "ev.expected_by": 1, "ev.next": 1, "thread": 1}
+ENDS = frozenset(status.value for status in RunStatus if not status.active)
+"""The events of history entries that end a run."""
 TOGETHER = 50
 """Threads asked about in one query, or at once."""
 LIMIT = 5_000
@@ -169,14 +172,10 @@ class StuckWatch:
         self, thread_id: str, mark: StuckMark, run: Document, newest: Document | None, now: datetime
     ) -> None:
         if run:
-            active = await self._db[RUNS].find_one(
-                {"thread_id": thread_id, "settled": False, "status": {"$in": ["pending", "running"]}}
-            )
-            last = await self._db[RUNS].find_one({"_id": newest["run"]}, {"status": 1}) if newest else run
             told = {
                 "code": mark["code"],
                 "stuck_since": mark["since"],
-                "status": "running" if active else (last or run)["status"],
+                "status": await self._status(thread_id, run, newest),
                 "next": list(((newest or {}).get("ev") or {}).get("next") or ()),
             }
             after = newest["seq"] if newest else mark["after"]
@@ -184,6 +183,24 @@ class StuckWatch:
             await self._note(run, after=after, event="recovered", ev=told, cause=cause, at=now)
         await self._db[THREADS].update_one({"_id": thread_id, "stuck.cause": mark["cause"]}, {"$unset": {"stuck": ""}})
         log.info("thread.recovered", thread_id=thread_id, code=mark["code"])
+
+    async def _status(self, thread_id: str, run: Document, newest: Document | None) -> str:
+        """The status of a thread that went on: ``running``, or how its last run ended.
+
+        The history says first that a run has ended; the run's document may say ``running`` for a while after that.
+        """
+        ended = newest is not None and newest["kind"] == "e" and newest["event"] in ENDS
+        active = {"thread_id": thread_id, "settled": False, "status": {"$in": ["pending", "running"]}}
+        if newest is not None and ended:
+            active["_id"] = {"$ne": newest["run"]}
+        if await self._db[RUNS].find_one(active, {"_id": 1}):
+            return RunStatus.RUNNING.value
+        if newest is None:
+            return str(run["status"])
+        if ended:
+            return str(newest["event"])
+        last = await self._db[RUNS].find_one({"_id": newest["run"]}, {"status": 1})
+        return str((last or run)["status"])
 
     async def _note(self, run: Document, *, cause: str, **more: Any) -> None:
         try:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from perdure.schemas.documents import StuckMark
 from perdure.schemas.events import StuckCode
+from perdure.schemas.stuck_documents import StuckMark
 
 UNKNOWN_ALLOWANCE = timedelta(minutes=15)
 """Of an entry that does not say when the next one is expected."""

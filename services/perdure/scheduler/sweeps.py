@@ -104,9 +104,7 @@ class Sweeper:
         due: dict[Action, list[Run]] = {action: [] for action in Action}
         for run in unsettled:
             try:
-                action = decide(
-                    run, now=now, alive=set(), busy_threads=busy, publish_grace=grace[0], settle_grace=grace[1]
-                )
+                action = decide(run, now=now, busy_threads=busy, publish_grace=grace[0], settle_grace=grace[1])
             except Exception:  # one damaged document must not keep the others from being swept
                 log.exception("run.not_swept", run_id=run.get("_id"), thread_id=run.get("thread_id"))
                 action = Action.NOTHING

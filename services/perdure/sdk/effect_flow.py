@@ -24,7 +24,7 @@ from langgraph.errors import GraphBubbleUp
 from perdure.chassis import json
 from perdure.chassis.telemetry import logger
 from perdure.checkpoint.scope import RunScope
-from perdure.schemas.documents import AttemptDocument, EffectDocument, EffectState
+from perdure.schemas.effect_documents import AttemptDocument, EffectDocument, EffectState
 from perdure.sdk import effect_rules as rules
 from perdure.sdk.context import SdkContext
 from perdure.sdk.effect_errors import EffectMisused, EffectTimeout, GuardError

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Final
 
-from perdure.schemas.documents import AttemptDocument, EffectDocument, EffectState
+from perdure.schemas.effect_documents import AttemptDocument, EffectDocument, EffectState
 from perdure.sdk.effect_errors import EffectMisused, KeyReused
 
 KEY_PATTERN: Final = re.compile(r"[\x21-\x7e]{1,160}")

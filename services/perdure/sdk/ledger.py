@@ -21,7 +21,8 @@ from perdure.chassis.outage import outlast
 from perdure.chassis.telemetry import logger
 from perdure.checkpoint.scope import RunScope
 from perdure.registry.waits import Woken
-from perdure.schemas.documents import EFFECTS, RUNS, AttemptDocument, EffectDocument, EffectState, RunDocument
+from perdure.schemas.documents import EFFECTS, RUNS, RunDocument
+from perdure.schemas.effect_documents import AttemptDocument, EffectDocument, EffectState
 from perdure.sdk import effect_rules as rules
 from perdure.sdk.context import SdkContext
 from perdure.sdk.effect_errors import GuardUsed, ReceiptUnstorable, RunLost

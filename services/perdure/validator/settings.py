@@ -19,7 +19,7 @@ class ValidatorSettings(ServiceSettings):
     validator_source_hosts: tuple[str, ...] | None = None
     """JSON: the hosts that HTTP premises may read, ``["api.example.com", "*.internal", "10.0.0.1:8080"]``; any without."""
     validator_reads_per_source: int = Field(default=8, ge=1)
-    """Reads of one host, connection or fetcher at once; more wait for their turn."""
+    """Reads of one host, connection or fetcher at once; further reads wait."""
     validator_max_reads: int = Field(default=64, ge=1)
     """Reads of all sources at once."""
     validator_max_open: int = Field(default=1000, ge=1)

@@ -7,8 +7,8 @@ import json
 import pytest
 from rich.text import Text
 
-from perdure.cli.log_lines import Wanted, as_value, for_people, made_at, record_of
 from perdure.cli.output import failure
+from perdure.local.log_lines import Wanted, as_value, for_people, made_at, record_of
 
 
 def line(**fields: object) -> str:
