@@ -115,10 +115,10 @@ def test_the_child_of_a_command_supervises_what_it_started(stack: Stack, tmp_pat
 
 def test_a_service_that_ended_before_its_supervisor_looked_is_started_again(stack: Stack, tmp_path: Path) -> None:
     assert run(tmp_path, "kill").returncode == 0
-    until(lambda: "validator" in stack.running())
+    until_blocking(lambda: "validator" in stack.running(), "the service runs again")
     record = stack.state.read().records["validator"]
     assert (record.restarts, str(record.last_exit).split(":")[0]) == (1, "killed by SIGKILL")
-    until(lambda: record.log.read_text().count("serving with of the first start") == 2)
+    until_blocking(lambda: record.log.read_text().count("serving with of the first start") == 2, "it serves again")
     assert VARIABLE not in psutil.Process(record.pid).environ()
 
 
