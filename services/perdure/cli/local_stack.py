@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from perdure.cli.ephemeral import ephemeral_stacks
 from perdure.cli.options import AsJson
 from perdure.cli.output import Output, table
 from perdure.local.dev import run_dev
@@ -48,12 +49,15 @@ def up(
 
 
 def down(as_json: AsJson = False) -> None:
-    """Stop everything that `perdure up` started in this folder; the data stays."""
+    """Stop what `perdure up` and `perdure dev` started in this folder; only data of `up --ephemeral` goes."""
     output = Output(as_json)
     with output.display() as display:
         stack = Stack(display=display)
         running = list(stack.running())
         stack.stop()
+        for ephemeral in ephemeral_stacks(Path.cwd()):
+            running.extend(ephemeral.running())
+            ephemeral.end_supervisor()  # which ends its stack and removes its data first
     output.result(
         {"stopped": running}, f"stopped {', '.join(running)}" if running else f"Nothing of {Path.cwd()} was running."
     )
