@@ -37,6 +37,8 @@ LOOK_EVERY_S: Final = 0.25
 PIPE_WIDTH: Final = 120
 TIME_LIMIT_S: Final = 240.0
 REPORT_LINES: Final = 30
+AWAY: Final = 503
+"""The status of an answer when the search index is away for a moment."""
 ENDED_BADLY: Final = frozenset({"error", "timeout", "cancelled"})
 
 
@@ -227,7 +229,11 @@ class Story:
         hits: list[dict[str, Any]] = []
 
         def look() -> bool:
-            hits[:] = self._gateway.get("search", q=words, thread_id=agent.thread_id, limit=5)["items"]
+            try:
+                hits[:] = self._gateway.get("search", q=words, thread_id=agent.thread_id, limit=5)["items"]
+            except ProblemError as problem:
+                if problem.status != AWAY:
+                    raise
             return bool(hits)
 
         self._poll("the index", look)
