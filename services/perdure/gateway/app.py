@@ -126,7 +126,7 @@ class Gateway:
             RunsResource(
                 store,
                 states,
-                Starter(store, states, graphs, producer),
+                Starter(store, states, graphs, producer, status=settings.gateway_start_status),
                 Retrier(store, producer),
                 producer,
                 ended=self._ended,

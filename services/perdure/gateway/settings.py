@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, SecretStr
 
 from perdure.chassis.settings import ServiceSettings
+from perdure.gateway.http.preferences import StartStatus
 
 
 class GatewaySettings(ServiceSettings):
@@ -18,6 +19,9 @@ class GatewaySettings(ServiceSettings):
     """A larger request body is refused with 413."""
     gateway_store_timeout_s: float = Field(default=3.0, gt=0)
     """How long a request waits for the database before it is answered 503, in seconds."""
+    gateway_start_status: StartStatus = "auto"
+    """How a start is answered. ``auto``: 202, and 200 to the ``fetch`` of browsers and Node. ``200``: 200 to all. The header
+    ``Prefer`` of a request decides before this setting."""
     gateway_join_timeout_s: float = Field(default=60.0, gt=0)
     """How long ``join`` and ``cancel?wait=true`` wait for a run's end at most, in seconds."""
     gateway_run_page: int = Field(default=10, ge=1, le=1000)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import web
+from pydantic import BaseModel
 
 from perdure.chassis.clock import now
 from perdure.chassis.kafka.producer import Producer
@@ -33,6 +34,13 @@ KEY = idempotency_key_of(
     "The same key with the same request answers the run that it started, with `Idempotent-Replayed: true`."
 )
 TRACE = Parameter("traceparent", TEXT, "W3C trace context; made when absent.", "header")
+PREFER = Parameter(
+    "Prefer",
+    TEXT,
+    "`respond-async`: answer 202. `return=representation`: answer 200. By default 200 for `fetch`.",
+    "header",
+)
+STARTED: Final[dict[int, type[BaseModel] | tuple[type[BaseModel]] | str]] = {200: http.Run, 202: http.Run}
 STATUS = Parameter(
     "status", {"enum": ["pending", "running", "interrupted", "success", "error", "timeout", "cancelled"]}
 )
@@ -82,11 +90,11 @@ class RunsResource:
         return (
             Route(
                 "POST", "/runs", self.create, "createRunWithThread", "Start a run on a thread made for it", "Runs",
-                {202: http.Run}, http.RunCreate, (KEY, TRACE), START,
+                STARTED, http.RunCreate, (KEY, TRACE, PREFER), START,
             ),
             Route(
                 "POST", "/threads/{thread_id}/runs", self.create_on_thread, "createRun",
-                "Start a run, or resume the thread by `command`", "Runs", {202: http.Run}, http.RunCreate, (KEY, TRACE),
+                "Start a run, or resume the thread by `command`", "Runs", STARTED, http.RunCreate, (KEY, TRACE, PREFER),
                 (*START, *THREAD, "thread-busy", "thread-exists"),
             ),
             Route(
@@ -134,11 +142,11 @@ class RunsResource:
 
     async def create(self, request: web.Request) -> web.Response:
         """``POST /runs``: the thread is made with the run."""
-        return await self._starter.start(request, None)
+        return await self._starter.answer(request, None)
 
     async def create_on_thread(self, request: web.Request) -> web.Response:
         """``POST /threads/{thread_id}/runs``."""
-        return await self._starter.start(request, request.match_info["thread_id"])
+        return await self._starter.answer(request, request.match_info["thread_id"])
 
     async def list_runs(self, request: web.Request) -> web.Response:
         """``GET /threads/{thread_id}/runs``."""
