@@ -23,6 +23,7 @@ from perdure.gateway.answers.links import PATH, LinkPages
 from perdure.gateway.answers.questions import Questions
 from perdure.gateway.console.resource import ConsolePages
 from perdure.gateway.console.stored_states import StoredStates
+from perdure.gateway.http.cors import Cors
 from perdure.gateway.http.middleware import SECRET_BELOW, problems
 from perdure.gateway.http.openapi import SPECIFICATION, describe
 from perdure.gateway.http.route import ForPeople, Page, Resource, Route
@@ -244,6 +245,7 @@ def make_app(settings: GatewaySettings) -> web.Application:
     gateway = Gateway(settings, Servers.of(settings), links)
     routes = gateway.routes()
     app = web.Application(middlewares=[problems], client_max_size=settings.gateway_body_limit_bytes)
+    Cors(settings.cors_allow_origins).install(app)
     app[DEFAULT_TENANT] = settings.tenant
     app[SECRET_BELOW] = (PATH,)
     app[SPECIFICATION] = describe(routes, installed_version())

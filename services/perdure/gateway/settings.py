@@ -22,6 +22,9 @@ class GatewaySettings(ServiceSettings):
     gateway_start_status: StartStatus = "auto"
     """How a start is answered. ``auto``: 202, and 200 to the ``fetch`` of browsers and Node. ``200``: 200 to all. The header
     ``Prefer`` of a request decides before this setting."""
+    cors_allow_origins: str = Field(default="", pattern=r"^ *(\*|[a-z]+://[^/, ]+/?( *, *[a-z]+://[^/, ]+/?)*)? *$")
+    """Origins whose web pages may use the API: ``https://app.example.com``, several separated by commas; ``*``: all. `perdure up`
+    and `perdure dev` set ``*`` unless the environment says otherwise."""
     gateway_join_timeout_s: float = Field(default=60.0, gt=0)
     """How long ``join`` and ``cancel?wait=true`` wait for a run's end at most, in seconds."""
     gateway_run_page: int = Field(default=10, ge=1, le=1000)
