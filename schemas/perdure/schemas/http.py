@@ -145,6 +145,9 @@ class Interrupt(BaseModel):
 
     id: str
     value: Any
+    response_schema: dict[str, Any] | None = Field(
+        default=None, description="What an answer must fit, where `ask_human` said so; else left out."
+    )
 
 
 class Wait(BaseModel):
@@ -221,11 +224,14 @@ class ThreadTask(BaseModel):
 
     id: str
     name: str
+    path: list[Any] = Field(
+        description='`["__pregel_pull", node]`, or `["__pregel_push", index, false]` of a `Send`; empty where it is not known.'
+    )
     error: str | None
     interrupts: list[Interrupt]
     checkpoint: Checkpoint | None = None
     state: ThreadState | None = None
-    result: Any = None
+    result: Any = Field(default=None, description="What the task wrote, by channel, once it has run.")
 
 
 class ThreadState(BaseModel):
@@ -234,7 +240,7 @@ class ThreadState(BaseModel):
     values: Any
     next: list[str]
     tasks: list[ThreadTask]
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | None = Field(description="Null while the thread has no state.")
     metadata: Metadata
     created_at: str | None
     parent_checkpoint: Checkpoint | None
