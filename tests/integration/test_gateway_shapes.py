@@ -44,3 +44,16 @@ async def test_a_start_is_answered_as_its_client_can_read_it(
         assert again.headers["Idempotent-Replayed"] == "true"
         assert again.json() == first.json()
         key = {"Idempotency-Key": uuid.uuid4().hex}
+
+
+@pytest.mark.parametrize("given", [{}, None, {"messages": ["not taken"]}, []])
+async def test_a_command_wins_over_an_input(gateway: Gateway, given: object) -> None:
+    """agent-chat-ui sends an empty input with every answer; the Agent Server takes the command alone."""
+    path = f"/threads/{await new_thread(gateway)}/runs"
+    command = {"goto": "a", "update": {"x": 1}}
+    answer = await gateway.http.post(path, json={"assistant_id": GRAPH, "input": given, "command": command})
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["kwargs"] == {"command": command}
+    idle = f"/threads/{await new_thread(gateway)}/runs"
+    refused = await gateway.http.post(idle, json={"assistant_id": GRAPH, "input": {}, "command": {"resume": 1}})
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:perdure:problem:nothing-to-resume")

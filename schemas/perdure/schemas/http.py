@@ -63,7 +63,10 @@ class CheckpointRef(Body):
 
 
 class RunCreate(Body):
-    """Start a run. ``input`` starts or continues, ``command`` resumes; with neither the thread goes on where it is."""
+    """Start a run. ``input`` starts or continues, ``command`` resumes; with neither the thread goes on where it is.
+
+    Beside a ``command`` an ``input`` is ignored.
+    """
 
     assistant_id: str = Field(min_length=1, max_length=256, description="A graph id, or the assistant id of a graph.")
     input: Any = None

@@ -207,8 +207,6 @@ def _require_supported(wanted: RunCreate) -> None:
     require_metadata(wanted.metadata)
     command = wanted.command
     if command is not None:
-        if wanted.input is not None:
-            raise invalid("/command", "input and command cannot be given together; command resumes, input starts")
         if not command.model_fields_set:
             raise invalid("/command", "one of resume, update and goto must be given")
         if command.resume is None and command.update is None and command.goto is None:
