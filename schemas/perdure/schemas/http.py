@@ -193,7 +193,12 @@ class Run(BaseModel):
     graph_id: str
     created_at: datetime
     updated_at: datetime
-    status: Literal["pending", "running", "interrupted", "success", "error", "timeout", "cancelled"]
+    status: Literal["pending", "running", "interrupted", "success", "error", "timeout"] = Field(
+        description="The Agent Server's statuses: `interrupted` also where the run was cancelled."
+    )
+    perdure_status: Literal["pending", "running", "interrupted", "success", "error", "timeout", "cancelled"] = Field(
+        description="The same, but `cancelled` where the run was cancelled."
+    )
     metadata: Metadata
     kwargs: dict[str, Any] | None = Field(
         description="What the run was started with; null in lists and acknowledgements when larger than 1 MiB."

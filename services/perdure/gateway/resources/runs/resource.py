@@ -20,7 +20,7 @@ from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.resources.named import RUN, THREAD, require_run, require_thread
 from perdure.gateway.resources.runs.retrying import Retrier
 from perdure.gateway.resources.runs.starting import Starter
-from perdure.gateway.resources.runs.views import locations, run_view, traceparent_of
+from perdure.gateway.resources.runs.views import locations, run_view, shown_status, traceparent_of
 from perdure.gateway.resources.states import States, questions
 from perdure.gateway.stores.commands import cancel_record, publish
 from perdure.gateway.stores.store import Store
@@ -154,8 +154,9 @@ class RunsResource:
         offset = query_int(request, "offset", 0, low=0, high=MAX_OFFSET)
         status = query_choice(request, "status", [status.value for status in RunStatus])
         thread = await require_thread(self._store, request)
+        meant = [one.value for one in RunStatus if status in {None, one.value, shown_status(one.value)}]
         found = await self._store.runs(
-            str(thread["_id"]), tenant_of(request), status=status, limit=limit, offset=offset
+            str(thread["_id"]), tenant_of(request), statuses=meant if status else None, limit=limit, offset=offset
         )
         chains = await self._store.chains(found)
         views = [
