@@ -89,6 +89,9 @@ class RunCreate(Body):
         default="reject", description="Whether a thread that does not exist is made."
     )
     after_seconds: float | None = Field(default=None, ge=0, description="Not supported yet: refused unless 0.")
+    on_disconnect: Literal["cancel", "continue"] | None = Field(
+        default=None, description="Whether the run is cancelled when the client that waits for its values goes away."
+    )
     on_completion: Literal["delete", "keep"] | None = Field(
         default=None, description="delete is not supported yet; threads are kept until retention archives them."
     )

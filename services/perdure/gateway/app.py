@@ -34,7 +34,7 @@ from perdure.gateway.resources.crons import CronsResource
 from perdure.gateway.resources.dead_letters import DeadLettersResource, DeadLetterStore
 from perdure.gateway.resources.deliveries import DeliveriesResource, DeliveryStore
 from perdure.gateway.resources.graphs import GraphsResource
-from perdure.gateway.resources.runs import Retrier, RunsResource, Starter
+from perdure.gateway.resources.runs import Joiner, Retrier, RunsResource, Starter
 from perdure.gateway.resources.schedules import SchedulesResource, ScheduleStore
 from perdure.gateway.resources.signals import SignalsResource, SignalStore
 from perdure.gateway.resources.states import States, StatesResource
@@ -126,12 +126,19 @@ class Gateway:
             StatesResource(store, states, page=settings.gateway_history_page),
             RunsResource(
                 store,
-                states,
                 Starter(store, states, graphs, producer, status=settings.gateway_start_status),
                 Retrier(store, producer),
+                Joiner(
+                    store,
+                    states,
+                    producer,
+                    ended=self._ended,
+                    at_rest=self._at_rest,
+                    timeout_s=settings.gateway_join_timeout_s,
+                    heartbeat_s=settings.gateway_heartbeat_s,
+                ),
                 producer,
                 ended=self._ended,
-                at_rest=self._at_rest,
                 page=settings.gateway_run_page,
                 join_timeout_s=settings.gateway_join_timeout_s,
             ),

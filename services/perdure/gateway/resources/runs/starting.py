@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from aiohttp import web
@@ -52,6 +52,8 @@ class Started:
     """The run as clients see it."""
     replayed: bool = False
     """An earlier request with the same ``Idempotency-Key`` started it."""
+    cancel_on_disconnect: bool = False
+    """Cancel it when the client that waits for it goes away."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -85,8 +87,12 @@ class Starter:
 
     async def start(self, request: web.Request, thread_id: str | None) -> Started:
         """Start the run that a request asks for; without a thread id the thread is made with the run."""
-        tenant = tenant_of(request)
         wanted, body = await read_body(request, RunCreate)
+        started = await self._start(request, thread_id, wanted, body)
+        return replace(started, cancel_on_disconnect=wanted.on_disconnect == "cancel")
+
+    async def _start(self, request: web.Request, thread_id: str | None, wanted: RunCreate, body: Any) -> Started:
+        tenant = tenant_of(request)
         _require_supported(wanted)
         require_webhook(wanted.webhook)
         key = run_key(request)
