@@ -279,11 +279,11 @@ class Story:
     def _status(self, agent: Agent) -> str:
         """The status of the agent's run; a run that ended badly ends the demo."""
         run = self._gateway.get("threads", agent.thread_id, "runs", agent.run_id)
-        if run["status"] in ENDED_BADLY:
+        if run["perdure_status"] in ENDED_BADLY:
             error = run.get("error") or {}
             why = f"{error.get('type')} in node {error.get('node')}: {error.get('message')}"
-            raise DemoFailedError(f"{agent.name}: run {agent.run_id} ended in {run['status']}: {why}")
-        return str(run["status"])
+            raise DemoFailedError(f"{agent.name}: run {agent.run_id} ended in {run['perdure_status']}: {why}")
+        return str(run["perdure_status"])
 
     def _poll(self, what: str, done: Callable[[], bool]) -> None:
         with self._screen.console.status(f"waiting for {what}"):

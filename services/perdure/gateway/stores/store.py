@@ -170,11 +170,13 @@ class Store:
         query = {"thread_id": thread_id, "status": {"$in": ACTIVE}, "settled": False}
         return await self.read(lambda: self._runs.find_one(query, {"_id": 1})) is not None
 
-    async def runs(self, thread_id: str, tenant: str, *, status: str | None, limit: int, offset: int) -> list[Document]:
-        """Runs of a thread, newest first."""
+    async def runs(
+        self, thread_id: str, tenant: str, *, statuses: Sequence[str] | None, limit: int, offset: int
+    ) -> list[Document]:
+        """Runs of a thread, newest first; ``statuses``: only in one of these."""
         query: Document = {"thread_id": thread_id, "tenant": tenant}
-        if status is not None:
-            query["status"] = status
+        if statuses is not None:
+            query["status"] = {"$in": list(statuses)}
         return await self.read(lambda: self._runs.find(query).sort("_id", -1).skip(offset).limit(limit).to_list(None))
 
     async def chains(self, runs: Sequence[Mapping[str, Any]]) -> dict[str, Document]:
