@@ -119,7 +119,7 @@ async def _keep_latest(notebook: Notebook, codec: Codec, thread: str) -> None:
         if head.get("undone"):
             continue
         by_namespace.setdefault(head["ns"], {})[head["checkpoint_id"]] = head
-    doomed: list[Document] = []
+    doomed: list[Document] = [head for head in heads if head.get("undone")]
     orphaned: list[str] = []
     for ns, known in by_namespace.items():
         newest = max(known)
