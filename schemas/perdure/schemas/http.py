@@ -62,6 +62,9 @@ class CheckpointRef(Body):
     checkpoint_map: dict[str, Any] | None = None
 
 
+MAX_DELAY_S = 10 * 365 * 86_400
+
+
 class RunCreate(Body):
     """Start a run. ``input`` starts or continues, ``command`` resumes; with neither the thread goes on where it is.
 
@@ -83,12 +86,16 @@ class RunCreate(Body):
     stream_subgraphs: bool | None = None
     stream_resumable: bool | None = None
     multitask_strategy: Literal["enqueue", "reject", "interrupt", "rollback"] | None = Field(
-        default="enqueue", description="interrupt and rollback are not supported yet."
+        default="enqueue",
+        description="Active runs of the thread go first, refuse this run, are cancelled, or are undone.",
     )
     if_not_exists: Literal["create", "reject"] | None = Field(
         default="reject", description="Whether a thread that does not exist is made."
     )
-    after_seconds: float | None = Field(default=None, ge=0, description="Not supported yet: refused unless 0.")
+    after_seconds: float | None = Field(
+        default=None, ge=0, le=MAX_DELAY_S, description="Start that much later; the run is pending until then."
+    )
+    feedback_keys: list[str] | None = Field(default=None, description="Accepted; no feedback links are made.")
     on_disconnect: Literal["cancel", "continue"] | None = Field(
         default=None, description="Whether the run is cancelled when the client that waits for its values goes away."
     )
@@ -98,6 +105,14 @@ class RunCreate(Body):
     durability: Literal["sync", "async", "exit"] | None = Field(
         default=None, description="Every superstep is durable before the next one, whatever is asked for."
     )
+
+
+class RunsCancel(Body):
+    """Which runs are cancelled: all with a status, or some runs of a thread."""
+
+    status: Literal["pending", "running", "all"] | None = None
+    thread_id: str | None = None
+    run_ids: list[str] | None = Field(default=None, max_length=1000)
 
 
 class HistoryRequest(Body):

@@ -45,6 +45,7 @@ TITLES: dict[str, tuple[int, str]] = {
     "upload-lost": (409, "The upload was given up"),
     "nothing-to-resume": (409, "The thread waits for nothing"),
     "run-ended": (409, "The run has ended"),
+    "run-active": (409, "The run is active"),
     "run-not-failed": (409, "The run has not failed"),
     "thread-moved-on": (409, "The thread has gone on since"),
     "dead-letter-decided": (409, "Somebody decided about the dead letter already"),

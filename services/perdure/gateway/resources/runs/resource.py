@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 from pydantic import BaseModel
 
 from perdure.chassis.clock import now
 from perdure.chassis.kafka.producer import Producer
-from perdure.gateway.http.problems import RequestProblem, not_supported
-from perdure.gateway.http.requests import query_bool, query_choice, query_int
+from perdure.gateway.http.problems import RequestProblem, invalid
+from perdure.gateway.http.requests import query_bool, query_choice, query_int, read_body
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import BODY, FLAG, TEXT, Parameter, Route, idempotency_key_of, page_of
 from perdure.gateway.http.tenants import tenant_of
@@ -24,7 +24,7 @@ from perdure.gateway.stores.commands import cancel_record, publish
 from perdure.gateway.stores.store import Store
 from perdure.gateway.streams.watch import RunWatch
 from perdure.schemas import http
-from perdure.schemas.documents import RunStatus
+from perdure.schemas.documents import CancelAction, RunStatus
 
 MAX_OFFSET = 100_000
 OFFSET = Parameter("offset", {"type": "integer", "minimum": 0, "default": 0})
@@ -50,6 +50,10 @@ VALUES = (
 STATUS = Parameter(
     "status", {"enum": ["pending", "running", "interrupted", "success", "error", "timeout", "cancelled"]}
 )
+ACTION = Parameter(
+    "action", {"enum": ["interrupt", "rollback"], "default": "interrupt"},
+    "`interrupt`: what the run wrote stays. `rollback`: it is undone, and the run is deleted.",
+)  # fmt: skip
 START = (
     *BODY,
     "unknown-graph",
@@ -94,6 +98,10 @@ class RunsResource:
             Route(
                 "POST", "/runs", self.create, "createRunWithThread", "Start a run on a thread made for it", "Runs",
                 STARTED, http.RunCreate, (KEY, TRACE, PREFER), START,
+            ),
+            Route(
+                "POST", "/runs/batch", self.create_batch, "createRuns", "Start runs, each on a thread made for it", "Runs",
+                {200: (http.Run,)}, (http.RunCreate,), problems=START,
             ),
             Route(
                 "POST", "/threads/{thread_id}/runs", self.create_on_thread, "createRun",
@@ -142,9 +150,18 @@ class RunsResource:
                 {200: http.Run, 202: http.Run},
                 parameters=(
                     Parameter("wait", FLAG, "Answer 200 when the run has ended; 202 when that takes too long."),
-                    Parameter("action", {"enum": ["interrupt", "rollback"]}, "rollback is not supported yet."),
+                    ACTION,
                 ),
-                problems=(*RUN, "run-ended", "not-supported"),
+                problems=(*RUN, "run-ended"),
+            ),
+            Route(
+                "POST", "/runs/cancel", self.cancel_many, "cancelRuns", "Stop active runs", "Runs",
+                {204: "Those that were active are asked to stop."}, http.RunsCancel, (ACTION,), (*BODY, "unknown-run"),
+            ),
+            Route(
+                "DELETE", "/threads/{thread_id}/runs/{run_id}", self.delete, "deleteRun",
+                "Delete a run that has ended; the states that it left stay", "Runs", {204: "Deleted."},
+                problems=(*RUN, "run-active"),
             ),
         )
         # fmt: on
@@ -152,6 +169,10 @@ class RunsResource:
     async def create(self, request: web.Request) -> web.Response:
         """``POST /runs``: the thread is made with the run."""
         return await self._starter.answer(request, None)
+
+    async def create_batch(self, request: web.Request) -> web.Response:
+        """``POST /runs/batch``: every entry is checked before one is registered."""
+        return await self._starter.start_batch(request)
 
     async def create_on_thread(self, request: web.Request) -> web.Response:
         """``POST /threads/{thread_id}/runs``."""
@@ -205,16 +226,62 @@ class RunsResource:
         """``POST .../cancel``."""
         tenant = tenant_of(request)
         wait = query_bool(request, "wait")
-        if query_choice(request, "action", ["interrupt", "rollback"]) == "rollback":
-            raise not_supported("query:action", "action=rollback is not supported yet; use action=interrupt.")
+        action = _action(request)
         thread_id, run_id = request.match_info["thread_id"], request.match_info["run_id"]
-        asked = await self._store.request_cancel(run_id, thread_id, tenant, now())
         run = await require_run(self._store, request)
-        if not asked:
+        if not await self._store.request_cancel(run_id, thread_id, tenant, action, now()):
+            run = await require_run(self._store, request)
             raise RequestProblem(
                 "run-ended", f"Run {run_id!r} has ended ({run['status']}); there is nothing to cancel."
             )
         publish(self._producer, cancel_record(run, traceparent_of(request.headers.get("traceparent"))))
-        if wait and await self._ended.wait(run_id, self._join_timeout_s):
-            return json_response(run_view(await require_run(self._store, request), None))
-        return json_response(run_view(run, None), status=202, headers=locations(run))
+        ended = wait and await self._ended.wait(run_id, self._join_timeout_s)
+        shown = await self._store.run_even_deleted(run_id, thread_id, tenant) or run
+        if ended:
+            return json_response(run_view(shown, None))
+        return json_response(run_view(shown, None), status=202, headers=locations(run))
+
+    async def cancel_many(self, request: web.Request) -> web.Response:
+        """``POST /runs/cancel``."""
+        wanted, _ = await read_body(request, http.RunsCancel)
+        action = _action(request)
+        asked = await self._store.request_cancels(_chosen(wanted), tenant_of(request), action, now())
+        if not asked:
+            raise RequestProblem("unknown-run", "None of these runs is there and active: there is nothing to cancel.")
+        traceparent = traceparent_of(request.headers.get("traceparent"))
+        for run in asked:
+            publish(self._producer, cancel_record(run, traceparent))
+        return web.Response(status=204)
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """``DELETE /threads/{thread_id}/runs/{run_id}``."""
+        run = await require_run(self._store, request)
+        if not await self._store.delete_run(run["_id"], run["thread_id"], run["tenant"]):
+            raise RequestProblem(
+                "run-active",
+                f"Run {run['_id']!r} is {run['status']}; cancel it, or wait for its end, before you delete it.",
+            )
+        return web.Response(status=204)
+
+
+def _action(request: web.Request) -> CancelAction:
+    """What becomes of what the cancelled runs wrote."""
+    return CancelAction(query_choice(request, "action", list(CancelAction)) or CancelAction.INTERRUPT)
+
+
+def _chosen(wanted: http.RunsCancel) -> dict[str, Any]:
+    """The filter for the runs that a request to cancel names.
+
+    Raises:
+        RequestProblem: ``invalid-request``, for anything but a status, or a thread with runs of it.
+
+    """
+    if wanted.status is not None:
+        if wanted.thread_id is not None or wanted.run_ids is not None:
+            raise invalid("/status", "chooses runs of every thread: leave thread_id and run_ids out, or status")
+        return {} if wanted.status == "all" else {"status": wanted.status}
+    if wanted.thread_id is None:
+        raise invalid("/thread_id", "must be given, with run_ids, where status is not")
+    if wanted.run_ids is None:
+        raise invalid("/run_ids", "must be given, with thread_id, where status is not")
+    return {"thread_id": wanted.thread_id, "_id": {"$in": wanted.run_ids}}
