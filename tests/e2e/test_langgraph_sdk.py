@@ -72,10 +72,16 @@ async def test_the_methods_that_are_listed_as_working_work(system: Any, sdk: Rec
     assert (await sdk.call("threads", "get", thread_id))["values"] == values
     assert (await sdk.call("threads", "get_history", thread_id))[0]["values"] == values
 
+    assert await sdk.call("runs", "wait", thread_id, "chain", input={"n": 2}) == values | {"n": 2}
+    assert (await sdk.call("runs", "wait", None, "chain", input={"n": 2}))["step"] == 2
+    failed = await sdk.call("runs", "wait", None, "fails", input={}, raise_error=False)
+    assert failed["__error__"] == {"error": "ValueError", "message": "failed on purpose after 2 steps"}
+
     slow = await sdk.call("runs", "create", None, "sleeper", input={"sleep_s": 600})
     listening = system.start("slow", {"seconds": 600})
     await sdk.call("runs", "cancel", listening["thread_id"], listening["run_id"], wait=True)
-    assert system.run(listening)["status"] == "cancelled"
+    ended = system.run(listening)
+    assert (ended["status"], ended["perdure_status"]) == ("interrupted", "cancelled")
     assert slow["thread_id"]
 
     held = [system.start("slow", {"seconds": 600}) for _ in range(2)]

@@ -207,7 +207,12 @@ async def test_cancel(gateway: Gateway, kafka_bootstrap: str) -> None:
     waiting = asyncio.create_task(gateway.http.post(f"{path}/cancel", params={"wait": 1}))
     await end(gateway, run["run_id"], "cancelled")
     waited = await waiting
-    assert (waited.status_code, waited.json()["status"]) in {(200, "cancelled"), (409, 409)}
+    assert waited.status_code in {200, 409}
+    ended = (await gateway.http.get(path)).json()
+    assert (ended["status"], ended["perdure_status"]) == ("interrupted", "cancelled"), "the SDK knows no cancelled"
+    listing = f"/threads/{run['thread_id']}/runs"
+    for status, count in (("interrupted", 1), ("cancelled", 1), ("success", 0)):
+        assert len((await gateway.http.get(listing, params={"status": status})).json()) == count
     assert (await gateway.http.post(f"{path}/cancel")).status_code == 409
     assert (await gateway.http.post(f"{path}x/cancel")).status_code == 404
 

@@ -108,8 +108,8 @@ async def test_every_wrong_field_is_named(http: httpx.AsyncClient) -> None:
     ("body", "name", "pointer"),
     [
         ({}, "invalid-request", "/assistant_id"),
-        ({"input": 1, "command": {"resume": 1}}, "invalid-request", "/command"),
         ({"command": {}}, "invalid-request", "/command"),
+        ({"input": {}, "command": {}}, "invalid-request", "/command"),
         ({"command": {"resume": None}}, "invalid-request", "/command/resume"),
         ({"command": {"resume": 1, "x": 2}}, "invalid-request", "/command/x"),
         ({"metadata": {"a": 2**63}}, "invalid-request", "/metadata"),

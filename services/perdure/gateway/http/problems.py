@@ -21,6 +21,7 @@ URN = "urn:perdure:problem:"
 TITLES: dict[str, tuple[int, str]] = {
     "malformed-json": (400, "The body is not JSON"),
     "not-authorized": (401, "The caller is not known"),
+    "origin-refused": (403, "Pages of this origin may not use the gateway"),
     "unknown-route": (404, "There is nothing at this path"),
     "unknown-thread": (404, "There is no such thread"),
     "unknown-run": (404, "There is no such run"),

@@ -188,11 +188,13 @@ class Store:
         query = {"thread_id": thread_id, "status": {"$in": ACTIVE}, "settled": False}
         return await self.read(lambda: self._runs.find_one(query, {"_id": 1})) is not None
 
-    async def runs(self, thread_id: str, tenant: str, *, status: str | None, limit: int, offset: int) -> list[Document]:
-        """Runs of a thread, newest first."""
+    async def runs(
+        self, thread_id: str, tenant: str, *, statuses: Sequence[str] | None, limit: int, offset: int
+    ) -> list[Document]:
+        """Runs of a thread, newest first; ``statuses``: only in one of these."""
         query: Document = {"thread_id": thread_id, "tenant": tenant, "deleted": None}
-        if status is not None:
-            query["status"] = status
+        if statuses is not None:
+            query["status"] = {"$in": list(statuses)}
         return await self.read(lambda: self._runs.find(query).sort("_id", -1).skip(offset).limit(limit).to_list(None))
 
     async def chains(self, runs: Sequence[Mapping[str, Any]]) -> dict[str, Document]:
@@ -221,7 +223,12 @@ class Store:
         return set(run_ids) - {found["_id"] for found in active}
 
     async def request_cancel(
-        self, run_id: str, thread_id: str, tenant: str, action: CancelAction, moment: datetime
+        self,
+        run_id: str,
+        thread_id: str,
+        tenant: str,
+        moment: datetime,
+        action: CancelAction = CancelAction.INTERRUPT,
     ) -> bool:
         """Ask for the end of an active run; false when it is not active. The first request's time is kept."""
         query = {"_id": run_id, "thread_id": thread_id, "tenant": tenant, "status": {"$in": ACTIVE}}

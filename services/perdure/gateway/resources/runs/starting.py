@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ from perdure.chassis.clock import now
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.payload import Packed, pack
 from perdure.chassis.telemetry import logger
+from perdure.gateway.http.preferences import StartStatus, accepted
 from perdure.gateway.http.problems import RequestProblem, invalid, not_supported
 from perdure.gateway.http.requests import (
     IDEMPOTENCY_KEY,
@@ -70,18 +71,56 @@ class Prepared:
         return run_view(self.run, None if self.packed.chunks else self.payload)
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A run that a request started, now or when it was sent before."""
+
+    run: Mapping[str, Any]
+    """Its document."""
+    view: dict[str, Any]
+    """The run as clients see it."""
+    replayed: bool = False
+    """An earlier request with the same ``Idempotency-Key`` started it."""
+    cancel_on_disconnect: bool = False
+    """Cancel it when the client that waits for it goes away."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Where the run is, and whether this is a replay."""
+        return locations(self.run) | ({"Idempotent-Replayed": "true"} if self.replayed else {})
+
+
 class Starter:
     """Starts runs."""
 
-    def __init__(self, store: Store, states: States, graphs: ServedGraphs, producer: Producer) -> None:
+    def __init__(
+        self,
+        store: Store,
+        states: States,
+        graphs: ServedGraphs,
+        producer: Producer,
+        *,
+        status: StartStatus = "auto",
+    ) -> None:
         self._store = store
         self._states = states
         self._graphs = graphs
         self._producer = producer
+        self._status = status
 
-    async def start(self, request: web.Request, thread_id: str | None) -> web.Response:
-        """Answer the request for a run; without a thread id the thread is made with the run."""
+    async def answer(self, request: web.Request, thread_id: str | None) -> web.Response:
+        """Start the run that a request asks for, and answer it: 202, or 200 for who cannot read a 202."""
+        started = await self.start(request, thread_id)
+        status, applied = accepted(request, self._status)
+        return json_response(started.view, status=status, headers={**started.headers, **applied})
+
+    async def start(self, request: web.Request, thread_id: str | None) -> Started:
+        """Start the run that a request asks for; without a thread id the thread is made with the run."""
         wanted, body = await read_body(request, RunCreate)
+        started = await self._start(request, thread_id, wanted, body)
+        return replace(started, cancel_on_disconnect=wanted.on_disconnect == "cancel")
+
+    async def _start(self, request: web.Request, thread_id: str | None, wanted: RunCreate, body: Any) -> Started:
         key = run_key(request)
         digest = request_digest(request.path, body) if key is not None else None
         try:
@@ -102,7 +141,7 @@ class Starter:
             if key is not None and (earlier := await self._store.run_of_key(tenant_of(request), key)) is not None:
                 return await self._replayed(earlier, digest)
             raise _busy(prepared.run["thread_id"]) from None
-        return json_response(prepared.view(), status=202, headers=locations(prepared.run))
+        return Started(prepared.run, prepared.view())
 
     async def start_batch(self, request: web.Request) -> web.Response:
         """Answer the request for several runs, each on a thread made for it: all are checked before one is registered."""
@@ -200,7 +239,7 @@ class Starter:
             raise RequestProblem("thread-exists", f"Thread id {thread_id!r} is taken; choose another.")
         return cast("ThreadDocument", found)
 
-    async def _replayed(self, run: dict[str, Any], digest: str | None) -> web.Response:
+    async def _replayed(self, run: dict[str, Any], digest: str | None) -> Started:
         if run.get("idempotency_digest") != digest:
             raise RequestProblem(
                 "idempotency-conflict",
@@ -209,8 +248,7 @@ class Starter:
             )
         chains = await self._store.chains([run])
         kwargs = None if run.get("payload_chunks") else await self._store.kwargs(run)
-        view = run_view(run, kwargs, chains[run["_id"]])
-        return json_response(view, status=202, headers={**locations(run), "Idempotent-Replayed": "true"})
+        return Started(run, run_view(run, kwargs, chains[run["_id"]]), replayed=True)
 
 
 def _busy(thread_id: str) -> RequestProblem:
@@ -248,8 +286,6 @@ def _require_supported(wanted: RunCreate) -> None:
     require_metadata(wanted.metadata)
     command = wanted.command
     if command is not None:
-        if wanted.input is not None:
-            raise invalid("/command", "input and command cannot be given together; command resumes, input starts")
         if not command.model_fields_set:
             raise invalid("/command", "one of resume, update and goto must be given")
         if command.resume is None and command.update is None and command.goto is None:
