@@ -289,8 +289,9 @@ def _oldest_and_ended(found: Sequence[dict[str, Any]]) -> tuple[list[Mapping[str
 
 
 def _place(run: Mapping[str, Any]) -> tuple[datetime, str]:
-    """The place of a pending run in its thread's queue."""
-    return run.get("start_at") or run["created_at"], run["_id"]
+    """The place of a pending run in its thread's queue. One that is to be cancelled does not wait for its time."""
+    registered = run["created_at"], run["_id"]
+    return registered if "cancel_requested_at" in run else (run.get("start_at") or registered[0], run["_id"])
 
 
 def _allowed(

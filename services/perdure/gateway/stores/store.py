@@ -223,7 +223,12 @@ class Store:
         return set(run_ids) - {found["_id"] for found in active}
 
     async def request_cancel(
-        self, run_id: str, thread_id: str, tenant: str, action: CancelAction, moment: datetime
+        self,
+        run_id: str,
+        thread_id: str,
+        tenant: str,
+        moment: datetime,
+        action: CancelAction = CancelAction.INTERRUPT,
     ) -> bool:
         """Ask for the end of an active run; false when it is not active. The first request's time is kept."""
         query = {"_id": run_id, "thread_id": thread_id, "tenant": tenant, "status": {"$in": ACTIVE}}

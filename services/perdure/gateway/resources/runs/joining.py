@@ -134,13 +134,13 @@ class Joiner:
         return None
 
     async def _again(self, run: Document) -> Document:
-        """The run as it is now.
+        """The run as it is now, also one that was undone: its values are those before it.
 
         Raises:
             RequestProblem: ``unknown-run``: it was removed meanwhile.
 
         """
-        found = await self._store.run(run["_id"], run["thread_id"], run["tenant"])
+        found = await self._store.run_even_deleted(run["_id"], run["thread_id"], run["tenant"])
         if found is None:
             raise unknown_run(run["thread_id"], run["_id"])
         return found

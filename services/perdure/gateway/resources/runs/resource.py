@@ -229,7 +229,7 @@ class RunsResource:
         action = _action(request)
         thread_id, run_id = request.match_info["thread_id"], request.match_info["run_id"]
         run = await require_run(self._store, request)
-        if not await self._store.request_cancel(run_id, thread_id, tenant, action, now()):
+        if not await self._store.request_cancel(run_id, thread_id, tenant, now(), action):
             run = await require_run(self._store, request)
             raise RequestProblem(
                 "run-ended", f"Run {run_id!r} has ended ({run['status']}); there is nothing to cancel."

@@ -57,6 +57,21 @@ PACK_ASIDE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run that may be registered."""
+
+    run: RunDocument
+    packed: Packed
+    thread: ThreadDocument | None
+    """The thread that is made with it, if any."""
+    payload: Mapping[str, Any]
+
+    def view(self) -> dict[str, Any]:
+        """The run as clients see it; without a request that is too large to repeat."""
+        return run_view(self.run, None if self.packed.chunks else self.payload)
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """A run that a request started, now or when it was sent before."""
 
@@ -73,21 +88,6 @@ class Started:
     def headers(self) -> dict[str, str]:
         """Where the run is, and whether this is a replay."""
         return locations(self.run) | ({"Idempotent-Replayed": "true"} if self.replayed else {})
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A run that may be registered."""
-
-    run: RunDocument
-    packed: Packed
-    thread: ThreadDocument | None
-    """The thread that is made with it, if any."""
-    payload: Mapping[str, Any]
-
-    def view(self) -> dict[str, Any]:
-        """The run as clients see it; without a request that is too large to repeat."""
-        return run_view(self.run, None if self.packed.chunks else self.payload)
 
 
 class Starter:
@@ -120,9 +120,7 @@ class Starter:
         started = await self._start(request, thread_id, wanted, body)
         return replace(started, cancel_on_disconnect=wanted.on_disconnect == "cancel")
 
-    async def _start(
-        self, request: web.Request, thread_id: str | None, wanted: RunCreate, body: Mapping[str, Any]
-    ) -> Started:
+    async def _start(self, request: web.Request, thread_id: str | None, wanted: RunCreate, body: Any) -> Started:
         key = run_key(request)
         digest = request_digest(request.path, body) if key is not None else None
         try:
