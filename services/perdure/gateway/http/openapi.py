@@ -42,7 +42,7 @@ def describe(routes: Iterable[Route], version: str) -> Document:
             "title": "Perdure",
             "version": version,
             "description": "Start, watch and search long-lived LangGraph agents. Shapes follow the LangGraph Agent Server; "
-            "a start is answered 202 with the run's Location. Errors are RFC 9457 problem documents.",
+            "a start is answered 202 with the run's Location, and 200 to `fetch`. Errors are RFC 9457 problem documents.",
         },
         "tags": [{"name": name} for name in dict.fromkeys(route.tag for route in table)],
         "paths": paths,

@@ -26,7 +26,7 @@ from perdure.gateway.stores.commands import cancel_record, publish
 from perdure.gateway.stores.store import Store
 from perdure.gateway.streams.open_answer import Closing, open_answer
 from perdure.gateway.streams.watch import INTERVAL_S, RunWatch
-from perdure.schemas.documents import CancelAction, RunStatus
+from perdure.schemas.documents import RunStatus
 
 log = logger(__name__)
 
@@ -90,9 +90,7 @@ class Joiner:
 
         async def left() -> None:
             try:
-                asked = await self._store.request_cancel(
-                    run["_id"], run["thread_id"], run["tenant"], CancelAction.INTERRUPT, now()
-                )
+                asked = await self._store.request_cancel(run["_id"], run["thread_id"], run["tenant"], now())
             except RequestProblem as problem:
                 log.warning("gateway.run_not_cancelled", run_id=run["_id"], error=str(problem))
                 return
