@@ -69,6 +69,11 @@ async def test_the_methods_that_are_listed_as_working_work(system: Any, sdk: Rec
     assert values
     assert (await sdk.call("threads", "get", thread_id))["values"] == values
     assert (await sdk.call("threads", "get_history", thread_id))[0]["values"] == values
+    mark = {"from": "the SDK", "graph_id": "chain"}
+    (listed,) = await sdk.call("threads", "search", metadata=mark, values=values, status="idle")
+    assert (listed["thread_id"], listed["values"]) == (thread_id, values)
+    assert await sdk.call("threads", "count", metadata=mark, status="idle") == 1
+    assert await sdk.call("threads", "count", metadata=mark, status="busy") == 0
 
     slow = await sdk.call("runs", "create", None, "sleeper", input={"sleep_s": 600})
     listening = system.start("slow", {"seconds": 600})

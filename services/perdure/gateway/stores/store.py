@@ -170,6 +170,14 @@ class Store:
         query = {"thread_id": thread_id, "status": {"$in": ACTIVE}, "settled": False}
         return await self.read(lambda: self._runs.find_one(query, {"_id": 1})) is not None
 
+    async def busy_of(self, tenant: str, thread_ids: Sequence[str] | None = None) -> set[str]:
+        """Ids of the tenant's threads that have a pending or running run; of ``thread_ids`` only, if given."""
+        query: Document = {"tenant": tenant, "status": {"$in": ACTIVE}, "settled": False}
+        if thread_ids is not None:
+            query["thread_id"] = {"$in": list(thread_ids)}
+        found = await self.read(lambda: self._runs.find(query, {"_id": 0, "thread_id": 1}).to_list(None))
+        return {run["thread_id"] for run in found}
+
     async def runs(self, thread_id: str, tenant: str, *, status: str | None, limit: int, offset: int) -> list[Document]:
         """Runs of a thread, newest first."""
         query: Document = {"thread_id": thread_id, "tenant": tenant}

@@ -12,6 +12,7 @@ their DeltaChannels without a value in the checkpoint are left out of ``values``
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -59,6 +60,7 @@ class States:
     def __init__(self, database: Database, availability: Availability) -> None:
         self._saver = PerdureSaver(database, serde=plain_serializer(), availability=availability)
         self._notebook = self._saver.notebook
+        self._notebook.store.share_segment_reads()
 
     async def newest(
         self, thread_id: str, ns: str = "", *, floor: str | None = None, subgraphs: bool = False
@@ -66,6 +68,12 @@ class States:
         """The newest state of a namespace; ``floor`` is a checkpoint id that it is not below, if known."""
         found = await self._notebook.store.newest(thread_id, ns, floor)
         return None if found is None else await self._view(found, MAX_DEPTH if subgraphs else 0, newest=True)
+
+    async def newest_of(self, floors: Mapping[str, str | None]) -> dict[str, Document]:
+        """The newest root state of each thread that has one, in shared queries; ``floors`` by thread, as for :meth:`newest`."""
+        newest = await self._notebook.store.newest_ids("", floors)
+        views = await asyncio.gather(*(self._newest_at(thread, newest[thread]) for thread in newest))
+        return {thread: view for thread, view in zip(newest, views, strict=True) if view is not None}
 
     async def at(self, thread_id: str, checkpoint_id: str, ns: str = "", *, subgraphs: bool = False) -> Document | None:
         """The state at one checkpoint."""
@@ -96,6 +104,10 @@ class States:
             if len(result) == limit:
                 break
         return result
+
+    async def _newest_at(self, thread_id: str, checkpoint_id: str) -> Document | None:
+        found = await self._notebook.store.exact(Place(thread_id, "", checkpoint_id))
+        return None if found is None else await self._view(found, 0, newest=True)
 
     async def _pages(self, thread_id: str, ns: str, before: str | None, size: int) -> AsyncIterator[Found]:
         store = self._notebook.store
