@@ -1,10 +1,10 @@
-"""The HTTP contract of the operations on threads beside making and reading one: search and count."""
+"""The HTTP contract of the operations on threads beside making and reading one: search, count, change, prune."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 
 from perdure.schemas.bodies import Body, Metadata
 from perdure.schemas.http import ThreadId
@@ -66,4 +66,31 @@ class ThreadSearch(ThreadCount):
         max_length=10,
         description="Single values by name, found by path (`values.messages[-1].content`), shown as `extracted`; null where "
         "a path leads nowhere.",
+    )
+
+
+class ThreadPatch(Body):
+    """Change a thread's metadata."""
+
+    metadata: Metadata | None = Field(
+        default=None, description="Keys that are added or replaced; the others stay. At most 64 KiB as JSON together."
+    )
+    ttl: Any = Field(default=None, description="Not supported yet: refused unless null.")
+
+
+class ThreadPrune(Body):
+    """Remove threads, or their older states."""
+
+    thread_ids: list[ThreadId] = Field(max_length=1000)
+    strategy: Literal["delete", "keep_latest"] | None = Field(
+        default="delete",
+        description="`keep_latest` keeps the newest state of each thread and what a continuation needs; `delete` keeps nothing.",
+    )
+
+
+class ThreadsPruned(BaseModel):
+    """What was pruned."""
+
+    pruned_count: int = Field(
+        description="Threads; those that do not exist, are held, archived or active are left out."
     )

@@ -81,7 +81,7 @@ THREAD_ORDERS: dict[str, list[str]] = {
     "created_at": ["created_at", "_id"],
     "updated_at": ["updated_at", "_id"],
     "state_updated_at": ["head", "_id"],
-    "status": ["status", "updated_at", "_id"],
+    "status": ["status", "_id"],
 }
 """The orders in which threads are searched (ADR 31). ``archive.at`` comes before: what is archived is never walked over."""
 

@@ -24,6 +24,7 @@ from perdure.schemas.documents import (
     PAYLOADS,
     RUNS,
     THREADS,
+    ArchiveState,
     GraphDocument,
     RunDocument,
     RunStatus,
@@ -153,13 +154,15 @@ class Store:
         await bounded(self._register(run, packed, thread))
 
     async def thread(self, thread_id: str, tenant: str) -> Document | None:
-        """A thread of this tenant."""
-        return await self._owned(self._thread_reads, thread_id, tenant)
+        """A thread of this tenant; one that is being removed is there no more."""
+        found = await self._owned(self._thread_reads, thread_id, tenant)
+        removed = found is not None and (found.get("archive") or {}).get("state") == ArchiveState.REMOVING
+        return None if removed else found
 
     async def run(self, run_id: str, thread_id: str, tenant: str) -> Document | None:
         """A run of this thread and tenant."""
         found = await self._owned(self._run_reads, run_id, tenant)
-        return found if found is not None and found["thread_id"] == thread_id else None
+        return found if found is not None and found["thread_id"] == thread_id and not found.get("removing") else None
 
     async def run_of_key(self, tenant: str, key: str) -> Document | None:
         """The run that was registered with this idempotency key."""
@@ -168,6 +171,11 @@ class Store:
     async def is_busy(self, thread_id: str) -> bool:
         """Whether a run of the thread is pending or running."""
         query = {"thread_id": thread_id, "status": {"$in": ACTIVE}, "settled": False}
+        return await self.read(lambda: self._runs.find_one(query, {"_id": 1})) is not None
+
+    async def unsettled(self, thread_id: str) -> bool:
+        """Whether a run of the thread has not told everything yet, or is not ended."""
+        query = {"thread_id": thread_id, "settled": False}
         return await self.read(lambda: self._runs.find_one(query, {"_id": 1})) is not None
 
     async def busy_of(self, tenant: str, thread_ids: Sequence[str] | None = None) -> set[str]:

@@ -80,6 +80,18 @@ class States:
         found = await self._notebook.store.exact(Place(thread_id, ns, checkpoint_id))
         return None if found is None else await self._view(found, MAX_DEPTH if subgraphs else 0)
 
+    async def copy(self, source: str, target: str) -> None:
+        """Copy all checkpoints of a thread that no run is active on; what is left of a copy that fails is deleted."""
+        try:
+            await self._saver.acopy_thread(source, target)
+        except BaseException:
+            await asyncio.shield(self._saver.adelete_thread(target))
+            raise
+
+    async def keep_latest(self, thread_id: str) -> None:
+        """Delete the checkpoints of a thread at rest but the newest of each namespace and what these need."""
+        await self._saver.aprune([thread_id], strategy="keep_latest")
+
     async def exists(self, thread_id: str, checkpoint_id: str) -> bool:
         """Whether the thread has this root checkpoint."""
         return await self._notebook.store.exact(Place(thread_id, "", checkpoint_id)) is not None

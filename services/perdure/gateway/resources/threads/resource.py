@@ -12,7 +12,7 @@ from perdure.gateway.http.requests import read_body, require_metadata
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import BODY, Route
 from perdure.gateway.http.tenants import tenant_of
-from perdure.gateway.resources.named import THREAD, require_here, require_thread
+from perdure.gateway.resources.named import THREAD, being_removed, require_here, require_thread
 from perdure.gateway.resources.states import States
 from perdure.gateway.resources.threads.searching import ThreadSearching
 from perdure.gateway.resources.threads.views import thread_view
@@ -72,7 +72,9 @@ class ThreadsResource:
         if await self._store.create_thread(thread):
             return json_response(thread_view(thread, busy=False, state=None), headers=_location(thread_id))
         existing = await self._store.thread(thread_id, tenant)
-        if existing is None or wanted.if_exists != "do_nothing":
+        if existing is None:
+            raise being_removed(thread_id)
+        if wanted.if_exists != "do_nothing":
             raise RequestProblem(
                 "thread-exists",
                 f'Thread {thread_id!r} exists already. Leave thread_id out, or send if_exists: "do_nothing".',

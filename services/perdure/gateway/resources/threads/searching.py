@@ -49,12 +49,14 @@ class _Wanted:
         parts: Queries; the threads of an earlier one come before those of a later one.
         order: Of the threads of one query.
         busy: The ids of threads with an active run, if they were needed.
+        by_id: The threads are among few whose ids are known.
 
     """
 
     parts: Sequence[Document]
     order: Order
     busy: frozenset[str] | None
+    by_id: bool
 
 
 class ThreadSearching:
@@ -111,27 +113,27 @@ class ThreadSearching:
         if wanted.status:
             clauses.append(status_clause(wanted.status, busy or ()))
         base: Document = {"tenant": tenant, "archive.at": None} | ({"$and": clauses} if clauses else {})
-        names = {"status": ["status", "updated_at"]}.get(field, [SORT_FIELDS.get(field, field)])
-        order = [(name, direction) for name in dict.fromkeys([*names, "_id"])]
+        order = [(name, direction) for name in dict.fromkeys([SORT_FIELDS.get(field, field), "_id"])]
         by_status = field == "status" and not wanted.status
-        return _Wanted(_by_status(base, busy or (), direction) if by_status else [base], order, busy)
+        parts = _by_status(base, busy or (), direction) if by_status else [base]
+        return _Wanted(parts, order, busy, by_id=ids is not None or wanted.status == "busy")
 
     async def _documents(self, asked: _Wanted, skip: int, limit: int) -> list[Document]:
         found: list[Document] = []
         for number, part in enumerate(asked.parts):
-            found += await self._part(part, asked.order, skip, limit - len(found))
+            found += await self._part(part, asked, skip, limit - len(found))
             if len(found) == limit or number == len(asked.parts) - 1:
                 break
             skip = 0 if found else max(0, skip - await self._count([part]))
         return found
 
-    async def _part(self, query: Document, order: Order, skip: int, limit: int) -> list[Document]:
-        field, direction = order[0]
-        newest_first = direction == DESCENDING and field in ("updated_at", "created_at")
+    async def _part(self, query: Document, asked: _Wanted, skip: int, limit: int) -> list[Document]:
+        field, direction = asked.order[0]
+        newest_first = direction == DESCENDING and field in ("updated_at", "created_at") and not asked.by_id
         moment = now()
         spans = [{field: {"$gte": moment - window}} for window in WINDOWS] if newest_first else []
         for span in [*spans, {}]:
-            found = await self._find(query | span, order, skip, limit)
+            found = await self._find(query | span, asked.order, skip, limit)
             if len(found) == limit:
                 break
         return found
