@@ -49,7 +49,10 @@ def test_the_run_that_a_client_started_leads_to_the_end_of_the_agent(system: Any
     assert [run["status"] for run in chain] == ["interrupted", "interrupted", "success"]
     assert {run["first_run_id"] for run in chain} == {started["run_id"]}
     assert {run["last_run_id"] for run in chain} == {chain[-1]["run_id"]}
-    assert answer.headers["location"].endswith(chain[-1]["run_id"])
+    assert answer.headers["location"].endswith(started["run_id"]), "the answer began while the agent worked"
+    again = join(system, started, follow="thread")
+    assert again.json() == answer.json()
+    assert again.headers["location"].endswith(chain[-1]["run_id"])
     listed = system.http.get(f"/threads/{started['thread_id']}/runs").json()
     assert {run["run_id"]: run["continued_by"] for run in listed} == {r["run_id"]: r["continued_by"] for r in chain}
 

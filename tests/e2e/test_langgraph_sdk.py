@@ -6,6 +6,7 @@ import inspect
 import re
 from collections import defaultdict
 from collections.abc import AsyncIterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
+from tests.support.polling import until
 
 DOCS = Path(__file__).parents[2] / "docs" / "http-api.md"
 ROW = re.compile(r"^\| `(threads|runs|assistants|crons|store)` \|(.*)\|(.*)\|$", re.MULTILINE)
@@ -86,11 +88,40 @@ async def test_the_methods_that_are_listed_as_working_work(system: Any, sdk: Rec
     await sdk.call("threads", "delete", copy["thread_id"])
     assert await sdk.call("threads", "count", metadata={"title": "a talk"}) == 1
 
+    assert await sdk.call("runs", "wait", thread_id, "chain", input={"n": 2}) == values | {"n": 2}
+    assert (await sdk.call("runs", "wait", None, "chain", input={"n": 2}))["step"] == 2
+    failed = await sdk.call("runs", "wait", None, "fails", input={}, raise_error=False)
+    assert failed["__error__"] == {"error": "ValueError", "message": "failed on purpose after 2 steps"}
+
     slow = await sdk.call("runs", "create", None, "sleeper", input={"sleep_s": 600})
     listening = system.start("slow", {"seconds": 600})
     await sdk.call("runs", "cancel", listening["thread_id"], listening["run_id"], wait=True)
-    assert system.run(listening)["status"] == "cancelled"
+    ended = system.run(listening)
+    assert (ended["status"], ended["perdure_status"]) == ("interrupted", "cancelled")
     assert slow["thread_id"]
+
+    held = [system.start("slow", {"seconds": 600}) for _ in range(2)]
+    for one in held:
+        await sdk.call("runs", "cancel_many", thread_id=one["thread_id"], run_ids=[one["run_id"]], action="rollback")
+    batch = await sdk.call("runs", "create_batch", [{"assistant_id": "chain", "input": {"n": n}} for n in (1, 2)])
+    for one in batch:
+        await sdk.call("runs", "join", one["thread_id"], one["run_id"])
+        await sdk.call("runs", "delete", one["thread_id"], one["run_id"])
+        assert await sdk.call("runs", "list", one["thread_id"]) == []
+
+    texting = (await sdk.call("threads", "create"))["thread_id"]
+    await sdk.call("runs", "create", texting, "slow", input={"seconds": 600})
+    later = await sdk.call("runs", "create", texting, "slow", input={"seconds": 0}, after_seconds=600)
+    assert later["status"] == "pending"
+    last = await sdk.call("runs", "create", texting, "slow", input={"seconds": 0}, multitask_strategy="rollback")
+    await sdk.call("runs", "join", texting, last["run_id"])
+    due = await sdk.call("runs", "create", texting, "slow", input={"seconds": 0}, after_seconds=1)
+    await sdk.call("runs", "join", texting, due["run_id"])
+    kept = {one["run_id"]: one["status"] for one in await sdk.call("runs", "list", texting)}
+    assert kept == {last["run_id"]: "success", due["run_id"]: "success"}, later
+    for one in held:
+        runs_of = partial(sdk.call, "runs", "list", one["thread_id"])
+        await until(runs_of, "the cancelled run is undone", holds=lambda found: found == [])
 
     (found,) = await sdk.call("assistants", "search", graph_id="chain")
     assert (await sdk.call("assistants", "get", found["assistant_id"]))["graph_id"] == "chain"

@@ -61,6 +61,7 @@ async def test_a_thread_goes_and_comes_back_identical_and_goes_on(stage: Stage, 
     assert objects(tmp_path) == [], "the object of a thread that is back is not needed"
 
 
+@pytest.mark.timeout(960)  # the first time on a machine the S3 server is compiled
 async def test_the_same_with_s3(mongodb_uri: str, kafka_bootstrap: str) -> None:
     with s3_server() as (url, options):
         async with opened(mongodb_uri, kafka_bootstrap, ArchiveStore(url, options)) as stage:

@@ -142,7 +142,7 @@ def test_a_run_is_cancelled(perdure: Run) -> None:
     perdure("cancel", active["thread_id"], active["run_id"])
 
     def status() -> str:
-        return str(perdure("runs", "show", active["thread_id"], active["run_id"])["status"])
+        return str(perdure("runs", "show", active["thread_id"], active["run_id"])["perdure_status"])
 
     ended = until_blocking(status, "the run ends", holds=lambda now: now not in ("pending", "running"))
     assert ended == "cancelled"

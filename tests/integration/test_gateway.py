@@ -119,6 +119,21 @@ async def test_reject_refuses_a_busy_thread_and_knows_its_own_key(gateway: Gatew
     assert (await gateway.http.post(path, json=body)).status_code == 202
 
 
+async def test_of_starts_at_once_that_reject_one_is_accepted(gateway: Gateway) -> None:
+    body = {"assistant_id": GRAPH, "input": {}, "multitask_strategy": "reject"}
+    path = f"/threads/{await new_thread(gateway)}/runs"
+    for _ in range(3):
+        answers = await asyncio.gather(*(gateway.http.post(path, json=body) for _ in range(8)))
+        assert sorted(answer.status_code for answer in answers) == [202, *[409] * 7]
+        assert {one.json()["type"] for one in answers if one.status_code == 409} == {"urn:perdure:problem:thread-busy"}
+        (active,) = (await gateway.http.get(path, params={"status": "pending"})).json()
+        await end(gateway, active["run_id"], "success")
+    key = {"Idempotency-Key": uuid.uuid4().hex}
+    answers = await asyncio.gather(*(gateway.http.post(path, json=body, headers=key) for _ in range(8)))
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.json()["run_id"] for answer in answers}) == 1
+
+
 async def test_a_thread_is_made_on_demand(gateway: Gateway) -> None:
     thread_id = f"order:{new_id()}"
     assert (await gateway.start(f"/threads/{thread_id}/runs")).status_code == 404
@@ -192,7 +207,12 @@ async def test_cancel(gateway: Gateway, kafka_bootstrap: str) -> None:
     waiting = asyncio.create_task(gateway.http.post(f"{path}/cancel", params={"wait": 1}))
     await end(gateway, run["run_id"], "cancelled")
     waited = await waiting
-    assert (waited.status_code, waited.json()["status"]) in {(200, "cancelled"), (409, 409)}
+    assert waited.status_code in {200, 409}
+    ended = (await gateway.http.get(path)).json()
+    assert (ended["status"], ended["perdure_status"]) == ("interrupted", "cancelled"), "the SDK knows no cancelled"
+    listing = f"/threads/{run['thread_id']}/runs"
+    for status, count in (("interrupted", 1), ("cancelled", 1), ("success", 0)):
+        assert len((await gateway.http.get(listing, params={"status": status})).json()) == count
     assert (await gateway.http.post(f"{path}/cancel")).status_code == 409
     assert (await gateway.http.post(f"{path}x/cancel")).status_code == 404
 

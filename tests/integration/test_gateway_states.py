@@ -35,11 +35,20 @@ def talk_graph(saver: PerdureSaver) -> Any:
     )
 
 
+def ran(tasks: Any) -> list[Any]:
+    """Name, path and result of LangGraph's tasks, as JSON has them."""
+    return sorted(([task.name, list(task.path), task.result] for task in tasks), key=repr)
+
+
+def shown(tasks: Any) -> list[Any]:
+    return sorted(([task["name"], task["path"], task["result"]] for task in tasks), key=repr)
+
+
 async def test_states_are_those_of_the_graph(gateway: Gateway, sdk: LangGraphClient) -> None:
     thread = await sdk.threads.create(metadata={"by": "sdk"})
     thread_id = thread["thread_id"]
     empty = await sdk.threads.get_state(thread_id)
-    assert (empty["values"], empty["next"], empty["checkpoint"]["checkpoint_id"]) == ({}, [], None)
+    assert (empty["values"], empty["next"], empty["checkpoint"]) == ({}, [], None)
     graph = talk_graph(PerdureSaver(gateway.database))
     config: Any = {"configurable": {"thread_id": thread_id}}
     await graph.ainvoke({"messages": [HumanMessage("hello", id="1")]}, config)
@@ -100,6 +109,8 @@ async def test_parallel_tasks_are_told_apart(gateway: Gateway) -> None:
     expected = await graph.aget_state(config)
     state = (await gateway.http.get(f"/threads/{thread_id}/state")).json()
     assert sorted(state["next"]) == sorted(expected.next)
+    assert shown(state["tasks"]) == ran(expected.tasks)
+    assert {repr(task["result"]) for task in state["tasks"]} == {"{'a': 1}", "None"}
     by_name = {task["name"]: task for task in state["tasks"]}
     assert set(by_name) == {"a", "b", "c"}
     assert "ValueError" in by_name["c"]["error"]
@@ -128,8 +139,13 @@ async def test_fan_out_and_join(gateway: Gateway) -> None:
     state = (await gateway.http.get(f"/threads/{thread_id}/state")).json()
     assert sorted(state["next"]) == sorted(expected.next)
     assert {(task["id"], task["name"]) for task in state["tasks"]} == {(task.id, task.name) for task in expected.tasks}
+    assert shown(state["tasks"]) == ran(expected.tasks)
+    assert ["part", ["__pregel_push", 2, False], {"done": [2]}] in shown(state["tasks"])
+    assert ["part", ["__pregel_push", 1, False], None] in shown(state["tasks"])
+    assert ["last", ["__pregel_pull", "last"], {}] in shown(state["tasks"])
     await graph.ainvoke(Command(resume=1), config)
     past = (await gateway.http.get(f"/threads/{thread_id}/history")).json()
     told = [snapshot async for snapshot in graph.aget_state_history(config)]
     assert [sorted(one["next"]) for one in past] == [sorted(one.next) for one in told]
+    assert [shown(one["tasks"]) for one in past] == [ran(one.tasks) for one in told]
     assert past[0]["values"] == {"done": [0, 1, 2], "total": 3}

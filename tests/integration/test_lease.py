@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 import uuid
-from collections.abc import Awaitable, Callable
 from typing import Any
+
+from tests.support.polling import until
 
 from perdure.agent_step.lease import Lease, Owned
 from perdure.chassis import mongo
 
 DEADLINE_S = 15.0
-
-
-async def until(what: Callable[[], Awaitable[bool]]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not await what():
-        assert time.monotonic() < deadline, "it did not come in time"
-        await asyncio.sleep(0.05)
 
 
 async def test_a_heartbeat_that_fails_ends_neither_the_lease_nor_the_heartbeats(database_uri: str) -> None:
@@ -39,7 +31,7 @@ async def test_a_heartbeat_that_fails_ends_neither_the_lease_nor_the_heartbeats(
         return bool(told)
 
     try:
-        await until(is_told)
+        await until(is_told, "the owned runs are told", DEADLINE_S)
         # No database error: the heartbeat itself cannot read this document, which lacks its epoch.
         await db.runs.insert_one({"_id": "damaged", "owner": lease.incarnation, "settled": False})
         renewed = {await expires_at()}
@@ -49,7 +41,7 @@ async def test_a_heartbeat_that_fails_ends_neither_the_lease_nor_the_heartbeats(
             renewed.add(await expires_at())
             return len(renewed) > 4
 
-        await until(is_renewed_often)
+        await until(is_renewed_often, "the lease is renewed", DEADLINE_S)
         assert len(told) <= before + 1, "the damaged document was read: this test shows nothing"
         assert lost == []
 
@@ -68,7 +60,7 @@ async def test_a_heartbeat_that_fails_ends_neither_the_lease_nor_the_heartbeats(
         async def is_told_of_the_run() -> bool:
             return told[-1] == [Owned("r", 2, "c", cancelled=True)]
 
-        await until(is_told_of_the_run)
+        await until(is_told_of_the_run, "the run is told", DEADLINE_S)
     finally:
         await lease.close()
     left: Any = await db.workers.find_one({"_id": lease.incarnation})

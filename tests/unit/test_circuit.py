@@ -11,7 +11,8 @@ from perdure.chassis.circuit import Circuit
 from perdure.chassis.errors import UnavailableError, UnreachableError
 
 SLOW_S = 0.02
-PROBE_S = 0.03
+LATE_S = 0.03
+PROBE_S = 0.1
 
 
 @dataclass
@@ -19,12 +20,14 @@ class Server:
     """Answers pings while it is up, and each call when ``done`` is set."""
 
     up: bool = True
+    delay_s: float = 0.0
     pings: int = 0
     calls: int = 0
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def ping(self) -> None:
         self.pings += 1
+        await asyncio.sleep(self.delay_s)
         if not self.up:
             await asyncio.Event().wait()
 
@@ -38,7 +41,7 @@ class Server:
         raise UnreachableError("Server", "here", "connection refused")
 
     def circuit(self) -> Circuit:
-        return Circuit("Server", "here", self.ping, slow_s=SLOW_S, probe_s=PROBE_S)
+        return Circuit("Server", "here", self.ping, slow_s=SLOW_S, late_s=LATE_S, probe_s=PROBE_S)
 
 
 async def until_open(circuit: Circuit) -> None:
@@ -62,11 +65,36 @@ async def test_a_frozen_server_fails_the_first_call_and_spares_the_next() -> Non
     circuit = server.circuit()
     many = await asyncio.gather(*(circuit.run(server.call) for _ in range(20)), return_exceptions=True)
     assert {type(one) for one in many} == {UnreachableError}
-    assert "no answer within 0.03 seconds. It is asked again every 2 seconds" in str(many[0])
+    assert "no answer within 0.1 seconds. It is asked again every 2 seconds" in str(many[0])
     assert server.pings == 1, "one probe for all"
     with pytest.raises(UnreachableError):
         await circuit.run(server.call)
     assert (server.calls, circuit.closed, circuit.answers) == (20, False, False), "nothing is sent"
+
+
+async def test_a_probe_that_is_late_and_answered_opens_nothing() -> None:
+    server = Server(delay_s=2 * LATE_S)
+    circuit = server.circuit()
+    asking = asyncio.ensure_future(circuit.run(server.call))
+    await asyncio.sleep(SLOW_S + PROBE_S)
+    assert (asking.done(), circuit.answers) == (False, True)
+    server.done.set()
+    assert await asking == "found"
+
+
+async def test_a_caller_with_little_time_gives_up_when_a_probe_is_late() -> None:
+    server = Server(delay_s=2 * LATE_S)
+    circuit = server.circuit()
+    with pytest.raises(UnreachableError, match="slow now"):
+        await circuit.unless_late(circuit.run(server.call))
+    assert circuit.closed
+    await circuit.aclose()
+    asking = asyncio.ensure_future(circuit.unless_late(circuit.run(server.call)))
+    server.delay_s = 0.0
+    await asyncio.sleep(SLOW_S + PROBE_S)
+    assert not asking.done(), "the server answers its probes in time: the call may take its time"
+    server.done.set()
+    assert await asking == "found"
 
 
 async def test_a_call_under_way_ends_when_the_server_freezes_later() -> None:

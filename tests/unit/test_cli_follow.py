@@ -7,13 +7,13 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from tests.support.polling import until_blocking
 
 from perdure.local.state import Record, StateFile
 
@@ -57,11 +57,8 @@ class Follower:
         """The events of the printed lines, or the lines that are no records."""
         return [one["record"]["event"] if "record" in one else one["line"] for one in self._lines]
 
-    def until(self, what: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + DEADLINE_S
-        while not what():
-            assert time.monotonic() < deadline, self.shown()
-            time.sleep(0.05)
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        until_blocking(condition, what, DEADLINE_S, self.shown)
 
     def end_service(self) -> int:
         """End what writes the log; how the command then ended."""
@@ -88,13 +85,13 @@ def test_of_the_lines_to_come_those_that_match_are_printed(
 ) -> None:
     follower = Follower(tmp_path, *arguments)
     try:
-        follower.until(lambda: "before" in follower.shown())
+        follower.until(lambda: "before" in follower.shown(), "the lines of before are printed")
 
         def is_followed() -> bool:
             follower.write(record(event="waiting", **matches))
             return "waiting" in follower.shown()
 
-        follower.until(is_followed)
+        follower.until(is_followed, "the log is followed")
         follower.write(
             record(event="other", thread_id="t2", run_id="r2"),
             record(event="named in passing", note="t1 r1"),
@@ -102,7 +99,7 @@ def test_of_the_lines_to_come_those_that_match_are_printed(
             record(event="matches", **matches),
             record(event="other", thread_id="t2", run_id="r2"),
         )
-        follower.until(lambda: "matches" in follower.shown())
+        follower.until(lambda: "matches" in follower.shown(), "the line is printed")
         follower.write(record(event="last", **matches), record(event="other"))
         assert follower.end_service() == 0
         assert [one for one in follower.shown() if one != "waiting"] == ["before", "matches", "last"]

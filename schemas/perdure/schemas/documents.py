@@ -59,6 +59,15 @@ class ThreadStatus(StrEnum):
     ERROR = "error"
 
 
+class CancelAction(StrEnum):
+    """What becomes of what a cancelled run has written."""
+
+    INTERRUPT = "interrupt"
+    """It stays: the thread stands at the run's last checkpoint."""
+    ROLLBACK = "rollback"
+    """It is undone and the run is deleted: the thread stands where it stood before the run (ADR 32)."""
+
+
 class BatchMark(TypedDict, total=False):
     """Which item of a batch a thread or a run belongs to (ADR 14)."""
 
@@ -151,6 +160,9 @@ class RunDocument(TypedDict, total=False):
     graph_version: str | None
     metadata: dict[str, Any]
     multitask_strategy: str
+    rejects_after: str
+    """Of a run that was started with ``reject``: its thread, and the run started so that it comes after (ended by then), as
+    ``<thread id>:<run id, or nothing>``. Unique: of two starts at once that saw the same one end, one is registered."""
     traceparent: str | None
     idempotency_key: str
     idempotency_digest: str
@@ -178,6 +190,14 @@ class RunDocument(TypedDict, total=False):
     """False until every event up to its end is acknowledged by Kafka (ADR 2)."""
     swept_at: datetime
     cancel_requested_at: datetime
+    cancel_action: str
+    """:class:`CancelAction`; absent: interrupt."""
+    deleted: bool
+    """True of a run that clients do not see any more: deleted by one, or undone."""
+    delayed: bool
+    """True while the run is pending and its time has not come; the scheduler takes it off by the database's clock."""
+    start_at: datetime
+    """Of a run with ``after_seconds``: its time, and its place in the thread's queue."""
     webhook: str
     """Where its end is told, and the ends of the runs that go on from it (ADR 12)."""
     origin_run_id: str

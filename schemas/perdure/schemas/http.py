@@ -62,8 +62,14 @@ class CheckpointRef(Body):
     checkpoint_map: dict[str, Any] | None = None
 
 
+MAX_DELAY_S = 10 * 365 * 86_400
+
+
 class RunCreate(Body):
-    """Start a run. ``input`` starts or continues, ``command`` resumes; with neither the thread goes on where it is."""
+    """Start a run. ``input`` starts or continues, ``command`` resumes; with neither the thread goes on where it is.
+
+    Beside a ``command`` an ``input`` is ignored.
+    """
 
     assistant_id: str = Field(min_length=1, max_length=256, description="A graph id, or the assistant id of a graph.")
     input: Any = None
@@ -80,18 +86,33 @@ class RunCreate(Body):
     stream_subgraphs: bool | None = None
     stream_resumable: bool | None = None
     multitask_strategy: Literal["enqueue", "reject", "interrupt", "rollback"] | None = Field(
-        default="enqueue", description="interrupt and rollback are not supported yet."
+        default="enqueue",
+        description="Active runs of the thread go first, refuse this run, are cancelled, or are undone.",
     )
     if_not_exists: Literal["create", "reject"] | None = Field(
         default="reject", description="Whether a thread that does not exist is made."
     )
-    after_seconds: float | None = Field(default=None, ge=0, description="Not supported yet: refused unless 0.")
+    after_seconds: float | None = Field(
+        default=None, ge=0, le=MAX_DELAY_S, description="Start that much later; the run is pending until then."
+    )
+    feedback_keys: list[str] | None = Field(default=None, description="Accepted; no feedback links are made.")
+    on_disconnect: Literal["cancel", "continue"] | None = Field(
+        default=None, description="Whether the run is cancelled when the client that waits for its values goes away."
+    )
     on_completion: Literal["delete", "keep"] | None = Field(
         default=None, description="delete is not supported yet; threads are kept until retention archives them."
     )
     durability: Literal["sync", "async", "exit"] | None = Field(
         default=None, description="Every superstep is durable before the next one, whatever is asked for."
     )
+
+
+class RunsCancel(Body):
+    """Which runs are cancelled: all with a status, or some runs of a thread."""
+
+    status: Literal["pending", "running", "all"] | None = None
+    thread_id: str | None = None
+    run_ids: list[str] | None = Field(default=None, max_length=1000)
 
 
 class HistoryRequest(Body):
@@ -145,6 +166,9 @@ class Interrupt(BaseModel):
 
     id: str
     value: Any
+    response_schema: dict[str, Any] | None = Field(
+        default=None, description="What an answer must fit, where `ask_human` said so; else left out."
+    )
 
 
 class Wait(BaseModel):
@@ -187,7 +211,12 @@ class Run(BaseModel):
     graph_id: str
     created_at: datetime
     updated_at: datetime
-    status: Literal["pending", "running", "interrupted", "success", "error", "timeout", "cancelled"]
+    status: Literal["pending", "running", "interrupted", "success", "error", "timeout"] = Field(
+        description="The Agent Server's statuses: `interrupted` also where the run was cancelled."
+    )
+    perdure_status: Literal["pending", "running", "interrupted", "success", "error", "timeout", "cancelled"] = Field(
+        description="The same, but `cancelled` where the run was cancelled."
+    )
     metadata: Metadata
     kwargs: dict[str, Any] | None = Field(
         description="What the run was started with; null in lists and acknowledgements when larger than 1 MiB."
@@ -221,11 +250,14 @@ class ThreadTask(BaseModel):
 
     id: str
     name: str
+    path: list[Any] = Field(
+        description='`["__pregel_pull", node]`, or `["__pregel_push", index, false]` of a `Send`; empty where it is not known.'
+    )
     error: str | None
     interrupts: list[Interrupt]
     checkpoint: Checkpoint | None = None
     state: ThreadState | None = None
-    result: Any = None
+    result: Any = Field(default=None, description="What the task wrote, by channel, once it has run.")
 
 
 class ThreadState(BaseModel):
@@ -234,7 +266,7 @@ class ThreadState(BaseModel):
     values: Any
     next: list[str]
     tasks: list[ThreadTask]
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | None = Field(description="Null while the thread has no state.")
     metadata: Metadata
     created_at: str | None
     parent_checkpoint: Checkpoint | None

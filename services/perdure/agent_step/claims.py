@@ -4,7 +4,7 @@ Contract: a claim is a compare-and-set from ``pending`` to ``running`` that rais
 commands; a unique partial index lets one run of a thread be running. Of several pending runs of a thread the oldest is claimed,
 whichever the command named. A run that crashed its workers is claimed when its back-off is over and there is room for suspects
 (ADR 10). A run of a graph that is not served here is marked and left to the workers that serve it (ADR 24), unless it is to be
-cancelled, which any worker can do.
+cancelled, which any worker can do. Before a claim, runs that a later run of their thread supersedes are asked to end (ADR 32).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import uuid_utils
@@ -26,7 +27,16 @@ from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.telemetry import logger
 from perdure.registry.crashes import crash_change, is_suspect
-from perdure.schemas.documents import PAYLOADS, RUNS, THREADS, RunDocument, RunStatus, ThreadDocument
+from perdure.registry.superseding import ask_to_end, superseded
+from perdure.schemas.documents import (
+    PAYLOADS,
+    RUNS,
+    THREADS,
+    CancelAction,
+    RunDocument,
+    RunStatus,
+    ThreadDocument,
+)
 
 log = logger(__name__)
 
@@ -35,7 +45,7 @@ CLOCKS = timedelta(seconds=1)
 PENDING_FIELDS = dict.fromkeys(
     (
         "thread_id", "created_at", "status", "crashes", "not_before", "new_thread", "epoch", "graph_id",
-        "cancel_requested_at", "unserved",
+        "cancel_requested_at", "unserved", "cancel_action", "multitask_strategy", "delayed", "start_at",
     ),
     1,
 )  # fmt: skip
@@ -61,6 +71,8 @@ class Claim:
     won: list[Claimed]
     held: list[str]
     """Threads whose oldest run is a suspect that there is no room for."""
+    superseded: Sequence[str] = ()
+    """Running runs that a later run of their thread ends (ADR 32)."""
 
 
 class Claims:
@@ -97,14 +109,16 @@ class Claims:
             together: How many suspects may be executed beside one with so many crashes.
 
         """
-        oldest, ended = await self._unsettled(thread_ids)
+        found = await self._unsettled(thread_ids)
+        stopped = await self._end_superseded(found)
+        oldest, ended = _oldest_and_ended(found)
         served = [run for run in oldest if run["graph_id"] in self._graphs or "cancel_requested_at" in run]
         if len(served) < len(oldest):
             await self._pass_on([run for run in oldest if run not in served])
         moment = now()
         due, held = _allowed(served, suspects, together, moment)
         if not due:
-            return Claim([], held)
+            return Claim([], held, stopped)
         token = str(uuid_utils.uuid7())
         owned = {
             "status": "running",
@@ -122,7 +136,8 @@ class Claims:
             )
             threads = {thread["_id"]: thread for thread in found}
             before = await self._ended({run["thread_id"] for run in runs}, ended)
-            return Claim([await self._claimed(run, threads.get(run["thread_id"]), before) for run in runs], held)
+            won = [await self._claimed(run, threads.get(run["thread_id"]), before) for run in runs]
+            return Claim(won, held, stopped)
         finally:
             self._under_way.discard(token)
 
@@ -166,7 +181,7 @@ class Claims:
 
     async def oldest_pending(self, thread_ids: Sequence[str]) -> dict[str, str]:
         """The oldest pending run of each thread that has no running one: run id by thread id."""
-        oldest, _ = await self._unsettled(thread_ids)
+        oldest, _ = _oldest_and_ended(await self._unsettled(thread_ids))
         return {run["thread_id"]: run["_id"] for run in oldest}
 
     async def with_thread(self, claimed: Claimed) -> Claimed:
@@ -203,20 +218,27 @@ class Claims:
         await outlast(lambda: self._db[RUNS].update_many(pending, {"$set": {"unserved": True}}), self._availability)
         log.info("runs.not_served_here", graphs=sorted({run["graph_id"] for run in runs}), count=len(ids))
 
-    async def _unsettled(self, thread_ids: Collection[str]) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
-        """The oldest pending run of each thread that has no running one; and the runs that ended unsettled."""
+    async def _unsettled(self, thread_ids: Collection[str]) -> list[dict[str, Any]]:
+        """The runs of the threads that are active or ended unsettled."""
         query = {"thread_id": {"$in": list(thread_ids)}, "settled": False}
-        found = await self._find(RUNS, query, PENDING_FIELDS)
-        busy = {run["thread_id"] for run in found if run["status"] == "running"}
-        oldest: dict[str, Mapping[str, Any]] = {}
-        for run in found:
-            if run["status"] != "pending":
-                continue
-            best = oldest.get(run["thread_id"])
-            if best is None or (run["created_at"], run["_id"]) < (best["created_at"], best["_id"]):
-                oldest[run["thread_id"]] = run
-        ended = [run for run in found if run["status"] not in {"pending", "running"}]
-        return [run for thread, run in oldest.items() if thread not in busy], ended
+        return await self._find(RUNS, query, PENDING_FIELDS)
+
+    async def _end_superseded(self, found: Sequence[dict[str, Any]]) -> list[str]:
+        """Ask for the end of the runs that a later run of their thread supersedes; those of them that are running."""
+        moment, running = now(), list[str]()
+        for action, runs in superseded(found).items():
+            ids = [run["_id"] for run in runs]
+            await outlast(partial(ask_to_end, self._db[RUNS], ids, action, moment), self._availability)
+            for run in runs:
+                run.setdefault("cancel_requested_at", moment)
+                if run["status"] == "running":
+                    running.append(run["_id"])
+        return running
+
+    async def is_to_be_undone(self, run_id: str) -> bool:
+        """Whether somebody asked that what the run wrote is undone."""
+        query = {"_id": run_id, "cancel_action": CancelAction.ROLLBACK.value}
+        return bool(await self._find(RUNS, query, {"_id": 1}))
 
     async def _ended(self, thread_ids: Collection[str], ended: Sequence[Mapping[str, Any]]) -> list[RunDocument]:
         """The documents of those of the runs that are of these threads, oldest first: some only after an outage of Kafka."""
@@ -247,6 +269,28 @@ class Claims:
 
     async def _find(self, collection: str, query: dict[str, Any], fields: dict[str, Any] | None = None) -> list[Any]:
         return await outlast(lambda: self._db[collection].find(query, fields).to_list(None), self._availability)
+
+
+def _oldest_and_ended(found: Sequence[dict[str, Any]]) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """The first pending run of each thread that has no running one; and the runs that ended unsettled.
+
+    A delayed run is passed over until its time has come, unless it is to be cancelled.
+    """
+    busy = {run["thread_id"] for run in found if run["status"] == "running"}
+    first: dict[str, Mapping[str, Any]] = {}
+    for run in found:
+        if run["status"] != "pending" or (run.get("delayed") and "cancel_requested_at" not in run):
+            continue
+        best = first.get(run["thread_id"])
+        if best is None or _place(run) < _place(best):
+            first[run["thread_id"]] = run
+    ended: list[Mapping[str, Any]] = [run for run in found if run["status"] not in {"pending", "running"}]
+    return [run for thread, run in first.items() if thread not in busy], ended
+
+
+def _place(run: Mapping[str, Any]) -> tuple[datetime, str]:
+    """The place of a pending run in its thread's queue."""
+    return run.get("start_at") or run["created_at"], run["_id"]
 
 
 def _allowed(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final
@@ -60,6 +60,8 @@ class Outcome:
     next: tuple[str, ...] = ()
     head: str | None = None
     steps: int = 0
+    undone: bool = False
+    """Whether what the run wrote is undone (ADR 32); the other fields then say how the thread stood before the run."""
     exception: BaseException | None = field(default=None, compare=False, repr=False)
     """What ``error`` was made of, where this process saw it; not stored."""
 
@@ -93,7 +95,22 @@ class Outcome:
             next=tuple(ev.get("next", ())),
             head=ev.get("checkpoint_id"),
             steps=ev.get("steps", 0),
+            undone=bool(entry.get("undone")),
         )
+
+    @classmethod
+    def of_thread(cls, thread: Mapping[str, Any]) -> Outcome:
+        """How a thread was left, by its document."""
+        return cls(
+            status=RunStatus.CANCELLED,
+            interrupts=tuple(InterruptInfo.model_validate(one) for one in thread.get("interrupts") or ()),
+            next=tuple(thread.get("next") or ()),
+            head=thread.get("head"),
+        )
+
+    def undo(self, before: Outcome) -> Outcome:
+        """The outcome of a run that is undone: the thread stands again where ``before`` left it."""
+        return replace(self, interrupts=before.interrupts, next=before.next, head=before.head, undone=True)
 
 
 def earliest_due(interrupts: Iterable[InterruptInfo]) -> datetime | None:

@@ -52,6 +52,8 @@ class Endings:
         }
         if outcome.parked:
             ended |= {"parked": True, "parked_noted": False}
+        if outcome.undone:
+            ended["deleted"] = True
         if "batch" in run:
             ended["batch_noted"] = False  # in the same write: no end of an item can be missed (ADR 14)
         close_run = Assignment(run["_id"], ended, equal={"epoch": run["epoch"], "status": RunStatus.RUNNING.value})

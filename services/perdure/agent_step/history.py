@@ -22,7 +22,7 @@ from perdure.checkpoint.errors import Fenced
 from perdure.checkpoint.store import Found
 
 ENTRY_FIELDS = dict.fromkeys(
-    ("kind", "thread", "run", "epoch", "seq", "ns", "checkpoint_id", "parent", "step", "event", "at", "ev"), 1
+    ("kind", "thread", "run", "epoch", "seq", "ns", "checkpoint_id", "parent", "step", "event", "at", "ev", "undone"), 1
 )
 """Projection of a history document that holds what its event needs, without the state."""
 UNDER_WAY = frozenset({"started", "updated"})
@@ -50,6 +50,8 @@ class Beginning:
     """``head`` as it is stored, where it was read already."""
     entries: list[dict[str, Any]] = field(default_factory=list)
     """The run's entries that may not have been published, oldest first, the new ``started`` last."""
+    before: Outcome | None = None
+    """How the run before left the thread, where the history was read and says so; else the thread's document does."""
     ended: Outcome | None = None
     ended_seq: int = 0
 
@@ -108,9 +110,9 @@ async def entries_from(saver: PerdureSaver, thread_id: str, seq: int) -> list[di
 
 
 async def append(
-    saver: PerdureSaver, run: Mapping[str, Any], seq: int, event: str, ev: dict[str, Any]
+    saver: PerdureSaver, run: Mapping[str, Any], seq: int, event: str, ev: dict[str, Any], *, undone: bool = False
 ) -> dict[str, Any]:
-    """Add a transition of a run to its thread's history, durably; the entry.
+    """Add a transition of a run to its thread's history, durably; the entry. ``undone``: what the run wrote is undone.
 
     Raises:
         Fenced: the sequence number is taken: the run has another owner.
@@ -127,6 +129,8 @@ async def append(
         "event": event,
         "ev": ev,
     }
+    if undone:
+        entry["undone"] = True
     try:
         await saver.notebook.commit.write(run["thread_id"], inserts=[entry])
     except DuplicateKey as error:
@@ -164,12 +168,16 @@ async def _read_back(saver: PerdureSaver, run: Mapping[str, Any], left: Beginnin
     found = [e for e in await saver.notebook.store.find(query, ENTRY_FIELDS) if e["kind"] != keys.FENCE]
     found.sort(key=lambda entry: entry["seq"])
     left.entries = [entry for entry in found if entry["run"] == run["_id"]]
-    roots = [entry for entry in found if entry["kind"] == keys.CHECKPOINT and entry["ns"] == ""]
+    checkpoints = (entry for entry in found if entry["kind"] == keys.CHECKPOINT and entry["ns"] == "")
+    roots = [entry for entry in checkpoints if not entry.get("undone")]
     if roots:
         newest = max(roots, key=lambda entry: str(entry["checkpoint_id"]))
         left.head = newest["checkpoint_id"]
         left.waiting_at = tuple(newest.get("ev", {}).get("next", ()))
         left.progressed = newest["run"] in {run["_id"], *run.get("resumes", ())}
-    ends = [entry for entry in left.entries if entry["kind"] == keys.ENTRY and entry["event"] not in UNDER_WAY]
-    if ends:
-        left.ended, left.ended_seq = Outcome.from_entry(ends[-1]), ends[-1]["seq"]
+    ends = [entry for entry in found if entry["kind"] == keys.ENTRY and entry["event"] not in UNDER_WAY]
+    for entry in ends:
+        if entry["run"] == run["_id"]:
+            left.ended, left.ended_seq = Outcome.from_entry(entry), entry["seq"]
+        else:
+            left.before = Outcome.from_entry(entry)

@@ -132,6 +132,7 @@ class Worker:
         finally:
             self._claiming -= len(thread_ids)
         self._held |= dict.fromkeys(claim.held)
+        self.cancel(claim.superseded)
         for one in claim.won:
             self._open[one.run["_id"]] = None
             task = asyncio.create_task(self._own(one), name=f"run {one.run['_id']}")
@@ -287,16 +288,30 @@ class Worker:
             seq, executed = await self._execute(claimed, beginning, events)
             if executed is None:
                 return
-            outcome = executed
-            events.publish(await append(self._ports.saver, run, seq, outcome.status.value, outcome.event_fields()))
+            outcome = await self._undone(claimed, beginning, executed)
+            fields = outcome.event_fields()
+            events.publish(
+                await append(self._ports.saver, run, seq, outcome.status.value, fields, undone=outcome.undone)
+            )
             log_ended(run, outcome, time.perf_counter() - started_at)
             metrics.ENDED.labels(status=outcome.status.value).inc()
+        if outcome.undone:  # before the documents say that the run ended: until then it is recovered if we die
+            own = [entry["seq"] for entry in beginning.entries]
+            await self._ports.saver.undo(run["thread_id"], run["_id"], min(own), seq)
         settled = await events.end()
         await self._ports.endings.project(claimed, outcome, first_seq=beginning.first_seq, seq=seq, settled=settled)
         if not settled:
             events.settle_later()
         if (enqueued := await self._next_pending.get(run["thread_id"])) is not None:
             self._publish_start(run, StartReason.ENQUEUED, enqueued)
+
+    async def _undone(self, claimed: Claimed, beginning: Beginning, outcome: Outcome) -> Outcome:
+        """The outcome; of a cancelled run that is to be undone, with the thread as it was before the run (ADR 32)."""
+        if outcome.status is not RunStatus.CANCELLED or not await self._ports.claims.is_to_be_undone(
+            claimed.run["_id"]
+        ):
+            return outcome
+        return outcome.undo(beginning.before or Outcome.of_thread(claimed.thread or {}))
 
     async def _publish_again(self, run: RunDocument, backlog: Backlog) -> None:
         """Publish the events of a run that ended before, so that none of the thread's next run comes before them (ADR 2)."""

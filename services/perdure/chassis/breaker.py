@@ -44,9 +44,15 @@ class Breaker:
         """The server answered: close."""
         self.failures = self.opened = 0
 
-    def failed(self, now: float) -> bool:
-        """The server did not answer, or with an error of its own. Returns whether it is left alone from now on."""
-        self.failures += 1
+    def failed(self, now: float, *, at_once: bool = False) -> bool:
+        """The server did not answer, or with an error of its own. Returns whether it is left alone from now on.
+
+        Args:
+            now: Seconds of the monotonic clock.
+            at_once: Open without waiting for ``limit`` failures.
+
+        """
+        self.failures = max(self.failures + 1, self.limit if at_once else 0)
         if self.opened and now < self.until:
             return True  # sent before the breaker opened
         if not self.opened and self.failures < self.limit:

@@ -93,6 +93,12 @@ INDEXES: dict[str, list[IndexModel]] = {
             unique=True,
             partialFilterExpression={"status": "running"},
         ),
+        IndexModel(
+            [("rejects_after", ASCENDING)],
+            name="one_rejecting_per_thread",
+            unique=True,
+            partialFilterExpression={"rejects_after": {"$exists": True}},
+        ),
         IndexModel([("thread_id", ASCENDING), ("_id", ASCENDING)], name="by_thread"),
         IndexModel(
             [("tenant", ASCENDING), ("idempotency_key", ASCENDING)],
@@ -105,6 +111,7 @@ INDEXES: dict[str, list[IndexModel]] = {
             name="unsettled",
             partialFilterExpression={"settled": False},
         ),
+        IndexModel([("start_at", ASCENDING)], name="delayed", partialFilterExpression={"delayed": True}),
         IndexModel([("unserved", ASCENDING)], name="unserved", partialFilterExpression={"unserved": True}),
         IndexModel([("parked_noted", ASCENDING)], name="parked", partialFilterExpression={"parked_noted": False}),
         IndexModel([("batch_noted", ASCENDING)], name="batch_ends", partialFilterExpression={"batch_noted": False}),

@@ -186,6 +186,11 @@ def writes_document(
     return document
 
 
+def written_after(key: str) -> int:
+    """The sequence number that was the next one when these pending writes were stored; 0 where no run owned the thread."""
+    return int(keys.parts(key)[5][:10], 16)
+
+
 def is_commanded_by(codec: Codec, documents: Iterable[Mapping[str, Any]], run_ids: Iterable[str]) -> bool:
     """Whether pending writes hold what a command of one of these runs wrote, its answers to interrupts aside."""
     runs = set(run_ids)

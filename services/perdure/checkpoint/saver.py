@@ -37,7 +37,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from perdure.chassis import mongo
 from perdure.chassis.mongo import Client, Database
 from perdure.chassis.outage import Availability
-from perdure.checkpoint import fencing, history, listing, upkeep
+from perdure.checkpoint import fencing, history, listing, undoing, upkeep
 from perdure.checkpoint.bridge import Bridge
 from perdure.checkpoint.codec import Codec
 from perdure.checkpoint.notebook import Notebook
@@ -128,6 +128,10 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
     async def fence(self, thread_id: str, run_id: str, epoch: int, from_seq: int) -> int:
         """Make sure that no previous owner of the run can write any more; the next free sequence number (ADR 1)."""
         return await self._bridge.run(fencing.fence(self.notebook, thread_id, run_id, epoch, from_seq))
+
+    async def undo(self, thread_id: str, run_id: str, first_seq: int, last_seq: int) -> None:
+        """Undo what a run wrote between two of its sequence numbers (ADR 32). Idempotent."""
+        await self._bridge.run(undoing.undo(self.notebook, thread_id, run_id, first_seq, last_seq))
 
     @property
     def codec(self) -> Codec:

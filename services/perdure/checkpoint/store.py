@@ -29,6 +29,8 @@ ASIDE_BYTES: Final = 2 * 1024 * 1024
 """Segments of more bytes together are opened in a thread, so that the event loop keeps turning."""
 EXACT_KEYS: Final = 32
 """Checkpoints of one query: each is a clause, and servers take more than twice as long for twice as many clauses."""
+STANDING: Final[dict[str, Any]] = {"undone": None}
+"""Filter: checkpoints that were not undone (ADR 32)."""
 FETCH_SEGMENTS: Final = 64
 """Segments asked for at once; each is at most 4 MiB before compression."""
 
@@ -93,9 +95,9 @@ class Store:
     async def newest(self, thread: str, ns: str, floor: str | None = None) -> Found | None:
         """The checkpoint with the highest id of a namespace; ``floor`` is an id that it is not below, if known."""
         hint = floor or await self._hints.get(keys.head(thread, ns)) or ""
-        found = await self.find(keys.query(keys.checkpoints(thread, ns, first=hint)), newest=1)
-        if not found and hint:  # what the hint named was deleted
-            found = await self.find(keys.query(keys.checkpoints(thread, ns)), newest=1)
+        found = await self.find(keys.query(keys.checkpoints(thread, ns, first=hint)) | STANDING, newest=1)
+        if not found and hint:  # what the hint named was deleted or undone
+            found = await self.find(keys.query(keys.checkpoints(thread, ns)) | STANDING, newest=1)
         if not found:
             return None
         checkpoint_id = found[0]["checkpoint_id"]
@@ -128,7 +130,7 @@ class Store:
         """Checkpoints of one namespace, newest first, in pages. ``bounds(before)`` gives the range below an id."""
         before: str | None = None
         while True:
-            page = await self.find({**keys.query(bounds(before)), **match}, newest=size)
+            page = await self.find({**keys.query(bounds(before)), **match, **STANDING}, newest=size)
             if page:
                 yield page
             if len(page) < size:
@@ -175,7 +177,8 @@ class Store:
             thread, kind, ns, checkpoint_id = keys.parts(document["_id"])[:4]
             place = (thread, ns, checkpoint_id)
             if kind == keys.CHECKPOINT:
-                found[place] = Found(document)
+                if not document.get("undone"):
+                    found[place] = Found(document)
             else:
                 writes.append((place, document))
         for place, document in writes:

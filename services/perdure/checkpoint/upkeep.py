@@ -20,7 +20,15 @@ from perdure.checkpoint.notebook import Notebook
 
 CHUNK: Final = 200
 _OF_OWNER: Final = ("seq", "epoch", "ev")
-_HEAD_FIELDS: Final = {"checkpoint_id": 1, "thread": 1, "ns": 1, "parent": 1, "meta.parents": 1, "meta_x": 1}
+_HEAD_FIELDS: Final = {
+    "checkpoint_id": 1,
+    "thread": 1,
+    "ns": 1,
+    "parent": 1,
+    "meta.parents": 1,
+    "meta_x": 1,
+    "undone": 1,
+}
 
 
 async def delete_thread(notebook: Notebook, thread_id: str) -> None:
@@ -108,8 +116,10 @@ async def _keep_latest(notebook: Notebook, codec: Codec, thread: str) -> None:
     heads = await notebook.store.find(keys.query(keys.of_kind(thread, keys.CHECKPOINT)), _HEAD_FIELDS)
     by_namespace: dict[str, dict[str, Document]] = {}
     for head in heads:
+        if head.get("undone"):
+            continue
         by_namespace.setdefault(head["ns"], {})[head["checkpoint_id"]] = head
-    doomed: list[Document] = []
+    doomed: list[Document] = [head for head in heads if head.get("undone")]
     orphaned: list[str] = []
     for ns, known in by_namespace.items():
         newest = max(known)

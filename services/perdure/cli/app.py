@@ -21,7 +21,11 @@ COMMANDS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "local_stack:up",
             "Start the servers and all services, print where they are, and start again what ends by itself.",
         ),
-        ("down", "local_stack:down", "Stop everything that `perdure up` started in this folder; the data stays."),
+        (
+            "down",
+            "local_stack:down",
+            "Stop what `perdure up` and `perdure dev` started in this folder; only data of `up --ephemeral` goes.",
+        ),
         (
             "status",
             "local_stack:status",

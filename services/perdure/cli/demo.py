@@ -37,6 +37,8 @@ LOOK_EVERY_S: Final = 0.25
 PIPE_WIDTH: Final = 120
 TIME_LIMIT_S: Final = 240.0
 REPORT_LINES: Final = 30
+AWAY: Final = 503
+"""The status of an answer when the search index is away for a moment."""
 ENDED_BADLY: Final = frozenset({"error", "timeout", "cancelled"})
 
 
@@ -227,7 +229,11 @@ class Story:
         hits: list[dict[str, Any]] = []
 
         def look() -> bool:
-            hits[:] = self._gateway.get("search", q=words, thread_id=agent.thread_id, limit=5)["items"]
+            try:
+                hits[:] = self._gateway.get("search", q=words, thread_id=agent.thread_id, limit=5)["items"]
+            except ProblemError as problem:
+                if problem.status != AWAY:
+                    raise
             return bool(hits)
 
         self._poll("the index", look)
@@ -273,11 +279,11 @@ class Story:
     def _status(self, agent: Agent) -> str:
         """The status of the agent's run; a run that ended badly ends the demo."""
         run = self._gateway.get("threads", agent.thread_id, "runs", agent.run_id)
-        if run["status"] in ENDED_BADLY:
+        if run["perdure_status"] in ENDED_BADLY:
             error = run.get("error") or {}
             why = f"{error.get('type')} in node {error.get('node')}: {error.get('message')}"
-            raise DemoFailedError(f"{agent.name}: run {agent.run_id} ended in {run['status']}: {why}")
-        return str(run["status"])
+            raise DemoFailedError(f"{agent.name}: run {agent.run_id} ended in {run['perdure_status']}: {why}")
+        return str(run["perdure_status"])
 
     def _poll(self, what: str, done: Callable[[], bool]) -> None:
         with self._screen.console.status(f"waiting for {what}"):

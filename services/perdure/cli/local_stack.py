@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Annotated
 
 import typer
 
+from perdure.cli.ephemeral import ephemeral_stacks
 from perdure.cli.options import AsJson
 from perdure.cli.output import Output, table
 from perdure.local.dev import run_dev
 from perdure.local.foreground import INTERRUPTED, leave, stop_at_signals
 from perdure.local.log_lines import Wanted, for_people, made_at
+from perdure.local.logs import Log
 from perdure.local.stack import Stack
 
 CONFIG_NAME = "langgraph.json"
@@ -48,12 +50,15 @@ def up(
 
 
 def down(as_json: AsJson = False) -> None:
-    """Stop everything that `perdure up` started in this folder; the data stays."""
+    """Stop what `perdure up` and `perdure dev` started in this folder; only data of `up --ephemeral` goes."""
     output = Output(as_json)
     with output.display() as display:
         stack = Stack(display=display)
         running = list(stack.running())
         stack.stop()
+        for ephemeral in ephemeral_stacks(Path.cwd()):
+            running.extend(ephemeral.running())
+            ephemeral.end_supervisor()  # which ends its stack and removes its data first
     output.result(
         {"stopped": running}, f"stopped {', '.join(running)}" if running else f"Nothing of {Path.cwd()} was running."
     )
@@ -88,18 +93,19 @@ def logs(
     """Show the logs of servers and services, or the log of one agent."""
     output, stack, wanted = Output(as_json), Stack(), Wanted(thread, run)
     names = [service] if service is not None else list(stack.state.read().records)
+    opened = {name: stack.log(name) for name in names}
     alone = service is not None and not as_json
     if wanted:
-        found = _found(stack, names, wanted, lines)
+        found = _found(opened, wanted, lines)
         output.lines(found, wanted.unshown)
         if not found:
             output.note("nothing was logged of it here")
     else:
-        for name in names:
-            count = 100 if lines is None else lines
-            output.lines(("" if alone else name, line) for line in stack.logs(name, lines=count))
-    if follow and names:
-        coming = wanted.lines(_follow_all(stack, names))
+        for name, log in opened.items():
+            last = log.last(100 if lines is None else lines)
+            output.lines(("" if alone else name, line) for line in last)
+    if follow and opened:
+        coming = wanted.lines(_coming(opened))
         output.lines((("" if alone else name, line) for name, line in coming), wanted.unshown)
 
 
@@ -135,25 +141,25 @@ def demo() -> None:
     run()
 
 
-def _found(stack: Stack, names: list[str], wanted: Wanted, count: int | None) -> list[tuple[str, str]]:
+def _found(logs: Mapping[str, Log], wanted: Wanted, count: int | None) -> list[tuple[str, str]]:
     """The wanted lines of all logs with their sources, in the order of time; the last ``count`` if it is given."""
-    every = ((name, line) for name in names for line in stack.logs(name, holding=wanted.text))
+    every = ((name, line) for name, log in logs.items() for line in log.holding(wanted.text or ""))
     found = sorted(wanted.lines(every), key=lambda one: made_at(one[1]))
     return found if count is None else found[max(0, len(found) - count) :]
 
 
-def _follow_all(stack: Stack, names: list[str]) -> Iterator[tuple[str, str]]:
+def _coming(logs: Mapping[str, Log]) -> Iterator[tuple[str, str]]:
     """Lines of all logs as they come, until every process has ended."""
     queue: SimpleQueue[tuple[str, str] | None] = SimpleQueue()
 
-    def read(name: str) -> None:
-        for line in stack.logs(name, follow=True, lines=0):
+    def read(name: str, log: Log) -> None:
+        for line in log.coming():
             queue.put((name, line))
         queue.put(None)
 
-    for name in names:
-        threading.Thread(target=read, args=(name,), name=f"log-{name}", daemon=True).start()
-    reading = len(names)
+    for name, log in logs.items():
+        threading.Thread(target=read, args=(name, log), name=f"log-{name}", daemon=True).start()
+    reading = len(logs)
     while reading:
         item = queue.get()
         if item is None:

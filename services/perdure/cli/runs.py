@@ -27,7 +27,7 @@ _FIELDS = {
     "run": "run_id",
     "thread": "thread_id",
     "assistant": "assistant_id",
-    "status": "status",
+    "status": "perdure_status",
     "created": "created_at",
     "updated": "updated_at",
     "metadata": "metadata",
@@ -39,7 +39,7 @@ _FIELDS = {
     "its status": "last_run_status",
     "error": "error",
 }
-_COLUMNS = {"run": "run_id", "assistant": "assistant_id", "status": "status", "created": "created_at"}
+_COLUMNS = {"run": "run_id", "assistant": "assistant_id", "status": "perdure_status", "created": "created_at"}
 _FAILED = frozenset({"error", "timeout", "cancelled"})
 _ENDS = frozenset({"__error__", "__interrupt__"})
 """What the gateway adds to the values of a run: it stands beside them here."""
@@ -142,14 +142,14 @@ def cancel(thread: ThreadOrRun, run: RunArgument = None, url: Url = DEFAULT_URL,
         path = ("threads", active["thread_id"], "runs", active["run_id"])
         gateway.post(*path, "cancel")
         found = gateway.get(*path)
-    output.result(found, f"cancel requested; run {found['run_id']} is {found['status']}")
+    output.result(found, f"cancel requested; run {found['run_id']} is {found['perdure_status']}")
 
 
 def _outcome(gateway: Gateway, run: Mapping[str, Any]) -> dict[str, Any]:
     """What a run that is not active has left: its values, and where it waits, for what and before which node."""
     values = gateway.get("threads", run["thread_id"], "runs", run["run_id"], "join", timeout=0)
     left = {"values": {name: value for name, value in values.items() if name not in _ENDS}}
-    if run["status"] == "interrupted":
+    if run["perdure_status"] == "interrupted":
         state = gateway.get("threads", run["thread_id"], "state")
         left |= {"next": state["next"], "interrupts": state["interrupts"], "waits": state["waits"]}
     return left
@@ -166,5 +166,5 @@ def _report(gateway: Gateway, output: Output, run: Mapping[str, Any], *, wait: b
         (Text("values", style="bold"), JSON(json.dumps(values).decode())) if values else ()
     )
     output.result(run, fields(run, _FIELDS), *shown)
-    if run["status"] in _FAILED:
+    if run["perdure_status"] in _FAILED:
         raise typer.Exit(1)

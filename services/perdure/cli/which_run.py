@@ -40,7 +40,7 @@ def run_of(
         return _by_run_id(gateway, thread_or_run, error)
     if not runs:
         raise CommandError(f"thread {thread_or_run} has no run; start one with `perdure runs start`")
-    return next((run for run in runs if run["status"] in fitting), runs[0])
+    return next((run for run in runs if run["perdure_status"] in fitting), runs[0])
 
 
 def _by_run_id(gateway: Gateway, run_id: str, unknown: ProblemError) -> Mapping[str, Any]:

@@ -23,6 +23,7 @@ from perdure.gateway.answers.links import PATH, LinkPages
 from perdure.gateway.answers.questions import Questions
 from perdure.gateway.console.resource import ConsolePages
 from perdure.gateway.console.stored_states import StoredStates
+from perdure.gateway.http.cors import Cors
 from perdure.gateway.http.middleware import SECRET_BELOW, problems
 from perdure.gateway.http.openapi import SPECIFICATION, describe
 from perdure.gateway.http.route import ForPeople, Page, Resource, Route
@@ -33,7 +34,7 @@ from perdure.gateway.resources.crons import CronsResource
 from perdure.gateway.resources.dead_letters import DeadLettersResource, DeadLetterStore
 from perdure.gateway.resources.deliveries import DeliveriesResource, DeliveryStore
 from perdure.gateway.resources.graphs import GraphsResource
-from perdure.gateway.resources.runs import Retrier, RunsResource, Starter
+from perdure.gateway.resources.runs import Joiner, Retrier, RunsResource, Starter
 from perdure.gateway.resources.schedules import SchedulesResource, ScheduleStore
 from perdure.gateway.resources.signals import SignalsResource, SignalStore
 from perdure.gateway.resources.states import States, StatesResource
@@ -126,12 +127,19 @@ class Gateway:
             StatesResource(store, states, page=settings.gateway_history_page),
             RunsResource(
                 store,
-                states,
-                Starter(store, states, graphs, producer),
+                Starter(store, states, graphs, producer, status=settings.gateway_start_status),
                 Retrier(store, producer),
+                Joiner(
+                    store,
+                    states,
+                    producer,
+                    ended=self._ended,
+                    at_rest=self._at_rest,
+                    timeout_s=settings.gateway_join_timeout_s,
+                    heartbeat_s=settings.gateway_heartbeat_s,
+                ),
                 producer,
                 ended=self._ended,
-                at_rest=self._at_rest,
                 page=settings.gateway_run_page,
                 join_timeout_s=settings.gateway_join_timeout_s,
             ),
@@ -245,6 +253,7 @@ def make_app(settings: GatewaySettings) -> web.Application:
     gateway = Gateway(settings, Servers.of(settings), links)
     routes = gateway.routes()
     app = web.Application(middlewares=[problems], client_max_size=settings.gateway_body_limit_bytes)
+    Cors(settings.cors_allow_origins).install(app)
     app[DEFAULT_TENANT] = settings.tenant
     app[SECRET_BELOW] = (PATH,)
     app[SPECIFICATION] = describe(routes, installed_version())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, SecretStr
 
 from perdure.chassis.settings import ServiceSettings
+from perdure.gateway.http.preferences import StartStatus
 
 
 class GatewaySettings(ServiceSettings):
@@ -18,8 +19,16 @@ class GatewaySettings(ServiceSettings):
     """A larger request body is refused with 413."""
     gateway_store_timeout_s: float = Field(default=3.0, gt=0)
     """How long a request waits for the database before it is answered 503, in seconds."""
+    gateway_start_status: StartStatus = "auto"
+    """How a start is answered. ``auto``: 202, and 200 to the ``fetch`` of browsers and Node. ``200``: 200 to all. The header
+    ``Prefer`` of a request decides before this setting."""
+    cors_allow_origins: str = Field(default="", pattern=r"^ *(\*|[a-z]+://[^/, ]+/?( *, *[a-z]+://[^/, ]+/?)*)? *$")
+    """Origins whose web pages may use the API: ``https://app.example.com``, several separated by commas; ``*``: all. `perdure up`
+    and `perdure dev` set ``*`` unless the environment says otherwise."""
     gateway_join_timeout_s: float = Field(default=60.0, gt=0)
-    """How long ``join`` and ``cancel?wait=true`` wait for a run's end at most, in seconds."""
+    """How long ``join?timeout=`` and ``cancel?wait=true`` wait for a run's end at most, in seconds."""
+    gateway_heartbeat_s: float = Field(default=5.0, gt=0)
+    """How often an answer that waits for the end of a run sends a newline, in seconds."""
     gateway_run_page: int = Field(default=10, ge=1, le=1000)
     """Runs in a list that names no limit."""
     gateway_history_page: int = Field(default=10, ge=1, le=1000)

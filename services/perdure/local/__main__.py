@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from itertools import chain
 
 from perdure.local.display import ConsoleDisplay
 from perdure.local.errors import LocalError
@@ -64,7 +65,8 @@ def _run(options: argparse.Namespace, display: ConsoleDisplay) -> None:
         for status in stack.status():
             display.say(status.model_dump_json(exclude_none=True))
     else:
-        for line in stack.logs(options.server, follow=options.follow):
+        log = stack.log(options.server)
+        for line in chain(log.last(100), log.coming() if options.follow else ()):
             sys.stdout.write(f"{line}\n")
 
 

@@ -35,6 +35,9 @@ GATEWAY_PORT: Final = 8123
 TARGETS: Final = "PERDURE_NOTIFIER_ALLOWED_TARGETS"
 LOCAL_TARGETS: Final = {TARGETS: '["127.0.0.0/8", "::1/128"]'}
 """Webhooks of a local stack may reach receivers on this machine, unless its environment says otherwise."""
+ORIGINS: Final = "PERDURE_CORS_ALLOW_ORIGINS"
+LOCAL_ORIGINS: Final = {ORIGINS: "*"}
+"""Web pages of all origins may use a local gateway, unless its environment says otherwise."""
 _START_TIMEOUT_S: Final = 60.0
 _STOP_TIMEOUT_S: Final = 30.0
 _OLD_PORT_PATIENCE_S: Final = 5.0
@@ -294,7 +297,8 @@ class Services:
         """
         ports = {"PERDURE_GATEWAY_PORT": "0"} if stack.ephemeral else {}
         targets = {} if TARGETS in os.environ else LOCAL_TARGETS
-        merged = {**stack.environment(), **ports, **targets, **(env or {})}
+        origins = {} if ORIGINS in os.environ else LOCAL_ORIGINS
+        merged = {**stack.environment(), **ports, **targets, **origins, **(env or {})}
         if merged.get("PERDURE_GATEWAY_PORT") == "0":
             merged["PERDURE_GATEWAY_PORT"] = str(free_port())
         port = {**os.environ, **merged}.get("PERDURE_GATEWAY_PORT") or GATEWAY_PORT

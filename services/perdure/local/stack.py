@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Final, Self
 from perdure.local.display import Display, SilentDisplay
 from perdure.local.errors import LocalError, ServerFailedError
 from perdure.local.java import java_home
-from perdure.local.logs import follow_log, lines_holding
+from perdure.local.logs import Log
 from perdure.local.probes import probe_external, probe_kafka
 from perdure.local.process import Identity, last_lines, send, stop, wait_ready
 from perdure.local.reaper import end_reaper, remove, start_reaper
@@ -232,12 +232,17 @@ class Stack:
         ]
         return found + [describe(record) for record in self.state.read().records.values()]
 
-    def logs(self, name: str, *, follow: bool = False, lines: int = 100, holding: str | None = None) -> Iterator[str]:
-        """The last lines of a log, or all that hold a text; with ``follow``, also the lines to come, until the process ends."""
-        record = self._record(name)
-        yield from last_lines(record.log, lines) if holding is None else lines_holding(record.log, holding)
-        if follow:
-            yield from follow_log(record.log, lambda: self._record(name).running)
+    def log(self, name: str) -> Log:
+        """The log of a server or service; it goes on while the process runs or a supervisor may start it again.
+
+        :raises LocalError: nothing of this name was started.
+        """
+
+        def goes_on() -> bool:
+            record = self.state.read().records.get(name)
+            return record is not None and (record.running or self.supervisor() is not None)
+
+        return Log(self._record(name).log, goes_on)
 
     def _named(self, names: Sequence[str]) -> list[str]:
         """The same names, with the brokers of a cluster for ``kafka``."""

@@ -77,10 +77,10 @@ def main(folder: Path) -> None:
     processes = watched(stack, handover.services(folder) if handover else None)
     for name in stack.state.read().records.keys() - {process.label for process in processes}:
         _log(f"{name} had ended before: `perdure up` starts it")
+    stack.state.supervise(me)
     _log(f"watching {', '.join(process.label for process in processes) or 'nothing'} (pid {os.getpid()})")
     for process in processes:
         supervisor.watch(process)
-    stack.state.supervise(me)
     while supervisor.watching and not stop.wait(_LOOK_EVERY_S):
         if stack.state.read().supervisor != me:
             break

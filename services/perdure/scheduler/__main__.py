@@ -21,6 +21,7 @@ from perdure.registry.notes import Notes
 from perdure.registry.schedules import Schedules
 from perdure.registry.signals import Signals
 from perdure.registry.waits import Waits
+from perdure.scheduler import delayed
 from perdure.scheduler.archive import Archiving
 from perdure.scheduler.batch_events import Outbox
 from perdure.scheduler.batch_uploads import Uploads
@@ -76,6 +77,7 @@ async def main(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
         Loop("schedules", settings.timer_interval_s, firings.turn),
         Loop("missed-schedules", MISSED_S, firings.make_up),
         Loop("decided-schedules", 5.0, lead.only(firings.finish)),
+        Loop("delayed", delayed.EVERY_S, lead.only(delayed.Delayed(db, producer, clock).turn)),
         Loop("lead", settings.sweep_interval_s, lead.renew),
         Loop("signals", settings.sweep_interval_s, lead.only(unfinished.offer_signals)),
         Loop("validations", settings.sweep_interval_s, lead.only(unfinished.ask_validator)),

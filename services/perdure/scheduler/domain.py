@@ -9,6 +9,8 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import Any
 
+from perdure.registry.superseding import SUPERSEDING
+
 
 class Action(StrEnum):
     """What to do with one unsettled run."""
@@ -33,13 +35,15 @@ def decide(
     Args:
         run: The document of a pending or ended run; :meth:`perdure.scheduler.sweeps.Sweeper.recover` looks after running ones.
         now: By the database's clock.
-        busy_threads: Threads that have a running run: their pending runs are enqueued, not forgotten.
+        busy_threads: Threads that have a running run: their pending runs are enqueued, not forgotten; but a run that ends the
+            others of its thread is published, and whoever reads its start sees to that.
         publish_grace: How long a pending run may wait, since its last publication, before it is published again.
         settle_grace: How long an ended run may stay unsettled.
 
     """
     if run["status"] == "pending":
-        due = run["thread_id"] not in busy_threads and _start_is_due(run, now, publish_grace)
+        claimable = run["thread_id"] not in busy_threads or run.get("multitask_strategy") in SUPERSEDING
+        due = claimable and _start_is_due(run, now, publish_grace)
         return Action.PUBLISH_START if due else Action.NOTHING
     return Action.PUBLISH_EVENTS if now - _touched(run) >= settle_grace else Action.NOTHING
 

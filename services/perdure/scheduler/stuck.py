@@ -121,7 +121,7 @@ class StuckWatch:
         unserved_after = timedelta(seconds=self._settings.stuck_unclaimed_s)
         queued_after = timedelta(seconds=self._settings.stuck_queued_s)
         old = now - min(unserved_after, queued_after)
-        query = {"settled": False, "owner": None, "status": "pending", "updated_at": {"$lte": old}}
+        query = {"settled": False, "owner": None, "status": "pending", "delayed": None, "updated_at": {"$lte": old}}
         pending = await self._db[RUNS].find(query, FIELDS).limit(LIMIT).to_list(None)
         oldest = {run["thread_id"]: run for run in sorted(pending, key=lambda run: run["_id"], reverse=True)}
         waiting = [run for thread, run in oldest.items() if thread not in busy]

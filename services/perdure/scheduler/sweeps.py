@@ -38,6 +38,7 @@ RUN_FIELDS = dict.fromkeys(
     (
         "tenant", "thread_id", "graph_id", "assistant_id", "graph_version", "metadata", "traceparent", "status", "owner",
         "epoch", "updated_at", "swept_at", "first_seq", "ended_seq", "crashes", "not_before",
+        "multitask_strategy",
     ),
     1,
 )  # fmt: skip
@@ -211,7 +212,8 @@ class Sweeper:
 
 def _due(now: datetime, publish_grace: timedelta, settle_grace: timedelta) -> dict[str, Any]:
     """Runs that nobody owns and for which something is due by the time; see :func:`perdure.scheduler.domain.decide`."""
-    pending, ended = {"status": "pending"}, {"status": {"$nin": ["pending", "running"]}}
+    pending: dict[str, Any] = {"status": "pending", "delayed": None}
+    ended = {"status": {"$nin": ["pending", "running"]}}
     branches: list[dict[str, Any]] = [
         {**pending, "not_before": {"$lte": now}, "$expr": {"$lt": ["$swept_at", "$not_before"]}},
     ]

@@ -19,7 +19,7 @@ from aiohttp import web
 from markupsafe import Markup, escape
 
 from perdure.chassis.clock import now
-from perdure.chassis.opensearch import OpenSearch
+from perdure.chassis.opensearch_circuit import CircuitOpenSearch
 from perdure.gateway.console.parts import DATABASE, SEARCH, Problem, or_instead, tried
 from perdure.gateway.console.stored_states import StoredStates
 from perdure.gateway.http.pages import Pages, visible
@@ -67,7 +67,7 @@ class ConsolePages:
         *,
         store: Store,
         stored_states: StoredStates,
-        opensearch: OpenSearch,
+        opensearch: CircuitOpenSearch,
         marks: Marks,
         batches: BatchStore,
         graphs: ServedGraphs,
@@ -148,8 +148,8 @@ class ConsolePages:
     async def search(self, request: web.Request) -> web.Response:
         """``GET /console/search``: past states, in the language of ``GET /search``."""
         given = {name: value for name, value in request.query.items() if name in ("q", "cursor") and value}
-        # A query over much may take its time; a server that hangs is noticed by the circuit.
-        asking = self._search(tenant_of(request), {**given, "limit": str(PAGE)})
+        # A query over much may take its time, as long as the server answers at all.
+        asking = self._opensearch.circuit.unless_late(self._search(tenant_of(request), {**given, "limit": str(PAGE)}))
         found, problem = await tried(asking, SEARCH, within_s=None)
         status = problem.status if problem else 200
         return _page("search.html", status=status, asked=given.get("q", ""), found=found, problems=_listed(problem))

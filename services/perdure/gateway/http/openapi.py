@@ -58,7 +58,7 @@ def for_page(specification: Document) -> Document:
 
 def _models(route: Route) -> Iterable[type[BaseModel]]:
     if route.body is not None:
-        yield route.body
+        yield _entry_of(route.body)
     for answer in route.answers.values():
         if isinstance(answer, tuple):
             yield answer[0]
@@ -78,8 +78,8 @@ def _operation(route: Route) -> Document:
         operation["parameters"] = parameters
     if route.body is not None:
         operation["requestBody"] = {
-            "required": any(field.is_required() for field in route.body.model_fields.values()),
-            "content": {"application/json": {"schema": _reference(route.body)}},
+            "required": any(field.is_required() for field in _entry_of(route.body).model_fields.values()),
+            "content": {"application/json": {"schema": _schema(route.body)}},
         }
     for status, names in _by_status((*route.problems, *(ALWAYS if route.tag != "System" else ()))).items():
         sentences = "; ".join(f"`{URN}{name}`: {TITLES[name][1]}" for name in names)
@@ -92,14 +92,22 @@ def _operation(route: Route) -> Document:
 def _answer(status: int, answer: type[BaseModel] | tuple[type[BaseModel]] | str) -> Document:
     if isinstance(answer, str):
         return {"description": answer}
-    schema = {"type": "array", "items": _reference(answer[0])} if isinstance(answer, tuple) else _reference(answer)
     described: Document = {
         "description": "Accepted and durable; poll the Location." if status == 202 else "Done.",
-        "content": {"application/json": {"schema": schema}},
+        "content": {"application/json": {"schema": _schema(answer)}},
     }
     if status == 202:
         described["headers"] = {"Location": {"schema": {"type": "string"}, "description": "What to poll."}}
     return described
+
+
+def _entry_of(body: type[BaseModel] | tuple[type[BaseModel]]) -> type[BaseModel]:
+    return body[0] if isinstance(body, tuple) else body
+
+
+def _schema(body: type[BaseModel] | tuple[type[BaseModel]]) -> Document:
+    """A model, or a list of it."""
+    return {"type": "array", "items": _reference(body[0])} if isinstance(body, tuple) else _reference(body)
 
 
 def _by_status(names: Iterable[str]) -> dict[int, list[str]]:

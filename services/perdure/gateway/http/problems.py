@@ -21,6 +21,7 @@ URN = "urn:perdure:problem:"
 TITLES: dict[str, tuple[int, str]] = {
     "malformed-json": (400, "The body is not JSON"),
     "not-authorized": (401, "The caller is not known"),
+    "origin-refused": (403, "Pages of this origin may not use the gateway"),
     "unknown-route": (404, "There is nothing at this path"),
     "unknown-thread": (404, "There is no such thread"),
     "unknown-run": (404, "There is no such run"),
@@ -45,6 +46,7 @@ TITLES: dict[str, tuple[int, str]] = {
     "upload-lost": (409, "The upload was given up"),
     "nothing-to-resume": (409, "The thread waits for nothing"),
     "run-ended": (409, "The run has ended"),
+    "run-active": (409, "The run is active"),
     "run-not-failed": (409, "The run has not failed"),
     "thread-moved-on": (409, "The thread has gone on since"),
     "dead-letter-decided": (409, "Somebody decided about the dead letter already"),

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 
 import orjson
 from aiohttp import web
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from perdure.gateway.http.cursors import Cursor, read_cursor
 from perdure.gateway.http.depth import JSON_DEPTH, too_deep
@@ -50,6 +50,24 @@ async def read_body(request: web.Request, model: type[M]) -> tuple[M, Any]:
         raise invalid("", f"the body must be a JSON object, not {_JSON_TYPES.get(type(raw), 'this')}")
     try:
         return model.model_validate(raw), raw
+    except ValidationError as error:
+        raise invalid_fields([_field(raw, one) for one in error.errors(include_url=False)]) from None
+
+
+async def read_bodies(request: web.Request, model: type[M], limit: int) -> list[tuple[M, Any]]:
+    """A body that is a list, each entry as its model and as parsed; 1 to ``limit`` entries.
+
+    Raises:
+        RequestProblem: ``body-too-large``, ``unsupported-media-type``, ``malformed-json`` or ``invalid-request``.
+
+    """
+    raw = await read_json(request)
+    if not isinstance(raw, list):
+        raise invalid("", f"the body must be a JSON array, not {_JSON_TYPES.get(type(raw), 'an object')}")
+    if not 1 <= len(raw) <= limit:
+        raise invalid("", f"the body must have 1 to {limit} entries, not {len(raw)}")
+    try:
+        return [*zip(TypeAdapter(list[model]).validate_python(raw), raw, strict=True)]  # type: ignore[valid-type]
     except ValidationError as error:
         raise invalid_fields([_field(raw, one) for one in error.errors(include_url=False)]) from None
 

@@ -39,7 +39,7 @@ class Route:
     summary: str
     tag: str
     answers: dict[int, type[BaseModel] | tuple[type[BaseModel]] | str]
-    body: type[BaseModel] | None = None
+    body: type[BaseModel] | tuple[type[BaseModel]] | None = None
     parameters: tuple[Parameter, ...] = ()
     problems: tuple[str, ...] = field(default=())
 

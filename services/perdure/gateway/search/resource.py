@@ -6,7 +6,7 @@ from typing import Final
 
 from aiohttp import web
 
-from perdure.chassis.circuit import WATCH_S
+from perdure.chassis.circuit import LONGEST_S
 from perdure.chassis.errors import UnavailableError
 from perdure.chassis.opensearch import OpenSearch
 from perdure.gateway.http.problems import RequestProblem, invalid
@@ -15,7 +15,7 @@ from perdure.gateway.http.route import CURSOR, TEXT, Parameter, Route, page_of
 from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.search.query import SearchBehindError, SearchProblem, search
 
-RETRY_AFTER: Final = {"Retry-After": f"{WATCH_S:.0f}"}
+RETRY_AFTER: Final = {"Retry-After": f"{LONGEST_S:.0f}"}
 COMES_BACK: Final = "Agents go on meanwhile, and what they do becomes searchable when the index is back."
 
 

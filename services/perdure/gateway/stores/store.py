@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from perdure.chassis.group_commit import DuplicateKey, GroupCommit
@@ -19,12 +20,15 @@ from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.payload import Packed, unpack
 from perdure.gateway.http.problems import store_unavailable
 from perdure.gateway.stores.chains import CONTINUED, chain_view
+from perdure.registry.superseding import FIELDS as SUPERSEDED_FIELDS
+from perdure.registry.superseding import ask_to_end, cancel_change, superseded
 from perdure.schemas.documents import (
     GRAPHS,
     PAYLOADS,
     RUNS,
     THREADS,
     ArchiveState,
+    CancelAction,
     GraphDocument,
     RunDocument,
     RunStatus,
@@ -47,6 +51,14 @@ CHAIN_FIELDS = dict.fromkeys(
 
 class IdempotencyTaken(Exception):
     """Another run has this idempotency key; nothing was registered."""
+
+
+class ThreadBusy(Exception):
+    """A run that refuses to share its thread is active there already; nothing was registered."""
+
+
+class _Overtaken(Exception):
+    """Another run was started with ``reject`` after the same run."""
 
 
 class Store:
@@ -147,6 +159,7 @@ class Store:
 
         Raises:
             IdempotencyTaken: another run has its idempotency key.
+            ThreadBusy: the run was asked for with ``reject``, and another such run of the thread is active.
 
         """
         self.require_available()
@@ -161,6 +174,11 @@ class Store:
 
     async def run(self, run_id: str, thread_id: str, tenant: str) -> Document | None:
         """A run of this thread and tenant."""
+        found = await self.run_even_deleted(run_id, thread_id, tenant)
+        return found if found is not None and not found.get("deleted") else None
+
+    async def run_even_deleted(self, run_id: str, thread_id: str, tenant: str) -> Document | None:
+        """A run of this thread and tenant, also one that clients do not see any more."""
         found = await self._owned(self._run_reads, run_id, tenant)
         return found if found is not None and found["thread_id"] == thread_id and not found.get("removing") else None
 
@@ -186,11 +204,13 @@ class Store:
         found = await self.read(lambda: self._runs.find(query, {"_id": 0, "thread_id": 1}).to_list(None))
         return {run["thread_id"] for run in found}
 
-    async def runs(self, thread_id: str, tenant: str, *, status: str | None, limit: int, offset: int) -> list[Document]:
-        """Runs of a thread, newest first."""
-        query: Document = {"thread_id": thread_id, "tenant": tenant}
-        if status is not None:
-            query["status"] = status
+    async def runs(
+        self, thread_id: str, tenant: str, *, statuses: Sequence[str] | None, limit: int, offset: int
+    ) -> list[Document]:
+        """Runs of a thread, newest first; ``statuses``: only in one of these."""
+        query: Document = {"thread_id": thread_id, "tenant": tenant, "deleted": None}
+        if statuses is not None:
+            query["status"] = {"$in": list(statuses)}
         return await self.read(lambda: self._runs.find(query).sort("_id", -1).skip(offset).limit(limit).to_list(None))
 
     async def chains(self, runs: Sequence[Mapping[str, Any]]) -> dict[str, Document]:
@@ -198,7 +218,7 @@ class Store:
         later: list[Document] = []
         if ended := [run for run in runs if run["status"] in CONTINUED]:
             oldest = min(run["_id"] for run in ended)
-            query = {"thread_id": ended[0]["thread_id"], "_id": {"$gt": oldest}}
+            query = {"thread_id": ended[0]["thread_id"], "_id": {"$gt": oldest}, "deleted": None}
             later = await self.read(lambda: self._runs.find(query, CHAIN_FIELDS).to_list(None))
         return {run["_id"]: chain_view(run, later) for run in runs}
 
@@ -218,11 +238,39 @@ class Store:
         active = await self.read(lambda: self._runs.find(query, {"_id": 1}).to_list(None))
         return set(run_ids) - {found["_id"] for found in active}
 
-    async def request_cancel(self, run_id: str, thread_id: str, tenant: str, moment: datetime) -> bool:
+    async def request_cancel(
+        self, run_id: str, thread_id: str, tenant: str, action: CancelAction, moment: datetime
+    ) -> bool:
         """Ask for the end of an active run; false when it is not active. The first request's time is kept."""
         query = {"_id": run_id, "thread_id": thread_id, "tenant": tenant, "status": {"$in": ACTIVE}}
-        change = {"$min": {"cancel_requested_at": moment}}
-        result = await self.read(lambda: self._runs.update_one(query, change))
+        result = await self.read(lambda: self._runs.update_one(query, cancel_change(action, moment)))
+        return bool(result.matched_count)
+
+    async def request_cancels(
+        self, wanted: Mapping[str, Any], tenant: str, action: CancelAction, moment: datetime
+    ) -> list[Document]:
+        """Ask for the end of the active runs of a tenant that match; those runs, with what a ``CancelRun`` needs."""
+        query = {"status": {"$in": ACTIVE}, **wanted, "tenant": tenant, "settled": False}
+        fields = {"tenant": 1, "thread_id": 1, "traceparent": 1}
+        found: list[Document] = await self.read(lambda: self._runs.find(query, fields).to_list(None))
+        if found:
+            await self.read(lambda: ask_to_end(self._runs, [run["_id"] for run in found], action, moment))
+        return found
+
+    async def end_superseded(self, thread_id: str, moment: datetime) -> list[Document]:
+        """Ask for the end of the runs of a thread that a later one of its runs supersedes (ADR 32); those runs."""
+        query = {"thread_id": thread_id, "settled": False, "status": {"$in": ACTIVE}}
+        fields = dict.fromkeys((*SUPERSEDED_FIELDS, "tenant", "traceparent"), 1)
+        found = superseded(await self.read(lambda: self._runs.find(query, fields).to_list(None)))
+        for action, runs in found.items():
+            ids = [run["_id"] for run in runs]
+            await self.read(partial(ask_to_end, self._runs, ids, action, moment))
+        return [run for runs in found.values() for run in runs]
+
+    async def delete_run(self, run_id: str, thread_id: str, tenant: str) -> bool:
+        """Hide a run that is not active from clients; false when it is active."""
+        query = {"_id": run_id, "thread_id": thread_id, "tenant": tenant, "status": {"$nin": ACTIVE}}
+        result = await self.read(lambda: self._runs.update_one(query, {"$set": {"deleted": True}}))
         return bool(result.matched_count)
 
     async def kwargs(self, run: Mapping[str, Any]) -> Any:
@@ -253,7 +301,8 @@ class Store:
             chunks = packed.chunk_documents(run["_id"])
             await self._payload_commit.write(content=chunks, nbytes=sum(map(len, packed.chunks)))
         if thread is None:
-            await self._insert_run(run)
+            rejects = run["multitask_strategy"] == "reject"
+            await (self._insert_rejecting(run) if rejects else self._insert_run(run))
             return
         made = asyncio.ensure_future(self._insert_thread(thread))
         try:
@@ -270,7 +319,25 @@ class Store:
         except DuplicateKey as error:
             if "idempotency_key" in error.index:
                 raise IdempotencyTaken from error
+            if "rejects_after" in error.index:
+                raise _Overtaken from error
             raise
+
+    async def _insert_rejecting(self, run: RunDocument) -> None:
+        """Insert a run that shares its thread with no other such run that is active."""
+        started_so = {"thread_id": run["thread_id"], "rejects_after": {"$exists": True}}
+        fields = {"status": 1}
+        before: Any = await outlast(
+            lambda: self._runs.find_one(started_so, fields, sort=[("_id", -1)]), self.availability
+        )
+        while before is None or before["status"] not in ACTIVE:
+            run["rejects_after"] = f"{run['thread_id']}:{before['_id'] if before else ''}"
+            try:
+                return await self._insert_run(run)
+            except _Overtaken:
+                follower = {"rejects_after": run["rejects_after"]}
+                before = await outlast(partial(self._runs.find_one, follower, fields), self.availability)
+        raise ThreadBusy
 
     async def _owned(self, reads: GroupRead[str, Document], key: str, tenant: str) -> Document | None:
         self.require_available()

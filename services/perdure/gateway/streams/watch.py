@@ -1,6 +1,7 @@
 """Waiting for the ends of runs: one query for all that are waited for.
 
-Contract: :meth:`RunWatch.wait` returns true when the run is not active any more, false when the time is over. While nobody waits
+Contract: :meth:`RunWatch.wait` returns true when the run is not active any more, false when the time is over or this
+gateway ends. While nobody waits
 nothing is read.
 """
 
@@ -12,6 +13,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from perdure.gateway.http.problems import RequestProblem
 
 INTERVAL_S = 0.1
+ASKED_PER_S = 5_000
+"""Runs that are asked about at most in a second: the more are waited for, the longer the interval."""
 
 
 class RunWatch:
@@ -22,8 +25,8 @@ class RunWatch:
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
         self._task: asyncio.Task[None] | None = None
 
-    async def wait(self, run_id: str, timeout_s: float) -> bool:
-        """Wait at most ``timeout_s`` seconds for the run's end; whether it ended."""
+    async def wait(self, run_id: str, timeout_s: float | None) -> bool:
+        """Wait at most ``timeout_s`` seconds, or as long as it takes, for the run's end; whether it ended."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(run_id, []).append(future)
         if self._task is None:
@@ -65,6 +68,6 @@ class RunWatch:
                         if not future.done():
                             future.set_result(None)
                 if self._waiting:
-                    await asyncio.sleep(INTERVAL_S)
+                    await asyncio.sleep(max(INTERVAL_S, len(self._waiting) / ASKED_PER_S))
         finally:
             self._task = None

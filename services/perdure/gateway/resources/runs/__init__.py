@@ -1,7 +1,8 @@
 """Runs: start, read, wait for, retry, cancel."""
 
+from perdure.gateway.resources.runs.joining import Joiner
 from perdure.gateway.resources.runs.resource import RunsResource
 from perdure.gateway.resources.runs.retrying import Retrier
 from perdure.gateway.resources.runs.starting import Starter
 
-__all__ = ["Retrier", "RunsResource", "Starter"]
+__all__ = ["Joiner", "Retrier", "RunsResource", "Starter"]

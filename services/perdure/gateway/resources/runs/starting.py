@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any, cast
 
 from aiohttp import web
@@ -15,8 +17,17 @@ from aiohttp import web
 from perdure.chassis.clock import now
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.payload import Packed, pack
+from perdure.chassis.telemetry import logger
+from perdure.gateway.http.preferences import StartStatus, accepted
 from perdure.gateway.http.problems import RequestProblem, invalid, not_supported
-from perdure.gateway.http.requests import IDEMPOTENCY_KEY, idempotency_key, read_body, request_digest, require_metadata
+from perdure.gateway.http.requests import (
+    IDEMPOTENCY_KEY,
+    idempotency_key,
+    read_bodies,
+    read_body,
+    request_digest,
+    require_metadata,
+)
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.resources.named import is_thread_id, require_here, unknown_thread
@@ -24,57 +35,147 @@ from perdure.gateway.resources.runs.startable import require_startable
 from perdure.gateway.resources.runs.views import locations, payload_of, run_view, traceparent_of
 from perdure.gateway.resources.states import States
 from perdure.gateway.resources.targets import require_webhook
-from perdure.gateway.stores.commands import SOURCE
+from perdure.gateway.stores.commands import SOURCE, cancel_record, publish
 from perdure.gateway.stores.graphs import ServedGraphs
-from perdure.gateway.stores.store import IdempotencyTaken, Store
-from perdure.registry.runs import assistant_id_of, new_id, publish_start, run_document
+from perdure.gateway.stores.store import IdempotencyTaken, Store, ThreadBusy
+from perdure.registry.runs import assistant_id_of, new_id, new_traceparent, publish_start, run_document
+from perdure.registry.superseding import SUPERSEDING
 from perdure.registry.threads import thread_document
 from perdure.schemas.commands import StartReason
 from perdure.schemas.documents import RunDocument, ThreadDocument, ThreadStatus
 from perdure.schemas.http import RunCreate
 
+log = logger(__name__)
+
 OWN_KEYS = ("wake:", "schedule:", "retry:")
 """Runs that Perdure starts itself have keys with these beginnings: the insert of a waking run decides a wait (ADR 6), and there is
 one retry of a failed run."""
+BATCH_LIMIT = 1_000
+"""Runs of one ``POST /runs/batch``; larger batches are what ``POST /batches`` is for."""
 PACK_ASIDE_BYTES = 1024 * 1024
 """A larger request is packed beside the event loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A run that a request started, now or when it was sent before."""
+
+    run: Mapping[str, Any]
+    """Its document."""
+    view: dict[str, Any]
+    """The run as clients see it."""
+    replayed: bool = False
+    """An earlier request with the same ``Idempotency-Key`` started it."""
+    cancel_on_disconnect: bool = False
+    """Cancel it when the client that waits for it goes away."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Where the run is, and whether this is a replay."""
+        return locations(self.run) | ({"Idempotent-Replayed": "true"} if self.replayed else {})
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run that may be registered."""
+
+    run: RunDocument
+    packed: Packed
+    thread: ThreadDocument | None
+    """The thread that is made with it, if any."""
+    payload: Mapping[str, Any]
+
+    def view(self) -> dict[str, Any]:
+        """The run as clients see it; without a request that is too large to repeat."""
+        return run_view(self.run, None if self.packed.chunks else self.payload)
 
 
 class Starter:
     """Starts runs."""
 
-    def __init__(self, store: Store, states: States, graphs: ServedGraphs, producer: Producer) -> None:
+    def __init__(
+        self,
+        store: Store,
+        states: States,
+        graphs: ServedGraphs,
+        producer: Producer,
+        *,
+        status: StartStatus = "auto",
+    ) -> None:
         self._store = store
         self._states = states
         self._graphs = graphs
         self._producer = producer
+        self._status = status
 
-    async def start(self, request: web.Request, thread_id: str | None) -> web.Response:
-        """Answer the request for a run; without a thread id the thread is made with the run."""
-        tenant = tenant_of(request)
+    async def answer(self, request: web.Request, thread_id: str | None) -> web.Response:
+        """Start the run that a request asks for, and answer it: 202, or 200 for who cannot read a 202."""
+        started = await self.start(request, thread_id)
+        status, applied = accepted(request, self._status)
+        return json_response(started.view, status=status, headers={**started.headers, **applied})
+
+    async def start(self, request: web.Request, thread_id: str | None) -> Started:
+        """Start the run that a request asks for; without a thread id the thread is made with the run."""
         wanted, body = await read_body(request, RunCreate)
-        _require_supported(wanted)
-        require_webhook(wanted.webhook)
+        started = await self._start(request, thread_id, wanted, body)
+        return replace(started, cancel_on_disconnect=wanted.on_disconnect == "cancel")
+
+    async def _start(
+        self, request: web.Request, thread_id: str | None, wanted: RunCreate, body: Mapping[str, Any]
+    ) -> Started:
         key = run_key(request)
         digest = request_digest(request.path, body) if key is not None else None
+        try:
+            prepared = await self._prepare(request, wanted, body, thread_id, key)
+        except RequestProblem:
+            if key is not None and (earlier := await self._store.run_of_key(tenant_of(request), key)) is not None:
+                return await self._replayed(earlier, digest)
+            raise
+        if digest is not None:
+            prepared.run["idempotency_digest"] = digest
+        try:
+            await self._register(prepared)
+        except IdempotencyTaken:
+            if key is None or (earlier := await self._store.run_of_key(tenant_of(request), key)) is None:
+                raise
+            return await self._replayed(earlier, digest)
+        except ThreadBusy:
+            if key is not None and (earlier := await self._store.run_of_key(tenant_of(request), key)) is not None:
+                return await self._replayed(earlier, digest)
+            raise _busy(prepared.run["thread_id"]) from None
+        return Started(prepared.run, prepared.view())
+
+    async def start_batch(self, request: web.Request) -> web.Response:
+        """Answer the request for several runs, each on a thread made for it: all are checked before one is registered."""
+        bodies = await read_bodies(request, RunCreate, BATCH_LIMIT)
+        prepared = [await self._prepare(request, wanted, body, None, None) for wanted, body in bodies]
+        await asyncio.gather(*(self._register(one) for one in prepared))
+        return json_response([one.view() for one in prepared])
+
+    async def _prepare(
+        self,
+        request: web.Request,
+        wanted: RunCreate,
+        body: Mapping[str, Any],
+        thread_id: str | None,
+        key: str | None,
+    ) -> Prepared:
+        """Check a request and make its run's document.
+
+        Raises:
+            RequestProblem: the run cannot be started.
+
+        """
+        tenant = tenant_of(request)
+        _require_supported(wanted)
+        require_webhook(wanted.webhook)
         graph = await self._graphs.resolve(wanted.assistant_id)
         new_thread = thread_id is None  # an id that a client chose may have been given another run already
         thread = await self._thread_for(thread_id, tenant, wanted, graph["_id"])
         if thread_id is not None and wanted.multitask_strategy == "reject" and await self._store.is_busy(thread_id):
-            if key is not None and (earlier := await self._store.run_of_key(tenant, key)) is not None:
-                return await self._replayed(earlier, digest)
-            raise RequestProblem(
-                "thread-busy",
-                f'Thread {thread_id!r} has an active run and multitask_strategy is "reject". Wait for it, cancel it, or '
-                'send multitask_strategy: "enqueue".',
-            )
+            raise _busy(thread_id)
         payload = payload_of(body, wanted)
-        try:
-            await require_startable(self._store, self._states, thread, wanted, payload, new_thread=new_thread)
-        except RequestProblem:
-            if key is not None and (earlier := await self._store.run_of_key(tenant, key)) is not None:
-                return await self._replayed(earlier, digest)
-            raise
+        await require_startable(self._store, self._states, thread, wanted, payload, new_thread=new_thread)
         large = (request.content_length or 0) > PACK_ASIDE_BYTES
         packed = await asyncio.to_thread(pack, payload) if large else pack(payload)
         run = run_document(
@@ -93,27 +194,32 @@ class Starter:
         )
         if (first := _continued_chain(thread, wanted)) is not None:
             run["first_run_id"] = first
-        if digest is not None:
-            run["idempotency_digest"] = digest
+        if wanted.after_seconds:
+            run["delayed"], run["start_at"] = True, run["created_at"] + timedelta(seconds=wanted.after_seconds)
         if "batch" in thread:
             run["batch"] = thread["batch"]
-        return await self._register(run, packed, thread if new_thread else None, payload)
+        return Prepared(run, packed, thread if new_thread else None, payload)
 
-    async def _register(
-        self, run: RunDocument, packed: Packed, thread: ThreadDocument | None, payload: Mapping[str, Any]
-    ) -> web.Response:
+    async def _register(self, prepared: Prepared) -> None:
+        """Make a run durable, ask the runs that it supersedes to end, and publish its start."""
+        run, thread = prepared.run, prepared.thread
         if thread is not None:
             thread["last_run_id"] = run["_id"]
+        await self._store.register(run, prepared.packed, thread)
+        if run["multitask_strategy"] in SUPERSEDING:
+            await self._end_superseded(run)
+        if not run.get("delayed"):
+            publish_start(self._producer, run, StartReason.REGISTERED, SOURCE)
+
+    async def _end_superseded(self, run: RunDocument) -> None:
+        """Ask the runs that this one supersedes to end. A failure loses nothing: workers derive it from what is stored, too."""
         try:
-            await self._store.register(run, packed, thread)
-        except IdempotencyTaken:
-            earlier = await self._store.run_of_key(run["tenant"], run["idempotency_key"])
-            if earlier is None:
-                raise
-            return await self._replayed(earlier, run["idempotency_digest"])
-        publish_start(self._producer, run, StartReason.REGISTERED, SOURCE)
-        view = run_view(run, None if packed.chunks else payload)
-        return json_response(view, status=202, headers=locations(run))
+            ended = await self._store.end_superseded(run["thread_id"], now())
+        except RequestProblem as problem:
+            log.warning("run.superseding_left", run_id=run["_id"], thread_id=run["thread_id"], error=str(problem))
+            return
+        for one in ended:
+            publish(self._producer, cancel_record(one, one.get("traceparent") or new_traceparent()))
 
     async def _thread_for(self, thread_id: str | None, tenant: str, wanted: RunCreate, graph_id: str) -> ThreadDocument:
         """The thread of a new run; without an id one that is yet to be written, together with the run."""
@@ -135,7 +241,7 @@ class Starter:
             raise RequestProblem("thread-exists", f"Thread id {thread_id!r} is taken; choose another.")
         return cast("ThreadDocument", found)
 
-    async def _replayed(self, run: dict[str, Any], digest: str | None) -> web.Response:
+    async def _replayed(self, run: dict[str, Any], digest: str | None) -> Started:
         if run.get("idempotency_digest") != digest:
             raise RequestProblem(
                 "idempotency-conflict",
@@ -144,8 +250,15 @@ class Starter:
             )
         chains = await self._store.chains([run])
         kwargs = None if run.get("payload_chunks") else await self._store.kwargs(run)
-        view = run_view(run, kwargs, chains[run["_id"]])
-        return json_response(view, status=202, headers={**locations(run), "Idempotent-Replayed": "true"})
+        return Started(run, run_view(run, kwargs, chains[run["_id"]]), replayed=True)
+
+
+def _busy(thread_id: str) -> RequestProblem:
+    return RequestProblem(
+        "thread-busy",
+        f'Thread {thread_id!r} has an active run and multitask_strategy is "reject". Wait for it, cancel it, or '
+        'send multitask_strategy: "enqueue".',
+    )
 
 
 def run_key(request: web.Request) -> str | None:
@@ -175,20 +288,9 @@ def _require_supported(wanted: RunCreate) -> None:
     require_metadata(wanted.metadata)
     command = wanted.command
     if command is not None:
-        if wanted.input is not None:
-            raise invalid("/command", "input and command cannot be given together; command resumes, input starts")
         if not command.model_fields_set:
             raise invalid("/command", "one of resume, update and goto must be given")
         if command.resume is None and command.update is None and command.goto is None:
             raise invalid("/command/resume", "null is no answer: an interrupt cannot be resumed with it")
-    if wanted.multitask_strategy in {"interrupt", "rollback"}:
-        raise not_supported(
-            "/multitask_strategy",
-            f'multitask_strategy {wanted.multitask_strategy!r} is not supported yet; use "enqueue" or "reject".',
-        )
-    if wanted.after_seconds:
-        raise not_supported(
-            "/after_seconds", "A delayed start is not supported yet; leave after_seconds out or send 0."
-        )
     if wanted.on_completion == "delete":
         raise not_supported("/on_completion", 'on_completion "delete" is not supported yet; threads are kept.')

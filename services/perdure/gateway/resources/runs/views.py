@@ -11,6 +11,7 @@ from typing import Any
 
 from perdure.gateway.stores.chains import chain_view
 from perdure.registry.runs import new_traceparent
+from perdure.schemas.documents import RunStatus
 from perdure.schemas.http import RunCreate
 
 Document = dict[str, Any]
@@ -42,8 +43,10 @@ def traceparent_of(header: str | None) -> str:
 
 
 def payload_of(body: Mapping[str, Any], request: RunCreate) -> Document:
-    """What the run's document keeps of the request, as JSON."""
+    """What the run's document keeps of the request, as JSON; beside a command no input, which the Agent Server ignores as well."""
     payload = {name: value for name in PAYLOAD_FIELDS if (value := body.get(name)) is not None}
+    if "command" in payload:
+        payload.pop("input", None)
     if request.checkpoint is not None and request.checkpoint.checkpoint_id is not None:
         payload.setdefault("checkpoint_id", request.checkpoint.checkpoint_id)
     return payload
@@ -65,7 +68,8 @@ def run_view(run: Mapping[str, Any], kwargs: Any, chain: Mapping[str, Any] | Non
         "graph_id": run["graph_id"],
         "created_at": run["created_at"],
         "updated_at": run["updated_at"],
-        "status": run["status"],
+        "status": shown_status(run["status"]),
+        "perdure_status": run["status"],
         "metadata": run.get("metadata") or {},
         "kwargs": kwargs,
         "multitask_strategy": run.get("multitask_strategy", "enqueue"),
@@ -75,6 +79,11 @@ def run_view(run: Mapping[str, Any], kwargs: Any, chain: Mapping[str, Any] | Non
         "ended_at": run.get("ended_at"),
         **(chain or chain_view(run)),
     }
+
+
+def shown_status(status: str) -> str:
+    """A run's status among those that the Agent Server knows: what was cancelled is ``interrupted`` there."""
+    return RunStatus.INTERRUPTED.value if status == RunStatus.CANCELLED else status
 
 
 def locations(run: Mapping[str, Any]) -> dict[str, str]:

@@ -13,45 +13,25 @@ their DeltaChannels without a value in the checkpoint are left out of ``values``
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
-from uuid import UUID, uuid5
-
-from langgraph.checkpoint.base import CheckpointTuple
-from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME, SCHEDULED, TASKS
 
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability
 from perdure.checkpoint import documents, keys
-from perdure.checkpoint.documents import NULL_TASK, Place
+from perdure.checkpoint.documents import Place
 from perdure.checkpoint.saver import PerdureSaver
 from perdure.checkpoint.shown import visible
 from perdure.checkpoint.store import Found
 from perdure.gateway.resources.states.plain import plain_serializer
-from perdure.gateway.resources.states.waits import questions, wait_views
+from perdure.gateway.resources.states.tasks import HIDDEN_PREFIXES, ROOT, Task, task_view, tasks_of
+from perdure.gateway.resources.states.waits import wait_views
 
 Document = dict[str, Any]
 
-ROOT: Final = "__root__"
-START: Final = "__start__"
-INPUT: Final = "__input__"
-BRANCH: Final = "branch:to:"
-JOIN: Final = "join:"
-HIDDEN_PREFIXES: Final = ("__", BRANCH, JOIN, "start:")
-SPECIAL: Final = frozenset({ERROR, INTERRUPT, RESUME, SCHEDULED})
 PAGE: Final = 32
 MAX_DEPTH: Final = 8
 """Subgraphs within subgraphs that are shown at most."""
-
-
-@dataclass(slots=True)
-class _Task:
-    id: str
-    name: str
-    error: str | None = None
-    done: bool = False
-    interrupts: list[Any] | None = None
 
 
 class States:
@@ -138,10 +118,9 @@ class States:
         codec = self._saver.codec
         stored = await self._notebook.assemble(codec, found, None, remember=False, shown=True)
         paths = documents.task_paths(codec, found.writes)
-        planned = _planned(found.document, stored)
-        tasks = _tasks(stored, planned, paths)
+        tasks = tasks_of(found.document, stored, paths)
         thread_id, ns = found.document["thread"], found.document["ns"]
-        shown = [_task_view(task) for task in tasks]
+        shown = [task_view(task) for task in tasks]
         if depth:
             for task, view in zip(tasks, shown, strict=True):
                 await self._add_substate(thread_id, ns, task, view, depth - 1)
@@ -159,7 +138,7 @@ class States:
             "waits": [one for task in tasks for one in wait_views(thread_id, task.name, task.interrupts or ())],
         }
 
-    async def _add_substate(self, thread_id: str, ns: str, task: _Task, view: Document, depth: int) -> None:
+    async def _add_substate(self, thread_id: str, ns: str, task: Task, view: Document, depth: int) -> None:
         inner = f"{ns}|{task.name}:{task.id}" if ns else f"{task.name}:{task.id}"
         found = await self._notebook.store.newest(thread_id, inner)
         if found is not None:
@@ -172,106 +151,6 @@ def visible_values(channels: Mapping[str, Any]) -> Any:
     if ROOT in channels:
         return visible(channels[ROOT])
     return {name: visible(value) for name, value in channels.items() if not name.startswith(HIDDEN_PREFIXES)}
-
-
-def _planned(document: Mapping[str, Any], stored: CheckpointTuple) -> list[str]:
-    """The nodes of the next superstep, one entry for each task."""
-    recorded = (document.get("ev") or {}).get("next")
-    if recorded is None:
-        return list(_inferred_next(stored))
-    sent = [send["node"] for send in stored.checkpoint["channel_values"].get(TASKS) or ()]
-    return [*sent, *(node for node in recorded if node not in sent)]
-
-
-def _inferred_next(stored: CheckpointTuple) -> Iterator[str]:
-    """Nodes that are due by the channel versions: what ``prepare_next_tasks`` finds, without the graph."""
-    checkpoint = stored.checkpoint
-    held, versions, seen = (
-        checkpoint["channel_values"],
-        checkpoint["channel_versions"],
-        checkpoint["versions_seen"],
-    )
-    if START in held:
-        yield START
-        return
-    for send in held.get(TASKS) or ():
-        yield send["node"]
-    for channel in sorted(held):
-        if channel.startswith(BRANCH):
-            node = channel.removeprefix(BRANCH)
-            last = seen.get(node, {}).get(channel)
-            if last is None or versions[channel] > last:  # type: ignore[operator]
-                yield node
-        elif channel.startswith(JOIN):
-            sources, _, node = channel.removeprefix(JOIN).rpartition(":")
-            if isinstance(held[channel], list) and set(sources.split("+")) == set(held[channel]):
-                yield node
-
-
-def _tasks(stored: CheckpointTuple, planned: Sequence[str], paths: Mapping[str, str]) -> list[_Task]:
-    """The tasks after a checkpoint: those that left writes, then those planned that have not written yet."""
-    waiting = list(planned)
-    sends = [send["node"] for send in stored.checkpoint["channel_values"].get(TASKS) or ()]
-    tasks: dict[str, _Task] = {}
-    own = {NULL_TASK, _input_task(stored.checkpoint["id"])}
-    for task_id, channel, value in stored.pending_writes or ():
-        if task_id in own:
-            continue
-        task = tasks.get(task_id)
-        if task is None:
-            name = _name_of(paths.get(task_id, ""), sends) or (waiting[0] if len(set(waiting)) == 1 else "")
-            if name in waiting:
-                waiting.remove(name)
-            task = tasks[task_id] = _Task(task_id, name)
-        if channel == INTERRUPT:
-            task.interrupts = [_interrupt(one) for one in (value if isinstance(value, list) else [value])]
-        elif channel == ERROR:
-            task.error = value if isinstance(value, str) else str(value)
-        elif channel not in SPECIAL:
-            task.done = True
-    for task in tasks.values():
-        if task.done:
-            task.interrupts = None
-    checkpoint_id = stored.checkpoint["id"]
-    pending = [_Task(f"{checkpoint_id}:{number}:{name}", name) for number, name in enumerate(waiting)]
-    return [*tasks.values(), *pending]
-
-
-def _input_task(checkpoint_id: str) -> str:
-    """The task id under which LangGraph keeps a DeltaChannel's part of the input that follows a checkpoint."""
-    try:
-        return str(uuid5(UUID(checkpoint_id), INPUT))
-    except ValueError:
-        return ""
-
-
-def _name_of(path: str, sends: Sequence[str]) -> str | None:
-    """The node of a task path: ``~__pregel_pull, name`` or ``~__pregel_push, index, ...``."""
-    kind, _, rest = path.partition(", ")
-    if kind == "~__pregel_pull":
-        return rest.partition(", ")[0]
-    index = rest.partition(", ")[0]
-    if kind == "~__pregel_push" and index.isdigit() and int(index) < len(sends):
-        return sends[int(index)]
-    return None
-
-
-def _interrupt(value: Any) -> Document:
-    if isinstance(value, dict) and "value" in value:
-        return {"id": value.get("id"), "value": value["value"]}
-    return {"id": None, "value": value}
-
-
-def _task_view(task: _Task) -> Document:
-    return {
-        "id": task.id,
-        "name": task.name,
-        "error": task.error,
-        "interrupts": questions(task.interrupts or ()),
-        "checkpoint": None,
-        "state": None,
-        "result": None,
-    }
 
 
 def _checkpoint(thread_id: str, ns: str, checkpoint_id: str) -> Document:

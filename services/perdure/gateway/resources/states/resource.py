@@ -111,7 +111,7 @@ class StatesResource:
             return json_response(found)
         floor = head if isinstance(head, str) and not ns else None
         found = await self._store.patiently(self._states.newest(thread_id, ns, floor=floor, subgraphs=subgraphs))
-        return json_response(found or _nothing(thread_id, ns))
+        return json_response(found or _nothing())
 
     async def _history(
         self, request: web.Request, limit: int, before: str | None, ns: str, metadata: dict[str, Any] | None
@@ -121,13 +121,13 @@ class StatesResource:
         return json_response(await self._store.patiently(reading))
 
 
-def _nothing(thread_id: str, ns: str) -> dict[str, Any]:
+def _nothing() -> dict[str, Any]:
     """The state of a thread before its first checkpoint."""
     return {
         "values": {},
         "next": [],
         "tasks": [],
-        "checkpoint": {"thread_id": thread_id, "checkpoint_ns": ns, "checkpoint_id": None},
+        "checkpoint": None,
         "metadata": {},
         "created_at": None,
         "parent_checkpoint": None,

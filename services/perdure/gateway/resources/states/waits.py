@@ -15,8 +15,17 @@ Document = dict[str, Any]
 
 
 def questions(interrupts: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The interrupts that ask people something: those of ``ask_human`` and every plain ``interrupt()``."""
-    return [one for one in interrupts if asks_people(one["value"])]
+    """The interrupts that ask people something: those of ``ask_human`` and every plain ``interrupt()``.
+
+    Where ``ask_human`` said what an answer must fit, ``response_schema`` is that JSON Schema.
+    """
+    return [_with_schema(one) for one in interrupts if asks_people(one["value"])]
+
+
+def _with_schema(interrupt: Mapping[str, Any]) -> Mapping[str, Any]:
+    wait = wait_of(interrupt["value"])
+    schema = wait.question.answer_schema if wait is not None and wait.question is not None else None
+    return interrupt if schema is None else {**interrupt, "response_schema": schema}
 
 
 def wait_views(thread_id: str, node: str, interrupts: Iterable[Mapping[str, Any]]) -> list[Document]:
