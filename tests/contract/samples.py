@@ -29,6 +29,7 @@ from perdure.schemas.events import (
     RunTimedOut,
     StuckCode,
     ThreadArchived,
+    ThreadDeleted,
     ThreadRecovered,
     ThreadRestored,
     ThreadStuck,
@@ -216,6 +217,8 @@ SAMPLES: dict[str, Message] = {
         **FULL, note=4, by="Zoë", status="error", checkpoint_id=CHECKPOINT, next=("fetch",), error=ERROR
     ),
     "perdure.thread.restored.v1.minimal": ThreadRestored(**MINIMAL, note=2, by="perdure", status="success"),
+    "perdure.thread.deleted.v1": ThreadDeleted(**FULL, note=999),
+    "perdure.thread.deleted.v1.minimal": ThreadDeleted(**MINIMAL, note=999),
     "perdure.approval.escalated.v1": ApprovalEscalated(
         **FULL,
         note=3,

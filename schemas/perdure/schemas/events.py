@@ -304,6 +304,16 @@ class ThreadRestored(Note):
     error: ErrorInfo | None = None
 
 
+class ThreadDeleted(Note):
+    """The thread was deleted, with everything of it: nothing of it is told after this, unless its id is used again.
+
+    No document of the store holds this note: it is published, as the last one of its thread, before the thread's own document goes.
+    """
+
+    TYPE: ClassVar[str] = "perdure.thread.deleted"
+    VERSION: ClassVar[int] = 1
+
+
 EVENTS: dict[tuple[str, int], type[Message]] = {
     (e.TYPE, e.VERSION): e
     for e in (
@@ -321,5 +331,6 @@ EVENTS: dict[tuple[str, int], type[Message]] = {
         NoticeDead,
         ThreadArchived,
         ThreadRestored,
+        ThreadDeleted,
     )
 }

@@ -14,7 +14,7 @@ from typing import Any
 
 from perdure.archive.living import has_new_run
 from perdure.archive.policy import RetentionPolicy
-from perdure.archive.sources import SOURCES, documents
+from perdure.archive.removing import delete_documents, remove_documents
 from perdure.archive.store import ArchiveStore
 from perdure.archive.work import LEASE_S, Work, begin, take_over
 from perdure.chassis.mongo import Database
@@ -114,15 +114,7 @@ class Purger:
         thread_id = work.owner.thread_id
         forgotten = await self._forget(work.owner.tenant, thread_id)
         await self._store.delete(work.key)
-        for source in reversed(SOURCES):  # runs last: they name their payloads
-            async for portion in documents(self._db, source, work.owner):
-                await self._delete(work, source, [document["_id"] for document in portion])
+        await remove_documents(self._db, work)
         await work.give_slot_back()
-        await self._delete(work, THREADS, [thread_id])
+        await delete_documents(self._db, work, THREADS, [thread_id])
         log.info("thread.purged", thread_id=thread_id, object=work.key, states=forgotten)
-
-    async def _delete(self, work: Work, source: str, ids: list[Any]) -> None:
-        async def remove(session: Any) -> None:
-            await self._db[source].delete_many({"_id": {"$in": ids}}, session=session)
-
-        await work.fenced(remove)

@@ -151,9 +151,9 @@ class Work:
         """Say in the mark what hinders the work, for whoever waits for it."""
         await self._db[THREADS].update_one(self._ours, {"$set": {"archive.trouble": why}})
 
-    async def leave(self) -> None:
-        """Let another take the work over at once."""
-        await self._db[THREADS].update_one(self._ours, [{"$set": {"archive.expires_at": from_now(0)}}])
+    async def leave(self, seconds: float = 0) -> None:
+        """Let another take the work over, at once or later."""
+        await self._db[THREADS].update_one(self._ours, [{"$set": {"archive.expires_at": from_now(seconds)}}])
 
     async def end(self) -> None:
         """Take the mark off: the thread is as any other."""

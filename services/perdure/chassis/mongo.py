@@ -76,6 +76,15 @@ def database(client: Client, uri: str) -> Database:
     return client[database_name(uri)]
 
 
+THREAD_ORDERS: dict[str, list[str]] = {
+    "thread_id": ["_id"],
+    "created_at": ["created_at", "_id"],
+    "updated_at": ["updated_at", "_id"],
+    "state_updated_at": ["head", "_id"],
+    "status": ["status", "_id"],
+}
+"""The orders in which threads are searched (ADR 31). ``archive.at`` comes before: what is archived is never walked over."""
+
 INDEXES: dict[str, list[IndexModel]] = {
     documents.RUNS: [
         IndexModel(
@@ -124,6 +133,13 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel(
             [("archive.at", ASCENDING)], name="archived", partialFilterExpression={"archive.at": {"$exists": True}}
         ),
+        *(
+            IndexModel([(field, ASCENDING) for field in ("tenant", "archive.at", *order)], name=f"by_{name}")
+            for name, order in THREAD_ORDERS.items()
+        ),
+        IndexModel([("tenant", ASCENDING), ("graph_id", ASCENDING)], name="by_graph"),
+        IndexModel([("tenant", ASCENDING), ("assistant_id", ASCENDING)], name="by_assistant"),
+        IndexModel([("metadata.$**", ASCENDING)], name="by_metadata"),
     ],
     batch_documents.BATCHES: [
         IndexModel([("open", ASCENDING)], name="open", partialFilterExpression={"open": True}),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection as Sized
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -63,6 +64,8 @@ class Store:
             self._fetch_exact, availability=availability, max_keys=EXACT_KEYS
         )
         self._hints: GroupRead[str, str] = GroupRead(self._fetch_hints, availability=availability)
+        self._segments: GroupRead[str, Document] | None = None
+        """There when concurrent readers fetch their segments together."""
 
     async def ensure_indexes(self) -> None:
         """Create the indexes that are missing. Idempotent."""
@@ -100,6 +103,27 @@ class Store:
         checkpoint_id = found[0]["checkpoint_id"]
         return Found(found[0], await self.find(keys.query(keys.writes_of(thread, ns, checkpoint_id))))
 
+    async def newest_ids(self, ns: str, floors: Mapping[str, str | None]) -> dict[str, str]:
+        """The highest checkpoint id of a namespace for each thread that has one, many threads in one query.
+
+        ``floors``: by thread, an id that its newest checkpoint is not below, if known.
+        """
+        hints = await asyncio.gather(
+            *(self._hints.get(keys.head(thread, ns)) for thread, floor in floors.items() if not floor)
+        )
+        known = dict(zip((thread for thread, floor in floors.items() if not floor), hints, strict=True))
+        newest = await self._highest(
+            {keys.checkpoints(one, ns, first=floors[one] or known[one] or "") for one in floors}
+        )
+        lost = [
+            one for one in floors if one not in newest and (floors[one] or known[one])
+        ]  # what they name was deleted
+        return newest | await self._highest({keys.checkpoints(one, ns) for one in lost})
+
+    def share_segment_reads(self) -> None:
+        """Fetch the segments of concurrent readers together: for those that read many threads at once."""
+        self._segments = GroupRead(self._fetch_segments, availability=self.availability, max_keys=FETCH_SEGMENTS)
+
     async def pages(
         self, bounds: Callable[[str | None], keys.Range], match: Mapping[str, Any], size: int
     ) -> AsyncIterator[list[Document]]:
@@ -126,9 +150,7 @@ class Store:
         for start in range(0, len(missing), FETCH_SEGMENTS):
             part = missing[start : start + FETCH_SEGMENTS]
             names = {keys.segment(thread, one): one for one in part}
-            found = [
-                (names.pop(document["_id"]), document) for document in await self.find({"_id": {"$in": list(names)}})
-            ]
+            found = [(names.pop(document["_id"]), document) for document in await self._segment_documents(names)]
             if names:
                 raise SegmentMissing(thread, next(iter(names.values())).hex())
             if sum(len(document["d"]) for _, document in found) > ASIDE_BYTES:
@@ -163,6 +185,26 @@ class Store:
             if place in found:
                 found[place].writes.append(document)
         return found
+
+    async def _highest(self, ranges: Sized[keys.Range]) -> dict[str, str]:
+        highest: dict[str, str] = {}
+        wanted = list(ranges)
+        for start in range(0, len(wanted), EXACT_KEYS):
+            query = {"$or": [keys.query(bounds) for bounds in wanted[start : start + EXACT_KEYS]]}
+            for document in await self.find(query, {"_id": 1}):
+                thread, _, _, checkpoint_id = keys.parts(document["_id"])
+                highest[thread] = max(highest.get(thread, ""), checkpoint_id)
+        return highest
+
+    async def _segment_documents(self, ids: Iterable[str]) -> list[Document]:
+        if self._segments is None:
+            return await self.find({"_id": {"$in": list(ids)}})
+        found = await asyncio.gather(*map(self._segments.get, ids))
+        return [document for document in found if document is not None]
+
+    async def _fetch_segments(self, wanted: Sequence[str]) -> Mapping[str, Document]:
+        found = await self.collection.find({"_id": {"$in": list(wanted)}}).to_list(None)
+        return {document["_id"]: document for document in found}
 
     async def _fetch_hints(self, wanted: Sequence[str]) -> Mapping[str, str]:
         documents = await self.collection.find({"_id": {"$in": list(wanted)}}).to_list(None)

@@ -68,7 +68,10 @@ async def verify(settings: SchedulerSettings, thread_ids: Sequence[str]) -> list
     """Read the objects of archived threads; ``whole``, or what is wrong with each."""
     rows: list[Row] = []
     async with _opened(settings) as opened:
-        query: Row = {"archive.at": {"$exists": True}, "archive.state": {"$ne": ArchiveState.PURGING.value}}
+        query: Row = {
+            "archive.at": {"$exists": True},
+            "archive.state": {"$nin": [ArchiveState.PURGING.value, ArchiveState.REMOVING.value]},
+        }
         if thread_ids:
             query["_id"] = {"$in": list(thread_ids)}
         async for thread in opened.db[THREADS].find(query, {"tenant": 1, "archive": 1}):

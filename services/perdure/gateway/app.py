@@ -41,7 +41,7 @@ from perdure.gateway.resources.states import States, StatesResource
 from perdure.gateway.resources.stuck import Marks, StuckResource
 from perdure.gateway.resources.subscriptions import SubscriptionsResource, SubscriptionStore
 from perdure.gateway.resources.system import KAFKA_TIMEOUT_S, Conditions, SystemResource, installed_version
-from perdure.gateway.resources.threads import ThreadsResource
+from perdure.gateway.resources.threads import ThreadChanges, ThreadChangesResource, ThreadSearching, ThreadsResource
 from perdure.gateway.search.resource import SearchResource
 from perdure.gateway.settings import GatewaySettings
 from perdure.gateway.stores.commands import SOURCE
@@ -122,7 +122,8 @@ class Gateway:
         signals = SignalStore(database, store, self._signals)
         system = SystemResource(self._conditions, workers)
         self._resources: tuple[Resource, ...] = (
-            ThreadsResource(store, states),
+            ThreadsResource(store, states, ThreadSearching(database, store, states)),
+            ThreadChangesResource(store, states, ThreadChanges(database, store)),
             StatesResource(store, states, page=settings.gateway_history_page),
             RunsResource(
                 store,

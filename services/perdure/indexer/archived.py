@@ -28,7 +28,11 @@ from perdure.schemas.index import IndexDocument
 
 PORTION: Final = 500
 THREADS_A_PAGE: Final = 200
-AWAY: Final = [state.value for state in ArchiveState if not state.lives and state is not ArchiveState.PURGING]
+AWAY: Final = [
+    state.value
+    for state in ArchiveState
+    if not state.lives and state not in (ArchiveState.PURGING, ArchiveState.REMOVING)
+]
 
 Document = dict[str, Any]
 Make = Callable[[Document, Document], IndexDocument | None]

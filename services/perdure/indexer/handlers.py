@@ -26,7 +26,7 @@ from perdure.indexer.writer import Writer
 from perdure.schemas import topics
 from perdure.schemas.deadletter import Reason
 from perdure.schemas.envelope import UndecodableError, decode
-from perdure.schemas.events import EVENTS, Event
+from perdure.schemas.events import EVENTS, Event, ThreadDeleted
 from perdure.schemas.index import IndexDocument
 
 log = logger(__name__)
@@ -68,6 +68,22 @@ class Indexing:
         await self._isolation.handle(records)
 
     async def _index(self, records: Sequence[Origin]) -> bool:
+        """Index records in their order; after the deletion of a thread, what the index has of it goes before anything else."""
+        start = 0
+        for number, record in enumerate(records):
+            if (deleted := _deleted(record)) is not None:
+                await self._index_states(records[start:number])
+                await self._forget(deleted)
+                start = number + 1
+        await self._index_states(records[start:])
+        return True
+
+    async def _forget(self, deleted: ThreadDeleted) -> None:
+        self._newest.pop(deleted.thread_id, None)
+        removed = await self._writer.forget(deleted.tenant, deleted.thread_id)
+        log.info("index.thread_forgotten", thread_id=deleted.thread_id, documents=removed)
+
+    async def _index_states(self, records: Sequence[Origin]) -> None:
         items: dict[str, Item] = {}
         origins: dict[str, Origin] = {}
         for record in records:
@@ -77,7 +93,7 @@ class Indexing:
                 items[id_] = item
                 origins[id_] = record
         if not items:
-            return True
+            return
         documents = [item.document for item in items.values()]
         oldest = min(document["occurred_at"] for document in documents)
         self._oldest = min(self._oldest or oldest, oldest)
@@ -86,7 +102,6 @@ class Indexing:
             await self._bury(origins[id_], Reason.HANDLER, f"OpenSearch refuses its document: {why}")
         self._newest = newest([*self._newest.values(), *documents])
         self._measure(documents)
-        return True
 
     async def settle(self) -> None:
         """Write the newest state of each thread that was handled since the last time."""
@@ -132,3 +147,14 @@ class Indexing:
         BATCH.observe(len(documents))
         oldest = min(document["occurred_at"] for document in documents)
         AGE.observe(max(0.0, (now() - oldest).total_seconds()))
+
+
+def _deleted(record: Origin) -> ThreadDeleted | None:
+    """The deletion of a thread, if the record is one that can be read."""
+    if ("ce_type", ThreadDeleted.TYPE.encode()) not in (record.headers or ()):
+        return None  # seen without decoding: there are many other records
+    try:
+        message = decode(record.headers, record.value, EVENTS).message
+    except UndecodableError:
+        return None  # dead-lettered with the states
+    return message if isinstance(message, ThreadDeleted) else None

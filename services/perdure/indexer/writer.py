@@ -19,6 +19,7 @@ from perdure.chassis.telemetry import logger
 from perdure.indexer import indices
 from perdure.indexer.bulk import Item, Outcome, chunks, line, outcome
 from perdure.indexer.domain import event_id
+from perdure.indexer.forgetting import forget
 from perdure.indexer.indices import Layout
 from perdure.indexer.settings import IndexerSettings
 
@@ -76,6 +77,17 @@ class Writer:
             while waiting:
                 waiting = await self._attempt(waiting, refused)
         return refused
+
+    async def forget(self, tenant: str, thread_id: str) -> int:
+        """Remove all documents of a thread, however often it takes; how many the last try found."""
+        while True:
+            try:
+                removed = await forget(self._client, tenant, thread_id)
+            except (UnavailableError, OpenSearchRefusedError) as error:
+                await self._pause(error)
+            else:
+                self._answered()
+                return removed
 
     async def _attempt(self, items: Sequence[Item], refused: list[Refused]) -> Sequence[Item]:
         """One try; returns the items that are to be tried again, after the pause that they need."""

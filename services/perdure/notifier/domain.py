@@ -29,6 +29,7 @@ from perdure.schemas.events import (
     RunSucceeded,
     RunTimedOut,
     ThreadArchived,
+    ThreadDeleted,
     ThreadRecovered,
     ThreadRestored,
     ThreadStuck,
@@ -38,7 +39,8 @@ from perdure.schemas.notices import NoticeKind, Scope
 from perdure.schemas.waits import Wait, wait_id, wait_of
 
 PASSED_OVER: Final = frozenset(
-    e.TYPE for e in (CheckpointSaved, RunStarted, NoticeDelivered, NoticeDead, ThreadArchived, ThreadRestored)
+    e.TYPE
+    for e in (CheckpointSaved, RunStarted, NoticeDelivered, NoticeDead, ThreadArchived, ThreadRestored, ThreadDeleted)
 )
 """Events that nobody can subscribe to: most of all events, and those about deliveries and the archive."""
 RUN_ENDS: Final[dict[type[Event], tuple[NoticeKind, str]]] = {

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from perdure.archive import policy
+from perdure.archive.removing import Remover
 from perdure.archive.store import ArchiveStore
 from perdure.chassis import mongo
 from perdure.chassis.group_commit import GroupCommit
@@ -31,6 +32,7 @@ from perdure.scheduler.escalation import Escalations
 from perdure.scheduler.firing import MISSED_S, Firings
 from perdure.scheduler.handlers import Lead, Loop, recovering, run_loops, sweeping
 from perdure.scheduler.leader import Leadership
+from perdure.scheduler.removing import Removals
 from perdure.scheduler.settings import SchedulerSettings
 from perdure.scheduler.shares import RENEW_S, Members, Shares
 from perdure.scheduler.stuck import StuckWatch
@@ -68,6 +70,7 @@ async def main(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
     dead_letters = DeadLetters(db, settings)
     sweeper = Sweeper(db, producer, settings)
     batches = Batches(db, producer, waits, settings)
+    removals = Removals(db, Remover(db, store, producer, SOURCE), settings)
     loops = [
         Loop("members", RENEW_S, members.renew),
         Loop("timers", settings.timer_interval_s, timers.turn),
@@ -82,6 +85,7 @@ async def main(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
         Loop("notes", 5.0, lead.only(stuck.publish_notes)),
         Loop("batches", settings.batch_interval_s, lead.only(batches.turn)),
         Loop("batches-told", 0.5, lead.only(Outbox(db, producer).publish)),
+        Loop("removals", 2.0, lead.only(removals.turn)),
         Loop("uploads", 15.0, lead.only(Uploads(db, settings.batch_upload_grace_s).sweep)),
         Loop("dead-letters", 5.0, partial(dead_letters.consume, stopping)),
         Loop("dead-letters-count", 15.0, dead_letters.count),

@@ -74,7 +74,7 @@ class Archiving:
     async def finish(self) -> None:
         """Bring back what somebody asked for, or what has a run that came at the last moment; finish what others left."""
         await self._want_late()
-        states = {"$ne": ArchiveState.PURGING.value}
+        states = {"$nin": [ArchiveState.PURGING.value, ArchiveState.REMOVING.value]}
         end = time.monotonic() + TURN_S
         more = True
         while more and time.monotonic() < end:

@@ -29,7 +29,7 @@ from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.resources.batches import BatchStore, batch_view, item_view
 from perdure.gateway.resources.stuck import Marks
 from perdure.gateway.resources.system import Conditions
-from perdure.gateway.resources.threads import thread_status
+from perdure.gateway.resources.threads.views import thread_status
 from perdure.gateway.search.query import search as search_states
 from perdure.gateway.stores.graphs import ServedGraphs
 from perdure.gateway.stores.store import Store

@@ -38,6 +38,7 @@ TITLES: dict[str, tuple[int, str]] = {
     "thread-exists": (409, "The thread id is taken"),
     "thread-archived": (409, "The thread is archived"),
     "thread-not-archived": (409, "The thread is not archived"),
+    "thread-held": (409, "The thread is under legal hold"),
     "thread-busy": (409, "A run of this thread is active"),
     "schedule-busy": (409, "The schedule is being changed"),
     "batch-status": (409, "The batch is not in a status for this"),

@@ -27,6 +27,7 @@ from perdure.schemas.documents import (
     PAYLOADS,
     RUNS,
     THREADS,
+    ArchiveState,
     CancelAction,
     GraphDocument,
     RunDocument,
@@ -166,8 +167,10 @@ class Store:
         await bounded(self._register(run, packed, thread))
 
     async def thread(self, thread_id: str, tenant: str) -> Document | None:
-        """A thread of this tenant."""
-        return await self._owned(self._thread_reads, thread_id, tenant)
+        """A thread of this tenant; one that is being removed is there no more."""
+        found = await self._owned(self._thread_reads, thread_id, tenant)
+        removed = found is not None and (found.get("archive") or {}).get("state") == ArchiveState.REMOVING
+        return None if removed else found
 
     async def run(self, run_id: str, thread_id: str, tenant: str) -> Document | None:
         """A run of this thread and tenant."""
@@ -177,7 +180,7 @@ class Store:
     async def run_even_deleted(self, run_id: str, thread_id: str, tenant: str) -> Document | None:
         """A run of this thread and tenant, also one that clients do not see any more."""
         found = await self._owned(self._run_reads, run_id, tenant)
-        return found if found is not None and found["thread_id"] == thread_id else None
+        return found if found is not None and found["thread_id"] == thread_id and not found.get("removing") else None
 
     async def run_of_key(self, tenant: str, key: str) -> Document | None:
         """The run that was registered with this idempotency key."""
@@ -187,6 +190,19 @@ class Store:
         """Whether a run of the thread is pending or running."""
         query = {"thread_id": thread_id, "status": {"$in": ACTIVE}, "settled": False}
         return await self.read(lambda: self._runs.find_one(query, {"_id": 1})) is not None
+
+    async def unsettled(self, thread_id: str) -> bool:
+        """Whether a run of the thread has not told everything yet, or is not ended."""
+        query = {"thread_id": thread_id, "settled": False}
+        return await self.read(lambda: self._runs.find_one(query, {"_id": 1})) is not None
+
+    async def busy_of(self, tenant: str, thread_ids: Sequence[str] | None = None) -> set[str]:
+        """Ids of the tenant's threads that have a pending or running run; of ``thread_ids`` only, if given."""
+        query: Document = {"tenant": tenant, "status": {"$in": ACTIVE}, "settled": False}
+        if thread_ids is not None:
+            query["thread_id"] = {"$in": list(thread_ids)}
+        found = await self.read(lambda: self._runs.find(query, {"_id": 0, "thread_id": 1}).to_list(None))
+        return {run["thread_id"] for run in found}
 
     async def runs(
         self, thread_id: str, tenant: str, *, statuses: Sequence[str] | None, limit: int, offset: int

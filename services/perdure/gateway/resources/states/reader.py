@@ -12,6 +12,7 @@ their DeltaChannels without a value in the checkpoint are left out of ``values``
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
@@ -39,6 +40,7 @@ class States:
     def __init__(self, database: Database, availability: Availability) -> None:
         self._saver = PerdureSaver(database, serde=plain_serializer(), availability=availability)
         self._notebook = self._saver.notebook
+        self._notebook.store.share_segment_reads()
 
     async def newest(
         self, thread_id: str, ns: str = "", *, floor: str | None = None, subgraphs: bool = False
@@ -47,10 +49,28 @@ class States:
         found = await self._notebook.store.newest(thread_id, ns, floor)
         return None if found is None else await self._view(found, MAX_DEPTH if subgraphs else 0, newest=True)
 
+    async def newest_of(self, floors: Mapping[str, str | None]) -> dict[str, Document]:
+        """The newest root state of each thread that has one, in shared queries; ``floors`` by thread, as for :meth:`newest`."""
+        newest = await self._notebook.store.newest_ids("", floors)
+        views = await asyncio.gather(*(self._newest_at(thread, newest[thread]) for thread in newest))
+        return {thread: view for thread, view in zip(newest, views, strict=True) if view is not None}
+
     async def at(self, thread_id: str, checkpoint_id: str, ns: str = "", *, subgraphs: bool = False) -> Document | None:
         """The state at one checkpoint."""
         found = await self._notebook.store.exact(Place(thread_id, ns, checkpoint_id))
         return None if found is None else await self._view(found, MAX_DEPTH if subgraphs else 0)
+
+    async def copy(self, source: str, target: str) -> None:
+        """Copy all checkpoints of a thread that no run is active on; what is left of a copy that fails is deleted."""
+        try:
+            await self._saver.acopy_thread(source, target)
+        except BaseException:
+            await asyncio.shield(self._saver.adelete_thread(target))
+            raise
+
+    async def keep_latest(self, thread_id: str) -> None:
+        """Delete the checkpoints of a thread at rest but the newest of each namespace and what these need."""
+        await self._saver.aprune([thread_id], strategy="keep_latest")
 
     async def exists(self, thread_id: str, checkpoint_id: str) -> bool:
         """Whether the thread has this root checkpoint."""
@@ -76,6 +96,10 @@ class States:
             if len(result) == limit:
                 break
         return result
+
+    async def _newest_at(self, thread_id: str, checkpoint_id: str) -> Document | None:
+        found = await self._notebook.store.exact(Place(thread_id, "", checkpoint_id))
+        return None if found is None else await self._view(found, 0, newest=True)
 
     async def _pages(self, thread_id: str, ns: str, before: str | None, size: int) -> AsyncIterator[Found]:
         store = self._notebook.store

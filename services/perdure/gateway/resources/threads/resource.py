@@ -1,10 +1,8 @@
-"""Threads: make and read."""
+"""Threads: make, read, search and count."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
 
 from aiohttp import web
 
@@ -14,24 +12,25 @@ from perdure.gateway.http.requests import read_body, require_metadata
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import BODY, Route
 from perdure.gateway.http.tenants import tenant_of
-from perdure.gateway.resources.named import THREAD, require_here, require_thread
+from perdure.gateway.resources.named import THREAD, being_removed, require_here, require_thread
 from perdure.gateway.resources.states import States
+from perdure.gateway.resources.threads.searching import ThreadSearching
+from perdure.gateway.resources.threads.views import thread_view
 from perdure.gateway.stores.store import Store
 from perdure.registry.runs import new_id
 from perdure.registry.threads import thread_document
-from perdure.schemas import http
-from perdure.schemas.documents import ThreadStatus
+from perdure.schemas import http, thread_http
 from perdure.schemas.http import ThreadCreate
-
-Document = dict[str, Any]
+from perdure.schemas.thread_http import ThreadCount, ThreadSearch
 
 
 class ThreadsResource:
-    """Threads: make and read."""
+    """Threads: make, read, search and count."""
 
-    def __init__(self, store: Store, states: States) -> None:
+    def __init__(self, store: Store, states: States, searching: ThreadSearching) -> None:
         self._store = store
         self._states = states
+        self._searching = searching
 
     def routes(self) -> tuple[Route, ...]:
         """The rows of the route table."""
@@ -40,6 +39,15 @@ class ThreadsResource:
             Route(
                 "POST", "/threads", self.create, "createThread", "Make a thread", "Threads",
                 {200: http.Thread}, http.ThreadCreate, problems=(*BODY, "thread-exists", "not-supported"),
+            ),
+            Route(
+                "POST", "/threads/search", self.search, "searchThreads",
+                "Threads that match, whole, with `X-Pagination-Total` and `X-Pagination-Next`", "Threads",
+                {200: (http.Thread,)}, thread_http.ThreadSearch, problems=(*BODY, "not-supported"),
+            ),
+            Route(
+                "POST", "/threads/count", self.count, "countThreads", "How many threads match", "Threads",
+                {200: "The number."}, thread_http.ThreadCount, problems=(*BODY, "not-supported"),
             ),
             Route(
                 "GET", "/threads/{thread_id}", self.get, "getThread", "A thread and its newest values", "Threads",
@@ -64,7 +72,9 @@ class ThreadsResource:
         if await self._store.create_thread(thread):
             return json_response(thread_view(thread, busy=False, state=None), headers=_location(thread_id))
         existing = await self._store.thread(thread_id, tenant)
-        if existing is None or wanted.if_exists != "do_nothing":
+        if existing is None:
+            raise being_removed(thread_id)
+        if wanted.if_exists != "do_nothing":
             raise RequestProblem(
                 "thread-exists",
                 f'Thread {thread_id!r} exists already. Leave thread_id out, or send if_exists: "do_nothing".',
@@ -75,6 +85,17 @@ class ThreadsResource:
     async def get(self, request: web.Request) -> web.Response:
         """``GET /threads/{thread_id}``."""
         return json_response(await self._view(await require_thread(self._store, request)))
+
+    async def search(self, request: web.Request) -> web.Response:
+        """``POST /threads/search``."""
+        wanted, _ = await read_body(request, ThreadSearch)
+        found, more = await self._searching.page(tenant_of(request), wanted)
+        return json_response(found, headers=page_headers(wanted.offset or 0, len(found), more=more))
+
+    async def count(self, request: web.Request) -> web.Response:
+        """``POST /threads/count``."""
+        wanted, _ = await read_body(request, ThreadCount)
+        return json_response(await self._searching.count(tenant_of(request), wanted))
 
     async def _view(self, thread: dict[str, object]) -> dict[str, object]:
         thread_id, head = str(thread["_id"]), thread.get("head")
@@ -89,34 +110,9 @@ def _location(thread_id: str) -> dict[str, str]:
     return {"Location": f"/threads/{thread_id}"}
 
 
-def thread_view(thread: Mapping[str, Any], *, busy: bool, state: Mapping[str, Any] | None) -> Document:
-    """A thread as clients see it, with the values and interrupts of its newest state."""
-    metadata = dict(thread.get("metadata") or {})
-    for name in ("graph_id", "assistant_id"):
-        if thread.get(name):
-            metadata.setdefault(name, thread[name])
-    interrupts = {task["id"]: task["interrupts"] for task in state["tasks"] if task["interrupts"]} if state else {}
-    return {
-        "thread_id": thread["_id"],
-        "created_at": thread["created_at"],
-        "updated_at": thread.get("updated_at") or thread["created_at"],
-        "state_updated_at": state["created_at"] if state else None,
-        "metadata": metadata,
-        "status": thread_status(thread, busy=busy),
-        "config": {},
-        "values": state["values"] if state else None,
-        "interrupts": interrupts,
-        "waits": state["waits"] if state else [],
-        "error": thread.get("error"),
-        "stuck": stuck_view(thread["stuck"]) if thread.get("stuck") else None,
-    }
-
-
-def thread_status(thread: Mapping[str, Any], *, busy: bool) -> str:
-    """A thread's status as clients see it; ``busy``: a run of it is pending or running, which its document does not say."""
-    return ThreadStatus.BUSY.value if busy else thread.get("status") or ThreadStatus.IDLE.value
-
-
-def stuck_view(mark: Mapping[str, Any]) -> Document:
-    """Why a thread is stuck, as clients see it."""
-    return {name: mark.get(name) for name in ("code", "reason", "node", "since", "expected_by", "run_id", "noticed_at")}
+def page_headers(offset: int, shown: int, *, more: bool) -> dict[str, str]:
+    """The Agent Server's headers: the total where the page is the last one, else one more than is known so far."""
+    following = offset + shown
+    if not more:
+        return {"X-Pagination-Total": str(following)}
+    return {"X-Pagination-Total": str(following + 1), "X-Pagination-Next": str(following)}
