@@ -12,15 +12,29 @@ import json
 import os
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import aiohttp
 from tests.chaos.agents import Agent, Say, agent
 
 PATIENCE_S = 0.4
 """Between two attempts."""
 TIMEOUT_S = 15.0
+CONNECTIONS = 200
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the system answered."""
+
+    status: int
+    body: bytes
+
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
 
 
 class GivenUp(Exception):
@@ -66,15 +80,17 @@ class Driver:
         self._per_s = per_s
         self._give_up_at = float("inf")
         self.counts: Counter[str] = Counter()
-        self._http: httpx.AsyncClient
+        self._http: aiohttp.ClientSession
 
     async def run(self, seconds: float, serve_s: float) -> None:
         """Start agents for ``seconds``, then serve those that are left for ``serve_s`` more at most."""
         began = time.monotonic()
         self._give_up_at = began + seconds + serve_s
-        limits = httpx.Limits(max_connections=200, max_keepalive_connections=50)
+        timeout = aiohttp.ClientTimeout(sock_connect=TIMEOUT_S, sock_read=TIMEOUT_S)
         async with (
-            httpx.AsyncClient(base_url=self._url, timeout=TIMEOUT_S, limits=limits) as self._http,
+            aiohttp.ClientSession(
+                self._url, timeout=timeout, connector=aiohttp.TCPConnector(limit=CONNECTIONS)
+            ) as self._http,
             asyncio.TaskGroup() as tasks,
         ):
             number = 0
@@ -130,26 +146,26 @@ class Driver:
         approval = found[0]["approval_id"]
         body = {"answer": {"n": n, "approved": True}, "by": "chaos"}
         answer = await self._request("POST", f"/approvals/{approval}", None, body, expected=(200, 202, 409))
-        self._log.write("answer", agent=one.number, thread=thread_id, approval=approval, n=n, status=answer.status_code)
+        self._log.write("answer", agent=one.number, thread=thread_id, approval=approval, n=n, status=answer.status)
         self.counts["answers"] += 1
 
     async def _request(
         self, method: str, path: str, key: str | None = None, body: Any = None, expected: tuple[int, ...] = (200,)
-    ) -> httpx.Response:
+    ) -> Answer:
         headers = {"Idempotency-Key": key} if key else {}
         while True:
             if time.monotonic() > self._give_up_at:
                 raise GivenUp(f"{method} {path}")
             try:
-                answer = await self._http.request(method, path, json=body, headers=headers)
-            except httpx.TransportError:
+                async with self._http.request(method, path, json=body, headers=headers) as response:
+                    answer = Answer(response.status, await response.read())
+            except (aiohttp.ClientError, TimeoutError):
                 self.counts["no answer"] += 1
             else:
-                if answer.status_code in expected:
+                if answer.status in expected:
                     return answer
-                self.counts[f"answered {answer.status_code}"] += 1
-                if answer.status_code < 500:
-                    self._log.write(
-                        "refused", method=method, path=path, status=answer.status_code, body=answer.text[:500]
-                    )
+                self.counts[f"answered {answer.status}"] += 1
+                if answer.status < 500:
+                    said = answer.body[:500].decode(errors="replace")
+                    self._log.write("refused", method=method, path=path, status=answer.status, body=said)
             await asyncio.sleep(PATIENCE_S)
