@@ -536,7 +536,7 @@ async def test_a_frozen_owner_is_waited_for_and_noticed_when_it_goes_on(
     Path(f"{file}.go").touch()
     os.kill(process.pid, signal.SIGCONT)
     out, _ = await asyncio.to_thread(process.communicate, timeout=30)
-    assert out.splitlines()[-1] == "{'number': 1}", "the receipt on record counts"
+    assert "{'number': 1}" in out.splitlines(), "the receipt on record counts"
     (document,) = await stage.db.effects.find().to_list(None)
     assert "effect.twice" in out
     (more,) = document["more_receipts"]

@@ -99,7 +99,7 @@ class Source:
             entries = await self._find(documents.NOTEBOOK, {"$or": histories}, ENTRY_FIELDS)
             notes = {"kind": "n", "run": {"$in": list(portion)}}
             entries += await self._find(documents.NOTEBOOK, notes, ENTRY_FIELDS)
-            made = (self._document(portion[entry["run"]], entry) for entry in entries)
+            made = (self._document(portion[entry["run"]], entry) for entry in entries if entry["run"] in portion)
             yield [document for document in made if document is not None]
 
     async def noted_since(self, moment: datetime) -> list[str]:
@@ -126,8 +126,12 @@ class Source:
 
 
 def _history(run: Document) -> Document:
-    """The entries of one run; of an ended one its numbers are known, so that a long thread is not read for each run."""
+    """The entries in the numbers of one run, among which entries of other runs may be.
+
+    The numbers of an ended run are known, so a long thread is not read for each of its runs.
+    """
+    # With "run" in the query SecantusDB reads the whole collection: 2.4 s for 50 runs of 6,500 instead of 0.02 s.
     span = {"$gte": run.get("first_seq", 0)}
     if "ended_seq" in run:
         span["$lte"] = run["ended_seq"]
-    return {"thread": run["thread_id"], "seq": span, "run": run["_id"]}
+    return {"thread": run["thread_id"], "seq": span}
