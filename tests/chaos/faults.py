@@ -96,8 +96,8 @@ class Faults:
     def _run(self, fault: Fault) -> None:
         if self._ending.wait(max(0.0, self._began + fault.at_s - time.monotonic())):
             return
-        # Not while the brokers are away: a topic must take records again within its time.
-        lock = "kafka" if fault.target in BROKERS or fault.kind is Kind.REFUSED else fault.target
+        # Not while the brokers are away or refuse: a topic must take records again, and poison be acknowledged, within its time.
+        lock = "kafka" if fault.target in BROKERS or fault.kind in (Kind.REFUSED, Kind.POISON) else fault.target
         with self._locks[lock]:
             began = time.monotonic() - self._began
             try:
@@ -121,9 +121,7 @@ class Faults:
         if fault.kind is Kind.REFUSED:
             return refuse(self._bootstrap, fault.target, fault.lasts_s, self._ending)
         if fault.kind is Kind.POISON:
-            places = poison(self._bootstrap, fault.seed)
-            self.poisoned += places
-            return f"{len(places)} records"
+            return f"{poison(self._bootstrap, fault.seed, self.poisoned)} records"
         process = self._services[fault.target]
         if fault.kind is Kind.HALF:
             return self._serve_half(process, fault)

@@ -22,14 +22,13 @@ UNREADABLE = ("perdure.commands", "perdure.events", "perdure.validations", "perd
 FLUSH_S = 60.0
 
 
-def poison(bootstrap: str, seed: int) -> list[str]:
-    """Send one record of each sort; the ids of the dead letters that are expected.
+def poison(bootstrap: str, seed: int, places: list[str]) -> int:
+    """Send one record of each sort, and add to ``places`` the ids of the dead letters that are expected; how many records.
 
     Raises:
         KafkaException: a record was not acknowledged within a minute.
 
     """
-    places: list[str] = []
     errors: list[Any] = []
 
     def delivered(error: Any, message: Any) -> None:
@@ -39,12 +38,13 @@ def poison(bootstrap: str, seed: int) -> list[str]:
             places.append(f"{message.topic()}:{message.partition()}:{message.offset()}")
 
     producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "enable.idempotence": True})
-    for topic, record in _records(random.Random(seed)):
+    records = list(_records(random.Random(seed)))
+    for topic, record in records:
         producer.produce(topic, record.value, record.key, headers=record.headers, on_delivery=delivered)
     left = producer.flush(FLUSH_S)
     if left or errors:
         raise KafkaException(f"{left} records of poison were not acknowledged: {errors}")
-    return places
+    return len(records)
 
 
 def _records(chance: random.Random) -> Iterator[tuple[str, Record]]:

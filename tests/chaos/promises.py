@@ -228,7 +228,9 @@ def newest_is_indexed(evidence: Evidence, found: Findings) -> None:
     for _, document in evidence.newest:
         indexed[document["thread_id"]].append(document)
     for thread, entries in evidence.history.items():
-        newest = max((one["seq"] for one in entries if one["kind"] != FENCE), default=0)
+        notes = evidence.notes.get(thread, [])
+        numbers = [one["seq"] for one in entries if one["kind"] != FENCE] + [one["after"] for one in notes]
+        newest = max(numbers, default=0)  # a note may stand after a fence
         there = [one.get("seq") for one in indexed.get(thread, [])]
         found.hold(there == [newest], thread, "the newest is {}, the index has {}", newest, there)
 

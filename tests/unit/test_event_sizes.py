@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any, cast
 
+import pytest
 from langgraph.types import Interrupt
 
 from perdure.agent_step.domain import bounded_interrupts, interrupt_info
+from perdure.chassis.kafka.producer import KafkaRefusedError, Producer
+from perdure.registry.run_events import publish_event
+from perdure.schemas.envelope import Record
 from perdure.schemas.events import RunInterrupted
 from perdure.schemas.outbox import INTERRUPTS_LIMIT, event_of, lightened, record_of
 from perdure.schemas.topics import EVENTS
@@ -38,3 +43,35 @@ def test_an_event_carries_no_more_than_its_topic_takes() -> None:
     assert [one.id for one in event.interrupts] == [f"i{n}" for n in range(90)]
     assert event_of(run, entry) == event, "whoever publishes it publishes the same"
     assert len(record_of(run, lightened(event), "test").value) < 20_000
+
+
+class RefusingOnce:
+    """A producer whose first record is refused."""
+
+    def __init__(self) -> None:
+        self.taken: list[Record] = []
+        self._refused = False
+
+    async def send(self, topic: str, record: Record) -> None:
+        if not self._refused:
+            self._refused = True
+            raise KafkaRefusedError(topic, "no")
+        self.taken.append(record)
+
+
+@pytest.mark.parametrize("characters", [1_000, 100_000])
+async def test_only_a_large_event_goes_without_its_large_parts(characters: int) -> None:
+    """A small one was refused for another reason: it is published whole later, or the index would have less than the store."""
+    run: Any = {"_id": "r", "tenant": "t", "thread_id": "th", "graph_id": "g", "assistant_id": "a"}
+    fields = {"interrupts": [{"id": "i", "value": "x" * characters}], "next": ["a"]}
+    entry = {"kind": "e", "event": "interrupted", "seq": 3, "epoch": 1, "at": datetime.now(UTC), "ev": fields}
+    event = event_of(run, entry)
+    assert event is not None
+    producer = RefusingOnce()
+    if characters > 64 * 1024:
+        await publish_event(cast("Producer", producer), run, event, "test")
+        assert [len(record.value) < 20_000 for record in producer.taken] == [True]
+    else:
+        with pytest.raises(KafkaRefusedError):
+            await publish_event(cast("Producer", producer), run, event, "test")
+        assert producer.taken == []
