@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
-from perdure.chassis.mongo import Database
+from perdure.chassis.mongo import Database, server_time
 from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.stores.store import Store
 from perdure.schemas.documents import WORKERS
@@ -24,6 +24,7 @@ class Workers:
     """The living workers, by the graphs that they serve."""
 
     def __init__(self, database: Database, store: Store) -> None:
+        self._database = database
         self._workers = database[WORKERS]
         self._store = store
         self.warnings: list[str] = []
@@ -36,9 +37,13 @@ class Workers:
             RequestProblem: ``store-unavailable``.
 
         """
-        alive = {"state": "alive", "$expr": {"$gt": ["$expires_at", "$$NOW"]}}
-        found = await self._store.read(lambda: self._workers.find(alive, {"graphs": 1}).to_list(None))
+        found = await self._store.read(self._alive)
         return Counter(graph for worker in found for graph in worker["graphs"])
+
+    async def _alive(self) -> list[dict[str, Any]]:
+        alive = {"state": "alive", "expires_at": {"$gt": await server_time(self._database)}}
+        workers: list[dict[str, Any]] = await self._workers.find(alive, {"graphs": 1}).to_list(None)
+        return workers
 
     async def watch(self) -> None:
         """Observe until cancelled."""
