@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypedDict
 
@@ -22,6 +23,7 @@ from perdure.registry.runs import new_id, new_traceparent, run_document
 from perdure.registry.waits import Waits
 from perdure.schemas.validation import Verdict, VerdictOutcome
 from perdure.schemas.waits import OutcomeKind, WaitOutcome, digest, wait_id, wake_key
+from perdure.sdk import effect
 from perdure.sdk.context import SdkContext
 
 TENANT = "acme"
@@ -118,3 +120,25 @@ class Stage:
             moment=now(),
             **({"run_id": new_id()} | fields),
         )
+
+
+@asynccontextmanager
+async def opened(uri: str) -> AsyncIterator[Stage]:
+    """A stage with a database of its own, which is dropped at the end."""
+    client = mongo.connect(uri)
+    name = f"effects_{uuid.uuid4().hex[:8]}"
+    await mongo.ensure_indexes(client[name])
+    made = Stage(client[name])
+    yield made
+    await made.close()
+    await client.drop_database(name)
+    client.close()
+
+
+def doing(key: str, fn: Callable[[str], Any], **more: Any) -> Callable[[Any], Any]:
+    """A node whose result is that of an effect."""
+
+    async def node(_: Any) -> dict[str, Any]:
+        return {"result": await effect(key, fn, **more)}
+
+    return node

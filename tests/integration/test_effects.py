@@ -8,19 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from langgraph.types import Command
-from tests.integration.effect_stage import Stage
+from tests.integration.effect_stage import Stage, doing, opened
 from tests.support.polling import until_blocking
 
-from perdure.chassis import mongo
 from perdure.schemas.waits import OutcomeKind, WaitOutcome
 from perdure.sdk import (
     Done,
@@ -45,18 +42,6 @@ from perdure.sdk import (
 ACTION = {"pay": 82_000}
 
 
-@asynccontextmanager
-async def opened(uri: str) -> AsyncIterator[Stage]:
-    client = mongo.connect(uri)
-    name = f"effects_{uuid.uuid4().hex[:8]}"
-    await mongo.ensure_indexes(client[name])
-    made = Stage(client[name])
-    yield made
-    await made.close()
-    await client.drop_database(name)
-    client.close()
-
-
 @pytest.fixture
 async def stage(database_uri: str) -> AsyncIterator[Stage]:
     async with opened(database_uri) as made:
@@ -78,13 +63,6 @@ class World:
         """Act, and fail before anybody learns of it."""
         self.acts.append(key)
         raise ConnectionResetError("no answer")
-
-
-def doing(key: str, fn: Callable[[str], Any], **more: Any) -> Callable[[Any], Any]:
-    async def node(_: Any) -> dict[str, Any]:
-        return {"result": await effect(key, fn, **more)}
-
-    return node
 
 
 async def test_the_second_call_returns_the_receipt(stage: Stage) -> None:

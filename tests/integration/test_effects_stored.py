@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from tests.integration.effect_stage import Stage, doing, opened
 
-from perdure.chassis import mongo
-from perdure.sdk import ReceiptUnstorable, effect
-
-sys.path.insert(0, str(Path(__file__).parent))
-from effect_stage import Stage
+from perdure.sdk import ReceiptUnstorable
 
 
 @pytest.fixture
 async def stage(database_uri: str) -> AsyncIterator[Stage]:
-    client = mongo.connect(database_uri)
-    name = f"effects_{uuid.uuid4().hex[:8]}"
-    await mongo.ensure_indexes(client[name])
-    made = Stage(client[name])
-    yield made
-    await made.close()
-    await client.drop_database(name)
-    client.close()
-
-
-def doing(key: str, fn: Callable[[str], Any], **more: Any) -> Callable[[Any], Any]:
-    async def node(_: Any) -> dict[str, Any]:
-        return {"result": await effect(key, fn, **more)}
-
-    return node
+    async with opened(database_uri) as made:
+        yield made
 
 
 async def move_to_earlier_id(stage: Stage, thread: str, key: str) -> str:

@@ -29,6 +29,7 @@ from perdure.chassis.telemetry import logger
 from perdure.registry import cron, missed
 from perdure.registry.cron import Overlap
 from perdure.registry.runs import new_id, new_traceparent, publish_start, run_document
+from perdure.registry.superseding import ACTIVE
 from perdure.registry.threads import thread_document
 from perdure.schemas.commands import CancelRun, StartReason
 from perdure.schemas.documents import (
@@ -38,7 +39,6 @@ from perdure.schemas.documents import (
     THREADS,
     FiringMark,
     MissedPeriod,
-    RunStatus,
     ScheduleDocument,
     ThreadStatus,
 )
@@ -47,7 +47,6 @@ from perdure.schemas.topics import COMMANDS
 
 log = logger(__name__)
 
-ACTIVE = [RunStatus.PENDING.value, RunStatus.RUNNING.value]
 TRIES = 20
 """How often a change is decided anew because somebody else changed the schedule meanwhile."""
 

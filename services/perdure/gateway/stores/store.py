@@ -20,8 +20,8 @@ from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.payload import Packed, unpack
 from perdure.gateway.http.problems import store_unavailable
 from perdure.gateway.stores.chains import CONTINUED, chain_view
+from perdure.registry.superseding import ACTIVE, ask_to_end, cancel_change, superseded
 from perdure.registry.superseding import FIELDS as SUPERSEDED_FIELDS
-from perdure.registry.superseding import ask_to_end, cancel_change, superseded
 from perdure.schemas.documents import (
     GRAPHS,
     PAYLOADS,
@@ -31,7 +31,6 @@ from perdure.schemas.documents import (
     CancelAction,
     GraphDocument,
     RunDocument,
-    RunStatus,
     ThreadDocument,
     ThreadStatus,
 )
@@ -43,7 +42,6 @@ Document = dict[str, Any]
 STALL_S = 2.0
 """A ping without an answer for longer counts as an outage, in seconds."""
 PATIENCE = 10
-ACTIVE = [RunStatus.PENDING.value, RunStatus.RUNNING.value]
 CHAIN_FIELDS = dict.fromkeys(
     ("status", "first_seq", "first_run_id", "origin_run_id", "wait_id", "cancel_requested_at"), 1
 )

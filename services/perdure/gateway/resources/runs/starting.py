@@ -126,22 +126,24 @@ class Starter:
         try:
             prepared = await self._prepare(request, wanted, body, thread_id, key)
         except RequestProblem:
-            if key is not None and (earlier := await self._store.run_of_key(tenant_of(request), key)) is not None:
-                return await self._replayed(earlier, digest)
-            raise
+            if (earlier := await self._earlier(request, key)) is None:
+                raise
+            return await self._replayed(earlier, digest)
         if digest is not None:
             prepared.run["idempotency_digest"] = digest
         try:
             await self._register(prepared)
-        except IdempotencyTaken:
-            if key is None or (earlier := await self._store.run_of_key(tenant_of(request), key)) is None:
-                raise
-            return await self._replayed(earlier, digest)
-        except ThreadBusy:
-            if key is not None and (earlier := await self._store.run_of_key(tenant_of(request), key)) is not None:
+        except (IdempotencyTaken, ThreadBusy) as refused:
+            if (earlier := await self._earlier(request, key)) is not None:
                 return await self._replayed(earlier, digest)
-            raise _busy(prepared.run["thread_id"]) from None
+            if isinstance(refused, ThreadBusy):
+                raise _busy(prepared.run["thread_id"]) from None
+            raise
         return Started(prepared.run, prepared.view())
+
+    async def _earlier(self, request: web.Request, key: str | None) -> dict[str, Any] | None:
+        """The run that an earlier request with this key started; ``None`` without a key."""
+        return None if key is None else await self._store.run_of_key(tenant_of(request), key)
 
     async def start_batch(self, request: web.Request) -> web.Response:
         """Answer the request for several runs, each on a thread made for it: all are checked before one is registered."""
