@@ -35,6 +35,7 @@ from perdure.schemas.events import (
     ThreadStuck,
 )
 from perdure.schemas.message import Message
+from perdure.schemas.stream import Chunk, StreamChunks
 from perdure.schemas.validation import (
     Absolute,
     FetcherSource,
@@ -236,6 +237,18 @@ SAMPLES: dict[str, Message] = {
     "perdure.batch.threshold_reached.v1": BatchThresholdReached(**BATCH, threshold=0.5, action="paused", occurrence=2),
     "perdure.approval.escalated.v1.minimal": ApprovalEscalated(
         **MINIMAL, note=1, wait_id=f"{THREAD}:i-1", question="Go on?", escalations=1
+    ),
+    "perdure.stream.chunks.v1": StreamChunks(
+        tenant="default",
+        thread_id=THREAD,
+        run_id=RUN,
+        epoch=1,
+        seq=7,
+        first=3,
+        chunks=(Chunk(mode="messages", ns="agent:1", data=[{"type": "AIMessageChunk", "id": "m-1"}, {}]),),
+    ),
+    "perdure.stream.chunks.v1.durable": StreamChunks(
+        tenant="default", thread_id=THREAD, run_id=RUN, epoch=1, seq=8, before=3
     ),
 }
 

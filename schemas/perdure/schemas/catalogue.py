@@ -9,6 +9,7 @@ from perdure.schemas.batches import NOTIFICATIONS
 from perdure.schemas.commands import COMMANDS
 from perdure.schemas.events import EVENTS
 from perdure.schemas.message import Message
+from perdure.schemas.stream import STREAM
 from perdure.schemas.validation import VALIDATIONS, VERDICTS
 
 Types = Mapping[tuple[str, int], type[Message]]
@@ -19,6 +20,7 @@ CONTENTS: dict[str, Types] = {
     topics.VALIDATIONS.name: VALIDATIONS,
     topics.VERDICTS.name: VERDICTS,
     topics.NOTIFICATIONS.name: NOTIFICATIONS,
+    topics.STREAM.name: STREAM,
 }
 """By topic name; a topic that is not here carries nothing yet."""
 
