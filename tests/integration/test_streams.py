@@ -13,7 +13,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Send, interrupt
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
-from tests.integration.stream_stage import Event, Streaming, open_streaming
+from tests.integration.streaming_stage import Event, Streaming, open_streaming
 
 DURABLE = ("values", "updates", "tasks", "checkpoints", "debug")
 
