@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, Final, cast
 
 from perdure.checkpoint import keys
+from perdure.gateway.streams.chunks import Ring
 from perdure.gateway.streams.history import PAGE, UNDER_WAY, History, RunRecord
 from perdure.gateway.streams.telling import Said
 
@@ -36,6 +37,8 @@ class Entry:
         self._document: Mapping[str, Any] | None = document
         self._say = say
         self._saying: asyncio.Task[Said] | None = None
+        self.at = document["at"].timestamp()
+        """When it was made, in seconds since 1970."""
         self.nbytes = len(document.get("body") or b"") + 1024
 
     @property
@@ -74,6 +77,10 @@ class Feed:
         self.thread_id = thread_id
         self.tenant = tenant
         self.readers = 0
+        self.ring = Ring()
+        self.chunks_come = False
+        """Whether the chunks of the thread are read as they come."""
+        self.reading_back = asyncio.Lock()
         self._history = history
         self._kept = kept
         self._pages: OrderedDict[int, list[Entry]] = OrderedDict()
@@ -125,10 +132,6 @@ class Feed:
             self._runs[run_id] = await self._history.run(run_id, self.thread_id, self.tenant)
         return self._runs[run_id]
 
-    def forget(self) -> None:
-        """Drop what is kept."""
-        self._pages.clear()
-
     @property
     def nbytes(self) -> int:
         """About how many bytes are kept."""
@@ -166,14 +169,22 @@ class Kept:
 
     def __init__(self, history: History) -> None:
         self._history = history
-        self._feeds: OrderedDict[tuple[str, str], Feed] = OrderedDict()
+        self._feeds: dict[tuple[str, str], Feed] = {}
+        self._by_key: dict[bytes, list[Feed]] = {}
 
     def __iter__(self) -> Iterator[Feed]:
         return iter([*self._feeds.values()])
 
-    def of(self, thread_id: str) -> list[Feed]:
-        """The feeds of a thread, of whatever tenant."""
-        return [feed for (_, name), feed in self._feeds.items() if name == thread_id]
+    def __len__(self) -> int:
+        return len(self._feeds)
+
+    def of(self, key: bytes | None) -> list[Feed]:
+        """The feeds of the thread that records with a key are about, of whatever tenant."""
+        return self._by_key.get(key, []) if key is not None else []
+
+    def reads(self, key: bytes) -> bool:
+        """Whether somebody reads the thread that records with a key are about. May be called in any thread."""
+        return key in self._by_key
 
     @contextmanager
     def open(self, thread_id: str, tenant: str) -> Iterator[Feed]:
@@ -182,13 +193,19 @@ class Kept:
         feed = self._feeds.get(key)
         if feed is None:
             feed = self._feeds[key] = Feed(self._history, thread_id, tenant, self)
+            self._by_key[thread_id.encode()] = [*self.of(thread_id.encode()), feed]
         feed.readers += 1
         try:
             yield feed
         finally:
             feed.readers -= 1
-            if not feed.readers and self._feeds.get(key) is feed:
+            if not feed.readers:
                 del self._feeds[key]
+                others = [one for one in self.of(thread_id.encode()) if one is not feed]
+                if others:
+                    self._by_key[thread_id.encode()] = others
+                else:
+                    del self._by_key[thread_id.encode()]
 
     def trim(self) -> None:
         """Keep within ``KEPT_BYTES``."""

@@ -6,7 +6,7 @@ it ends. A client that goes away changes nothing, unless it asked that its run b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final
 
 import orjson
@@ -28,6 +28,7 @@ from perdure.gateway.streams.sse import stream
 from perdure.gateway.streams.telling import BEGINNING, Cursor, read_cursor
 from perdure.schemas import http
 from perdure.schemas.http import STREAM_MODES
+from perdure.schemas.stream import EPHEMERAL_MODES
 
 LAST_EVENT_ID: Final = "Last-Event-ID"
 TELLS = "Events as server-sent events (`text/event-stream`): the guide to streams says which."
@@ -79,9 +80,10 @@ class RunStreams:
     async def start(self, request: web.Request) -> web.StreamResponse:
         """``POST /runs/stream``, ``POST /threads/{thread_id}/runs/stream``."""
         started = await self._starter.start(request, request.match_info.get("thread_id"), streams=True)
-        wanted = await self._wanted(started.run, (), started.payload)
+        wanted, streams = await self._wanted(started.run, (), started.payload)
+        events = self._streams.run_events(started.run, wanted, BEGINNING, streams=streams, fresh=not started.replayed)
         return await self._tell(
-            request, started.run, wanted, BEGINNING, cancel=started.cancel_on_disconnect, headers=started.headers
+            request, started.run, events, cancel=started.cancel_on_disconnect, headers=started.headers
         )
 
     async def join(self, request: web.Request) -> web.StreamResponse:
@@ -90,15 +92,15 @@ class RunStreams:
         modes = modes_of(request.query.getall("stream_mode", []))
         cursor = cursor_of(request)
         run = await require_run(self._store, request)
-        wanted = await self._wanted(run, modes, None)
-        return await self._tell(request, run, wanted, cursor, cancel=cancel, headers=locations(run))
+        wanted, streams = await self._wanted(run, modes, None)
+        events = self._streams.run_events(run, wanted, cursor, streams=streams)
+        return await self._tell(request, run, events, cancel=cancel, headers=locations(run))
 
     async def _tell(
         self,
         request: web.Request,
         run: Mapping[str, Any],
-        wanted: Wanted,
-        cursor: Cursor | None,
+        events: AsyncGenerator[bytes, None],
         *,
         cancel: bool,
         headers: Mapping[str, str],
@@ -108,7 +110,7 @@ class RunStreams:
 
         return await stream(
             request,
-            self._streams.run_events(run, wanted, cursor),
+            events,
             headers={**headers, "Location": f"{headers['Location']}/stream"},
             heartbeat_s=self._heartbeat_s,
             left=left if cancel else None,
@@ -116,11 +118,13 @@ class RunStreams:
 
     async def _wanted(
         self, run: Mapping[str, Any], modes: tuple[str, ...], payload: Mapping[str, Any] | None
-    ) -> Wanted:
-        """What is told: what was asked for, else what the run was started with."""
+    ) -> tuple[Wanted, bool]:
+        """What is told: what was asked for, else what the run was started with; and whether workers tell what it needs of them."""
         kwargs = payload if payload is not None else await self._store.kwargs(run) or {}
         asked = kwargs.get("stream") or {}
-        return Wanted(frozenset(modes or asked.get("modes") or ("values",)), bool(asked.get("subgraphs")))
+        started_with = frozenset(asked.get("modes") or ("values",))
+        wanted = Wanted(frozenset(modes) or started_with, bool(asked.get("subgraphs")))
+        return wanted, bool(started_with & EPHEMERAL_MODES)
 
 
 def modes_of(given: list[str]) -> tuple[str, ...]:
