@@ -7,6 +7,7 @@ newest documents of each thread, within a number of bytes for all threads togeth
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,8 +20,9 @@ from perdure.gateway.streams.telling import Said
 
 KEPT_BYTES: Final = 64 * 1024 * 1024
 """What all documents that are kept hold, about."""
-KEPT_PAGES: Final = 8
-"""Pages of one thread that are kept."""
+TRIM_S: Final = 0.25
+KEPT_ENTRIES: Final = 256
+"""Documents of one thread that are kept."""
 
 
 class Entry:
@@ -83,8 +85,8 @@ class Feed:
         self.reading_back = asyncio.Lock()
         self._history = history
         self._kept = kept
-        self._pages: OrderedDict[int, list[Entry]] = OrderedDict()
-        """What follows a number, as far as it was there when it was read."""
+        self._following: OrderedDict[int, Entry] = OrderedDict()
+        """By a number, the entry that follows it."""
         self._reading: dict[int, asyncio.Task[list[Entry]]] = {}
         self._runs: dict[str, RunRecord | None] = {}
         self._news = asyncio.Event()
@@ -115,8 +117,7 @@ class Feed:
 
         ``last``: the last number of a run that has ended, so that what was pruned before it is passed over.
         """
-        if (kept := self._pages.get(seq)) is not None:
-            self._pages.move_to_end(seq)
+        if kept := self._chain(seq):
             return kept
         reading = self._reading.get(seq)
         if reading is None:
@@ -135,14 +136,22 @@ class Feed:
     @property
     def nbytes(self) -> int:
         """About how many bytes are kept."""
-        return sum(entry.nbytes for page in self._pages.values() for entry in page)
+        return sum(entry.nbytes for entry in self._following.values())
 
     def shrink(self) -> bool:
-        """Drop the page that was used longest ago; false where there is none."""
-        if not self._pages:
+        """Drop the document that was read longest ago; false where there is none."""
+        if not self._following:
             return False
-        self._pages.popitem(last=False)
+        self._following.popitem(last=False)
         return True
+
+    def _chain(self, seq: int) -> list[Entry]:
+        """What is kept of what follows a number."""
+        found: list[Entry] = []
+        while len(found) < PAGE and (entry := self._following.get(seq)) is not None:
+            found.append(entry)
+            seq = entry.seq
+        return found
 
     async def _read(self, seq: int, last: int | None) -> list[Entry]:
         after = seq
@@ -152,10 +161,13 @@ class Feed:
                 break
             after += PAGE
         entries = [*_without_gaps(found, seq, beyond=after > seq)]
+        before = seq
+        for entry in entries:
+            self._following[before] = entry
+            before = entry.seq
+        while len(self._following) > KEPT_ENTRIES:
+            self._following.popitem(last=False)
         if entries:
-            self._pages[seq] = entries
-            if len(self._pages) > KEPT_PAGES:
-                self._pages.popitem(last=False)
             self._kept.trim()
         return entries
 
@@ -171,6 +183,7 @@ class Kept:
         self._history = history
         self._feeds: dict[tuple[str, str], Feed] = {}
         self._by_key: dict[bytes, list[Feed]] = {}
+        self._trimmed_at = 0.0
 
     def __iter__(self) -> Iterator[Feed]:
         return iter([*self._feeds.values()])
@@ -208,7 +221,10 @@ class Kept:
                     del self._by_key[thread_id.encode()]
 
     def trim(self) -> None:
-        """Keep within ``KEPT_BYTES``."""
+        """Keep within ``KEPT_BYTES``; called often, it looks once in ``TRIM_S``."""
+        if time.monotonic() - self._trimmed_at < TRIM_S:
+            return
+        self._trimmed_at = time.monotonic()
         total = sum(feed.nbytes for feed in self._feeds.values())
         while total > KEPT_BYTES:
             largest = max(self._feeds.values(), key=lambda feed: feed.nbytes)

@@ -21,7 +21,9 @@ from perdure.gateway.streams.feed import Feed, Kept
 from perdure.gateway.streams.history import History
 from perdure.gateway.streams.live import Live
 from perdure.gateway.streams.reader import RunReader, Wanted
+from perdure.gateway.streams.sse import event_bytes
 from perdure.gateway.streams.telling import BEGINNING, WHOLE, Cursor
+from perdure.gateway.streams.thread_reader import ThreadReader
 from perdure.schemas.stream import EPHEMERAL_MODES
 from perdure.schemas.topics import EVENTS, STREAM
 
@@ -35,6 +37,7 @@ BACK_RECORDS: Final = 20_000
 BACK_S: Final = 3.0
 BACK_AT_ONCE: Final = 4
 HOUR_S: Final = 3_600.0
+END: Final = event_bytes("end", b"null", None)
 SKEW_S: Final = 1.0
 """What clocks differ, in seconds, at most: so much more is read back."""
 
@@ -99,6 +102,34 @@ class Streams:
                     complete_from=0 if cursor == BEGINNING else start.seq,
                 )
             reader = RunReader(feed, self._store, run, wanted, start, live, streams=streams)
+            async with aclosing(reader.events()) as events:
+                async for part in events:
+                    yield part
+            if reader.gone:
+                yield END
+
+    async def thread_events(
+        self, thread: Mapping[str, Any], kinds: frozenset[str], cursor: Cursor | None
+    ) -> AsyncGenerator[bytes, None]:
+        """The events of all runs of a thread, until the thread is removed.
+
+        Args:
+            thread: Its document.
+            kinds: Of ``KINDS``.
+            cursor: Where to begin; ``None``: from now on.
+
+        """
+        with self._kept.open(thread["_id"], thread["tenant"]) as feed:
+            self._watch()
+            if "run_modes" in kinds:
+                self._chunks.start()
+                if feed.ring.since == NEVER:
+                    feed.ring.begin(time.time())
+                feed.chunks_come = await self._chunks.until_open(OPEN_S)
+            if cursor is None:
+                newest = await self._history.newest(thread["_id"], int(thread.get("seq") or 0))
+                cursor = Cursor(newest, WHOLE)
+            reader = ThreadReader(feed, self._store, thread, kinds, cursor)
             async with aclosing(reader.events()) as events:
                 async for part in events:
                     yield part

@@ -54,6 +54,10 @@ class Wanted:
             return False
         return event.mode in self.modes
 
+    def sent(self, event: Told, said: Said) -> bytes:
+        """An event as it is sent; ``said``: what it is part of."""
+        return event_bytes(event.name, event.data, f"{said.seq}-{event.number}")
+
 
 class RunReader:
     """Reads one run from a place on.
@@ -87,6 +91,8 @@ class RunReader:
         self._cursor = cursor
         self._live = live
         self._streams = streams
+        self.gone = False
+        """Whether the run was found to be over without an entry that says so."""
         self._held: tuple[int, float] = (0, 0.0)
         """The document that waits for the chunks before it, and until when (monotonic)."""
         self._ended = False
@@ -119,8 +125,11 @@ class RunReader:
                     continue
             if not await self._feed.news(version, wait_s) and not entries:
                 await self._look_at_run()
-                if self._ended:
-                    yield event_bytes("end", b"null", None)
+
+    @property
+    def cursor(self) -> Cursor:
+        """How far it got."""
+        return self._cursor
 
     def _last(self) -> int | None:
         return self._run.get("ended_seq") if not RunStatus(self._run["status"]).active else None
@@ -169,13 +178,10 @@ class RunReader:
             run = await self._store.run_even_deleted(self._run["_id"], self._run["thread_id"], self._run["tenant"])
         except RequestProblem:
             return  # the database is away: it is asked again
-        if run is None:
-            self._ended = True
-            return
-        self._run = run
+        if run is not None:
+            self._run = run
         last = self._last()
-        if last is not None and self._cursor.seq >= last:
-            self._ended = True
+        self._ended = self.gone = run is None or (last is not None and self._cursor.seq >= last)
 
 
 def position(cursor: Cursor) -> int:
@@ -202,7 +208,7 @@ def chosen(said: Said, wanted: Wanted, skipped: int, *, whole: bool) -> Iterator
     """The events that a reader asked for, after the first ones, as they are sent; ``whole``: with what stands for chunks."""
     for event in said.events:
         if event.number > skipped and wanted.takes(event) and (whole or not event.whole):
-            yield event_bytes(event.name, event.data, f"{said.seq}-{event.number}")
+            yield wanted.sent(event, said)
 
 
 def batches(parts: list[bytes]) -> Iterator[bytes]:
