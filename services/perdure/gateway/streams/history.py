@@ -78,11 +78,15 @@ class History:
         return max((int(one["seq"]) for one in found), default=known)
 
     async def first_seq(self, run: Document) -> int:
-        """A number that no entry of the run is before."""
+        """A number that no entry of the run is before; ``run`` may be older than what is stored."""
         if run.get("first_seq"):
             return int(run["first_seq"])
-        thread = await self._store.thread(run["thread_id"], run["tenant"])
-        return int((thread or {}).get("seq", 0)) + 1
+        thread = await self._store.thread(run["thread_id"], run["tenant"]) or {}
+        if thread.get("ended_run_id") == run["_id"]:
+            return int(thread["ended_first_seq"])
+        # The thread's document was read first: if the run has not ended now, the thread's number is from before it.
+        now = await self._store.run_even_deleted(run["_id"], run["thread_id"], run["tenant"]) or {}
+        return int(now.get("first_seq") or thread.get("seq", 0) + 1)
 
     async def run(self, run_id: str, thread_id: str, tenant: str) -> RunRecord | None:
         """A run of a thread; ``None`` if it does not exist."""
