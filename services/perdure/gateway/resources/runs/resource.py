@@ -6,14 +6,13 @@ import asyncio
 from typing import Any, Final
 
 from aiohttp import web
-from pydantic import BaseModel
 
 from perdure.chassis.clock import now
 from perdure.chassis.kafka.producer import Producer
 from perdure.gateway.http.problems import RequestProblem, invalid
 from perdure.gateway.http.requests import query_bool, query_choice, query_int, read_body
 from perdure.gateway.http.responses import json_response
-from perdure.gateway.http.route import BODY, FLAG, TEXT, Parameter, Route, idempotency_key_of, page_of
+from perdure.gateway.http.route import BODY, FLAG, TEXT, Answer, Parameter, Plain, Route, idempotency_key_of, page_of
 from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.resources.named import RUN, THREAD, require_run, require_thread
 from perdure.gateway.resources.runs.joining import Joiner
@@ -38,13 +37,13 @@ PREFER = Parameter(
     "`respond-async`: answer 202. `return=representation`: answer 200. By default 200 for `fetch`.",
     "header",
 )
-STARTED: Final[dict[int, type[BaseModel] | tuple[type[BaseModel]] | str]] = {200: http.Run, 202: http.Run}
+STARTED: Final[dict[int, Answer]] = {200: http.Run, 202: http.Run}
 FOLLOW = Parameter(
     "follow",
     {"enum": ["run", "thread"], "default": "run"},
     "`thread`: wait until the thread is at rest, through every run that continues this one.",
 )
-VALUES = (
+VALUES = Plain(
     "The values, with `__error__` or `__interrupt__` where it ended so. Sent at once, open until the run has ended."
 )
 STATUS = Parameter(
