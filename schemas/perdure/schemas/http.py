@@ -381,6 +381,17 @@ class Graph(BaseModel):
     workers: int = Field(description="Living workers that serve it now. With 0, runs are accepted and wait.")
 
 
+class GraphSchemas(BaseModel):
+    """The JSON schemas of a graph; null where they are not known."""
+
+    graph_id: str
+    input_schema: dict[str, Any] | None
+    output_schema: dict[str, Any] | None
+    state_schema: dict[str, Any] | None
+    config_schema: dict[str, Any] | None
+    context_schema: dict[str, Any] | None
+
+
 class Assistant(BaseModel):
     """A graph in the Agent Server's shape."""
 

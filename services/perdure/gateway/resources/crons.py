@@ -12,7 +12,7 @@ from perdure.gateway.http.cursors import Document
 from perdure.gateway.http.problems import not_supported
 from perdure.gateway.http.requests import read_body
 from perdure.gateway.http.responses import json_response
-from perdure.gateway.http.route import BODY, Route
+from perdure.gateway.http.route import BODY, NUMBER, Plain, Route
 from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.resources.named import THREAD
 from perdure.gateway.resources.schedules import (
@@ -62,7 +62,7 @@ class CronsResource:
                 {200: (schedule_http.Cron,)}, schedule_http.CronSearch, problems=BODY,
             ),
             Route(
-                "POST", "/runs/crons/count", self.count, "countCrons", "How many crons", "Crons", {200: "A number."},
+                "POST", "/runs/crons/count", self.count, "countCrons", "How many crons", "Crons", {200: NUMBER},
                 schedule_http.CronQuery, problems=BODY,
             ),
             Route(
@@ -76,7 +76,7 @@ class CronsResource:
             ),
             Route(
                 "DELETE", "/runs/crons/{cron_id}", self.delete, "deleteCron", "Remove a cron; its runs go on", "Crons",
-                {200: "An empty object."}, problems=("unknown-schedule",),
+                {200: Plain("An empty object.", {"type": "object"})}, problems=("unknown-schedule",),
             ),
         )
         # fmt: on

@@ -6,14 +6,13 @@ import asyncio
 from typing import Any, Final
 
 from aiohttp import web
-from pydantic import BaseModel
 
 from perdure.chassis.clock import now
 from perdure.chassis.kafka.producer import Producer
 from perdure.gateway.http.problems import RequestProblem, invalid
 from perdure.gateway.http.requests import query_bool, query_choice, query_int, read_body
 from perdure.gateway.http.responses import json_response
-from perdure.gateway.http.route import BODY, FLAG, TEXT, Parameter, Route, page_of
+from perdure.gateway.http.route import BODY, FLAG, TEXT, Answer, Parameter, Plain, Route, page_of
 from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.resources.named import RUN, THREAD, require_run, require_thread
 from perdure.gateway.resources.runs.joining import Joiner
@@ -29,13 +28,13 @@ from perdure.schemas.documents import CancelAction, RunStatus
 
 MAX_OFFSET = 100_000
 OFFSET = Parameter("offset", {"type": "integer", "minimum": 0, "default": 0})
-STARTED: Final[dict[int, type[BaseModel] | tuple[type[BaseModel]] | str]] = {200: http.Run, 202: http.Run}
+STARTED: Final[dict[int, Answer]] = {200: http.Run, 202: http.Run}
 FOLLOW = Parameter(
     "follow",
     {"enum": ["run", "thread"], "default": "run"},
     "`thread`: wait until the thread is at rest, through every run that continues this one.",
 )
-VALUES = (
+VALUES = Plain(
     "The values, with `__error__` or `__interrupt__` where it ended so. Sent at once, open until the run has ended."
 )
 STATUS = Parameter(

@@ -10,7 +10,7 @@ from perdure.chassis.clock import now
 from perdure.gateway.http.problems import RequestProblem, not_supported
 from perdure.gateway.http.requests import read_body, require_metadata
 from perdure.gateway.http.responses import json_response
-from perdure.gateway.http.route import BODY, Route
+from perdure.gateway.http.route import BODY, NUMBER, Route
 from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.resources.named import THREAD, being_removed, require_here, require_thread
 from perdure.gateway.resources.states import States
@@ -47,7 +47,7 @@ class ThreadsResource:
             ),
             Route(
                 "POST", "/threads/count", self.count, "countThreads", "How many threads match", "Threads",
-                {200: "The number."}, thread_http.ThreadCount, problems=(*BODY, "not-supported"),
+                {200: NUMBER}, thread_http.ThreadCount, problems=(*BODY, "not-supported"),
             ),
             Route(
                 "GET", "/threads/{thread_id}", self.get, "getThread", "A thread and its newest values", "Threads",
