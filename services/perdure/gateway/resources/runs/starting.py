@@ -167,7 +167,7 @@ class Starter:
 
         """
         tenant = tenant_of(request)
-        _require_supported(wanted)
+        _require_supported(wanted, stateless=thread_id is None)
         require_webhook(wanted.webhook)
         graph = await self._graphs.resolve(wanted.assistant_id)
         new_thread = thread_id is None  # an id that a client chose may have been given another run already
@@ -198,6 +198,8 @@ class Starter:
             run["delayed"], run["start_at"] = True, run["created_at"] + timedelta(seconds=wanted.after_seconds)
         if "batch" in thread:
             run["batch"] = thread["batch"]
+        if wanted.on_completion == "delete":
+            run["ephemeral"] = thread["ephemeral"] = True
         return Prepared(run, packed, thread if new_thread else None, payload)
 
     async def _register(self, prepared: Prepared) -> None:
@@ -284,13 +286,14 @@ def _made(thread_id: str, tenant: str, wanted: RunCreate, graph_id: str) -> Thre
     return thread
 
 
-def _require_supported(wanted: RunCreate) -> None:
+def _require_supported(wanted: RunCreate, *, stateless: bool) -> None:
     require_metadata(wanted.metadata)
     command = wanted.command
-    if command is not None:
-        if not command.model_fields_set:
-            raise invalid("/command", "one of resume, update and goto must be given")
-        if command.resume is None and command.update is None and command.goto is None:
-            raise invalid("/command/resume", "null is no answer: an interrupt cannot be resumed with it")
-    if wanted.on_completion == "delete":
-        raise not_supported("/on_completion", 'on_completion "delete" is not supported yet; threads are kept.')
+    if command is not None and command.resume is None and command.update is None and command.goto is None:
+        raise invalid("/command/resume", "null is no answer: an interrupt cannot be resumed with it")
+    if wanted.on_completion == "delete" and not stateless:
+        raise not_supported(
+            "/on_completion",
+            'on_completion "delete" deletes the thread that is made with a run: send the run to /runs without a thread, or '
+            "delete this thread yourself when you need it no more.",
+        )
