@@ -204,6 +204,8 @@ class RunDocument(TypedDict, total=False):
     """Of a run with ``after_seconds``: its time, and its place in the thread's queue."""
     webhook: str
     """Where its end is told, and the ends of the runs that go on from it (ADR 12)."""
+    webhook_format: str
+    """``perdure.schemas.notices.WebhookFormat``; absent: standard."""
     origin_run_id: str
     """Of a run that wakes its thread: the run that somebody started, and that goes on in this one."""
     first_run_id: str

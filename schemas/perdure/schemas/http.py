@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from perdure.schemas.bodies import Body, Metadata, NodeName, RunConfig
+from perdure.schemas.notices import WebhookFormat
 
 THREAD_ID_PATTERN = r"^[A-Za-z0-9._:-]{1,128}$"
 
@@ -91,6 +92,9 @@ class RunCreate(Body):
     checkpoint: CheckpointRef | None = None
     checkpoint_id: CheckpointId | None = None
     webhook: str | None = Field(default=None, pattern=r"^https?://", max_length=2048)
+    webhook_format: WebhookFormat | None = Field(
+        default=None, description="Of its body; PERDURE_GATEWAY_WEBHOOK_FORMAT (standard) by default."
+    )
     interrupt_before: Literal["*"] | list[NodeName] | None = None
     interrupt_after: Literal["*"] | list[NodeName] | None = None
     stream_mode: StreamMode | list[StreamMode] | None = Field(

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from perdure.schemas.bodies import Body, Metadata, NodeName, RunConfig
 from perdure.schemas.http import ThreadId
 from perdure.schemas.moments import AwareMoment, Moment
+from perdure.schemas.notices import WebhookFormat
 
 CATCH_UP_LIMIT_S = 366 * 86400
 OverlapName = Literal["skip", "queue", "cancel_other", "rollback_other", "allow"]
@@ -22,6 +23,7 @@ class RunFields(Body):
     config: RunConfig | None = None
     context: dict[str, Any] | None = None
     webhook: str | None = Field(default=None, pattern=r"^https?://", max_length=2048)
+    webhook_format: WebhookFormat | None = Field(default=None, description="Of its body; standard by default.")
     interrupt_before: Literal["*"] | list[NodeName] | None = None
     interrupt_after: Literal["*"] | list[NodeName] | None = None
     stream_mode: str | list[str] | None = None

@@ -62,6 +62,7 @@ def run_document(
     multitask_strategy: str = "enqueue",
     idempotency_key: str | None = None,
     webhook: str | None = None,
+    webhook_format: str | None = None,
 ) -> RunDocument:
     """A new run, pending."""
     document: RunDocument = {
@@ -88,6 +89,8 @@ def run_document(
         document["idempotency_key"] = idempotency_key
     if webhook is not None:
         document["webhook"] = webhook
+        if webhook_format is not None:
+            document["webhook_format"] = webhook_format
     return document
 
 

@@ -300,7 +300,7 @@ class Schedules:
             run_id=mark["run_id"],
             new_thread=new_thread,
             idempotency_key=mark["key"],
-            webhook=unpack(schedule["payload"]).get("webhook"),
+            **{name: unpack(schedule["payload"]).get(name) for name in ("webhook", "webhook_format")},
         )
         if new_thread and schedule.get("ephemeral"):
             run["ephemeral"] = True

@@ -44,6 +44,7 @@ from perdure.registry.threads import thread_document
 from perdure.schemas.commands import StartReason
 from perdure.schemas.documents import RunDocument, ThreadDocument, ThreadStatus
 from perdure.schemas.http import RunCreate
+from perdure.schemas.notices import WebhookFormat
 
 log = logger(__name__)
 
@@ -103,12 +104,15 @@ class Starter:
         producer: Producer,
         *,
         status: StartStatus = "auto",
+        webhook_format: WebhookFormat = WebhookFormat.STANDARD,
     ) -> None:
         self._store = store
         self._states = states
         self._graphs = graphs
         self._producer = producer
         self._status = status
+        self._webhook_format = webhook_format
+        """Of the webhooks of runs whose request names none."""
 
     async def answer(self, request: web.Request, thread_id: str | None) -> web.Response:
         """Start the run that a request asks for, and answer it: 202, or 200 for who cannot read a 202."""
@@ -198,6 +202,7 @@ class Starter:
             multitask_strategy=wanted.multitask_strategy or "enqueue",
             idempotency_key=key,
             webhook=wanted.webhook,
+            webhook_format=wanted.webhook_format or self._webhook_format,
         )
         if (first := _continued_chain(thread, wanted)) is not None:
             run["first_run_id"] = first
