@@ -130,7 +130,14 @@ class Gateway:
         questions = Questions(database, store)
         answering = Answering(store, questions, self._waits)
         signals = SignalStore(database, store, self._signals)
-        starter = Starter(store, states, graphs, producer, status=settings.gateway_start_status)
+        starter = Starter(
+            store,
+            states,
+            graphs,
+            producer,
+            status=settings.gateway_start_status,
+            webhook_format=settings.gateway_webhook_format,
+        )
         system = SystemResource(self._conditions, workers)
         self._resources: tuple[Resource, ...] = (
             ThreadsResource(store, states, ThreadSearching(database, store, states)),
