@@ -280,6 +280,8 @@ class WaitDocument(TypedDict, total=False):
     """``perdure.schemas.waits.Question`` as JSON; of a plain interrupt its text alone (``perdure.registry.questions``)."""
     interrupt: dict[str, Any]
     """Of a plain interrupt: ``value`` and ``response_schema``. The node gets the bare answer, not a ``WaitOutcome``."""
+    stream: dict[str, Any]
+    """The stream modes of the run, where it was started with any: the run that goes on has the same."""
     assigned_to: str | None
     escalations: int
     """How many times the question went to the next person."""
