@@ -110,7 +110,6 @@ class Gateway:
         self._signals = Signals(database, self._waits, availability)
         self._graphs = ServedGraphs(store.graphs, settings.gateway_registry_refresh_s)
         self._workers = Workers(database, store)
-        self._ended, self._at_rest = RunWatch(store.ended), RunWatch(store.at_rest)
         self._letters = DeadLetterStore(database, store, producer)
         self._conditions = Conditions(availability, servers.opensearch.circuit)
         self._streams = Streams(
@@ -120,6 +119,7 @@ class Gateway:
             settings.kafka_bootstrap_servers,
             f"perdure-gateway-{settings.instance}-streams",
         )
+        self._ended, self._at_rest = RunWatch(store.ended, self._streams), RunWatch(store.at_rest, self._streams)
         graphs, workers, opensearch = self._graphs, self._workers, servers.opensearch
         states = States(database, availability)
         batches = BatchStore(database, store, settings.gateway_batch_items_limit)
