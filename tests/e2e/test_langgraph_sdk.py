@@ -36,7 +36,8 @@ class Recording:
         return [part async for part in self.stream(group, method, *arguments, **named)]
 
     async def stream(self, group: str, method: str, *arguments: Any, **named: Any) -> AsyncIterator[Any]:
-        async for part in getattr(getattr(self._client, group), method)(*arguments, **named):
+        parts = getattr(getattr(self._client, group), method)(*arguments, **named)
+        async for part in await parts if inspect.isawaitable(parts) else parts:
             self.answered[group].add(method)
             yield part
 

@@ -220,7 +220,7 @@ async def test_a_thread_is_read_through_all_its_runs(streaming: Streaming, sdk: 
     seen: list[tuple[str, Any]] = []
 
     async def read() -> None:
-        async for part in sdk.threads.join_stream(thread, stream_mode=["run_modes"]):
+        async for part in await sdk.threads.join_stream(thread, stream_mode=["run_modes"]):
             seen.append((part.event, part.data))  # noqa: PERF401 - read while it grows
 
     reading = asyncio.create_task(read())
