@@ -2,9 +2,9 @@
 
 Contract: nothing here waits or raises into a run. The chunks of one run are numbered from 1 since the newest sequence number that
 was durable, gathered for at most ``GATHER_S`` or ``RECORD_BYTES``, and sent in order; the first after a pause of the worker goes at
-once. What several runs say meanwhile is sent together, so that Kafka gets one request a partition and not one a run. When a sequence
-number becomes durable, what is gathered is sent first, then a record without chunks that says so. A chunk that cannot be sent leaves
-a gap in the numbers.
+once. What several runs say meanwhile is sent together, so that Kafka gets one request a partition and not one a run. When a
+sequence number becomes durable, what is gathered is sent first, then a record without chunks that says so. A chunk that cannot be
+sent leaves a gap in the numbers.
 
 Outside: what a chunk says (``said``), and where chunks come from (``streaming``).
 """
