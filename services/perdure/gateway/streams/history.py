@@ -18,9 +18,9 @@ from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability
 from perdure.checkpoint import documents, keys, values
 from perdure.checkpoint.documents import Place
+from perdure.checkpoint.plain import plain_serializer
 from perdure.checkpoint.saver import PerdureSaver
 from perdure.checkpoint.store import Found
-from perdure.gateway.stores.plain import plain_serializer
 from perdure.gateway.stores.store import Store
 from perdure.gateway.streams.planned import Point, is_visible, plan, works
 from perdure.gateway.streams.saying import RunFacts, Standing, metadata, say_checkpoint, say_ended, say_resumed

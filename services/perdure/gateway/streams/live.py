@@ -76,6 +76,11 @@ class Live:
         record = self._ring.get(self._at)
         return record is not None and record.run_id == self._run_id and record.seq >= seq
 
+    def waits_for_history(self, seq: int) -> bool:
+        """Whether what comes next follows a document after ``seq``."""
+        record = self._ring.get(self._at)
+        return record is not None and record.run_id == self._run_id and record.seq > seq
+
     def passed(self) -> None:
         """A document was told: chunks are counted anew."""
         self._told, self._gap = 0, False

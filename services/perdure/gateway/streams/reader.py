@@ -96,6 +96,8 @@ class RunReader:
         self._held: tuple[int, float] = (0, 0.0)
         """The document that waits for the chunks before it, and until when (monotonic)."""
         self._ended = False
+        self._looked = -1
+        """``Feed.stored`` when nothing followed in the history."""
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         """The events as they are sent, several together where they are there.
@@ -111,7 +113,7 @@ class RunReader:
             for part in batches(self._chunks()):
                 yield part
             wait_s = LOOK_AT_RUN_S
-            entries = await self._feed.after(position(self._cursor), self._last())
+            entries = await self._stored()
             for entry in entries:
                 if hold_s := self._hold(entry):
                     wait_s = hold_s
@@ -124,12 +126,23 @@ class RunReader:
                 if entries:
                     continue
             if not await self._feed.news(version, wait_s) and not entries:
+                self._looked = -1
                 await self._look_at_run()
 
     @property
     def cursor(self) -> Cursor:
         """How far it got."""
         return self._cursor
+
+    async def _stored(self) -> list[Entry]:
+        """What follows in the history; it is not looked for again while only chunks come."""
+        stored = self._feed.stored
+        if stored == self._looked and not (self._live and self._live.waits_for_history(self._cursor.seq)):
+            return []
+        entries = await self._feed.after(position(self._cursor), self._last())
+        if not entries:
+            self._looked = stored
+        return entries
 
     def _last(self) -> int | None:
         return self._run.get("ended_seq") if not RunStatus(self._run["status"]).active else None

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from perdure.checkpoint.plain import ROOT
 from perdure.checkpoint.shown import visible
-from perdure.gateway.stores.tasks import RETURN, ROOT
+from perdure.gateway.stores.tasks import RETURN
 from perdure.gateway.stores.waits import questions
 from perdure.gateway.streams.messages import ids_of, whole_messages
 from perdure.gateway.streams.planned import Planned, Point, Work, is_visible, plan, stops, written_by

@@ -15,7 +15,7 @@ from aiohttp import web
 from perdure.chassis.kafka.producer import Producer
 from perdure.gateway.http.problems import invalid
 from perdure.gateway.http.requests import query_bool
-from perdure.gateway.http.route import FLAG, TEXT, Parameter, Route
+from perdure.gateway.http.route import FLAG, TEXT, Parameter, Plain, Route
 from perdure.gateway.resources.named import RUN, THREAD, require_run, require_thread
 from perdure.gateway.resources.runs.leaving import cancel_left
 from perdure.gateway.resources.runs.parameters import KEY, START, TRACE
@@ -32,7 +32,7 @@ from perdure.schemas.http import STREAM_MODES
 from perdure.schemas.stream import EPHEMERAL_MODES
 
 LAST_EVENT_ID: Final = "Last-Event-ID"
-TELLS = "Events as server-sent events (`text/event-stream`): the guide to streams says which."
+TELLS = Plain("Server-sent events: the guide to streams says which.", {"type": "string"}, "text/event-stream")
 SINCE = Parameter(
     LAST_EVENT_ID, TEXT, "The id of the last event that was read; `-1`: from the beginning. By default from now on.", "header"
 )  # fmt: skip
