@@ -10,7 +10,7 @@ Where the history knows less than the process that wrote it:
   leaves out, or that a node does not read.
 - Tasks that called tasks of the functional API have no name, so ``updates`` leaves them out.
 - A superstep that ends with an interrupt changes no channel: what its other tasks wrote is in ``updates`` alone.
-- ``state`` of a task in ``checkpoints`` is null until the task has failed or waits.
+- ``state`` of a task in ``checkpoints`` is null.
 """
 
 from __future__ import annotations
