@@ -55,7 +55,8 @@ def test_a_thread_ends_with_its_time(system: Any, stack: Stack) -> None:
     run, other = (system.start("chain", {"n": 2}, one) for one in (thread, kept))
     system.until_ended(other)
     until_blocking(lambda: system.http.get(f"/threads/{thread}").status_code == 404, "the thread is gone", 60)
-    assert system.http.get(f"/threads/{thread}/runs/{run['run_id']}").status_code == 404
+    of_run = f"/threads/{thread}/runs/{run['run_id']}"
+    until_blocking(lambda: system.http.get(of_run).status_code == 404, "its run is gone, too", 10)
     until_nothing_is_left(system, stack, thread)
     assert system.http.get(f"/threads/{kept}").status_code == 200
 
