@@ -12,7 +12,7 @@ from pathlib import Path
 from perdure.schemas import golden
 from perdure.schemas.batches import BatchFinished, BatchThresholdReached
 from perdure.schemas.catalogue import file_stem
-from perdure.schemas.commands import CancelRun, StartReason, StartRun
+from perdure.schemas.commands import CancelRun, StartReason, StartRun, StreamRun
 from perdure.schemas.envelope import encode
 from perdure.schemas.events import (
     ApprovalEscalated,
@@ -139,6 +139,8 @@ SAMPLES: dict[str, Message] = {
     "perdure.run.start.v1": StartRun(**ADDRESSED, reason=StartReason.REGISTERED),
     "perdure.run.start.v1.recovered": StartRun(**ADDRESSED, reason=StartReason.RECOVERED),
     "perdure.run.cancel.v1": CancelRun(**ADDRESSED),
+    "perdure.run.stream.v1": StreamRun(**ADDRESSED, modes=("messages-tuple", "custom"), subgraphs=True),
+    "perdure.run.stream.v1.minimal": StreamRun(**ADDRESSED, modes=("events",)),
     "perdure.run.started.v1": RunStarted(**FULL, worker_id="host-1-42"),
     "perdure.checkpoint.saved.v1": CheckpointSaved(
         **FULL,
@@ -249,6 +251,9 @@ SAMPLES: dict[str, Message] = {
     ),
     "perdure.stream.chunks.v1.durable": StreamChunks(
         tenant="default", thread_id=THREAD, run_id=RUN, epoch=1, seq=8, before=3
+    ),
+    "perdure.stream.chunks.v1.modes": StreamChunks(
+        **ADDRESSED, epoch=2, seq=9, before=3, modes=("custom", "messages"), subgraphs=True
     ),
 }
 

@@ -12,6 +12,7 @@ from typing import Any
 from tests.support.polling import until
 
 from perdure.agent_step.__main__ import paces_of
+from perdure.agent_step.chunks import Streams
 from perdure.agent_step.claims import Claims
 from perdure.agent_step.endings import Endings
 from perdure.agent_step.graphs import ServedGraph
@@ -45,6 +46,7 @@ class Stage:
     claims: Claims
     incarnation: list[str]
     """Of the lease; a test changes it in place of the scheduler that declared the worker dead."""
+    streams: Streams
 
     async def run(self, graph: str = "graph", run_input: Any = None, **fields: Any) -> dict[str, Any]:
         """Register a run on a thread of its own; its document."""
@@ -108,9 +110,10 @@ async def open_worker(
     sdk = SdkContext(db, store.availability, waits, asyncio.get_running_loop())
     paces = paces_of(served, Timings(db, list(served)), options)
     poison = Poison(claims, options.crash_limit)
-    worker = Worker(options, Ports(store, runs, claims, endings, producer, served, paces, poison, sdk))
+    streams = Streams(producer)
+    worker = Worker(options, Ports(store, runs, claims, endings, producer, served, paces, poison, sdk, streams))
     try:
-        yield Stage(db, store, worker, claims, incarnation)
+        yield Stage(db, store, worker, claims, incarnation, streams)
     finally:
         await worker.drain(2)
         await producer.close(2)

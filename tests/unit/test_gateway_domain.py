@@ -19,8 +19,8 @@ from perdure.gateway.http.requests import request_digest
 from perdure.gateway.http.values import metadata_problem
 from perdure.gateway.resources.named import is_thread_id
 from perdure.gateway.resources.runs.views import payload_of, traceparent_of
-from perdure.gateway.resources.states.plain import plain_serializer
 from perdure.gateway.resources.states.reader import visible_values
+from perdure.gateway.stores.plain import plain_serializer
 from perdure.registry import runs
 from perdure.schemas.http import RunCreate
 

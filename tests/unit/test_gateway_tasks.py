@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from langgraph.pregel._algo import task_path_str
 
-from perdure.gateway.resources.states.tasks import path_of
-from perdure.gateway.resources.states.waits import questions
+from perdure.gateway.stores.tasks import path_of
+from perdure.gateway.stores.waits import questions
 from perdure.schemas.waits import Question, Wait, WaitKind
 
 

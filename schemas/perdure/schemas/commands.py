@@ -50,4 +50,22 @@ class CancelRun(Message):
     run_id: str
 
 
-COMMANDS: dict[tuple[str, int], type[Message]] = {(c.TYPE, c.VERSION): c for c in (StartRun, CancelRun)}
+class StreamRun(Message):
+    """Tell what the run's nodes say while they run, on ``perdure.stream``, from the run's next superstep on.
+
+    Repeatable: modes that are told already change nothing. Nothing of it is stored: a worker that does not execute the run keeps
+    it in memory for when it does, and the run's next owner does not know of it. Whoever reads on asks again when the run has
+    ``started`` once more.
+    """
+
+    TYPE: ClassVar[str] = "perdure.run.stream"
+    VERSION: ClassVar[int] = 1
+
+    run_id: str
+    modes: tuple[str, ...]
+    """Stream modes; of them :data:`perdure.schemas.stream.EPHEMERAL_MODES` count."""
+    subgraphs: bool = False
+    """Whether to tell what subgraphs say, too."""
+
+
+COMMANDS: dict[tuple[str, int], type[Message]] = {(c.TYPE, c.VERSION): c for c in (StartRun, CancelRun, StreamRun)}

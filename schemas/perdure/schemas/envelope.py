@@ -83,8 +83,21 @@ def encode(
     time: datetime,
     causation_id: str | None = None,
     traceparent: str | None = None,
+    value: bytes | None = None,
 ) -> Record:
-    """Encode a message as a Kafka record in CloudEvents binary mode; ``time`` is when what it says happened."""
+    """Encode a message as a Kafka record in CloudEvents binary mode.
+
+    Args:
+        message: The message.
+        id: The record's id.
+        source: Who says it.
+        correlation_id: The run id.
+        time: When what it says happened.
+        causation_id: The id of the record that led to it.
+        traceparent: The trace that it belongs to.
+        value: The message as JSON, where the caller has it already; then of ``message`` only type, version and addresses are read.
+
+    """
     headers: list[Header] = [
         ("ce_specversion", SPEC_VERSION),
         ("ce_id", id.encode()),
@@ -101,7 +114,7 @@ def encode(
         headers.append(("ce_causationid", causation_id.encode()))
     if traceparent is not None:
         headers.append(("ce_traceparent", traceparent.encode()))
-    return Record(message.partition_key, _value(message), headers)
+    return Record(message.partition_key, _value(message) if value is None else value, headers)
 
 
 def _value(message: Message) -> bytes:

@@ -65,6 +65,15 @@ class CheckpointRef(Body):
 MAX_DELAY_S = 10 * 365 * 86_400
 
 
+STREAM_MODES = frozenset(
+    {"values", "updates", "messages", "messages-tuple", "custom", "tasks", "checkpoints", "debug", "events"}
+)
+"""What a stream may be asked to tell."""
+StreamMode = Literal[
+    "values", "updates", "messages", "messages-tuple", "custom", "tasks", "checkpoints", "debug", "events"
+]
+
+
 class RunCreate(Body):
     """Start a run. ``input`` starts or continues, ``command`` resumes; with neither the thread goes on where it is.
 
@@ -82,9 +91,13 @@ class RunCreate(Body):
     webhook: str | None = Field(default=None, pattern=r"^https?://", max_length=2048)
     interrupt_before: Literal["*"] | list[NodeName] | None = None
     interrupt_after: Literal["*"] | list[NodeName] | None = None
-    stream_mode: str | list[str] | None = None
-    stream_subgraphs: bool | None = None
-    stream_resumable: bool | None = None
+    stream_mode: StreamMode | list[StreamMode] | None = Field(
+        default=None, description="What streams of the run tell. A stream without it tells `values`."
+    )
+    stream_subgraphs: bool | None = Field(default=None, description="Whether streams of the run tell its subgraphs.")
+    stream_resumable: bool | None = Field(
+        default=None, description="Every stream can be read again from any of its events, whatever is asked for."
+    )
     multitask_strategy: Literal["enqueue", "reject", "interrupt", "rollback"] | None = Field(
         default="enqueue",
         description="Active runs of the thread go first, refuse this run, are cancelled, or are undone.",

@@ -46,6 +46,11 @@ class StreamChunks(Message):
     before: int = Field(default=0, ge=0)
     """In a record without chunks: how many chunks there were since the sequence number before it became durable."""
     chunks: tuple[Chunk, ...] = ()
+    modes: tuple[str, ...] = ()
+    """Which of ``EPHEMERAL_MODES`` the worker tells since the sequence number before. Of another mode there may have been more than
+    the numbers say."""
+    subgraphs: bool = False
+    """Whether it tells what subgraphs say, too."""
 
 
 STREAM: dict[tuple[str, int], type[Message]] = {(StreamChunks.TYPE, StreamChunks.VERSION): StreamChunks}

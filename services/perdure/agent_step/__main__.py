@@ -13,6 +13,7 @@ from langgraph.checkpoint.serde._msgpack import STRICT_MSGPACK_ENABLED
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from perdure.agent_step import metrics, verdicts
+from perdure.agent_step.chunks import Streams
 from perdure.agent_step.claims import Claims
 from perdure.agent_step.endings import Endings
 from perdure.agent_step.graphs import ServedGraph, load_graphs, schema_types
@@ -106,8 +107,8 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
     signals = Signals(db, waits, saver.availability)
     endings = Endings(runs, threads, Hibernation(waits, signals, producer, SOURCE))
     sdk = SdkContext(db, saver.availability, waits, loop, links_offered(settings), receipts_of(serde, graphs))
-    poison = Poison(claims, settings.crash_limit)
-    worker = Worker(settings, Ports(saver, runs, claims, endings, producer, graphs, paces, poison, sdk))
+    poison, streams = Poison(claims, settings.crash_limit), Streams(producer)
+    worker = Worker(settings, Ports(saver, runs, claims, endings, producer, graphs, paces, poison, sdk, streams))
     saver.availability.on_outage(
         lambda down: log.warning("database.lost") if down else log.warning("database.regained")
     )

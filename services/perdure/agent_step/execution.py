@@ -9,6 +9,8 @@ Outside: claiming, and recording the outcome.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
@@ -18,6 +20,8 @@ from langgraph.errors import EmptyInputError, GraphDrained
 from langgraph.runtime import RunControl
 from langgraph.types import Command
 
+from perdure.agent_step import streaming
+from perdure.agent_step.chunks import Asked, RunChunks
 from perdure.agent_step.claims import Claimed
 from perdure.agent_step.description import ROOT, Description
 from perdure.agent_step.domain import (
@@ -83,6 +87,7 @@ class Execution:
         recursion_limits: tuple[int, int],
         sdk: SdkContext,
         pace: Pace,
+        chunks: RunChunks,
     ) -> None:
         run = claimed.run
         self._claimed = claimed
@@ -90,7 +95,11 @@ class Execution:
         self._beginning = beginning
         self._publish = publish
         self._recursion_limit, self._recursion_limit_max = recursion_limits
+        self._chunks = chunks
         self._control = RunControl()
+        self._draining = False
+        self._told: Asked | None = None
+        """What is told of the supersteps under way; ``None`` before the first."""
         self._stop: StopReason | None = None
         self._task: asyncio.Task[Any] | None = None
         self.progress = Progress(head=beginning.head, next=beginning.waiting_at)
@@ -112,6 +121,7 @@ class Execution:
 
     def drain(self) -> None:
         """Stop when the current superstep is durable."""
+        self._draining = True
         self._control.request_drain()
 
     def stop(self, reason: StopReason) -> None:
@@ -209,21 +219,48 @@ class Execution:
         return self._description.planned.get(error.ns, self.progress.next if error.ns == "" else ())
 
     async def _stream(self) -> None:
-        given = self._claimed.payload
+        """Execute, as often as LangGraph stops for no other reason than that more is to be told from the next superstep on."""
         config = self._config()
         graph_input = await self._input(config)
-        options: dict[str, Any] = {}
+        while True:
+            self._told = told = self._chunks.tell()
+            try:
+                await self._supersteps(graph_input, config, told)
+                return
+            except GraphDrained:
+                if self._draining:
+                    raise
+            self._control = RunControl()
+            # As the next owner after a hand-over would: from the newest checkpoint, which is this run's.
+            graph_input = None
+            config["configurable"].pop("checkpoint_id", None)
+
+    async def _supersteps(self, graph_input: Any, config: RunnableConfig, told: Asked) -> None:
+        given = self._claimed.payload
+        options: dict[str, Any] = {"durability": "sync", "control": self._control}
         for name in ("interrupt_before", "interrupt_after", "context"):
             if given.get(name) is not None:
                 options[name] = given[name]
-        stream = self._served.graph.astream(
-            graph_input, config, stream_mode="updates", durability="sync", control=self._control, **options
+        graph = self._served.graph
+        if "events" in told.modes:
+            config = {**config, "run_id": self._root_run_id()}
+        stream = (
+            streaming.updates(graph, graph_input, config, told, self._chunks, options)
+            if told
+            else graph.astream(graph_input, config, stream_mode="updates", **options)
         )
         async for update in stream:
             if isinstance(update, dict) and INTERRUPT in update:
                 self.progress.interrupted = True
                 for interrupt in update[INTERRUPT]:
                     self.progress.interrupts[interrupt.id] = self._interrupt(interrupt)
+
+    def _root_run_id(self) -> uuid.UUID:
+        """What LangChain's events call the run: its id, but LangChain wants another one for what is executed once more."""
+        if self.scope.epoch == 1 and self.progress.steps == 0:
+            with contextlib.suppress(ValueError):
+                return uuid.UUID(self.scope.run_id)
+        return uuid.uuid4()
 
     def _interrupt(self, interrupt: Any) -> InterruptInfo:
         """As data. A wait that the thread was at before keeps its first deadline (ADR 6)."""
@@ -313,6 +350,8 @@ class Execution:
             self.progress.next = tuple(document["ev"]["next"])
             if document["ev"]["source"] == "loop":
                 self.progress.steps += 1
+                if self._told is not None and self._told != self._chunks.asked:
+                    self._control.request_drain()  # between two supersteps of the root graph: nothing is executed again
         self._publish(document)
 
 

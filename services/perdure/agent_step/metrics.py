@@ -20,3 +20,9 @@ IDLE = Gauge(
 GIVEN_BACK = Counter(
     "perdure_agent_step_runs_given_back", "Owned runs that were given back, by why: not_executed, idle", ["reason"]
 )
+STREAMED = Counter("perdure_agent_step_stream_chunks", "Chunks of streams that were given to Kafka")
+STREAM_DROPPED = Counter(
+    "perdure_agent_step_stream_chunks_dropped",
+    "Chunks of streams that were not sent, by why: full (too much waits for Kafka), large, refused",
+    ["reason"],
+)

@@ -3,7 +3,8 @@
 Contract: :meth:`RunEvents.publish` is called with history entries after they are stored. :meth:`RunEvents.end` waits a moment for
 Kafka, so that the end of the run and its settlement are one write when Kafka is well; when it is not, ``settle`` is called later,
 once every record is acknowledged. A record that Kafka refuses or that finds no room leaves the run unsettled, and holds back those
-after it (``backlog``).
+after it (``backlog``). ``on_durable`` is called
+with the sequence number of each entry.
 """
 
 from __future__ import annotations
@@ -31,12 +32,18 @@ class RunEvents:
     """The events of one run, as executed here."""
 
     def __init__(
-        self, producer: Producer, run: RunDocument, settle: Callable[[RunDocument], None], backlog: Backlog
+        self,
+        producer: Producer,
+        run: RunDocument,
+        settle: Callable[[RunDocument], None],
+        backlog: Backlog,
+        on_durable: Callable[[int], None] | None = None,
     ) -> None:
         self._producer = producer
         self._backlog = backlog
         self._run = run
         self._settle = settle
+        self._on_durable = on_durable
         self._open = 0
         self._late = False
         self._incomplete = False
@@ -44,6 +51,8 @@ class RunEvents:
 
     def publish(self, entry: Mapping[str, Any]) -> None:
         """Publish the event of one entry, unless an earlier one of the thread has to be published first."""
+        if self._on_durable is not None:
+            self._on_durable(entry["seq"])
         event = event_of(self._run, entry)
         if event is None:
             return

@@ -19,6 +19,7 @@ from functools import partial
 from perdure.agent_step import metrics
 from perdure.agent_step.audit import Audit, Ownership, report
 from perdure.agent_step.backlog import Backlog
+from perdure.agent_step.chunks import RunChunks, Streams
 from perdure.agent_step.claims import Claimed, Claims
 from perdure.agent_step.domain import Outcome, UnknownGraphError, error_info
 from perdure.agent_step.endings import Endings
@@ -72,6 +73,7 @@ class Ports:
     """By graph id."""
     poison: Poison
     sdk: SdkContext
+    streams: Streams
 
 
 class Worker:
@@ -80,6 +82,7 @@ class Worker:
     def __init__(self, settings: AgentStepSettings, ports: Ports) -> None:
         self._settings = settings
         self._ports = ports
+        self.streams = ports.streams
         self._open: dict[str, Execution | None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._claiming = 0
@@ -222,8 +225,10 @@ class Worker:
         run = claimed.run
         log_as(run)
         backlog = self._backlog(claimed)
+        chunks = self._ports.streams.of(run, claimed.payload)
+        events = RunEvents(self._ports.producer, run, self._settle, backlog, chunks.durable)
         try:
-            await self._carry(claimed, RunEvents(self._ports.producer, run, self._settle, backlog), backlog)
+            await self._carry(claimed, events, backlog, chunks)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task not in self._idle:
@@ -240,6 +245,7 @@ class Worker:
             why = f"{type(error).__name__}: {error}"
             await self._ports.claims.release_crashed(run, why, self._settings.crash_backoff_s)
         finally:
+            chunks.close()
             await backlog.close()
             self._forget(run)
             metrics.OPEN.set(len(self._open))
@@ -267,7 +273,7 @@ class Worker:
         read = partial(entries_from, self._ports.saver, run["thread_id"])
         return Backlog(self._ports.producer, runs, read, SOURCE)
 
-    async def _carry(self, claimed: Claimed, events: RunEvents, backlog: Backlog) -> None:
+    async def _carry(self, claimed: Claimed, events: RunEvents, backlog: Backlog, chunks: RunChunks) -> None:
         """From the claim to the recorded end, or to the hand-over."""
         run = claimed.run
         pace = self._ports.paces.get(run["graph_id"])
@@ -276,6 +282,7 @@ class Worker:
         if beginning.read_back:
             # Another run of the thread, older by the clock of its gateway, may have been executed meanwhile.
             claimed = await self._ports.claims.with_thread(claimed)
+        chunks.begin(beginning.next_seq - 1)
         for before in claimed.unsettled:
             await self._publish_again(before, backlog)
         for entry in beginning.entries:
@@ -285,7 +292,7 @@ class Worker:
         else:
             log_started(run, beginning.waiting_at)
             started_at = time.perf_counter()
-            seq, executed = await self._execute(claimed, beginning, events)
+            seq, executed = await self._execute(claimed, beginning, events, chunks)
             if executed is None:
                 return
             outcome = await self._undone(claimed, beginning, executed)
@@ -320,7 +327,9 @@ class Worker:
             events.publish(entry)
         events.settle_later()
 
-    async def _execute(self, claimed: Claimed, beginning: Beginning, events: RunEvents) -> tuple[int, Outcome | None]:
+    async def _execute(
+        self, claimed: Claimed, beginning: Beginning, events: RunEvents, chunks: RunChunks
+    ) -> tuple[int, Outcome | None]:
         """Execute; the sequence number for the end, and the outcome (``None``: handed over)."""
         run = claimed.run
         if (parked := await self._ports.poison.verdict(claimed, beginning)) is not None:
@@ -341,7 +350,7 @@ class Worker:
         execution = Execution(
             claimed, served, beginning, events.publish,
             (self._settings.recursion_limit, self._settings.recursion_limit_max), self._ports.sdk,
-            self._ports.paces[run["graph_id"]],
+            self._ports.paces[run["graph_id"]], chunks,
         )  # fmt: skip
         self._open[run["_id"]] = execution
         if self._draining:

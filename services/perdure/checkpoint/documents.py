@@ -259,6 +259,21 @@ def task_paths(codec: Codec, documents: Iterable[Mapping[str, Any]]) -> dict[str
     return {keys.parts(document["_id"])[4]: _get_body(codec, document)["p"] for document in documents}
 
 
+def writers(codec: Codec, documents: Iterable[Mapping[str, Any]]) -> dict[str, str | None]:
+    """By task id, the run for which the writes of the task count; ``None`` where no run owned the thread."""
+    calls: dict[str, list[tuple[str, Document]]] = {}
+    for document in documents:
+        task_id, slot = keys.parts(document["_id"])[4:6]
+        calls.setdefault(task_id, []).append((slot, _get_body(codec, document)))
+    found: dict[str, str | None] = {}
+    for task_id, bodies in calls.items():
+        bodies.sort(key=itemgetter(0))
+        wrote = [body for _, body in bodies if any(row[0] >= 0 for row in body["w"])] or [body for _, body in bodies]
+        owner = wrote[-1].get("o")
+        found[task_id] = owner.rpartition(":")[0] if isinstance(owner, str) else None
+    return found
+
+
 def named_entries(codec: Codec, document: Mapping[str, Any]) -> list[Entry]:
     """All entries that a checkpoint's document holds, shown ones too."""
     body = _get_body(codec, document)

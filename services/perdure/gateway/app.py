@@ -34,7 +34,7 @@ from perdure.gateway.resources.crons import CronsResource
 from perdure.gateway.resources.dead_letters import DeadLettersResource, DeadLetterStore
 from perdure.gateway.resources.deliveries import DeliveriesResource, DeliveryStore
 from perdure.gateway.resources.graphs import GraphsResource
-from perdure.gateway.resources.runs import Joiner, Retrier, RunsResource, Starter
+from perdure.gateway.resources.runs import Joiner, Retrier, RunsResource, RunStreams, Starter
 from perdure.gateway.resources.schedules import SchedulesResource, ScheduleStore
 from perdure.gateway.resources.signals import SignalsResource, SignalStore
 from perdure.gateway.resources.states import States, StatesResource
@@ -48,6 +48,8 @@ from perdure.gateway.stores.commands import SOURCE
 from perdure.gateway.stores.graphs import ServedGraphs
 from perdure.gateway.stores.store import Store
 from perdure.gateway.stores.workers import Workers
+from perdure.gateway.streams.history import History
+from perdure.gateway.streams.hub import Streams
 from perdure.gateway.streams.watch import RunWatch
 from perdure.registry.answer_links import NOT_OFFERED, AnswerLinks, links_offered
 from perdure.registry.reply_addresses import ReplyAddresses
@@ -110,6 +112,7 @@ class Gateway:
         self._ended, self._at_rest = RunWatch(store.ended), RunWatch(store.at_rest)
         self._letters = DeadLetterStore(database, store, producer)
         self._conditions = Conditions(availability, servers.opensearch.circuit)
+        self._streams = Streams(History(database, availability, store), store)
         graphs, workers, opensearch = self._graphs, self._workers, servers.opensearch
         states = States(database, availability)
         batches = BatchStore(database, store, settings.gateway_batch_items_limit)
@@ -120,6 +123,7 @@ class Gateway:
         questions = Questions(database, store)
         answering = Answering(store, questions, self._waits)
         signals = SignalStore(database, store, self._signals)
+        starter = Starter(store, states, graphs, producer, status=settings.gateway_start_status)
         system = SystemResource(self._conditions, workers)
         self._resources: tuple[Resource, ...] = (
             ThreadsResource(store, states, ThreadSearching(database, store, states)),
@@ -127,7 +131,7 @@ class Gateway:
             StatesResource(store, states, page=settings.gateway_history_page),
             RunsResource(
                 store,
-                Starter(store, states, graphs, producer, status=settings.gateway_start_status),
+                starter,
                 Retrier(store, producer),
                 Joiner(
                     store,
@@ -143,6 +147,7 @@ class Gateway:
                 page=settings.gateway_run_page,
                 join_timeout_s=settings.gateway_join_timeout_s,
             ),
+            RunStreams(store, starter, producer, self._streams, heartbeat_s=settings.gateway_heartbeat_s),
             SignalsResource(store, signals),
             ApprovalsResource(questions, answering),
             MailResource(
@@ -229,6 +234,7 @@ class Gateway:
         """Answer those who wait for a run's end: they poll another instance."""
         await self._ended.close()
         await self._at_rest.close()
+        self._streams.close()
 
     async def _finish_waits(self) -> None:
         """Wait for the writes about waits and signals, at most the store's time-out."""

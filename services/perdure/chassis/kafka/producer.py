@@ -70,15 +70,29 @@ class Producer:
         self._thread.start()
 
     def produce(
-        self, topic: str, record: Record, on_delivered: Delivered | None = None, on_failed: Failed | None = None
+        self,
+        topic: str,
+        record: Record,
+        on_delivered: Delivered | None = None,
+        on_failed: Failed | None = None,
+        *,
+        gather: bool = True,
     ) -> None:
         """Queue one record, from the loop's thread.
+
+        Args:
+            topic: The topic.
+            record: The record.
+            on_delivered: Called when it is acknowledged.
+            on_failed: Called with the reason when it is refused for good.
+            gather: Whether it may be kept back for ``GATHER_S`` when records come fast. A caller that gathers records itself says
+                no, and says so for all records of the topic, or their order is not kept.
 
         Raises:
             BufferError: 200,000 records or 256 MiB are waiting for a broker; wait and call again.
 
         """
-        if self._release is None and not self._busy():
+        if not gather or (self._release is None and not self._busy()):
             self._queue(topic, record, on_delivered, on_failed)
             return
         if len(self._gathered) >= MAX_GATHERED:

@@ -15,10 +15,11 @@ def json_response(value: Any, status: int = 200, headers: dict[str, str] | None 
 
 def as_json(value: Any, more: int = 0) -> bytes:
     """JSON of a state; what JSON cannot say is written as text. ``more``: options of orjson."""
-    return orjson.dumps(value, default=_text, option=orjson.OPT_NON_STR_KEYS | more)
+    return orjson.dumps(value, default=as_text, option=orjson.OPT_NON_STR_KEYS | more)
 
 
-def _text(value: Any) -> Any:
+def as_text(value: Any) -> Any:
+    """What JSON cannot say, as text."""
     if isinstance(value, bytes | bytearray | memoryview):
         return f"<{len(value)} bytes>"
     if isinstance(value, set | frozenset):

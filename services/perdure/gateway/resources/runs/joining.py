@@ -13,22 +13,17 @@ from typing import Any
 
 from aiohttp import web
 
-from perdure.chassis.clock import now
 from perdure.chassis.kafka.producer import Producer
-from perdure.chassis.telemetry import logger
-from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.http.requests import query_bool, query_choice, query_float
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.resources.named import require_run, unknown_run
+from perdure.gateway.resources.runs.leaving import cancel_left
 from perdure.gateway.resources.runs.views import locations, run_view
 from perdure.gateway.resources.states import States, questions
-from perdure.gateway.stores.commands import cancel_record, publish
 from perdure.gateway.stores.store import Store
 from perdure.gateway.streams.open_answer import Closing, open_answer
 from perdure.gateway.streams.watch import INTERVAL_S, RunWatch
 from perdure.schemas.documents import RunStatus
-
-log = logger(__name__)
 
 Document = Mapping[str, Any]
 
@@ -89,13 +84,7 @@ class Joiner:
             return await self._outcome(last)
 
         async def left() -> None:
-            try:
-                asked = await self._store.request_cancel(run["_id"], run["thread_id"], run["tenant"], now())
-            except RequestProblem as problem:
-                log.warning("gateway.run_not_cancelled", run_id=run["_id"], error=str(problem))
-                return
-            if asked:
-                publish(self._producer, cancel_record(run, run["traceparent"]))
+            await cancel_left(self._store, self._producer, run)
 
         return await open_answer(
             request, values, headers=headers, heartbeat_s=self._heartbeat_s, left=left if cancel else None

@@ -12,10 +12,11 @@ from perdure.chassis.kafka.producer import Producer
 from perdure.gateway.http.problems import RequestProblem, invalid
 from perdure.gateway.http.requests import query_bool, query_choice, query_int, read_body
 from perdure.gateway.http.responses import json_response
-from perdure.gateway.http.route import BODY, FLAG, TEXT, Answer, Parameter, Plain, Route, idempotency_key_of, page_of
+from perdure.gateway.http.route import BODY, FLAG, TEXT, Answer, Parameter, Plain, Route, page_of
 from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.resources.named import RUN, THREAD, require_run, require_thread
 from perdure.gateway.resources.runs.joining import Joiner
+from perdure.gateway.resources.runs.parameters import KEY, PREFER, START, TRACE
 from perdure.gateway.resources.runs.retrying import Retrier
 from perdure.gateway.resources.runs.starting import Starter
 from perdure.gateway.resources.runs.views import locations, run_view, shown_status, traceparent_of
@@ -27,16 +28,6 @@ from perdure.schemas.documents import CancelAction, RunStatus
 
 MAX_OFFSET = 100_000
 OFFSET = Parameter("offset", {"type": "integer", "minimum": 0, "default": 0})
-KEY = idempotency_key_of(
-    "The same key with the same request answers the run that it started, with `Idempotent-Replayed: true`."
-)
-TRACE = Parameter("traceparent", TEXT, "W3C trace context; made when absent.", "header")
-PREFER = Parameter(
-    "Prefer",
-    TEXT,
-    "`respond-async`: answer 202. `return=representation`: answer 200. By default 200 for `fetch`.",
-    "header",
-)
 STARTED: Final[dict[int, Answer]] = {200: http.Run, 202: http.Run}
 FOLLOW = Parameter(
     "follow",
@@ -53,15 +44,6 @@ ACTION = Parameter(
     "action", {"enum": ["interrupt", "rollback"], "default": "interrupt"},
     "`interrupt`: what the run wrote stays. `rollback`: it is undone, and the run is deleted.",
 )  # fmt: skip
-START = (
-    *BODY,
-    "unknown-graph",
-    "unknown-checkpoint",
-    "nothing-to-resume",
-    "idempotency-conflict",
-    "not-supported",
-    "not-ready",
-)
 
 
 class RunsResource:

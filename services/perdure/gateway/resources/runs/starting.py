@@ -83,6 +83,8 @@ class Started:
     """An earlier request with the same ``Idempotency-Key`` started it."""
     cancel_on_disconnect: bool = False
     """Cancel it when the client that waits for it goes away."""
+    payload: Mapping[str, Any] | None = None
+    """What it was started with; ``None`` where that has to be read."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -114,9 +116,14 @@ class Starter:
         status, applied = accepted(request, self._status)
         return json_response(started.view, status=status, headers={**started.headers, **applied})
 
-    async def start(self, request: web.Request, thread_id: str | None) -> Started:
-        """Start the run that a request asks for; without a thread id the thread is made with the run."""
+    async def start(self, request: web.Request, thread_id: str | None, *, streams: bool = False) -> Started:
+        """Start the run that a request asks for; without a thread id the thread is made with the run.
+
+        ``streams``: the request reads the run as a stream.
+        """
         wanted, body = await read_body(request, RunCreate)
+        if streams and wanted.stream_mode is None:
+            wanted = wanted.model_copy(update={"stream_mode": "values"})
         started = await self._start(request, thread_id, wanted, body)
         return replace(started, cancel_on_disconnect=wanted.on_disconnect == "cancel")
 
@@ -139,7 +146,7 @@ class Starter:
             if isinstance(refused, ThreadBusy):
                 raise _busy(prepared.run["thread_id"]) from None
             raise
-        return Started(prepared.run, prepared.view())
+        return Started(prepared.run, prepared.view(), payload=prepared.payload)
 
     async def _earlier(self, request: web.Request, key: str | None) -> dict[str, Any] | None:
         """The run that an earlier request with this key started; ``None`` without a key."""

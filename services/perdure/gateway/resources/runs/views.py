@@ -49,6 +49,9 @@ def payload_of(body: Mapping[str, Any], request: RunCreate) -> Document:
         payload.pop("input", None)
     if request.checkpoint is not None and request.checkpoint.checkpoint_id is not None:
         payload.setdefault("checkpoint_id", request.checkpoint.checkpoint_id)
+    if request.stream_mode is not None:
+        modes = [request.stream_mode] if isinstance(request.stream_mode, str) else list(request.stream_mode)
+        payload["stream"] = {"modes": modes, "subgraphs": bool(request.stream_subgraphs)}
     return payload
 
 

@@ -2,6 +2,6 @@
 
 from perdure.gateway.resources.states.reader import States
 from perdure.gateway.resources.states.resource import StatesResource
-from perdure.gateway.resources.states.waits import questions
+from perdure.gateway.stores.waits import questions
 
 __all__ = ["States", "StatesResource", "questions"]

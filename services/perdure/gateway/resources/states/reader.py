@@ -1,6 +1,6 @@
 """Threads' states, read from the notebook and shown in the Agent Server's shape.
 
-Contract: reads only, as plain data (``perdure.gateway.resources.states.plain``); internal channels are hidden. ``next`` is what the
+Contract: reads only, as plain data (``perdure.gateway.stores.plain``); internal channels are hidden. ``next`` is what the
 executor recorded with the checkpoint (in the newest state less the tasks whose writes are there already); for a
 checkpoint that was stored by another LangGraph program it is worked out from the channel versions. ``values`` are those
 of LangGraph's ``get_state`` at the checkpoint, with what a command updated there and with the values of DeltaChannels, as the
@@ -21,11 +21,10 @@ from perdure.chassis.outage import Availability
 from perdure.checkpoint import documents, keys
 from perdure.checkpoint.documents import Place
 from perdure.checkpoint.saver import PerdureSaver
-from perdure.checkpoint.shown import visible
 from perdure.checkpoint.store import Found
-from perdure.gateway.resources.states.plain import plain_serializer
-from perdure.gateway.resources.states.tasks import HIDDEN_PREFIXES, ROOT, Task, task_view, tasks_of
-from perdure.gateway.resources.states.waits import wait_views
+from perdure.gateway.stores.plain import plain_serializer
+from perdure.gateway.stores.tasks import Task, task_view, tasks_of, visible_values
+from perdure.gateway.stores.waits import wait_views
 
 Document = dict[str, Any]
 
@@ -144,13 +143,6 @@ class States:
         if found is not None:
             view["checkpoint"] = _checkpoint(thread_id, inner, found.document["checkpoint_id"])
             view["state"] = await self._view(found, depth, newest=True)
-
-
-def visible_values(channels: Mapping[str, Any]) -> Any:
-    """The state that a user of the graph knows: without LangGraph's own channels."""
-    if ROOT in channels:
-        return visible(channels[ROOT])
-    return {name: visible(value) for name, value in channels.items() if not name.startswith(HIDDEN_PREFIXES)}
 
 
 def _checkpoint(thread_id: str, ns: str, checkpoint_id: str) -> Document:

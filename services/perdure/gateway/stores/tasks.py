@@ -15,7 +15,7 @@ from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME, SCHEDULED
 
 from perdure.checkpoint.documents import NULL_TASK
 from perdure.checkpoint.shown import visible
-from perdure.gateway.resources.states.waits import questions
+from perdure.gateway.stores.waits import questions
 
 Document = dict[str, Any]
 Path = list[Any]
@@ -91,6 +91,13 @@ def task_view(task: Task) -> Document:
         "state": None,
         "result": _result(task) if task.done else None,
     }
+
+
+def visible_values(channels: Mapping[str, Any]) -> Any:
+    """The state that a user of the graph knows: without LangGraph's own channels."""
+    if ROOT in channels:
+        return visible(channels[ROOT])
+    return {name: visible(value) for name, value in channels.items() if not name.startswith(HIDDEN_PREFIXES)}
 
 
 def path_of(text: str) -> Path:

@@ -1,0 +1,162 @@
+"""Runs as streams of events: ``POST .../runs/stream``, ``GET .../runs/{run_id}/stream``.
+
+Contract: the answer is opened at once and tells the run, from its beginning or from the place that ``Last-Event-ID`` names, until
+it ends. A client that goes away changes nothing, unless it asked that its run be cancelled then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+
+from perdure.chassis.kafka.producer import Producer
+from perdure.gateway.http.problems import invalid
+from perdure.gateway.http.requests import query_bool
+from perdure.gateway.http.route import FLAG, TEXT, Parameter, Plain, Route
+from perdure.gateway.resources.named import RUN, THREAD, require_run
+from perdure.gateway.resources.runs.leaving import cancel_left
+from perdure.gateway.resources.runs.parameters import KEY, START, TRACE
+from perdure.gateway.resources.runs.starting import Starter
+from perdure.gateway.resources.runs.views import locations
+from perdure.gateway.stores.store import Store
+from perdure.gateway.streams.hub import Streams
+from perdure.gateway.streams.reader import Wanted
+from perdure.gateway.streams.sse import stream
+from perdure.gateway.streams.telling import BEGINNING, Cursor, read_cursor
+from perdure.schemas import http
+from perdure.schemas.http import STREAM_MODES
+
+LAST_EVENT_ID: Final = "Last-Event-ID"
+TELLS = Plain("Server-sent events: the guide to streams says which.", TEXT, "text/event-stream")
+SINCE = Parameter(
+    LAST_EVENT_ID, TEXT, "The id of the last event that was read; `-1`: from the beginning. By default from now on.", "header"
+)  # fmt: skip
+MODE = Parameter(
+    "stream_mode",
+    {"type": "array", "items": {"enum": sorted(STREAM_MODES)}},
+    "What is told, one or several, also as a JSON array; by default what the run was started with, else `values`.",
+)
+
+
+class RunStreams:
+    """Streams of runs."""
+
+    def __init__(
+        self, store: Store, starter: Starter, producer: Producer, streams: Streams, *, heartbeat_s: float
+    ) -> None:
+        self._store = store
+        self._starter = starter
+        self._producer = producer
+        self._streams = streams
+        self._heartbeat_s = heartbeat_s
+
+    def routes(self) -> tuple[Route, ...]:
+        """The rows of the route table."""
+        # fmt: off
+        return (
+            Route(
+                "POST", "/runs/stream", self.start, "streamRunWithThread",
+                "Start a run on a thread made for it, and tell its events", "Runs", {200: TELLS}, http.RunCreate,
+                (KEY, TRACE), START,
+            ),
+            Route(
+                "POST", "/threads/{thread_id}/runs/stream", self.start, "streamRun",
+                "Start a run, or resume the thread, and tell its events", "Runs", {200: TELLS}, http.RunCreate, (KEY, TRACE),
+                (*START, *THREAD, "thread-busy", "thread-exists"),
+            ),
+            Route(
+                "GET", "/threads/{thread_id}/runs/{run_id}/stream", self.join, "joinRunStream",
+                "The events of a run, live or from the history", "Runs", {200: TELLS},
+                parameters=(MODE, Parameter("cancel_on_disconnect", FLAG, "Cancel the run if the client goes away."), SINCE),
+                problems=RUN,
+            ),
+        )
+        # fmt: on
+
+    async def start(self, request: web.Request) -> web.StreamResponse:
+        """``POST /runs/stream``, ``POST /threads/{thread_id}/runs/stream``."""
+        started = await self._starter.start(request, request.match_info.get("thread_id"), streams=True)
+        wanted = await self._wanted(started.run, (), started.payload)
+        return await self._tell(
+            request, started.run, wanted, BEGINNING, cancel=started.cancel_on_disconnect, headers=started.headers
+        )
+
+    async def join(self, request: web.Request) -> web.StreamResponse:
+        """``GET /threads/{thread_id}/runs/{run_id}/stream``."""
+        cancel = query_bool(request, "cancel_on_disconnect")
+        modes = modes_of(request.query.getall("stream_mode", []))
+        cursor = cursor_of(request)
+        run = await require_run(self._store, request)
+        wanted = await self._wanted(run, modes, None)
+        return await self._tell(request, run, wanted, cursor, cancel=cancel, headers=locations(run))
+
+    async def _tell(
+        self,
+        request: web.Request,
+        run: Mapping[str, Any],
+        wanted: Wanted,
+        cursor: Cursor | None,
+        *,
+        cancel: bool,
+        headers: Mapping[str, str],
+    ) -> web.StreamResponse:
+        async def left() -> None:
+            await cancel_left(self._store, self._producer, run)
+
+        return await stream(
+            request,
+            self._streams.run_events(run, wanted, cursor),
+            headers={**headers, "Location": f"{headers['Location']}/stream"},
+            heartbeat_s=self._heartbeat_s,
+            left=left if cancel else None,
+        )
+
+    async def _wanted(
+        self, run: Mapping[str, Any], modes: tuple[str, ...], payload: Mapping[str, Any] | None
+    ) -> Wanted:
+        """What is told: what was asked for, else what the run was started with."""
+        kwargs = payload if payload is not None else await self._store.kwargs(run) or {}
+        asked = kwargs.get("stream") or {}
+        return Wanted(frozenset(modes or asked.get("modes") or ("values",)), bool(asked.get("subgraphs")))
+
+
+def modes_of(given: list[str]) -> tuple[str, ...]:
+    """Stream modes as a query names them: one, several, or a JSON array.
+
+    Raises:
+        RequestProblem: ``invalid-request``.
+
+    """
+    found: list[str] = []
+    for text in given:
+        if text.startswith("["):
+            try:
+                parsed = orjson.loads(text)
+            except orjson.JSONDecodeError:
+                raise invalid("query:stream_mode", f"{text!r} is no JSON array") from None
+            found += [str(one) for one in parsed]
+        elif text:
+            found += [one.strip() for one in text.split(",")]
+    for one in found:
+        if one not in STREAM_MODES:
+            raise invalid("query:stream_mode", f"{one!r} is not one of {', '.join(sorted(STREAM_MODES))}")
+    return tuple(dict.fromkeys(found))
+
+
+def cursor_of(request: web.Request) -> Cursor | None:
+    """The place that ``Last-Event-ID`` names; ``None`` without one.
+
+    Raises:
+        RequestProblem: ``invalid-request``.
+
+    """
+    text = request.headers.get(LAST_EVENT_ID)
+    if not text:
+        return None
+    cursor = BEGINNING if text == "-" else read_cursor(text)
+    if cursor is None:
+        raise invalid(f"header:{LAST_EVENT_ID}", f"{text!r} is no id of an event; -1 is the beginning")
+    return cursor

@@ -1,0 +1,212 @@
+"""What the readers of one thread share: the part of its history that was read, and what it says.
+
+Contract: readers pull, nothing is queued for them. What several of them read is read and rendered once, as long as it is kept: the
+newest documents of each thread, within a number of bytes for all threads together. A thread without readers holds nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, cast
+
+from perdure.checkpoint import keys
+from perdure.gateway.streams.history import PAGE, UNDER_WAY, History, RunRecord
+from perdure.gateway.streams.telling import Said
+
+KEPT_BYTES: Final = 64 * 1024 * 1024
+"""What all documents that are kept hold, about."""
+KEPT_PAGES: Final = 8
+"""Pages of one thread that are kept."""
+
+
+class Entry:
+    """One document of the history; what it says is made when the first reader asks."""
+
+    def __init__(
+        self, document: Mapping[str, Any], say: Callable[[Mapping[str, Any]], Coroutine[Any, Any, Said]]
+    ) -> None:
+        self.seq = int(document["seq"])
+        self.run_id: str | None = document.get("run")
+        self.ns = str(document.get("ns") or "")
+        self.kind = str(document["kind"])
+        self.event = str(document.get("event") or "")
+        self._document: Mapping[str, Any] | None = document
+        self._say = say
+        self._saying: asyncio.Task[Said] | None = None
+        self.nbytes = len(document.get("body") or b"") + 1024
+
+    @property
+    def closes_gaps(self) -> bool:
+        """Whether numbers before it that are not there never will be: no owner has anything in flight any more."""
+        return self.kind == keys.ENTRY and self.event != "updated"
+
+    @property
+    def ends(self) -> bool:
+        """Whether its run ends with it."""
+        return self.kind == keys.ENTRY and self.event not in UNDER_WAY
+
+    @property
+    def begins(self) -> bool:
+        """Whether its run, or a later owner of it, begins with it."""
+        return self.kind == keys.ENTRY and self.event == "started"
+
+    async def said(self) -> Said:
+        """What it says."""
+        if self._document is not None and (self._saying is None or self._failed(self._saying)):
+            self._saying = asyncio.create_task(self._say(self._document), name=f"say {self.seq}")
+        said = await asyncio.shield(cast("asyncio.Task[Said]", self._saying))
+        self._document = None
+        self.nbytes = said.nbytes or 2048
+        return said
+
+    @staticmethod
+    def _failed(task: asyncio.Task[Said]) -> bool:
+        return task.done() and (task.cancelled() or task.exception() is not None)
+
+
+class Feed:
+    """One thread that somebody reads. Belongs to one event loop."""
+
+    def __init__(self, history: History, thread_id: str, tenant: str, kept: Kept) -> None:
+        self.thread_id = thread_id
+        self.tenant = tenant
+        self.readers = 0
+        self._history = history
+        self._kept = kept
+        self._pages: OrderedDict[int, list[Entry]] = OrderedDict()
+        """What follows a number, as far as it was there when it was read."""
+        self._reading: dict[int, asyncio.Task[list[Entry]]] = {}
+        self._runs: dict[str, RunRecord | None] = {}
+        self._news = asyncio.Event()
+        self.closing = False
+        """The gateway ends."""
+        self.version = 0
+        """Grows with everything that may be news."""
+
+    def wake(self) -> None:
+        """Something new may be there."""
+        self.version += 1
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def news(self, version: int, timeout_s: float) -> bool:
+        """Wait until the feed is woken after ``version``; false when the time is over."""
+        if self.version != version:
+            return True
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._news.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def after(self, seq: int, last: int | None = None) -> list[Entry]:
+        """The entries that follow a number without a gap, at most a page; empty where nothing follows yet.
+
+        ``last``: the last number of a run that has ended, so that what was pruned before it is passed over.
+        """
+        if (kept := self._pages.get(seq)) is not None:
+            self._pages.move_to_end(seq)
+            return kept
+        reading = self._reading.get(seq)
+        if reading is None:
+            reading = self._reading[seq] = asyncio.create_task(self._read(seq, last), name=f"history after {seq}")
+            reading.add_done_callback(lambda _: self._reading.pop(seq, None))
+        return await asyncio.shield(reading)
+
+    async def run(self, run_id: str) -> RunRecord | None:
+        """A run that an entry belongs to."""
+        if run_id not in self._runs:
+            if len(self._runs) > PAGE:
+                self._runs.pop(next(iter(self._runs)))
+            self._runs[run_id] = await self._history.run(run_id, self.thread_id, self.tenant)
+        return self._runs[run_id]
+
+    def forget(self) -> None:
+        """Drop what is kept."""
+        self._pages.clear()
+
+    @property
+    def nbytes(self) -> int:
+        """About how many bytes are kept."""
+        return sum(entry.nbytes for page in self._pages.values() for entry in page)
+
+    def shrink(self) -> bool:
+        """Drop the page that was used longest ago; false where there is none."""
+        if not self._pages:
+            return False
+        self._pages.popitem(last=False)
+        return True
+
+    async def _read(self, seq: int, last: int | None) -> list[Entry]:
+        after = seq
+        while True:
+            found = [Entry(document, self._say) for document in await self._history.page(self.thread_id, after)]
+            if found or last is None or after + PAGE > last:
+                break
+            after += PAGE
+        entries = [*_without_gaps(found, seq, beyond=after > seq)]
+        if entries:
+            self._pages[seq] = entries
+            if len(self._pages) > KEPT_PAGES:
+                self._pages.popitem(last=False)
+            self._kept.trim()
+        return entries
+
+    async def _say(self, document: Mapping[str, Any]) -> Said:
+        run_id = document.get("run")
+        return await self._history.say(document, await self.run(run_id) if isinstance(run_id, str) else None)
+
+
+class Kept:
+    """The feeds of the threads that are read, and how much they keep together."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._feeds: OrderedDict[tuple[str, str], Feed] = OrderedDict()
+
+    def __iter__(self) -> Iterator[Feed]:
+        return iter([*self._feeds.values()])
+
+    def of(self, thread_id: str) -> list[Feed]:
+        """The feeds of a thread, of whatever tenant."""
+        return [feed for (_, name), feed in self._feeds.items() if name == thread_id]
+
+    @contextmanager
+    def open(self, thread_id: str, tenant: str) -> Iterator[Feed]:
+        """The feed of a thread, for one more reader."""
+        key = (tenant, thread_id)
+        feed = self._feeds.get(key)
+        if feed is None:
+            feed = self._feeds[key] = Feed(self._history, thread_id, tenant, self)
+        feed.readers += 1
+        try:
+            yield feed
+        finally:
+            feed.readers -= 1
+            if not feed.readers and self._feeds.get(key) is feed:
+                del self._feeds[key]
+
+    def trim(self) -> None:
+        """Keep within ``KEPT_BYTES``."""
+        total = sum(feed.nbytes for feed in self._feeds.values())
+        while total > KEPT_BYTES:
+            largest = max(self._feeds.values(), key=lambda feed: feed.nbytes)
+            before = largest.nbytes
+            if not largest.shrink():
+                return
+            total -= before - largest.nbytes
+
+
+def _without_gaps(entries: list[Entry], seq: int, *, beyond: bool) -> Iterator[Entry]:
+    """The entries up to the first number that may still come."""
+    expected = entries[0].seq if beyond and entries else seq + 1
+    closed = max((entry.seq for entry in entries if entry.closes_gaps), default=0)
+    for entry in entries:
+        if entry.seq != expected and closed < entry.seq:
+            return
+        yield entry
+        expected = entry.seq + 1

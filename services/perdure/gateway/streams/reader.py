@@ -1,0 +1,155 @@
+"""One reader of one run: a cursor in the history of its thread.
+
+Contract: events come in the order of the history, each once, from the place after the cursor on; what belongs to other runs of the
+thread, to modes that were not asked for and, unless asked, to subgraphs is left out. The end of the run ends the reader, also where
+the run is gone. An outage of the database is waited out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from perdure.chassis.telemetry import logger
+from perdure.checkpoint.errors import NotebookError
+from perdure.gateway.http.problems import RequestProblem
+from perdure.gateway.stores.store import Store
+from perdure.gateway.streams.feed import Entry, Feed
+from perdure.gateway.streams.open_answer import Closing
+from perdure.gateway.streams.sse import event_bytes
+from perdure.gateway.streams.telling import ALWAYS, WHOLE, Cursor, Said, Told, numbered, told
+from perdure.schemas.documents import RunStatus
+
+log = logger(__name__)
+
+LOOK_AT_RUN_S: Final = 5.0
+"""How often a reader for whom nothing comes looks whether its run is still there, in seconds."""
+BATCH_BYTES: Final = 64 * 1024
+"""Events that are there are sent together up to so many bytes."""
+AGAIN_S: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a reader asked for."""
+
+    modes: frozenset[str]
+    subgraphs: bool = False
+
+    def takes(self, event: Told) -> bool:
+        """Whether an event is told; both forms of messages are not told at once."""
+        if event.mode == ALWAYS:
+            return True
+        if event.ns and not self.subgraphs:
+            return False
+        if event.mode == "messages" and "messages-tuple" in self.modes:
+            return False
+        return event.mode in self.modes
+
+
+class RunReader:
+    """Reads one run from a place on."""
+
+    def __init__(self, feed: Feed, store: Store, run: Mapping[str, Any], wanted: Wanted, cursor: Cursor) -> None:
+        self._feed = feed
+        self._store = store
+        self._run = run
+        self._wanted = wanted
+        self._cursor = cursor
+        self._ended = False
+
+    async def events(self) -> AsyncGenerator[bytes, None]:
+        """The events as they are sent, several together where they are there.
+
+        Raises:
+            Closing: the gateway ends.
+
+        """
+        while not self._ended:
+            version = self._feed.version
+            if self._feed.closing:
+                raise Closing
+            entries = await self._feed.after(position(self._cursor), self._last())
+            for entry in entries:
+                for part in batches(await self._tell(entry)):
+                    yield part
+                if self._ended:
+                    return
+            if not entries and not await self._feed.news(version, LOOK_AT_RUN_S):
+                await self._look_at_run()
+                if self._ended:
+                    yield event_bytes("end", b"null", None)
+
+    def _last(self) -> int | None:
+        return self._run.get("ended_seq") if not RunStatus(self._run["status"]).active else None
+
+    async def _tell(self, entry: Entry) -> list[bytes]:
+        """What an entry says, from the cursor on."""
+        skipped = self._cursor.said if entry.seq == self._cursor.seq else 0
+        parts: list[bytes] = []
+        if self._concerns(entry):
+            said = await saying(entry)
+            parts = [*chosen(said, self._wanted, skipped)]
+        self._cursor = Cursor(entry.seq, WHOLE)
+        self._ended = entry.ends and entry.run_id == self._run["_id"]
+        return parts
+
+    def _concerns(self, entry: Entry) -> bool:
+        return entry.run_id == self._run["_id"] and (not entry.ns or self._wanted.subgraphs)
+
+    async def _look_at_run(self) -> None:
+        """Notice that the run ended without an entry that could be read, or that it is gone."""
+        try:
+            run = await self._store.run_even_deleted(self._run["_id"], self._run["thread_id"], self._run["tenant"])
+        except RequestProblem:
+            return  # the database is away: it is asked again
+        if run is None:
+            self._ended = True
+            return
+        self._run = run
+        last = self._last()
+        if last is not None and self._cursor.seq >= last:
+            self._ended = True
+
+
+def position(cursor: Cursor) -> int:
+    """The number after which the next document is read; one that was told in part is read again."""
+    return cursor.seq if cursor.said == WHOLE else max(cursor.seq - 1, 0)
+
+
+async def saying(entry: Entry) -> Said:
+    """What an entry says, however long the database is away; where its state is damaged, an error in its place."""
+    while True:
+        try:
+            return await entry.said()
+        except RequestProblem as problem:
+            if not problem.retryable:
+                raise
+        except NotebookError as error:
+            log.exception("gateway.damaged_state")
+            failure = {"error": "damaged-state", "message": str(error)}
+            return Said(entry.seq, entry.run_id, entry.ns, numbered([told(ALWAYS, "", failure, event="error")]))
+        await asyncio.sleep(AGAIN_S)
+
+
+def chosen(said: Said, wanted: Wanted, skipped: int) -> Iterator[bytes]:
+    """The events that a reader asked for, after the first ones, as they are sent."""
+    for event in said.events:
+        if event.number > skipped and wanted.takes(event):
+            yield event_bytes(event.name, event.data, f"{said.seq}-{event.number}")
+
+
+def batches(parts: list[bytes]) -> Iterator[bytes]:
+    """Several events together, where they are small."""
+    waiting: list[bytes] = []
+    size = 0
+    for part in parts:
+        waiting.append(part)
+        size += len(part)
+        if size >= BATCH_BYTES:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield b"".join(waiting)
