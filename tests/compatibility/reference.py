@@ -19,13 +19,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 from tests.compatibility.catalogue import PROBES
+from tests.compatibility.described import surface_differences
 from tests.compatibility.probe import Probe
 from tests.compatibility.running import failures_of
-from tests.compatibility.surface import operations
 from tests.support.polling import until_blocking
 
 from perdure.local.resources import free_port
@@ -79,29 +78,6 @@ def verdict_of(probe: Probe, failure: str | None) -> str:
     if not is_judged(probe):
         return "not judged"
     return "same" if failure is None else "FAILS"
-
-
-def surface_differences(description: dict[str, Any]) -> list[str]:
-    """Operations, and query, header and path parameters, that either the description or the committed surface has alone."""
-    described = {
-        f"{method.upper()} {path}": {f"{one['in']}.{one['name']}" for one in operation.get("parameters", ())}
-        for path, methods in description["paths"].items()
-        for method, operation in methods.items()
-    }
-    committed = {
-        one.name: {
-            name.partition("=")[0]
-            for name in one.parameters
-            if name.startswith(("path.", "query.", "header.")) and name not in one.undescribed
-        }
-        for one in operations()
-    }
-    names = sorted(described.keys() | committed.keys())
-    return [
-        f"{name}: described {sorted(described.get(name, ()))}, committed {sorted(committed.get(name, ()))}"
-        for name in names
-        if described.get(name) != committed.get(name)
-    ]
 
 
 def main() -> int:

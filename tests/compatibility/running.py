@@ -26,8 +26,12 @@ async def failures_of(probes: Sequence[Probe], url: str) -> dict[str, str]:
                 async with places:
                     return await failure_of(probe, Stage(url, shared, hooks))
 
-            found = await asyncio.gather(*map(one, probes))
-    return {probe.name: failure for probe, failure in zip(probes, found, strict=True) if failure is not None}
+            together = [probe for probe in probes if not probe.alone]
+            found = dict(zip(together, await asyncio.gather(*map(one, together)), strict=True))
+            for probe in probes:
+                if probe.alone:
+                    found[probe] = await one(probe)
+    return {probe.name: failure for probe, failure in found.items() if failure is not None}
 
 
 async def failure_of(probe: Probe, stage: Stage) -> str | None:

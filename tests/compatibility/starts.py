@@ -89,7 +89,7 @@ def _by_sdk(method: Callable[..., Any], options: Values) -> bool:
 STATEFUL: Final = (Start("create", stateful=True), Start("wait", stateful=True))
 STATELESS: Final = (Start("create", stateful=False), Start("wait", stateful=False), Start("batch", stateful=False))
 STREAMS: Final = (Start("stream", stateful=True), Start("stream", stateful=False))
-ALL: Final = (*STATEFUL, *STATELESS)
+ALL: Final = (*STATEFUL, *STATELESS, *STREAMS)
 
 
 def of_each(

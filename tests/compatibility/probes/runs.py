@@ -194,6 +194,18 @@ async def cancelled_many(stage: Stage) -> None:
         await stage.sdk.runs.cancel_many(thread_id=await stage.thread(), run_ids=[str(uuid.uuid4())])
 
 
+async def cancelled_by_status(stage: Stage) -> None:
+    for statuses in (["pending", "running"], ["all"]):
+        running = await stage.held()
+        pending = await stage.sdk.runs.create(running["thread_id"], "walk", input={"n": 1})
+        for status in statuses:
+            await stage.sdk.runs.cancel_many(status=status)  # type: ignore[arg-type]
+            assert (await stage.ended(pending))["status"] == "interrupted"
+            if status == "pending":
+                assert (await stage.sdk.runs.get(running["thread_id"], running["run_id"]))["status"] == "running"
+        assert (await stage.ended(running))["status"] == "interrupted"
+
+
 async def deleted(stage: Stage) -> None:
     thread, run = await stage.walked()
     await stage.sdk.runs.delete(thread, run["run_id"])
@@ -261,6 +273,7 @@ PROBES = (
     probe(cancelled, claim(CANCEL, query="wait action=interrupt")),
     probe(rolled_back, claim(CANCEL, query="action=rollback")),
     probe(cancelled_many, claim(CANCEL_MANY, query="action=interrupt action=rollback", body="thread_id run_ids")),
+    probe(cancelled_by_status, claim(CANCEL_MANY, body="status"), alone=True),
     probe(deleted, claim(DELETE)),
     probe(
         not_deleted_on_completion,

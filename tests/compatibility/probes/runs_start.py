@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 from tests.compatibility.probe import ACCEPTED
 from tests.compatibility.stage import Stage, mark, refusal
-from tests.compatibility.starts import ALL, STATEFUL, STATELESS, Start, of_each
+from tests.compatibility.starts import ALL, Start, of_each
 
 
 async def with_input(stage: Stage, start: Start) -> None:
@@ -213,8 +213,11 @@ async def while_somebody_listens(stage: Stage, start: Start) -> None:
         assert (await stage.ended(run))["status"] == wanted
 
 
-WAITS = tuple(one for one in ALL if one.kind == "wait")
-ENTERED = tuple(one for one in ALL if one.kind != "wait")
+STATEFUL = tuple(one for one in ALL if one.stateful)
+STATELESS = tuple(one for one in ALL if not one.stateful)
+BATCH = tuple(one for one in ALL if one.kind == "batch")
+HELD = tuple(one for one in ALL if one.kind in {"wait", "stream"})
+NOT_STREAMED = tuple(one for one in ALL if one.kind != "stream")
 DURABLE = "always `sync`: every superstep is durable before the next one, at least what is asked for"
 ROOT = '`""` only: a run starts at a checkpoint of the whole graph'
 
@@ -251,15 +254,15 @@ PROBES = (
         partly={"body.feedback_keys": "accepted; no feedback links are made", "body.langsmith_tracer": ACCEPTED},
     ),
     *of_each(
-        tuple(one for one in ALL if one.kind == "batch"),
+        BATCH,
         feedback_without_effect,
         partly={"body.feedback_keys": "accepted; no feedback links are made"},
     ),
     *of_each(
-        ALL,
+        NOT_STREAMED,
         not_streamed,
         partly=dict.fromkeys(("body.stream_mode", "body.stream_subgraphs", "body.stream_resumable"), ACCEPTED),
     ),
     *of_each(STATELESS, kept, body="on_completion=keep"),
-    *of_each(WAITS, while_somebody_listens, body="on_disconnect=continue on_disconnect=cancel"),
+    *of_each(HELD, while_somebody_listens, body="on_disconnect=continue on_disconnect=cancel"),
 )
