@@ -165,6 +165,9 @@ SAMPLES: dict[str, Message] = {
         next=("approve",),
         interrupts=(InterruptInfo(id="i-1", value={"question": "Go on?", "amount": 82000}),),
     ),
+    "perdure.run.interrupted.v1.schema": RunInterrupted(
+        **FULL, interrupts=(InterruptInfo(id="i-2", value="Go on?", response_schema={"type": "boolean"}),)
+    ),
     "perdure.run.succeeded.v1": RunSucceeded(**FULL, checkpoint_id=CHECKPOINT, steps=5),
     "perdure.run.failed.v1": RunFailed(**FULL, checkpoint_id=CHECKPOINT, next=("fetch",), error=ERROR),
     "perdure.run.failed.v1.minimal": RunFailed(**MINIMAL, error=ErrorInfo(type="perdure.GraphUnknown", message="x")),

@@ -271,7 +271,9 @@ class WaitDocument(TypedDict, total=False):
     """When the clock ends the wait or the question goes to the next person; absent without one, and once it is over."""
     events: list[str]
     question: dict[str, Any] | None
-    """``perdure.schemas.waits.Question`` as JSON."""
+    """``perdure.schemas.waits.Question`` as JSON; of a plain interrupt its text alone (``perdure.registry.questions``)."""
+    interrupt: dict[str, Any]
+    """Of a plain interrupt: ``value`` and ``response_schema``. The node gets the bare answer, not a ``WaitOutcome``."""
     assigned_to: str | None
     escalations: int
     """How many times the question went to the next person."""

@@ -49,6 +49,9 @@ class InterruptInfo(BaseModel):
     id: str
     value: Any = None
     """What the node passed to ``interrupt()``, as JSON; replaced by a note when it exceeds 64 KiB."""
+    response_schema: dict[str, Any] | None = Field(default=None, exclude_if=lambda schema: schema is None)
+    """JSON Schema of the answer, where the node gave ``interrupt(..., response_schema=)`` one; left out where there is none, and
+    where value and schema together exceed 64 KiB."""
 
 
 class Event(Message):

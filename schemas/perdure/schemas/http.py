@@ -180,7 +180,7 @@ class Interrupt(BaseModel):
     id: str
     value: Any
     response_schema: dict[str, Any] | None = Field(
-        default=None, description="What an answer must fit, where `ask_human` said so; else left out."
+        default=None, description="What an answer must fit, where `ask_human` or `interrupt` said so; else left out."
     )
 
 
@@ -345,6 +345,9 @@ class Approval(BaseModel):
     action: Any = Field(default=None, description="The exact act that a yes allows.")
     action_digest: str | None
     answer_schema: dict[str, Any] | None
+    interrupt: Interrupt | None = Field(
+        default=None, description="Of a plain `interrupt()`: what the node passed to it."
+    )
     events: list[str] = Field(description="Names of signals that end the wait as well.")
     assigned_to: str | None
     escalate_to: list[str]

@@ -177,14 +177,16 @@ def gone_nodes(waiting_at: Iterable[str], known: Iterable[str]) -> list[str]:
 
 
 def interrupt_info(interrupt: Any) -> InterruptInfo:
-    """An interrupt as data; a value over the limit is replaced by a note."""
+    """An interrupt as data; a value over the limit is replaced by a note, and a schema over what the value leaves is left out."""
     raw = json.dumps(interrupt.value)
+    schema = json.dumps(getattr(interrupt, "response_schema", None))
+    with_schema = len(raw) + len(schema) <= INTERRUPT_VALUE_LIMIT
     value = (
         json.loads(raw)
         if len(raw) <= INTERRUPT_VALUE_LIMIT
         else f"<{len(raw)} bytes: more than {INTERRUPT_VALUE_LIMIT}; see the thread's state>"
     )
-    return InterruptInfo(id=interrupt.id, value=value)
+    return InterruptInfo(id=interrupt.id, value=value, response_schema=json.loads(schema) if with_schema else None)
 
 
 def bounded_interrupts(interrupts: Sequence[InterruptInfo]) -> tuple[InterruptInfo, ...]:

@@ -187,7 +187,9 @@ def _input_task(checkpoint_id: str) -> str:
 
 def _interrupt(value: Any) -> Document:
     if isinstance(value, dict) and "value" in value:
-        return {"id": value.get("id"), "value": value["value"]}
+        shown = {"id": value.get("id"), "value": value["value"]}
+        schema = value.get("response_schema")
+        return shown if schema is None else {**shown, "response_schema": schema}
     return {"id": None, "value": value}
 
 

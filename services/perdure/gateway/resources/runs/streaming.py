@@ -30,7 +30,7 @@ from perdure.schemas import http
 from perdure.schemas.http import STREAM_MODES
 
 LAST_EVENT_ID: Final = "Last-Event-ID"
-TELLS = Plain("Server-sent events: the guide to streams says which.", TEXT, "text/event-stream")
+TELLS = Plain("Server-sent events: the guide to streams says which.", {"type": "string"}, "text/event-stream")
 SINCE = Parameter(
     LAST_EVENT_ID, TEXT, "The id of the last event that was read; `-1`: from the beginning. By default from now on.", "header"
 )  # fmt: skip
