@@ -47,7 +47,7 @@ async def with_context(stage: Stage, start: Start) -> None:
 async def with_interrupts(stage: Stage, start: Start) -> None:
     assert (await start(stage, input={"n": 3}, interrupt_before=["right"]))["log"] == ["left"]
     assert (await start(stage, input={"n": 3}, interrupt_after=["right"]))["log"] == ["left", "right"]
-    assert "log" not in await start(stage, input={"n": 3}, interrupt_before="*")
+    assert not (await start(stage, input={"n": 3}, interrupt_before="*")).get("log")
 
 
 async def with_a_webhook(stage: Stage, start: Start) -> None:
@@ -78,14 +78,22 @@ async def resumed_without_a_thread(stage: Stage, start: Start) -> None:
 
 
 async def directed(stage: Stage, start: Start) -> None:
-    thread, _ = await stage.asked()
-    values = await start(stage, "ask", thread, command={"update": {"note": "noted"}, "goto": "finish"})
-    assert (values["note"], values["log"]) == ("noted", ["finish"])
+    thread, _ = await stage.walked(1)
+    values = await start(stage, thread=thread, command={"update": {"n": 3}, "goto": "right"})
+    assert (values["n"], values["log"]) == (3, ["left", "right", "left"])
 
 
 async def directed_without_a_thread(stage: Stage, start: Start) -> None:
+    """LangGraph goes to the node beside the one where the graph begins."""
+    values = await start(stage, command={"update": {"n": 1}, "goto": "right"})
+    assert (values["n"], values["log"]) == (1, ["right", "left"])
+
+
+async def directed_to_a_question(stage: Stage, start: Start) -> None:
     values = await start(stage, "ask", command={"update": {"note": "noted"}, "goto": "finish"})
-    assert (values["note"], values["log"]) == ("noted", ["finish"])
+    assert "__error__" not in values
+    (interrupt,) = values["__interrupt__"]
+    assert interrupt["value"] == {"question": "go on?"}
 
 
 async def at_a_checkpoint(stage: Stage, start: Start) -> None:
@@ -235,6 +243,7 @@ PROBES = (
     *of_each(STATELESS, resumed_without_a_thread, body="command.resume"),
     *of_each(STATEFUL, directed, body="command.update command.goto"),
     *of_each(STATELESS, directed_without_a_thread, body="command.update command.goto"),
+    *of_each(STATELESS, directed_to_a_question, body="command.update command.goto"),
     *of_each(STATEFUL, at_a_checkpoint, body="checkpoint.checkpoint_id checkpoint_id"),
     *of_each(STATEFUL, at_a_checkpoint_of_a_subgraph, partly={"body.checkpoint.checkpoint_ns": ROOT}),
     *of_each(STATEFUL, on_a_thread_that_is_not_there, body="if_not_exists=create if_not_exists=reject"),
