@@ -14,7 +14,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from perdure.chassis.json import dumps
-from perdure.gateway.stores.plain import plain_serializer
+from perdure.checkpoint.plain import plain_serializer
 from perdure.gateway.streams.planned import Point, plan, works
 from perdure.gateway.streams.saying import RunFacts, Standing, say_checkpoint, say_ended, say_resumed
 from perdure.gateway.streams.telling import Told

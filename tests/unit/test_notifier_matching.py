@@ -310,3 +310,23 @@ def test_the_question_of_ask_human_is_told_as_before() -> None:
     told = planned(interrupted(asked()), subscription()).deliveries[0]
     assert "interrupt" not in told["data"]
     assert told["data"]["action"] == {"pay": 82000}
+
+
+def test_a_run_that_asks_twice_is_told_once_in_the_agent_servers_format() -> None:
+    event = interrupted("Go?", "And now?")
+    (told,) = planned(event, subscription(format="langgraph")).deliveries
+    assert (told["format"], told["kind"], told["wait_id"]) == ("langgraph", "approval_wanted", None)
+    again = interrupted("Go?", "And now?", seq=9)
+    assert planned([event, again], subscription(format="langgraph")).deliveries == [told]
+    standard = planned(event, subscription()).deliveries
+    assert len(standard) == 2
+    assert not any("format" in one for one in standard)
+
+
+def test_the_webhook_of_a_run_has_the_format_that_its_run_names() -> None:
+    run: Any = {"_id": "r1", "tenant": "acme", "webhook": "https://example.com/", "created_at": NOW}
+    success = events.RunSucceeded(**OF, steps=3)
+    (told,) = planned(success, runs={"r1": run | {"webhook_format": "langgraph"}}).deliveries
+    assert told["format"] == "langgraph"
+    (told,) = planned(success, runs={"r1": run}).deliveries
+    assert "format" not in told

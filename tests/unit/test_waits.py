@@ -9,7 +9,7 @@ import pytest
 
 from perdure.agent_step.domain import bounded_interrupts, earliest_due
 from perdure.registry.questions import question_in
-from perdure.registry.waits import outcome_in, wait_documents, waking_payload
+from perdure.registry.waits import WAKING, outcome_in, wait_documents, waking_payload
 from perdure.schemas.events import InterruptInfo
 from perdure.schemas.outbox import INTERRUPTS_LIMIT
 from perdure.schemas.waits import (
@@ -89,3 +89,13 @@ def test_a_wait_of_the_sdk_is_resumed_with_its_outcome() -> None:
     payload = waking_payload(wait, ended)
     assert payload == {"command": {"resume": {"i": ended.value()}}}
     assert outcome_in(payload) == ended
+
+
+def test_the_run_that_goes_on_is_streamed_as_the_one_that_waited() -> None:
+    (wait,) = wait_documents(RUN, [InterruptInfo(id="i", value="Go?")], ["ask"], MOMENT)
+    wait["stream"] = {"modes": ["updates"], "subgraphs": False}
+    ended = WaitOutcome(kind=OutcomeKind.ANSWER, wait_id="t:i", at=MOMENT, payload="yes", by="ann")
+    payload = waking_payload(wait, ended)
+    assert payload["stream"] == {"modes": ["updates"], "subgraphs": False}
+    assert outcome_in(payload) == ended
+    assert "stream" in WAKING

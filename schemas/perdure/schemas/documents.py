@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from perdure.schemas.archive_documents import ArchiveMark
 from perdure.schemas.stuck_documents import CrashRecord, StuckMark
@@ -104,6 +104,8 @@ class ThreadDocument(TypedDict, total=False):
     graph_id: str
     assistant_id: str
     last_run_id: str
+    ephemeral: bool
+    """True of a thread that the scheduler deletes some time after its last run has ended; absent: it is kept."""
     batch: BatchMark
     stuck: StuckMark
     """There while the thread is stuck."""
@@ -173,6 +175,8 @@ class RunDocument(TypedDict, total=False):
     """When > 0 the payload is in that many documents of ``payloads``."""
     new_thread: bool
     """The thread was made with this run: nothing is stored for it before."""
+    ephemeral: bool
+    """True where the thread that was made with this run is deleted once it has ended (:attr:`ThreadDocument.ephemeral`)."""
     created_at: datetime
     updated_at: datetime
     status: str
@@ -200,6 +204,8 @@ class RunDocument(TypedDict, total=False):
     """Of a run with ``after_seconds``: its time, and its place in the thread's queue."""
     webhook: str
     """Where its end is told, and the ends of the runs that go on from it (ADR 12)."""
+    webhook_format: str
+    """``perdure.schemas.notices.WebhookFormat``; absent: standard."""
     origin_run_id: str
     """Of a run that wakes its thread: the run that somebody started, and that goes on in this one."""
     first_run_id: str
@@ -274,6 +280,8 @@ class WaitDocument(TypedDict, total=False):
     """``perdure.schemas.waits.Question`` as JSON; of a plain interrupt its text alone (``perdure.registry.questions``)."""
     interrupt: dict[str, Any]
     """Of a plain interrupt: ``value`` and ``response_schema``. The node gets the bare answer, not a ``WaitOutcome``."""
+    stream: dict[str, Any]
+    """The stream modes of the run, where it was started with any: the run that goes on has the same."""
     assigned_to: str | None
     escalations: int
     """How many times the question went to the next person."""
@@ -351,6 +359,8 @@ class FiringMark(TypedDict):
     """False: it is skipped, the run before is not finished."""
     cancel: bool
     """Whether the run before is cancelled first."""
+    rollback: NotRequired[bool]
+    """Whether what that run wrote is undone; absent: no."""
     run_id: str
     thread_id: str
 
@@ -381,6 +391,8 @@ class ScheduleDocument(TypedDict, total=False):
     metadata: dict[str, Any]
     overlap: str
     """``perdure.registry.cron.Overlap``."""
+    ephemeral: bool
+    """Whether the threads of its runs are deleted once these have ended; absent: no."""
     catch_up_s: float
     """A fire time that was missed by more seconds is not made up."""
     paused: bool

@@ -10,9 +10,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from perdure.schemas.bodies import Body, Metadata, NodeName, RunConfig
+from perdure.schemas.notices import WebhookFormat
 
 THREAD_ID_PATTERN = r"^[A-Za-z0-9._:-]{1,128}$"
 
@@ -82,13 +83,18 @@ class RunCreate(Body):
 
     assistant_id: str = Field(min_length=1, max_length=256, description="A graph id, or the assistant id of a graph.")
     input: Any = None
-    command: Command | None = None
+    command: Annotated[Command | None, BeforeValidator(lambda given: None if given == {} else given)] = Field(
+        default=None, description="An empty object is none."
+    )
     metadata: Metadata | None = Field(default=None, description="At most 64 KiB as JSON.")
     config: RunConfig | None = None
     context: dict[str, Any] | None = None
     checkpoint: CheckpointRef | None = None
     checkpoint_id: CheckpointId | None = None
     webhook: str | None = Field(default=None, pattern=r"^https?://", max_length=2048)
+    webhook_format: WebhookFormat | None = Field(
+        default=None, description="Of its body; PERDURE_GATEWAY_WEBHOOK_FORMAT (standard) by default."
+    )
     interrupt_before: Literal["*"] | list[NodeName] | None = None
     interrupt_after: Literal["*"] | list[NodeName] | None = None
     stream_mode: StreamMode | list[StreamMode] | None = Field(
@@ -113,10 +119,20 @@ class RunCreate(Body):
         default=None, description="Whether the run is cancelled when the client that waits for its values goes away."
     )
     on_completion: Literal["delete", "keep"] | None = Field(
-        default=None, description="delete is not supported yet; threads are kept until retention archives them."
+        default=None,
+        description="Of a run without a thread: delete deletes its thread a minute after its end. Threads are kept by default.",
     )
     durability: Literal["sync", "async", "exit"] | None = Field(
         default=None, description="Every superstep is durable before the next one, whatever is asked for."
+    )
+    checkpoint_during: bool | None = Field(
+        default=None, description="Accepted, as durability: every superstep is stored."
+    )
+    langsmith_tracer: dict[str, Any] | None = Field(
+        default=None, description="Accepted; no run is traced to LangSmith."
+    )
+    strict_resume: bool | None = Field(
+        default=None, description="Accepted; a resume of a thread that waits for nothing is always refused."
     )
 
 

@@ -88,4 +88,6 @@ class Endings:
         }
         # The gateway may have died between the run that made its thread and the thread.
         made = {"tenant": run["tenant"], "created_at": run["created_at"], "metadata": run.get("metadata") or {}}
+        if run.get("ephemeral"):
+            made["ephemeral"] = True
         await self._threads.write(assignments=[Assignment(run["thread_id"], left, below={"seq": seq}, otherwise=made)])

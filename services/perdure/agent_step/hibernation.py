@@ -38,6 +38,9 @@ class Hibernation:
         """Bring the thread's waits up to date with the end of a run."""
         run = claimed.run
         waits = wait_documents(run, outcome.interrupts, outcome.next, moment)
+        if (streamed := claimed.payload.get("stream")) is not None:
+            for wait in waits:
+                wait["stream"] = streamed
         left = await self._left(claimed, {wait["_id"] for wait in waits})
         await asyncio.gather(self._waits.open(waits), self._mark_ended(claimed), self._waits.close(left, moment))
         if any(wait["events"] for wait in waits):

@@ -125,6 +125,7 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel(
             [("updated_at", ASCENDING)], name="ended", partialFilterExpression={"ended_run_id": {"$exists": True}}
         ),
+        IndexModel([("updated_at", ASCENDING)], name="ephemeral", partialFilterExpression={"ephemeral": True}),
         IndexModel(
             [("archive.expires_at", ASCENDING)],
             name="archive_work",

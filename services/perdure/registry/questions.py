@@ -89,7 +89,7 @@ def _responses(action: Mapping[str, Any], config: Mapping[str, Any]) -> list[Sch
     edited: Schema = {
         "title": "Action",
         "type": "object",
-        "properties": {"action": _text("Action", action["action"]), "args": _arguments(action["args"])},
+        "properties": {"action": _name("Action", action["action"]), "args": _arguments(action["args"])},
         "required": ["action", "args"],
     }
     known = (
@@ -135,7 +135,7 @@ def _decisions(call: Mapping[str, Any], allowed: Any) -> list[Schema]:
     edited: Schema = {
         "title": "Tool call",
         "type": "object",
-        "properties": {"name": _text("Tool", call["name"]), "args": _arguments(call["args"])},
+        "properties": {"name": _name("Tool", call["name"]), "args": _arguments(call["args"])},
         "required": ["name", "args"],
     }
     reject = _alternative("reject", message=_text("Reason"))
@@ -193,8 +193,13 @@ def _alternative(kind: str, **properties: Schema) -> Schema:
     }
 
 
-def _text(title: str, default: str | None = None) -> Schema:
-    return {"title": title, "type": "string"} | ({} if default is None else {"default": default})
+def _text(title: str) -> Schema:
+    return {"title": title, "type": "string"}
+
+
+def _name(title: str, default: str) -> Schema:
+    """The schema of a name: one line, not empty."""
+    return {"title": title, "type": "string", "pattern": ".", "default": default}
 
 
 def _arguments(args: Mapping[str, Any]) -> Schema:

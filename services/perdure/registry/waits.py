@@ -34,7 +34,7 @@ OUTCOME_SHOWN_BYTES = 64 * 1024
 """A larger payload of an outcome is in the waking run only, not in the wait's document."""
 WAKING = (
     "tenant", "thread_id", "interrupt_id", "run_id", "origin_run_id", "first_run_id", "graph_id", "graph_version",
-    "metadata", "traceparent", "batch", "interrupt",
+    "metadata", "traceparent", "batch", "interrupt", "stream",
 )  # fmt: skip
 """What :meth:`Waits.wake` reads of a wait's document, for those who read no more than they need."""
 
@@ -100,12 +100,16 @@ def _question_wait(interrupt: InterruptInfo) -> Wait:
 
 
 def waking_payload(wait: Mapping[str, Any], outcome: WaitOutcome) -> dict[str, Any]:
-    """The payload of the run that resumes a wait with its outcome: a plain interrupt gets the bare answer."""
+    """The payload of the run that resumes a wait with its outcome: a plain interrupt gets the bare answer.
+
+    The run is streamed as the run was that waited, so that readers of the thread go on reading.
+    """
+    streamed = {"stream": wait["stream"]} if "stream" in wait else {}
     if wait.get("interrupt") is None:
-        return {"command": {"resume": {wait["interrupt_id"]: outcome.value()}}}
+        return {"command": {"resume": {wait["interrupt_id"]: outcome.value()}}} | streamed
     told = outcome.value()
     answer = told.pop("payload", None)
-    return {"command": {"resume": {wait["interrupt_id"]: answer}}, "outcome": told}
+    return {"command": {"resume": {wait["interrupt_id"]: answer}}, "outcome": told} | streamed
 
 
 def outcome_in(payload: Mapping[str, Any]) -> WaitOutcome | None:

@@ -27,6 +27,7 @@ from perdure.scheduler.batch_events import Outbox
 from perdure.scheduler.batch_uploads import Uploads
 from perdure.scheduler.batches import Batches
 from perdure.scheduler.clock import DatabaseClock
+from perdure.scheduler.completed import Completed
 from perdure.scheduler.deadletters import DeadLetters
 from perdure.scheduler.escalation import Escalations
 from perdure.scheduler.firing import MISSED_S, Firings
@@ -85,6 +86,7 @@ async def main(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
         Loop("notes", 5.0, lead.only(stuck.publish_notes)),
         Loop("batches", settings.batch_interval_s, lead.only(batches.turn)),
         Loop("batches-told", 0.5, lead.only(Outbox(db, producer).publish)),
+        Loop("completed", 1.0, lead.only(Completed(db, clock, settings.completed_delete_s).turn)),
         Loop("removals", 2.0, lead.only(removals.turn)),
         Loop("uploads", 15.0, lead.only(Uploads(db, settings.batch_upload_grace_s).sweep)),
         Loop("dead-letters", 5.0, partial(dead_letters.consume, stopping)),

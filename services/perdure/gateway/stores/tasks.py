@@ -14,6 +14,7 @@ from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME, SCHEDULED, TASKS
 
 from perdure.checkpoint.documents import NULL_TASK
+from perdure.checkpoint.plain import BRANCH, HIDDEN_PREFIXES, JOIN, ROOT
 from perdure.checkpoint.shown import visible
 from perdure.gateway.stores.waits import questions
 
@@ -21,14 +22,10 @@ Document = dict[str, Any]
 Path = list[Any]
 """``["__pregel_pull", node]``, or ``["__pregel_push", index, false]`` of a ``Send``; an inner path where a task called another."""
 
-ROOT: Final = "__root__"
 START: Final = "__start__"
 RETURN: Final = "__return__"
 INPUT: Final = "__input__"
 PULL, PUSH = "__pregel_pull", "__pregel_push"
-BRANCH: Final = "branch:to:"
-JOIN: Final = "join:"
-HIDDEN_PREFIXES: Final = ("__", BRANCH, JOIN, "start:")
 SPECIAL: Final = frozenset({ERROR, INTERRUPT, RESUME, SCHEDULED})
 
 
@@ -91,13 +88,6 @@ def task_view(task: Task) -> Document:
         "state": None,
         "result": _result(task) if task.done else None,
     }
-
-
-def visible_values(channels: Mapping[str, Any]) -> Any:
-    """The state that a user of the graph knows: without LangGraph's own channels."""
-    if ROOT in channels:
-        return visible(channels[ROOT])
-    return {name: visible(value) for name, value in channels.items() if not name.startswith(HIDDEN_PREFIXES)}
 
 
 def path_of(text: str) -> Path:

@@ -18,9 +18,9 @@ from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability
 from perdure.checkpoint import documents, keys, values
 from perdure.checkpoint.documents import Place
+from perdure.checkpoint.plain import plain_serializer
 from perdure.checkpoint.saver import PerdureSaver
 from perdure.checkpoint.store import Found
-from perdure.gateway.stores.plain import plain_serializer
 from perdure.gateway.stores.store import Store
 from perdure.gateway.streams.planned import Point, is_visible, plan, works
 from perdure.gateway.streams.saying import RunFacts, Standing, metadata, say_checkpoint, say_ended, say_resumed
@@ -109,7 +109,8 @@ class History:
         standing = None if head is None else await self._standing(document["thread"], "", head, seq)
         inner = [] if standing is None else await self._inner(document["thread"], standing, seq)
         events = [*say_ended(document, standing, reversed(inner), run.facts)]
-        return Said(seq, run_id, "", numbered(events), ends=True, status=event)
+        since = 0 if standing is None else int(standing.point.document.get("seq") or 0)
+        return Said(seq, run_id, "", numbered(events), since=since, ends=True, status=event)
 
     async def _follows(self, thread_id: str, seq: int) -> bool:
         query = {"thread": thread_id, "seq": {"$gte": seq, "$lt": seq + GAP}}

@@ -128,9 +128,9 @@ class RunsResource:
             ),
             Route(
                 "POST", "/threads/{thread_id}/runs/{run_id}/cancel", self.cancel, "cancelRun", "Stop an active run", "Runs",
-                {200: http.Run, 202: http.Run},
+                {200: VALUES, 202: http.Run},
                 parameters=(
-                    Parameter("wait", FLAG, "Answer 200 when the run has ended; 202 when that takes too long."),
+                    Parameter("wait", FLAG, "Answer the values that the run ends with, as `join` does."),
                     ACTION,
                 ),
                 problems=(*RUN, "run-ended"),
@@ -203,8 +203,8 @@ class RunsResource:
         """``POST .../retry``."""
         return await self._retrier.retry(request)
 
-    async def cancel(self, request: web.Request) -> web.Response:
-        """``POST .../cancel``."""
+    async def cancel(self, request: web.Request) -> web.StreamResponse:
+        """``POST .../cancel``: 202, or with ``wait`` what ``join`` answers when the run has ended."""
         tenant = tenant_of(request)
         wait = query_bool(request, "wait")
         action = _action(request)
@@ -216,10 +216,10 @@ class RunsResource:
                 "run-ended", f"Run {run_id!r} has ended ({run['status']}); there is nothing to cancel."
             )
         publish(self._producer, cancel_record(run, traceparent_of(request.headers.get("traceparent"))))
-        ended = wait and await self._ended.wait(run_id, self._join_timeout_s)
+        if wait:
+            headers = {**locations(run), "Location": f"{locations(run)['Location']}/join"}
+            return await self._joiner.open(request, run, headers, cancel=False)
         shown = await self._store.run_even_deleted(run_id, thread_id, tenant) or run
-        if ended:
-            return json_response(run_view(shown, None))
         return json_response(run_view(shown, None), status=202, headers=locations(run))
 
     async def cancel_many(self, request: web.Request) -> web.Response:

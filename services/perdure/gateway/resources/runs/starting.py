@@ -44,6 +44,7 @@ from perdure.registry.threads import thread_document
 from perdure.schemas.commands import StartReason
 from perdure.schemas.documents import RunDocument, ThreadDocument, ThreadStatus
 from perdure.schemas.http import RunCreate
+from perdure.schemas.notices import WebhookFormat
 
 log = logger(__name__)
 
@@ -103,12 +104,15 @@ class Starter:
         producer: Producer,
         *,
         status: StartStatus = "auto",
+        webhook_format: WebhookFormat = WebhookFormat.STANDARD,
     ) -> None:
         self._store = store
         self._states = states
         self._graphs = graphs
         self._producer = producer
         self._status = status
+        self._webhook_format = webhook_format
+        """Of the webhooks of runs whose request names none."""
 
     async def answer(self, request: web.Request, thread_id: str | None) -> web.Response:
         """Start the run that a request asks for, and answer it: 202, or 200 for who cannot read a 202."""
@@ -174,7 +178,7 @@ class Starter:
 
         """
         tenant = tenant_of(request)
-        _require_supported(wanted)
+        _require_supported(wanted, stateless=thread_id is None)
         require_webhook(wanted.webhook)
         graph = await self._graphs.resolve(wanted.assistant_id)
         new_thread = thread_id is None  # an id that a client chose may have been given another run already
@@ -198,6 +202,7 @@ class Starter:
             multitask_strategy=wanted.multitask_strategy or "enqueue",
             idempotency_key=key,
             webhook=wanted.webhook,
+            webhook_format=wanted.webhook_format or self._webhook_format,
         )
         if (first := _continued_chain(thread, wanted)) is not None:
             run["first_run_id"] = first
@@ -205,6 +210,8 @@ class Starter:
             run["delayed"], run["start_at"] = True, run["created_at"] + timedelta(seconds=wanted.after_seconds)
         if "batch" in thread:
             run["batch"] = thread["batch"]
+        if wanted.on_completion == "delete":
+            run["ephemeral"] = thread["ephemeral"] = True
         return Prepared(run, packed, thread if new_thread else None, payload)
 
     async def _register(self, prepared: Prepared) -> None:
@@ -291,13 +298,14 @@ def _made(thread_id: str, tenant: str, wanted: RunCreate, graph_id: str) -> Thre
     return thread
 
 
-def _require_supported(wanted: RunCreate) -> None:
+def _require_supported(wanted: RunCreate, *, stateless: bool) -> None:
     require_metadata(wanted.metadata)
     command = wanted.command
-    if command is not None:
-        if not command.model_fields_set:
-            raise invalid("/command", "one of resume, update and goto must be given")
-        if command.resume is None and command.update is None and command.goto is None:
-            raise invalid("/command/resume", "null is no answer: an interrupt cannot be resumed with it")
-    if wanted.on_completion == "delete":
-        raise not_supported("/on_completion", 'on_completion "delete" is not supported yet; threads are kept.')
+    if command is not None and command.resume is None and command.update is None and command.goto is None:
+        raise invalid("/command/resume", "null is no answer: an interrupt cannot be resumed with it")
+    if wanted.on_completion == "delete" and not stateless:
+        raise not_supported(
+            "/on_completion",
+            'on_completion "delete" deletes the thread that is made with a run: send the run to /runs without a thread, or '
+            "delete this thread yourself when you need it no more.",
+        )

@@ -1,6 +1,6 @@
 """Threads' states, read from the notebook and shown in the Agent Server's shape.
 
-Contract: reads only, as plain data (``perdure.gateway.stores.plain``); internal channels are hidden. ``next`` is what the
+Contract: reads only, as plain data (``perdure.checkpoint.plain``); internal channels are hidden. ``next`` is what the
 executor recorded with the checkpoint (in the newest state less the tasks whose writes are there already); for a
 checkpoint that was stored by another LangGraph program it is worked out from the channel versions. ``values`` are those
 of LangGraph's ``get_state`` at the checkpoint, with what a command updated there and with the values of DeltaChannels, as the
@@ -20,10 +20,10 @@ from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability
 from perdure.checkpoint import documents, keys
 from perdure.checkpoint.documents import Place
+from perdure.checkpoint.plain import plain_serializer, visible_values
 from perdure.checkpoint.saver import PerdureSaver
 from perdure.checkpoint.store import Found
-from perdure.gateway.stores.plain import plain_serializer
-from perdure.gateway.stores.tasks import Task, task_view, tasks_of, visible_values
+from perdure.gateway.stores.tasks import Task, task_view, tasks_of
 from perdure.gateway.stores.waits import wait_views
 
 Document = dict[str, Any]

@@ -13,7 +13,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from perdure.chassis.clock import now
-from perdure.chassis.mongo import Database, from_now
+from perdure.chassis.mongo import Database
 from perdure.gateway.http.problems import RequestProblem, not_supported
 from perdure.gateway.http.requests import read_body, require_metadata
 from perdure.gateway.http.responses import json_response
@@ -24,7 +24,7 @@ from perdure.gateway.resources.states import States
 from perdure.gateway.resources.threads.views import thread_view
 from perdure.gateway.stores.store import Store
 from perdure.registry.runs import new_id
-from perdure.registry.threads import thread_document
+from perdure.registry.threads import REMOVING_RUN, removable, removal_mark, thread_document
 from perdure.schemas import http, thread_http
 from perdure.schemas.batch_documents import BATCHES
 from perdure.schemas.documents import RUNS, THREADS, ArchiveState, ThreadDocument
@@ -63,32 +63,14 @@ class ThreadChanges:
 
     async def remove(self, thread: Mapping[str, Any]) -> bool:
         """Mark a thread as removed, also again; false when it is under legal hold, or being purged."""
-        query = {
-            "_id": thread["_id"],
-            "tenant": thread["tenant"],
-            "hold": {"$exists": False},
-            "archive.state": {"$nin": [ArchiveState.PURGING.value, ArchiveState.REMOVING.value]},
-        }
-        mark = {
-            "state": ArchiveState.REMOVING.value,
-            "at": from_now(0),
-            "expires_at": from_now(0),
-            "leftover": {"$ifNull": ["$archive.object", None]},
-        }
-        # By way of another field: $set would merge the mark into the one that is there.
-        change: list[Document] = [
-            {"$set": {"removed": mark}},
-            {"$unset": "archive"},
-            {"$set": {"archive": "$removed"}},
-            {"$unset": "removed"},
-        ]
+        query = {**removable(thread["_id"]), "tenant": thread["tenant"]}
+        change = removal_mark()
         done = await self._store.read(lambda: self._threads.update_one(query, change))
         if not done.matched_count:
             marked = {"_id": thread["_id"], "archive.state": ArchiveState.REMOVING.value}
             if await self._store.read(lambda: self._threads.find_one(marked, {"_id": 1})) is None:
                 return False
-        hide = {"$set": {"removing": True}}
-        await self._store.read(lambda: self._runs.update_many({"thread_id": thread["_id"]}, hide))
+        await self._store.read(lambda: self._runs.update_many({"thread_id": thread["_id"]}, REMOVING_RUN))
         return True
 
 
