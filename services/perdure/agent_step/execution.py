@@ -338,6 +338,8 @@ class Execution:
         place = Place(self.scope.thread_id, ns, checkpoint_id)
         graph: Any = self._served.graph
         state = await graph.aget_state(config_of(place))
+        if state.metadata is None:
+            return  # the run begins the thread: there is no checkpoint yet, and the first one follows at once
         values = state.values if isinstance(state.values, dict) else {ROOT: state.values}
         shown = {name: values[name] for name in changed if name in values}
         saver: PerdureSaver = graph.checkpointer

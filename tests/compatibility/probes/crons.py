@@ -185,11 +185,18 @@ async def fired_with_context(stage: Stage) -> None:
 
 async def fired_as_changed(stage: Stage) -> None:
     metadata = mark()
-    path = f"/{uuid.uuid4().hex}"
     cron: Any = await _make(stage, metadata=metadata)
-    more: Any = {"schedule": EVERY_SECOND, "webhook": stage.hooks.url(path), **FIRED}
+    more: Any = {"schedule": EVERY_SECOND, **FIRED}
     await stage.sdk.crons.update(cron["cron_id"], **more)
     _assert_fired(await _fired(stage, cron, metadata, None))
+
+
+async def told_as_changed(stage: Stage) -> None:
+    metadata = mark()
+    path = f"/{uuid.uuid4().hex}"
+    cron: Any = await _make(stage, metadata=metadata)
+    await stage.sdk.crons.update(cron["cron_id"], schedule=EVERY_SECOND, webhook=stage.hooks.url(path))
+    assert (await _fired(stage, cron, metadata, None))["log"] == ["left"]
     await stage.hooked(path)
 
 
@@ -267,8 +274,8 @@ async def fired_beside_a_run(stage: Stage) -> None:
 
 async def not_fired_beside_a_run(stage: Stage) -> None:
     """``reject``: a fire time at which a run is active is skipped, and the cron goes on."""
-    held = await stage.held()
-    thread = held["thread_id"]
+    thread = await stage.thread()
+    held = await stage.sdk.runs.create(thread, "walk", input={"n": 1, "delay_s": 6})
     more: dict[str, Any] = {"schedule": EVERY_SECOND, "input": {"n": 1, "delay_s": 0}}
     cron: Any = await stage.sdk.crons.create_for_thread(thread, "walk", multitask_strategy="reject", **more)
     due = datetime.fromisoformat(cron["next_run_date"])
@@ -278,7 +285,7 @@ async def not_fired_beside_a_run(stage: Stage) -> None:
 
     await eventually(passed, "two fire times have passed")
     assert await _runs_of(stage, thread, held) == []
-    await stage.sdk.runs.cancel(thread, held["run_id"], wait=True)
+    await stage.ended(held)
     await eventually(partial(_runs_of, stage, thread, held), "the cron has fired")
     await stage.sdk.crons.delete(cron["cron_id"])
 
@@ -311,7 +318,8 @@ PROBES = (
         claim(STATELESS, body="context webhook interrupt_before"),
         claim(OF_THREAD, body="context webhook interrupt_before"),
     ),
-    probe(fired_as_changed, claim(CHANGE, body=f"{GIVEN} webhook interrupt_after")),
+    probe(fired_as_changed, claim(CHANGE, body=f"{GIVEN} interrupt_after")),
+    probe(told_as_changed, claim(CHANGE, body="webhook")),
     probe(fired_with_changed_context, claim(CHANGE, body="context interrupt_before")),
     probe(without_streams, *(claim(one, partly=NO_STREAMS) for one in (STATELESS, OF_THREAD, CHANGE))),
     probe(kept, claim(STATELESS, body="on_run_completed=keep"), claim(CHANGE, body="on_run_completed=keep")),

@@ -28,8 +28,10 @@ async def _events(parts: AsyncIterator[Any]) -> list[Event]:
 
 
 async def told(stage: Stage, start: Start, graph: str, **options: Any) -> list[Event]:
-    """All events of a run but ``end``."""
+    """All events of a run but ``end``; a thread that is made with the run is kept, or the reference keeps no checkpoints."""
     thread = await stage.thread() if start.stateful else None
+    if not start.stateful:
+        options["on_completion"] = "keep"
     return await _events(stage.sdk.runs.stream(thread, graph, **options))
 
 
