@@ -32,6 +32,15 @@ class Recording:
         self.answered[group].add(method)
         return answer
 
+    async def all(self, group: str, method: str, *arguments: Any, **named: Any) -> list[Any]:
+        return [part async for part in self.stream(group, method, *arguments, **named)]
+
+    async def stream(self, group: str, method: str, *arguments: Any, **named: Any) -> AsyncIterator[Any]:
+        parts = getattr(getattr(self._client, group), method)(*arguments, **named)
+        async for part in await parts if inspect.isawaitable(parts) else parts:
+            self.answered[group].add(method)
+            yield part
+
 
 @pytest.fixture
 async def sdk(system: Any) -> AsyncIterator[Recording]:
@@ -92,6 +101,14 @@ async def test_the_methods_that_are_listed_as_working_work(system: Any, sdk: Rec
     assert (await sdk.call("runs", "wait", None, "chain", input={"n": 2}))["step"] == 2
     failed = await sdk.call("runs", "wait", None, "fails", input={}, raise_error=False)
     assert failed["__error__"] == {"error": "ValueError", "message": "failed on purpose after 2 steps"}
+
+    told = [(part.event, part.data) for part in await sdk.all("runs", "stream", thread_id, "chain", input={"n": 2})]
+    assert told[-2:] == [("values", values), ("end", None)]
+    again = await sdk.all("runs", "join_stream", thread_id, told[0][1]["run_id"], last_event_id="-1")
+    assert [(part.event, part.data) for part in again] == told
+    async for part in sdk.stream("threads", "join_stream", thread_id, last_event_id="-1", stream_mode="lifecycle"):
+        assert (part.event, part.data["attempt"]) == ("metadata", 1)
+        break
 
     slow = await sdk.call("runs", "create", None, "sleeper", input={"sleep_s": 600})
     listening = system.start("slow", {"seconds": 600})

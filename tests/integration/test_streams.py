@@ -13,7 +13,8 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Send, interrupt
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
-from tests.integration.streaming_stage import Event, Streaming, open_streaming
+from tests.integration.streaming_stage import Event, Streaming, events_of, open_streaming
+from tests.support.polling import until
 
 DURABLE = ("values", "updates", "tasks", "checkpoints", "debug")
 
@@ -212,3 +213,31 @@ async def test_what_cannot_be_told_is_refused(streaming: Streaming, request_: di
     answer = await streaming.http.get(f"/threads/{run['thread_id']}/runs/{run['_id']}/stream", **request_)
     assert answer.status_code == 422, answer.text
     assert answer.json()["errors"][0]["pointer"] == where
+
+
+async def test_a_thread_is_read_through_all_its_runs(streaming: Streaming, sdk: LangGraphClient) -> None:
+    thread = (await sdk.threads.create())["thread_id"]
+    seen: list[tuple[str, Any]] = []
+
+    async def read() -> None:
+        async for part in await sdk.threads.join_stream(thread, stream_mode=["run_modes"]):
+            seen.append((part.event, part.data))  # noqa: PERF401 - read while it grows
+
+    reading = asyncio.create_task(read())
+    first = await streaming.run("asking", {"log": []}, thread, stream_mode="updates")
+    second = await streaming.run("asking", None, thread, command={"resume": "yes"}, stream_mode="updates")
+    done = [("metadata", {"status": "run_done", "run_id": run["_id"]}) for run in (first, second)]
+    await until(lambda: done[1] in seen, "both runs were read", explain=lambda: seen)
+    reading.cancel()
+    assert seen.index(done[0]) < seen.index(("metadata", {"run_id": second["_id"], "attempt": 1}))
+    assert next(data for name, data in seen if name == "updates") == {"a": {"log": ["a"]}}
+    path = f"/threads/{thread}/stream"
+    lifecycle = []
+    async with streaming.http.stream(
+        "GET", path, params={"stream_modes": "lifecycle"}, headers={"Last-Event-ID": "-1"}
+    ) as answer:
+        async for event in events_of(answer):
+            lifecycle.append((event.name, event.data))
+            if len(lifecycle) == 4:
+                break
+    assert lifecycle == [one for one in seen if one[0] == "metadata"]

@@ -48,6 +48,7 @@ from perdure.gateway.stores.commands import SOURCE
 from perdure.gateway.stores.graphs import ServedGraphs
 from perdure.gateway.stores.store import Store
 from perdure.gateway.stores.workers import Workers
+from perdure.gateway.streams.asking import Asking
 from perdure.gateway.streams.history import History
 from perdure.gateway.streams.hub import Streams
 from perdure.gateway.streams.watch import RunWatch
@@ -112,7 +113,13 @@ class Gateway:
         self._ended, self._at_rest = RunWatch(store.ended), RunWatch(store.at_rest)
         self._letters = DeadLetterStore(database, store, producer)
         self._conditions = Conditions(availability, servers.opensearch.circuit)
-        self._streams = Streams(History(database, availability, store), store)
+        self._streams = Streams(
+            History(database, availability, store),
+            store,
+            Asking(producer),
+            settings.kafka_bootstrap_servers,
+            f"perdure-gateway-{settings.instance}-streams",
+        )
         graphs, workers, opensearch = self._graphs, self._workers, servers.opensearch
         states = States(database, availability)
         batches = BatchStore(database, store, settings.gateway_batch_items_limit)
@@ -225,6 +232,7 @@ class Gateway:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._streams.close()
             await self._finish_waits()
             await self._letters.close()
             await self._store.close()
@@ -234,7 +242,7 @@ class Gateway:
         """Answer those who wait for a run's end: they poll another instance."""
         await self._ended.close()
         await self._at_rest.close()
-        self._streams.close()
+        self._streams.release()
 
     async def _finish_waits(self) -> None:
         """Wait for the writes about waits and signals, at most the store's time-out."""

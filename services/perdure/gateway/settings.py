@@ -28,7 +28,7 @@ class GatewaySettings(ServiceSettings):
     gateway_join_timeout_s: float = Field(default=60.0, gt=0)
     """How long ``join?timeout=`` and ``cancel?wait=true`` wait for a run's end at most, in seconds."""
     gateway_heartbeat_s: float = Field(default=5.0, gt=0)
-    """How often an answer that waits for the end of a run sends a newline, in seconds."""
+    """How often an answer that waits for the end of a run sends a newline, and a stream a comment, in seconds."""
     gateway_run_page: int = Field(default=10, ge=1, le=1000)
     """Runs in a list that names no limit."""
     gateway_history_page: int = Field(default=10, ge=1, le=1000)

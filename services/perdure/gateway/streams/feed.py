@@ -7,19 +7,22 @@ newest documents of each thread, within a number of bytes for all threads togeth
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, cast
 
 from perdure.checkpoint import keys
+from perdure.gateway.streams.chunks import Ring
 from perdure.gateway.streams.history import PAGE, UNDER_WAY, History, RunRecord
 from perdure.gateway.streams.telling import Said
 
 KEPT_BYTES: Final = 64 * 1024 * 1024
 """What all documents that are kept hold, about."""
-KEPT_PAGES: Final = 8
-"""Pages of one thread that are kept."""
+TRIM_S: Final = 0.25
+KEPT_ENTRIES: Final = 256
+"""Documents of one thread that are kept."""
 
 
 class Entry:
@@ -36,6 +39,8 @@ class Entry:
         self._document: Mapping[str, Any] | None = document
         self._say = say
         self._saying: asyncio.Task[Said] | None = None
+        self.at = document["at"].timestamp()
+        """When it was made, in seconds since 1970."""
         self.nbytes = len(document.get("body") or b"") + 1024
 
     @property
@@ -74,10 +79,14 @@ class Feed:
         self.thread_id = thread_id
         self.tenant = tenant
         self.readers = 0
+        self.ring = Ring()
+        self.chunks_come = False
+        """Whether the chunks of the thread are read as they come."""
+        self.reading_back = asyncio.Lock()
         self._history = history
         self._kept = kept
-        self._pages: OrderedDict[int, list[Entry]] = OrderedDict()
-        """What follows a number, as far as it was there when it was read."""
+        self._following: OrderedDict[int, Entry] = OrderedDict()
+        """By a number, the entry that follows it."""
         self._reading: dict[int, asyncio.Task[list[Entry]]] = {}
         self._runs: dict[str, RunRecord | None] = {}
         self._news = asyncio.Event()
@@ -108,8 +117,7 @@ class Feed:
 
         ``last``: the last number of a run that has ended, so that what was pruned before it is passed over.
         """
-        if (kept := self._pages.get(seq)) is not None:
-            self._pages.move_to_end(seq)
+        if kept := self._chain(seq):
             return kept
         reading = self._reading.get(seq)
         if reading is None:
@@ -125,21 +133,25 @@ class Feed:
             self._runs[run_id] = await self._history.run(run_id, self.thread_id, self.tenant)
         return self._runs[run_id]
 
-    def forget(self) -> None:
-        """Drop what is kept."""
-        self._pages.clear()
-
     @property
     def nbytes(self) -> int:
         """About how many bytes are kept."""
-        return sum(entry.nbytes for page in self._pages.values() for entry in page)
+        return sum(entry.nbytes for entry in self._following.values())
 
     def shrink(self) -> bool:
-        """Drop the page that was used longest ago; false where there is none."""
-        if not self._pages:
+        """Drop the document that was read longest ago; false where there is none."""
+        if not self._following:
             return False
-        self._pages.popitem(last=False)
+        self._following.popitem(last=False)
         return True
+
+    def _chain(self, seq: int) -> list[Entry]:
+        """What is kept of what follows a number."""
+        found: list[Entry] = []
+        while len(found) < PAGE and (entry := self._following.get(seq)) is not None:
+            found.append(entry)
+            seq = entry.seq
+        return found
 
     async def _read(self, seq: int, last: int | None) -> list[Entry]:
         after = seq
@@ -149,10 +161,13 @@ class Feed:
                 break
             after += PAGE
         entries = [*_without_gaps(found, seq, beyond=after > seq)]
+        before = seq
+        for entry in entries:
+            self._following[before] = entry
+            before = entry.seq
+        while len(self._following) > KEPT_ENTRIES:
+            self._following.popitem(last=False)
         if entries:
-            self._pages[seq] = entries
-            if len(self._pages) > KEPT_PAGES:
-                self._pages.popitem(last=False)
             self._kept.trim()
         return entries
 
@@ -166,14 +181,23 @@ class Kept:
 
     def __init__(self, history: History) -> None:
         self._history = history
-        self._feeds: OrderedDict[tuple[str, str], Feed] = OrderedDict()
+        self._feeds: dict[tuple[str, str], Feed] = {}
+        self._by_key: dict[bytes, list[Feed]] = {}
+        self._trimmed_at = 0.0
 
     def __iter__(self) -> Iterator[Feed]:
         return iter([*self._feeds.values()])
 
-    def of(self, thread_id: str) -> list[Feed]:
-        """The feeds of a thread, of whatever tenant."""
-        return [feed for (_, name), feed in self._feeds.items() if name == thread_id]
+    def __len__(self) -> int:
+        return len(self._feeds)
+
+    def of(self, key: bytes | None) -> list[Feed]:
+        """The feeds of the thread that records with a key are about, of whatever tenant."""
+        return self._by_key.get(key, []) if key is not None else []
+
+    def reads(self, key: bytes) -> bool:
+        """Whether somebody reads the thread that records with a key are about. May be called in any thread."""
+        return key in self._by_key
 
     @contextmanager
     def open(self, thread_id: str, tenant: str) -> Iterator[Feed]:
@@ -182,16 +206,25 @@ class Kept:
         feed = self._feeds.get(key)
         if feed is None:
             feed = self._feeds[key] = Feed(self._history, thread_id, tenant, self)
+            self._by_key[thread_id.encode()] = [*self.of(thread_id.encode()), feed]
         feed.readers += 1
         try:
             yield feed
         finally:
             feed.readers -= 1
-            if not feed.readers and self._feeds.get(key) is feed:
+            if not feed.readers:
                 del self._feeds[key]
+                others = [one for one in self.of(thread_id.encode()) if one is not feed]
+                if others:
+                    self._by_key[thread_id.encode()] = others
+                else:
+                    del self._by_key[thread_id.encode()]
 
     def trim(self) -> None:
-        """Keep within ``KEPT_BYTES``."""
+        """Keep within ``KEPT_BYTES``; called often, it looks once in ``TRIM_S``."""
+        if time.monotonic() - self._trimmed_at < TRIM_S:
+            return
+        self._trimmed_at = time.monotonic()
         total = sum(feed.nbytes for feed in self._feeds.values())
         while total > KEPT_BYTES:
             largest = max(self._feeds.values(), key=lambda feed: feed.nbytes)

@@ -109,7 +109,8 @@ class History:
         standing = None if head is None else await self._standing(document["thread"], "", head, seq)
         inner = [] if standing is None else await self._inner(document["thread"], standing, seq)
         events = [*say_ended(document, standing, reversed(inner), run.facts)]
-        return Said(seq, run_id, "", numbered(events), ends=True, status=event)
+        since = 0 if standing is None else int(standing.point.document.get("seq") or 0)
+        return Said(seq, run_id, "", numbered(events), since=since, ends=True, status=event)
 
     async def _follows(self, thread_id: str, seq: int) -> bool:
         query = {"thread": thread_id, "seq": {"$gte": seq, "$lt": seq + GAP}}

@@ -1,70 +1,236 @@
 """All streams of one gateway: opens readers, wakes them, and lets them go when the gateway ends.
 
 Contract: costs nothing while nobody reads. A reader is woken by the events of its thread; a poll replaces these while Kafka is
-away.
+away. What nodes say while they run is read from Kafka while somebody reads it, and read back for those who come later.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Final
 
+from perdure.chassis.kafka.deadletter import Origin
+from perdure.chassis.kafka.tail import Tail, read_back
 from perdure.gateway.stores.store import Store
-from perdure.gateway.streams.feed import Kept
+from perdure.gateway.streams.asking import Asking
+from perdure.gateway.streams.chunks import NEVER, Told, read_records
+from perdure.gateway.streams.feed import Feed, Kept
 from perdure.gateway.streams.history import History
+from perdure.gateway.streams.live import Live
 from perdure.gateway.streams.reader import RunReader, Wanted
-from perdure.gateway.streams.telling import WHOLE, Cursor
+from perdure.gateway.streams.sse import event_bytes
+from perdure.gateway.streams.telling import BEGINNING, WHOLE, Cursor
+from perdure.gateway.streams.thread_reader import ThreadReader
+from perdure.schemas.stream import EPHEMERAL_MODES
+from perdure.schemas.topics import EVENTS, STREAM
 
-POLL_S: Final = 0.25
+POLL_S: Final = 1.0
+"""How often it is looked for news while Kafka is away, in seconds."""
+LINGER_S: Final = 30.0
+"""How long Kafka is read on after the last reader went, in seconds."""
+OPEN_S: Final = 2.0
+"""How long a reader waits for Kafka at its beginning, in seconds."""
+BACK_RECORDS: Final = 20_000
+BACK_S: Final = 3.0
+BACK_AT_ONCE: Final = 4
+HOUR_S: Final = 3_600.0
+END: Final = event_bytes("end", b"null", None)
+SKEW_S: Final = 1.0
+"""What clocks differ, in seconds, at most: so much more is read back."""
 
 
 class Streams:
-    """Belongs to one event loop."""
+    """Belongs to one event loop.
 
-    def __init__(self, history: History, store: Store) -> None:
+    Args:
+        history: Of all threads.
+        store: Runs.
+        asking: Asks workers to tell more of a run.
+        bootstrap_servers: Kafka.
+        client_id: What it calls this gateway.
+
+    """
+
+    def __init__(self, history: History, store: Store, asking: Asking, bootstrap_servers: str, client_id: str) -> None:
         self._history = history
         self._store = store
+        self._asking = asking
+        self._bootstrap_servers = bootstrap_servers
+        self._client_id = client_id
         self._kept = Kept(history)
-        self._polling: asyncio.Task[None] | None = None
+        self._events = Tail(bootstrap_servers, client_id, EVENTS.name, self._kept.reads, self._take_events)
+        self._chunks = Tail(bootstrap_servers, client_id, STREAM.name, self._kept.reads, self._take_chunks)
+        self._reading_back = asyncio.Semaphore(BACK_AT_ONCE)
+        self._watching: asyncio.Task[None] | None = None
 
     async def run_events(
-        self, run: Mapping[str, Any], wanted: Wanted, cursor: Cursor | None
+        self, run: Mapping[str, Any], wanted: Wanted, cursor: Cursor | None, *, streams: bool, fresh: bool = False
     ) -> AsyncGenerator[bytes, None]:
-        """The events of a run from a place on; ``None``: from now on."""
+        """The events of a run.
+
+        Args:
+            run: Its document.
+            wanted: What is told.
+            cursor: Where to begin; ``None``: from now on.
+            streams: Whether the run was started with modes that workers tell while it runs.
+            fresh: Whether it was started just now, for this reader.
+
+        """
         with self._kept.open(run["thread_id"], run["tenant"]) as feed:
-            self._poll()
-            start = await self._place(run, cursor)
-            reader = RunReader(feed, self._store, run, wanted, start)
-            events = reader.events()
-            try:
+            self._watch()
+            if wanted.modes & EPHEMERAL_MODES:
+                self._chunks.start()
+                if feed.ring.since == NEVER:
+                    feed.ring.begin(run["created_at"].timestamp() if fresh else time.time())
+            first = await self._history.first_seq(run)
+            start = await self._place(run, cursor, first)
+            live = None
+            if wanted.modes & EPHEMERAL_MODES:
+                feed.chunks_come = await self._chunks.until_open(OPEN_S)
+                if cursor is not None:
+                    await self._read_back(feed, run, start, fresh=fresh)
+                self._asking.ask(run, wanted.modes, subgraphs=wanted.subgraphs)
+                live = Live(
+                    feed.ring,
+                    run["_id"],
+                    wanted.modes,
+                    subgraphs=wanted.subgraphs,
+                    told=cursor.chunks if cursor is not None else 0,
+                    complete_from=0 if cursor == BEGINNING else start.seq,
+                )
+            reader = RunReader(feed, self._store, run, wanted, start, live, streams=streams)
+            async with aclosing(reader.events()) as events:
                 async for part in events:
                     yield part
-            finally:
-                await events.aclose()
+            if reader.gone:
+                yield END
 
-    def close(self) -> None:
+    async def thread_events(
+        self, thread: Mapping[str, Any], kinds: frozenset[str], cursor: Cursor | None
+    ) -> AsyncGenerator[bytes, None]:
+        """The events of all runs of a thread, until the thread is removed.
+
+        Args:
+            thread: Its document.
+            kinds: Of ``KINDS``.
+            cursor: Where to begin; ``None``: from now on.
+
+        """
+        with self._kept.open(thread["_id"], thread["tenant"]) as feed:
+            self._watch()
+            if "run_modes" in kinds:
+                self._chunks.start()
+                if feed.ring.since == NEVER:
+                    feed.ring.begin(time.time())
+                feed.chunks_come = await self._chunks.until_open(OPEN_S)
+            if cursor is None:
+                newest = await self._history.newest(thread["_id"], int(thread.get("seq") or 0))
+                cursor = Cursor(newest, WHOLE)
+            reader = ThreadReader(feed, self._store, thread, kinds, cursor)
+            async with aclosing(reader.events()) as events:
+                async for part in events:
+                    yield part
+
+    def release(self) -> None:
         """Let everybody go: they come back to another instance."""
-        if self._polling is not None:
-            self._polling.cancel()
         for feed in self._kept:
             feed.closing = True
             feed.wake()
 
-    async def _place(self, run: Mapping[str, Any], cursor: Cursor | None) -> Cursor:
-        first = await self._history.first_seq(run)
-        if cursor is None:
-            newest = run.get("ended_seq") or await self._history.newest(run["thread_id"], first - 1)
-            before = newest - 1 if run.get("ended_seq") else newest
-            return Cursor(before, WHOLE)
-        return max(cursor, Cursor(first - 1, WHOLE))
+    async def close(self) -> None:
+        """Stop reading Kafka."""
+        if self._watching is not None:
+            self._watching.cancel()
+        await asyncio.gather(self._events.stop(), self._chunks.stop())
 
-    def _poll(self) -> None:
-        if self._polling is None or self._polling.done():
-            self._polling = asyncio.create_task(self._wake(), name="streams-poll")
+    async def _place(self, run: Mapping[str, Any], cursor: Cursor | None, first: int) -> Cursor:
+        if cursor is not None:
+            return max(Cursor(cursor.seq, cursor.said), Cursor(first - 1, WHOLE))
+        if run.get("ended_seq"):
+            return Cursor(int(run["ended_seq"]) - 1, WHOLE)
+        return Cursor(await self._history.newest(run["thread_id"], first - 1), WHOLE)
 
-    async def _wake(self) -> None:
-        while feeds := [*self._kept]:
-            await asyncio.sleep(POLL_S)
-            for feed in feeds:
+    async def _read_back(self, feed: Feed, run: Mapping[str, Any], start: Cursor, *, fresh: bool) -> None:
+        """Read the chunks of a thread that were written since the place where a reader begins, unless they are kept."""
+        ring = feed.ring
+        since = run["created_at"].timestamp() if fresh else await self._written_at(run, start) - SKEW_S
+        since = max(since, time.time() - HOUR_S)
+        async with feed.reading_back:
+            if since >= ring.since:
+                return
+            async with self._reading_back:
+                origins, complete = await asyncio.to_thread(
+                    read_back,
+                    self._bootstrap_servers,
+                    f"{self._client_id}-back",
+                    STREAM.name,
+                    feed.thread_id.encode(),
+                    since,
+                    records=BACK_RECORDS,
+                    within_s=BACK_S,
+                )
+            if complete:
+                ring.add_before(_before(read_records(origins), ring.oldest))
+                ring.since = since
+
+    async def _written_at(self, run: Mapping[str, Any], start: Cursor) -> float:
+        """When the document was written that a reader begins at, in seconds since 1970; not after it."""
+        found = await self._history.page(run["thread_id"], start.seq - 1) if start.seq else []
+        own = [one for one in found if one["seq"] == start.seq and one.get("run") == run["_id"]]
+        at: float = (own[0]["at"] if own else run["created_at"]).timestamp()
+        return at
+
+    def _take_events(self, origins: Sequence[Origin]) -> None:
+        for feed in {id(one): one for origin in origins for one in self._kept.of(origin.key)}.values():
+            feed.wake()
+        if not origins:
+            for feed in self._kept:
                 feed.wake()
+
+    def _take_chunks(self, origins: Sequence[Origin]) -> None:
+        if not origins:
+            for feed in self._kept:
+                feed.ring.begin(time.time())
+        by_key: dict[bytes | None, list[Origin]] = {}
+        for origin in origins:
+            by_key.setdefault(origin.key, []).append(origin)
+        for key, some in by_key.items():
+            feeds = self._kept.of(key)
+            records = read_records(some) if feeds else []
+            for feed in feeds:
+                feed.ring.add(records)
+                feed.wake()
+
+    def _watch(self) -> None:
+        self._events.start()
+        if self._watching is None or self._watching.done():
+            self._watching = asyncio.create_task(self._poll(), name="streams")
+
+    async def _poll(self) -> None:
+        """Wake readers while Kafka is away; stop reading Kafka when nobody has read for a while."""
+        idle_since = time.monotonic()
+        while True:
+            await asyncio.sleep(POLL_S)
+            if len(self._kept):
+                idle_since = time.monotonic()
+            elif time.monotonic() - idle_since > LINGER_S:
+                await asyncio.gather(self._events.stop(), self._chunks.stop())
+                return
+            for feed in self._kept:
+                feed.chunks_come = self._chunks.open
+                if not self._events.open:
+                    feed.wake()
+
+
+def _before(records: list[Told], oldest: Told | None) -> list[Told]:
+    """Those of the records that are before the oldest that is kept already."""
+    if oldest is None:
+        return records
+    place = (oldest.run_id, oldest.seq, oldest.closes, oldest.first)
+    for index, one in enumerate(records):
+        if (one.run_id, one.seq, one.closes, one.first) == place:
+            return records[:index]
+    return records

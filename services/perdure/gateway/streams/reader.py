@@ -8,6 +8,7 @@ the run is gone. An outage of the database is waited out.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +18,7 @@ from perdure.checkpoint.errors import NotebookError
 from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.stores.store import Store
 from perdure.gateway.streams.feed import Entry, Feed
+from perdure.gateway.streams.live import Live
 from perdure.gateway.streams.open_answer import Closing
 from perdure.gateway.streams.sse import event_bytes
 from perdure.gateway.streams.telling import ALWAYS, WHOLE, Cursor, Said, Told, numbered, told
@@ -29,6 +31,10 @@ LOOK_AT_RUN_S: Final = 5.0
 BATCH_BYTES: Final = 64 * 1024
 """Events that are there are sent together up to so many bytes."""
 AGAIN_S: Final = 1.0
+GRACE_S: Final = 0.3
+"""How long a document waits for the chunks before it, in seconds: both come through Kafka, by two topics."""
+LIVE_S: Final = 5.0
+"""A document that is older does not wait, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +54,47 @@ class Wanted:
             return False
         return event.mode in self.modes
 
+    def sent(self, event: Told, said: Said) -> bytes:
+        """An event as it is sent; ``said``: what it is part of."""
+        return event_bytes(event.name, event.data, f"{said.seq}-{event.number}")
+
 
 class RunReader:
-    """Reads one run from a place on."""
+    """Reads one run from a place on.
 
-    def __init__(self, feed: Feed, store: Store, run: Mapping[str, Any], wanted: Wanted, cursor: Cursor) -> None:
+    Args:
+        feed: Of the run's thread.
+        store: To look whether the run is still there.
+        run: Its document.
+        wanted: What is told.
+        cursor: Where it begins.
+        live: The run's chunks; ``None`` where none are told.
+        streams: Whether the workers were asked to tell chunks when the run was started.
+
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        store: Store,
+        run: Mapping[str, Any],
+        wanted: Wanted,
+        cursor: Cursor,
+        live: Live | None = None,
+        *,
+        streams: bool = False,
+    ) -> None:
         self._feed = feed
         self._store = store
         self._run = run
         self._wanted = wanted
         self._cursor = cursor
+        self._live = live
+        self._streams = streams
+        self.gone = False
+        """Whether the run was found to be over without an entry that says so."""
+        self._held: tuple[int, float] = (0, 0.0)
+        """The document that waits for the chunks before it, and until when (monotonic)."""
         self._ended = False
 
     async def events(self) -> AsyncGenerator[bytes, None]:
@@ -71,33 +108,69 @@ class RunReader:
             version = self._feed.version
             if self._feed.closing:
                 raise Closing
+            for part in batches(self._chunks()):
+                yield part
+            wait_s = LOOK_AT_RUN_S
             entries = await self._feed.after(position(self._cursor), self._last())
             for entry in entries:
-                for part in batches(await self._tell(entry)):
+                if hold_s := self._hold(entry):
+                    wait_s = hold_s
+                    break
+                for part in batches([*await self._tell(entry), *self._chunks()]):
                     yield part
                 if self._ended:
                     return
-            if not entries and not await self._feed.news(version, LOOK_AT_RUN_S):
+            else:
+                if entries:
+                    continue
+            if not await self._feed.news(version, wait_s) and not entries:
                 await self._look_at_run()
-                if self._ended:
-                    yield event_bytes("end", b"null", None)
+
+    @property
+    def cursor(self) -> Cursor:
+        """How far it got."""
+        return self._cursor
 
     def _last(self) -> int | None:
         return self._run.get("ended_seq") if not RunStatus(self._run["status"]).active else None
+
+    def _chunks(self) -> list[bytes]:
+        """The chunks that come after what was told."""
+        if self._live is None or self._cursor.said != WHOLE:
+            return []
+        return [*self._live.pump(self._cursor.seq)]
+
+    def _hold(self, entry: Entry) -> float:
+        """For how many seconds to wait for chunks that come before an entry; 0 where none do, or they are given up."""
+        if self._live is None or not self._is_own(entry) or self._live.knows(entry.seq):
+            return 0
+        if not (self._streams or self._run["_id"] in self._feed.ring.runs) or not self._feed.chunks_come:
+            return 0
+        if time.time() - entry.at > LIVE_S:
+            return 0
+        if self._held[0] != entry.seq:
+            self._held = (entry.seq, time.monotonic() + GRACE_S)
+        return max(0.0, self._held[1] - time.monotonic())
 
     async def _tell(self, entry: Entry) -> list[bytes]:
         """What an entry says, from the cursor on."""
         skipped = self._cursor.said if entry.seq == self._cursor.seq else 0
         parts: list[bytes] = []
-        if self._concerns(entry):
-            said = await saying(entry)
-            parts = [*chosen(said, self._wanted, skipped)]
+        if self._is_own(entry):
+            if self._live is not None:
+                self._live.close(entry.seq)
+            if not entry.ns or self._wanted.subgraphs:
+                said = await saying(entry)
+                whole = self._live is None or not self._live.told_since(said.since)
+                parts = [*chosen(said, self._wanted, skipped, whole=whole)]
         self._cursor = Cursor(entry.seq, WHOLE)
-        self._ended = entry.ends and entry.run_id == self._run["_id"]
+        if self._live is not None:
+            self._live.passed()
+        self._ended = entry.ends and self._is_own(entry)
         return parts
 
-    def _concerns(self, entry: Entry) -> bool:
-        return entry.run_id == self._run["_id"] and (not entry.ns or self._wanted.subgraphs)
+    def _is_own(self, entry: Entry) -> bool:
+        return bool(entry.run_id == self._run["_id"])
 
     async def _look_at_run(self) -> None:
         """Notice that the run ended without an entry that could be read, or that it is gone."""
@@ -105,13 +178,10 @@ class RunReader:
             run = await self._store.run_even_deleted(self._run["_id"], self._run["thread_id"], self._run["tenant"])
         except RequestProblem:
             return  # the database is away: it is asked again
-        if run is None:
-            self._ended = True
-            return
-        self._run = run
+        if run is not None:
+            self._run = run
         last = self._last()
-        if last is not None and self._cursor.seq >= last:
-            self._ended = True
+        self._ended = self.gone = run is None or (last is not None and self._cursor.seq >= last)
 
 
 def position(cursor: Cursor) -> int:
@@ -134,11 +204,11 @@ async def saying(entry: Entry) -> Said:
         await asyncio.sleep(AGAIN_S)
 
 
-def chosen(said: Said, wanted: Wanted, skipped: int) -> Iterator[bytes]:
-    """The events that a reader asked for, after the first ones, as they are sent."""
+def chosen(said: Said, wanted: Wanted, skipped: int, *, whole: bool) -> Iterator[bytes]:
+    """The events that a reader asked for, after the first ones, as they are sent; ``whole``: with what stands for chunks."""
     for event in said.events:
-        if event.number > skipped and wanted.takes(event):
-            yield event_bytes(event.name, event.data, f"{said.seq}-{event.number}")
+        if event.number > skipped and wanted.takes(event) and (whole or not event.whole):
+            yield wanted.sent(event, said)
 
 
 def batches(parts: list[bytes]) -> Iterator[bytes]:

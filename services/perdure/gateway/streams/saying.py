@@ -103,6 +103,8 @@ def say_checkpoint(
         yield told("values", point.ns, point.values_json)
     planned = plan(point)
     standing = Standing(point, planned)
+    if source == "update" and not point.ns:
+        yield told("state_update", "", {"thread_id": point.document["thread"], "state": _state(standing)})
     yield from _checkpoint(standing, at)
     asked: Mapping[str, Any] = run.payload if run is not None else {}
     if run is not None and not stops(point, planned, asked.get("interrupt_before"), asked.get("interrupt_after"), ran):
@@ -199,6 +201,20 @@ def _checkpoint(standing: Standing, at: datetime) -> Iterator[Told]:
     )
     yield content
     yield _debug("checkpoint", point.step, point.ns, content, at)
+
+
+def _state(standing: Standing) -> dict[str, Any]:
+    """The state after it was updated from outside."""
+    point = standing.point
+    return {
+        "values": point.values_json,
+        "next": [one.name for one in standing.planned],
+        "tasks": [_planned_task(one, None) for one in standing.planned],
+        "checkpoint": _config(point, point.id),
+        "metadata": point.metadata,
+        "created_at": point.checkpoint["ts"],
+        "parent_checkpoint": _config(point, point.document.get("parent")),
+    }
 
 
 def _planned_task(one: Planned, work: Work | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ it ends. A client that goes away changes nothing, unless it asked that its run b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final
 
 import orjson
@@ -16,7 +16,7 @@ from perdure.chassis.kafka.producer import Producer
 from perdure.gateway.http.problems import invalid
 from perdure.gateway.http.requests import query_bool
 from perdure.gateway.http.route import FLAG, TEXT, Parameter, Route
-from perdure.gateway.resources.named import RUN, THREAD, require_run
+from perdure.gateway.resources.named import RUN, THREAD, require_run, require_thread
 from perdure.gateway.resources.runs.leaving import cancel_left
 from perdure.gateway.resources.runs.parameters import KEY, START, TRACE
 from perdure.gateway.resources.runs.starting import Starter
@@ -26,8 +26,10 @@ from perdure.gateway.streams.hub import Streams
 from perdure.gateway.streams.reader import Wanted
 from perdure.gateway.streams.sse import stream
 from perdure.gateway.streams.telling import BEGINNING, Cursor, read_cursor
+from perdure.gateway.streams.thread_reader import KINDS
 from perdure.schemas import http
 from perdure.schemas.http import STREAM_MODES
+from perdure.schemas.stream import EPHEMERAL_MODES
 
 LAST_EVENT_ID: Final = "Last-Event-ID"
 TELLS = "Events as server-sent events (`text/event-stream`): the guide to streams says which."
@@ -38,6 +40,13 @@ MODE = Parameter(
     "stream_mode",
     {"type": "array", "items": {"enum": sorted(STREAM_MODES)}},
     "What is told, one or several, also as a JSON array; by default what the run was started with, else `values`.",
+)
+
+KIND = Parameter(
+    "stream_modes",
+    {"type": "array", "items": {"enum": sorted(KINDS)}},
+    "`run_modes` (the default): what each run was started with. `lifecycle`: beginnings and ends of runs. `state_update`: updates "
+    "of the state from outside. Also as `stream_mode`.",
 )
 
 
@@ -73,32 +82,52 @@ class RunStreams:
                 parameters=(MODE, Parameter("cancel_on_disconnect", FLAG, "Cancel the run if the client goes away."), SINCE),
                 problems=RUN,
             ),
+            Route(
+                "GET", "/threads/{thread_id}/stream", self.join_thread, "joinThreadStream",
+                "The events of all runs of a thread, until the client goes away", "Threads", {200: TELLS},
+                parameters=(KIND, SINCE), problems=THREAD,
+            ),
         )
         # fmt: on
 
     async def start(self, request: web.Request) -> web.StreamResponse:
         """``POST /runs/stream``, ``POST /threads/{thread_id}/runs/stream``."""
         started = await self._starter.start(request, request.match_info.get("thread_id"), streams=True)
-        wanted = await self._wanted(started.run, (), started.payload)
+        wanted, streams = await self._wanted(started.run, (), started.payload)
+        events = self._streams.run_events(started.run, wanted, BEGINNING, streams=streams, fresh=not started.replayed)
         return await self._tell(
-            request, started.run, wanted, BEGINNING, cancel=started.cancel_on_disconnect, headers=started.headers
+            request, started.run, events, cancel=started.cancel_on_disconnect, headers=started.headers
         )
 
     async def join(self, request: web.Request) -> web.StreamResponse:
         """``GET /threads/{thread_id}/runs/{run_id}/stream``."""
         cancel = query_bool(request, "cancel_on_disconnect")
-        modes = modes_of(request.query.getall("stream_mode", []))
+        modes = modes_of(request.query.getall("stream_mode", []), STREAM_MODES, "query:stream_mode")
         cursor = cursor_of(request)
         run = await require_run(self._store, request)
-        wanted = await self._wanted(run, modes, None)
-        return await self._tell(request, run, wanted, cursor, cancel=cancel, headers=locations(run))
+        wanted, streams = await self._wanted(run, modes, None)
+        events = self._streams.run_events(run, wanted, cursor, streams=streams)
+        return await self._tell(request, run, events, cancel=cancel, headers=locations(run))
+
+    async def join_thread(self, request: web.Request) -> web.StreamResponse:
+        """``GET /threads/{thread_id}/stream``."""
+        given = [*request.query.getall("stream_modes", []), *request.query.getall("stream_mode", [])]
+        kinds = modes_of(given, KINDS, "query:stream_modes") or ("run_modes",)
+        cursor = cursor_of(request)
+        thread = await require_thread(self._store, request)
+        place = f"/threads/{thread['_id']}/stream"
+        return await stream(
+            request,
+            self._streams.thread_events(thread, frozenset(kinds), cursor),
+            headers={"Location": place, "Content-Location": place},
+            heartbeat_s=self._heartbeat_s,
+        )
 
     async def _tell(
         self,
         request: web.Request,
         run: Mapping[str, Any],
-        wanted: Wanted,
-        cursor: Cursor | None,
+        events: AsyncGenerator[bytes, None],
         *,
         cancel: bool,
         headers: Mapping[str, str],
@@ -108,7 +137,7 @@ class RunStreams:
 
         return await stream(
             request,
-            self._streams.run_events(run, wanted, cursor),
+            events,
             headers={**headers, "Location": f"{headers['Location']}/stream"},
             heartbeat_s=self._heartbeat_s,
             left=left if cancel else None,
@@ -116,15 +145,17 @@ class RunStreams:
 
     async def _wanted(
         self, run: Mapping[str, Any], modes: tuple[str, ...], payload: Mapping[str, Any] | None
-    ) -> Wanted:
-        """What is told: what was asked for, else what the run was started with."""
+    ) -> tuple[Wanted, bool]:
+        """What is told: what was asked for, else what the run was started with; and whether workers tell what it needs of them."""
         kwargs = payload if payload is not None else await self._store.kwargs(run) or {}
         asked = kwargs.get("stream") or {}
-        return Wanted(frozenset(modes or asked.get("modes") or ("values",)), bool(asked.get("subgraphs")))
+        started_with = frozenset(asked.get("modes") or ("values",))
+        wanted = Wanted(frozenset(modes) or started_with, bool(asked.get("subgraphs")))
+        return wanted, bool(started_with & EPHEMERAL_MODES)
 
 
-def modes_of(given: list[str]) -> tuple[str, ...]:
-    """Stream modes as a query names them: one, several, or a JSON array.
+def modes_of(given: list[str], known: frozenset[str], where: str) -> tuple[str, ...]:
+    """Modes as a query names them: one, several, or a JSON array; ``where``: the query's parameter.
 
     Raises:
         RequestProblem: ``invalid-request``.
@@ -136,13 +167,13 @@ def modes_of(given: list[str]) -> tuple[str, ...]:
             try:
                 parsed = orjson.loads(text)
             except orjson.JSONDecodeError:
-                raise invalid("query:stream_mode", f"{text!r} is no JSON array") from None
+                raise invalid(where, f"{text!r} is no JSON array") from None
             found += [str(one) for one in parsed]
         elif text:
             found += [one.strip() for one in text.split(",")]
     for one in found:
-        if one not in STREAM_MODES:
-            raise invalid("query:stream_mode", f"{one!r} is not one of {', '.join(sorted(STREAM_MODES))}")
+        if one not in known:
+            raise invalid(where, f"{one!r} is not one of {', '.join(sorted(known))}")
     return tuple(dict.fromkeys(found))
 
 

@@ -1,0 +1,59 @@
+"""Asking workers to tell what a run's nodes say while they run, where the run was started without that.
+
+Contract: fire and forget, as every command of the gateway; at most once in ``AGAIN_S`` for the same run and modes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, Final
+
+from perdure.chassis.clock import now
+from perdure.chassis.kafka.producer import Producer
+from perdure.gateway.stores.commands import SOURCE, publish
+from perdure.registry.runs import new_traceparent
+from perdure.schemas.commands import StreamRun
+from perdure.schemas.documents import RunStatus
+from perdure.schemas.envelope import encode
+from perdure.schemas.stream import EPHEMERAL_MODES
+
+AGAIN_S: Final = 5.0
+REMEMBERED: Final = 10_000
+
+
+class Asking:
+    """Belongs to one event loop."""
+
+    def __init__(self, producer: Producer) -> None:
+        self._producer = producer
+        self._asked: OrderedDict[tuple[str, frozenset[str], bool], float] = OrderedDict()
+
+    def ask(self, run: Mapping[str, Any], modes: frozenset[str], *, subgraphs: bool) -> None:
+        """Ask that the run's worker tells these modes."""
+        wanted = modes & EPHEMERAL_MODES
+        if not wanted or not RunStatus(run["status"]).active:
+            return
+        key = (run["_id"], wanted, subgraphs)
+        if time.monotonic() - self._asked.get(key, float("-inf")) < AGAIN_S:
+            return
+        self._asked[key] = time.monotonic()
+        if len(self._asked) > REMEMBERED:
+            self._asked.popitem(last=False)
+        message = StreamRun(
+            tenant=run["tenant"],
+            thread_id=run["thread_id"],
+            run_id=run["_id"],
+            modes=tuple(sorted(wanted)),
+            subgraphs=subgraphs,
+        )
+        record = encode(
+            message,
+            id=f"{run['_id']}:stream:{','.join(message.modes)}{':subgraphs' if subgraphs else ''}",
+            source=SOURCE,
+            correlation_id=run["_id"],
+            traceparent=run.get("traceparent") or new_traceparent(),
+            time=now(),
+        )
+        publish(self._producer, record)

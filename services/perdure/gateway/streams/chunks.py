@@ -1,0 +1,128 @@
+"""The newest chunks of one thread, as the workers told them, for all its readers on this gateway.
+
+Contract: bounded in bytes; what is older is dropped, and a reader that had not read it takes whole messages in its place. A chunk
+is turned into the bytes that are sent once, for whoever reads it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import orjson
+
+from perdure.chassis.kafka.deadletter import Origin
+from perdure.gateway.streams.sse import event_bytes
+from perdure.schemas.stream import StreamChunks
+
+RING_BYTES: Final = 4 * 1024 * 1024
+"""Chunks of one thread that are kept, in bytes."""
+NEVER: Final = float("inf")
+TYPE: Final = StreamChunks.TYPE.encode()
+
+
+class Told:
+    """One record of ``perdure.stream``: chunks, or that a sequence number is durable."""
+
+    __slots__ = ("_sent", "before", "chunks", "first", "modes", "nbytes", "run_id", "seq", "subgraphs")
+
+    def __init__(self, content: dict[str, Any], nbytes: int) -> None:
+        self.run_id: str = content["run_id"]
+        self.seq: int = content["seq"]
+        self.first: int = content.get("first", 1)
+        self.before: int = content.get("before", 0)
+        self.chunks: Sequence[dict[str, Any]] = content.get("chunks") or ()
+        self.modes = frozenset(content.get("modes") or ())
+        self.subgraphs = bool(content.get("subgraphs"))
+        self.nbytes = 2 * nbytes + 512
+        self._sent: dict[int, bytes] = {}
+
+    @property
+    def closes(self) -> bool:
+        """Whether it says that ``seq`` is durable and that all chunks before it were told."""
+        return not self.chunks
+
+    def sent(self, index: int) -> bytes:
+        """A chunk as it is sent."""
+        found = self._sent.get(index)
+        if found is None:
+            chunk = self.chunks[index]
+            name = f"{chunk['mode']}|{chunk['ns']}" if chunk.get("ns") else chunk["mode"]
+            place = f"{self.seq}+{self.first + index}"
+            found = self._sent[index] = event_bytes(name, orjson.dumps(chunk.get("data")), place)
+        return found
+
+
+def read_records(origins: Iterable[Origin]) -> list[Told]:
+    """Records of the topic; what is none of ours is passed over."""
+    found: list[Told] = []
+    for origin in origins:
+        if origin.value is None or not any(name == "ce_type" and value == TYPE for name, value in origin.headers):
+            continue
+        try:
+            content = orjson.loads(origin.value)
+            found.append(Told(content, len(origin.value)))
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            continue
+    return found
+
+
+class Ring:
+    """Records in the order of their partition; each has an index that never changes."""
+
+    def __init__(self) -> None:
+        self._records: deque[Told] = deque()
+        self.start = 0
+        """The index of the oldest that is kept."""
+        self._bytes = 0
+        self.runs: set[str] = set()
+        """Runs of which something was told."""
+        self.since = NEVER
+        """Since when it is complete, but for what was dropped: seconds since 1970."""
+
+    @property
+    def end(self) -> int:
+        """The index of the next one."""
+        return self.start + len(self._records)
+
+    @property
+    def oldest(self) -> Told | None:
+        """The oldest record."""
+        return self._records[0] if self._records else None
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes it holds, about."""
+        return self._bytes
+
+    def get(self, index: int) -> Told | None:
+        """The record with an index; ``None`` if it is yet to come."""
+        return self._records[index - self.start] if self.start <= index < self.end else None
+
+    def add(self, records: Iterable[Told]) -> None:
+        """New records."""
+        for record in records:
+            self._records.append(record)
+            self.runs.add(record.run_id)
+            self._bytes += record.nbytes
+        while self._bytes > RING_BYTES:
+            self._bytes -= self._records.popleft().nbytes
+            self.start += 1
+
+    def add_before(self, records: Sequence[Told]) -> None:
+        """Records that were written before the oldest; of these as many as there is room for, the newest."""
+        for record in reversed(records):
+            if self._bytes + record.nbytes > RING_BYTES:
+                return
+            self._records.appendleft(record)
+            self.runs.add(record.run_id)
+            self._bytes += record.nbytes
+            self.start -= 1
+
+    def begin(self, since: float) -> None:
+        """Everything is read from now on; what was kept is not followed by it."""
+        self.since = since
+        self.start = self.end
+        self._records.clear()
+        self._bytes = 0

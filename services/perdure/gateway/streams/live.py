@@ -1,0 +1,127 @@
+"""How far one reader got in the chunks of its run, and what it missed.
+
+Contract: chunks are told in order, each once, after the document that they follow. :meth:`Live.pump` stops where the history has to
+be read first. Whether all chunks of a superstep were told is known from the numbers that the records carry; where one is missing,
+or the worker did not tell what is read here, the reader takes whole messages (ADR 29).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import orjson
+
+from perdure.gateway.streams.chunks import Ring, Told
+from perdure.gateway.streams.partial import Partials
+from perdure.gateway.streams.sse import event_bytes
+from perdure.schemas.stream import EPHEMERAL_MODES
+
+MESSAGES: Final = frozenset({"messages", "messages-tuple"})
+
+
+class Live:
+    """The chunks of one run, for one reader.
+
+    Args:
+        ring: The chunks of its thread.
+        run_id: The run.
+        modes: What is told.
+        subgraphs: Whether what subgraphs say is told.
+        told: How many chunks after the place where it begins were told already.
+        complete_from: The sequence number from which on all chunks can be told.
+
+    """
+
+    def __init__(
+        self, ring: Ring, run_id: str, modes: frozenset[str], *, subgraphs: bool, told: int, complete_from: int
+    ) -> None:
+        self._ring = ring
+        self._run_id = run_id
+        self._modes = modes & EPHEMERAL_MODES
+        self._subgraphs = subgraphs
+        self._at = ring.start
+        self._told = told
+        """Chunks after the newest document that was told."""
+        self._gap = False
+        """Whether one of these was missed."""
+        self._closed: tuple[int, bool] = (0, False)
+        """A number that is durable, and whether all chunks before it were told."""
+        self._lost = complete_from - 1
+        """The newest number after which chunks were missed."""
+        self._partials = Partials()
+
+    def pump(self, seq: int) -> Iterator[bytes]:
+        """The chunks that can be told after the document ``seq``, which was told."""
+        while True:
+            if self._at < self._ring.start:
+                self._at, self._gap = self._ring.start, True  # fell behind
+            record = self._ring.get(self._at)
+            if record is None:
+                return
+            if record.run_id == self._run_id and not record.closes:
+                if record.seq > seq:
+                    return
+                if record.seq == seq:
+                    yield from self._tell(record)
+            elif record.run_id == self._run_id and record.seq > seq:
+                if record.seq == seq + 1:
+                    told = self._told >= record.before and not self._gap and self._are_told(record)
+                    self._closed = (record.seq, told)
+                return
+            self._at += 1
+
+    def knows(self, seq: int) -> bool:
+        """Whether nothing more comes before the document ``seq``."""
+        record = self._ring.get(self._at)
+        return record is not None and record.run_id == self._run_id and record.seq >= seq
+
+    def passed(self) -> None:
+        """A document was told: chunks are counted anew."""
+        self._told, self._gap = 0, False
+
+    def close(self, seq: int) -> None:
+        """The document ``seq`` is about to be told, so nothing more is told of what came before."""
+        if self._closed != (seq, True):
+            self._lost = seq - 1
+
+    def told_since(self, seq: int) -> bool:
+        """Whether all chunks were told since the document ``seq``."""
+        return self._lost < seq
+
+    def _tell(self, record: Told) -> Iterator[bytes]:
+        if record.first > self._told + 1:
+            self._gap = True
+        for index in range(len(record.chunks)):
+            events = self._chunk(record, index)
+            if record.first + index > self._told:
+                self._told = record.first + index
+                yield from events
+            elif "messages" in self._modes:
+                for _ in events:  # told before, and part of the messages so far
+                    pass
+
+    def _chunk(self, record: Told, index: int) -> Iterator[bytes]:
+        chunk = record.chunks[index]
+        mode, ns = chunk["mode"], chunk.get("ns") or ""
+        if ns and not self._subgraphs:
+            return
+        if mode == "messages":
+            if "messages-tuple" in self._modes:
+                yield record.sent(index)
+            elif "messages" in self._modes:
+                yield from self._so_far(chunk["data"], ns, f"{record.seq}+{record.first + index}")
+        elif mode in self._modes:
+            yield record.sent(index)
+
+    def _so_far(self, data: Any, ns: str, place: str) -> Iterator[bytes]:
+        events = [*self._partials.events(data)]
+        for number, (name, value) in enumerate(events, 1):
+            full = f"{name}|{ns}" if ns else name
+            yield event_bytes(full, orjson.dumps(value, default=str), place if number == len(events) else None)
+
+    def _are_told(self, record: Told) -> bool:
+        """Whether the worker told what would stand for whole messages here."""
+        if not self._modes & MESSAGES:
+            return True
+        return bool(record.modes & MESSAGES) and (record.subgraphs or not self._subgraphs)

@@ -1,0 +1,261 @@
+"""Chunks and documents of a run in one order, whole messages where chunks are missing, and gaps in the history."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
+
+from perdure.gateway.stores.store import Store
+from perdure.gateway.streams.chunks import RING_BYTES, Told
+from perdure.gateway.streams.feed import Kept
+from perdure.gateway.streams.history import History
+from perdure.gateway.streams.live import Live
+from perdure.gateway.streams.reader import RunReader, Wanted
+from perdure.gateway.streams.telling import BEGINNING, WHOLE, Cursor, Said, numbered, read_cursor, told
+
+MODES = frozenset({"messages-tuple", "custom", "updates"})
+RUN = {"_id": "run", "thread_id": "thread", "tenant": "default", "status": "running"}
+
+
+class Documents:
+    """A history in memory: every document says what the test gave it, with one whole message before an update."""
+
+    def __init__(self) -> None:
+        self.found: list[dict[str, Any]] = []
+        self.reads = 0
+
+    def add(self, seq: int, kind: str = "c", event: str = "", run: str = "run") -> None:
+        at = datetime.now(UTC)
+        self.found.append({"seq": seq, "kind": kind, "event": event, "run": run, "ns": "", "at": at})
+
+    async def page(self, _: str, after: int) -> list[dict[str, Any]]:
+        self.reads += 1
+        return sorted((one for one in self.found if one["seq"] > after), key=lambda one: int(one["seq"]))[:16]
+
+    async def run(self, *_: str) -> None:
+        return None
+
+    async def say(self, document: Mapping[str, Any], _: Any) -> Said:
+        seq = int(document["seq"])
+        if document["kind"] == "e":
+            return Said(seq, document["run"], "", numbered([told("", "", None, event=document["event"])]))
+        message = told("messages-tuple", "", f"whole {seq}", event="messages", whole=True)
+        return Said(seq, document["run"], "", numbered([message, told("updates", "", f"update {seq}")]), since=seq - 1)
+
+
+class Runs:
+    async def run_even_deleted(self, *_: str) -> Mapping[str, Any]:
+        return RUN
+
+
+class Stage:
+    """One reader whose events are collected."""
+
+    def __init__(self, cursor: Cursor = BEGINNING, modes: frozenset[str] = MODES, chunks: int = 0) -> None:
+        self.documents = Documents()
+        self.kept = Kept(cast("History", self.documents))
+        self._open = self.kept.open("thread", "default")
+        self.feed = self._open.__enter__()
+        self.feed.chunks_come = True
+        complete = 0 if cursor == BEGINNING else cursor.seq
+        self.live = Live(self.feed.ring, "run", modes, subgraphs=False, told=chunks, complete_from=complete)
+        self.reader = RunReader(self.feed, cast("Store", Runs()), RUN, Wanted(modes), cursor, self.live, streams=True)
+        self.seen: list[str] = []
+        self.ids: list[str] = []
+        self._reading = asyncio.create_task(self._read())
+
+    def chunk(self, seq: int, first: int, *data: Any, mode: str = "messages") -> None:
+        chunks = [{"mode": mode, "data": one} for one in data]
+        self._record({"seq": seq, "first": first, "chunks": chunks})
+
+    def closes(self, seq: int, before: int, modes: Sequence[str] = ("messages", "custom")) -> None:
+        self._record({"seq": seq, "before": before, "modes": modes})
+
+    def _record(self, content: dict[str, Any]) -> None:
+        self.feed.ring.add([Told({"run_id": "run", **content}, 100)])
+
+    async def end(self) -> list[str]:
+        """Everything, once the run's end was told."""
+        self.feed.wake()
+        await asyncio.wait_for(self._reading, 10)
+        return self.seen
+
+    async def until(self, count: int) -> None:
+        self.feed.wake()
+        async with asyncio.timeout(10):
+            while len(self.seen) < count:
+                await asyncio.sleep(0.005)
+
+    async def _read(self) -> None:
+        async for part in self.reader.events():
+            for block in part.decode().split("\r\n\r\n"):
+                if block:
+                    fields = dict(line.split(": ", 1) for line in block.split("\r\n"))
+                    data = json.loads(fields["data"])
+                    self.seen.append(data if isinstance(data, str) else fields["event"])
+                    self.ids.append(fields.get("id", ""))
+
+
+def history(stage: Stage, last: int = 4) -> None:
+    stage.documents.add(1, "e", "started")
+    for seq in range(2, last):
+        stage.documents.add(seq)
+    stage.documents.add(last, "e", "success")
+
+
+async def test_chunks_come_before_what_their_superstep_made_durable() -> None:
+    stage = Stage()
+    history(stage)
+    stage.closes(1, 0)
+    stage.chunk(1, 1, "a", "b")
+    stage.closes(2, 2)
+    stage.chunk(2, 1, "c")
+    stage.closes(3, 1)
+    stage.closes(4, 0)
+    assert await stage.end() == ["started", "a", "b", "update 2", "c", "update 3", "success"]
+    assert stage.ids == ["1-1", "1+1", "1+2", "2-2", "2+1", "3-2", "4-1"]
+
+
+async def test_a_document_waits_for_the_chunks_before_it() -> None:
+    stage = Stage()
+    history(stage)
+    stage.closes(1, 0)
+    stage.chunk(1, 1, "a")
+    await stage.until(2)
+    stage.chunk(1, 2, "b")
+    stage.closes(2, 2)
+    stage.closes(3, 0)
+    stage.closes(4, 0)
+    assert await stage.end() == ["started", "a", "b", "update 2", "update 3", "success"]
+
+
+async def test_a_missing_chunk_is_made_good_by_the_whole_message_of_its_superstep_alone() -> None:
+    stage = Stage()
+    history(stage, 5)
+    stage.closes(1, 0)
+    stage.chunk(1, 1, "a")
+    stage.closes(2, 1)
+    stage.chunk(2, 2, "second of two")
+    stage.closes(3, 2)
+    stage.chunk(3, 1, "c")
+    stage.closes(4, 1)
+    stage.closes(5, 0)
+    assert await stage.end() == [
+        "started", "a", "update 2", "second of two", "whole 3", "update 3", "c", "update 4", "success",
+    ]  # fmt: skip
+
+
+async def test_a_lost_record_is_noticed_by_the_count() -> None:
+    stage = Stage()
+    history(stage, 3)
+    stage.closes(1, 0)
+    stage.chunk(1, 1, "a")
+    stage.closes(2, 5)
+    stage.closes(3, 0)
+    assert await stage.end() == ["started", "a", "whole 2", "update 2", "success"]
+
+
+async def test_whole_messages_where_the_worker_did_not_tell_messages() -> None:
+    stage = Stage()
+    history(stage, 3)
+    stage.closes(1, 0, modes=["custom"])
+    stage.chunk(1, 1, "mine", mode="custom")
+    stage.closes(2, 1, modes=["custom"])
+    stage.closes(3, 0, modes=["custom"])
+    assert await stage.end() == ["started", "mine", "whole 2", "update 2", "success"]
+
+
+async def test_nothing_is_waited_for_long_where_no_chunks_come() -> None:
+    stage = Stage()
+    history(stage)
+    assert await stage.end() == ["started", "whole 2", "update 2", "whole 3", "update 3", "success"]
+
+
+async def test_a_reader_goes_on_after_the_chunk_that_it_knows() -> None:
+    stage = Stage(Cursor(1, WHOLE), chunks=1)
+    history(stage, 3)
+    stage.closes(1, 0)
+    stage.chunk(1, 1, "a", "b")
+    stage.closes(2, 2)
+    stage.closes(3, 0)
+    assert await stage.end() == ["b", "update 2", "success"]
+
+
+async def test_chunks_of_an_owner_that_lost_the_run_are_left_out() -> None:
+    stage = Stage()
+    history(stage, 3)
+    stage.closes(1, 0)
+    stage.closes(2, 0)
+    stage.chunk(1, 1, "too late")
+    stage.closes(3, 0)
+    await stage.until(3)
+    assert await stage.end() == ["started", "update 2", "success"]
+
+
+async def test_messages_so_far() -> None:
+    stage = Stage(modes=frozenset({"messages"}))
+    history(stage, 3)
+    chunk = {"type": "AIMessageChunk", "id": "one", "additional_kwargs": {}, "response_metadata": {}}
+    stage.closes(1, 0)
+    stage.chunk(1, 1, [{**chunk, "content": "Hel"}, {"langgraph_node": "a"}], [{**chunk, "content": "lo"}, {}])
+    stage.closes(2, 2)
+    stage.closes(3, 0)
+    assert await stage.end() == ["started", "messages/metadata", "messages/partial", "messages/partial", "success"]
+
+
+async def test_the_ring_is_bounded_and_who_falls_behind_takes_whole_messages() -> None:
+    stage = Stage()
+    history(stage, 3)
+    stage.closes(1, 0)
+    await stage.until(1)
+    large = "x" * 100_000
+    for number in range(1, 200):
+        stage.feed.ring.add([Told({"run_id": "run", "seq": 1, "first": number, "chunks": [{"mode": "custom", "data": 1}]},
+                                  len(large))])  # fmt: skip
+    assert stage.feed.ring.nbytes <= RING_BYTES
+    stage.closes(2, 199)
+    stage.closes(3, 0)
+    assert (await stage.end())[-3:] == ["whole 2", "update 2", "success"]
+
+
+async def test_a_gap_in_the_history_is_waited_for() -> None:
+    stage = Stage(modes=frozenset({"updates"}))
+    stage.documents.add(1, "e", "started")
+    stage.documents.add(3)
+    await stage.until(1)
+    for _ in range(3):
+        stage.feed.wake()
+        await asyncio.sleep(0.01)
+    assert stage.seen == ["started"]
+    stage.documents.add(2)
+    await stage.until(3)
+    stage.documents.add(6, "e", "success")
+    assert await stage.end() == ["started", "update 2", "update 3", "success"], "what its owner left out never comes"
+
+
+async def test_readers_of_one_thread_share_what_is_read() -> None:
+    stage = Stage(modes=frozenset({"updates"}))
+    history(stage, 9)
+    others = [
+        RunReader(stage.feed, cast("Store", Runs()), RUN, Wanted(frozenset({"updates"})), BEGINNING) for _ in range(50)
+    ]
+    parts = await asyncio.gather(*(anext(reader.events()) for reader in others))
+    assert len({*parts}) == 1
+    await stage.end()
+    assert stage.documents.reads == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("-1", BEGINNING), ("17-5", Cursor(17, 5)), ("17+5", Cursor(17, WHOLE, 5)), ("17", Cursor(17, WHOLE)),
+        ("", None), ("x", None), ("17-", None), ("-2", None), ("1-2-3", None), ("٣-1", None), ("9" * 30, None),
+    ],
+)  # fmt: skip
+def test_an_id_is_a_place(text: str, place: Cursor | None) -> None:
+    assert read_cursor(text) == place
