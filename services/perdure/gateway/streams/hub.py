@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Final, Protocol
 
 from perdure.chassis.kafka.deadletter import Origin
@@ -86,7 +87,13 @@ class Streams:
         self._watching: asyncio.Task[None] | None = None
 
     async def run_events(
-        self, run: Mapping[str, Any], wanted: Wanted, cursor: Cursor | None, *, streams: bool, fresh: bool = False
+        self,
+        run: Mapping[str, Any],
+        wanted: Wanted,
+        cursor: Cursor | None,
+        *,
+        started: Mapping[str, Any],
+        fresh: bool = False,
     ) -> AsyncGenerator[bytes, None]:
         """The events of a run.
 
@@ -94,7 +101,7 @@ class Streams:
             run: Its document.
             wanted: What is told.
             cursor: Where to begin; ``None``: from now on.
-            streams: Whether the run was started with modes that workers tell while it runs.
+            started: ``stream`` of the run's payload: what workers tell of it in any case.
             fresh: Whether it was started just now, for this reader.
 
         """
@@ -106,12 +113,13 @@ class Streams:
                     feed.ring.begin(run["created_at"].timestamp() if fresh else time.time())
             first = await self._history.first_seq(run)
             start = await self._place(run, cursor, first)
-            live = None
+            live, ask = None, None
             if wanted.modes & EPHEMERAL_MODES:
                 feed.chunks_come = await self._chunks.until_open(OPEN_S)
                 if cursor is not None:
                     await self._read_back(feed, run, start, fresh=fresh)
-                self._asking.ask(run, wanted.modes, subgraphs=wanted.subgraphs)
+                ask = partial(self._ask, run, wanted, started)
+                ask(0)
                 live = Live(
                     feed.ring,
                     run["_id"],
@@ -120,7 +128,8 @@ class Streams:
                     told=cursor.chunks if cursor is not None else 0,
                     complete_from=0 if cursor == BEGINNING else start.seq,
                 )
-            reader = RunReader(feed, self._store, run, wanted, start, live, streams=streams)
+            streams = bool(frozenset(started.get("modes") or ()) & EPHEMERAL_MODES)
+            reader = RunReader(feed, self._store, run, wanted, start, live, streams=streams, ask=ask)
             async with aclosing(reader.events()) as events:
                 async for part in events:
                     yield part
@@ -172,6 +181,10 @@ class Streams:
         if self._watching is not None:
             self._watching.cancel()
         await asyncio.gather(self._events.stop(), self._chunks.stop())
+
+    def _ask(self, run: Mapping[str, Any], wanted: Wanted, started: Mapping[str, Any], seq: int) -> None:
+        """Ask the run's worker to tell what is read."""
+        self._asking.ask(run, wanted.modes, subgraphs=wanted.subgraphs, started=started, seq=seq)
 
     async def _place(self, run: Mapping[str, Any], cursor: Cursor | None, first: int) -> Cursor:
         if cursor is not None:

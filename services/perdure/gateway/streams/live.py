@@ -8,16 +8,15 @@ or the worker did not tell what is read here, the reader takes whole messages (A
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 import orjson
 
+from perdure.gateway.streams.asking import MESSAGES
 from perdure.gateway.streams.chunks import Ring, Told
 from perdure.gateway.streams.partial import Partials
 from perdure.gateway.streams.sse import event_bytes
 from perdure.schemas.stream import EPHEMERAL_MODES
-
-MESSAGES: Final = frozenset({"messages", "messages-tuple"})
 
 
 class Live:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -70,6 +70,7 @@ class RunReader:
         cursor: Where it begins.
         live: The run's chunks; ``None`` where none are told.
         streams: Whether the workers were asked to tell chunks when the run was started.
+        ask: Asks the worker that began with an entry to tell chunks.
 
     """
 
@@ -83,6 +84,7 @@ class RunReader:
         live: Live | None = None,
         *,
         streams: bool = False,
+        ask: Callable[[int], None] | None = None,
     ) -> None:
         self._feed = feed
         self._store = store
@@ -91,6 +93,7 @@ class RunReader:
         self._cursor = cursor
         self._live = live
         self._streams = streams
+        self._ask = ask
         self.gone = False
         """Whether the run was found to be over without an entry that says so."""
         self._held: tuple[int, float] = (0, 0.0)
@@ -177,6 +180,8 @@ class RunReader:
                 whole = self._live is None or not self._live.told_since(said.since)
                 parts = [*chosen(said, self._wanted, skipped, whole=whole)]
         self._cursor = Cursor(entry.seq, WHOLE)
+        if entry.begins and self._is_own(entry) and self._ask is not None:
+            self._ask(entry.seq)
         if self._live is not None:
             self._live.passed()
         self._ended = entry.ends and self._is_own(entry)
