@@ -2,8 +2,9 @@
 
     python follow.py THREAD [--url http://127.0.0.1:8123] [--place FILE]
 
-It keeps the id of the last event that it showed in a file, and reads on from there: nothing is missing and nothing comes twice, however
-long it was away, whatever was restarted meanwhile. Only the single words of a message are gone after an hour; the message is not.
+It keeps the id of the last event that it showed in a file, and reads on from there: nothing is missing and nothing comes twice,
+however long it was away, whatever was restarted meanwhile. Only the single words of a message are gone after an hour; the message
+is not.
 """
 
 from __future__ import annotations

@@ -128,8 +128,10 @@ async def test_starts_that_cannot_be(http: httpx.AsyncClient, body: dict[str, An
     [
         ({"thread_id": "a b"}, "invalid-request", "/thread_id"),
         ({"if_exists": "maybe"}, "invalid-request", "/if_exists"),
-        ({"supersteps": [{}]}, "not-supported", "/supersteps"),
-        ({"ttl": 5}, "not-supported", "/ttl"),
+        ({"supersteps": [{}]}, "invalid-request", "/supersteps/0/updates"),
+        ({"supersteps": [{"updates": []}]}, "invalid-request", "/supersteps/0/updates"),
+        ({"supersteps": [{"updates": [{"values": {}}]}]}, "invalid-request", "/supersteps/0/updates/0/as_node"),
+        ({"ttl": {"ttl": 5, "strategy": "forget"}}, "invalid-request", "/ttl/strategy"),
         ([1], "invalid-request", ""),
     ],
 )

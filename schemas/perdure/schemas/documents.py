@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any, NotRequired, TypedDict
 
 from perdure.schemas.archive_documents import ArchiveMark
+from perdure.schemas.state_documents import StateUpdateMark, TtlMark
 from perdure.schemas.stuck_documents import CrashRecord, StuckMark
 
 THREADS = "threads"
@@ -57,6 +58,13 @@ class ThreadStatus(StrEnum):
     BUSY = "busy"
     INTERRUPTED = "interrupted"
     ERROR = "error"
+
+
+class RunKind(StrEnum):
+    """What a run does."""
+
+    UPDATE = "update"
+    """It changes the thread's state for a client, without executing nodes; lists of runs leave it out (ADR 33)."""
 
 
 class CancelAction(StrEnum):
@@ -115,6 +123,10 @@ class ThreadDocument(TypedDict, total=False):
     """There while the thread is under legal hold."""
     restored_at: datetime
     """When it last came back from the archive: its retention begins anew."""
+    ttl: TtlMark
+    """There while the thread, or its older states, is to be removed at a time."""
+    refused_run_id: str
+    """The state update whose refusal is at ``seq``: it changed nothing else of this document (ADR 33)."""
 
 
 class ArchiveState(StrEnum):
@@ -198,6 +210,12 @@ class RunDocument(TypedDict, total=False):
     """:class:`CancelAction`; absent: interrupt."""
     deleted: bool
     """True of a run that clients do not see any more: deleted by one, or undone."""
+    kind: str
+    """:class:`RunKind`; absent: executes the graph."""
+    at_seq: int
+    """Of a state update: the thread's ``seq`` when a client asked for it; refused if a run has ended since."""
+    update: StateUpdateMark
+    """Of a state update that has ended: what came of it."""
     delayed: bool
     """True while the run is pending and its time has not come; the scheduler takes it off by the database's clock."""
     start_at: datetime

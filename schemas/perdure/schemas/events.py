@@ -68,6 +68,8 @@ class Event(Message):
     occurred_at: datetime
     metadata: dict[str, Any] = Field(default_factory=dict)
     """The metadata of run and thread, as the client gave it."""
+    quiet: bool = False
+    """True where nobody is notified: a client changed a state (ADR 33), and no graph ran."""
 
     @property
     def event_id(self) -> str:
@@ -307,6 +309,16 @@ class ThreadRestored(Note):
     error: ErrorInfo | None = None
 
 
+class ThreadPruned(Note):
+    """Older states of the thread are removed (ADR 33). It says nothing about where the thread stands."""
+
+    TYPE: ClassVar[str] = "perdure.thread.pruned"
+    VERSION: ClassVar[int] = 1
+
+    removed: tuple[tuple[int, int], ...]
+    """The sequence numbers of the removed checkpoints, as spans: first and last of each."""
+
+
 class ThreadDeleted(Note):
     """The thread was deleted, with everything of it: nothing of it is told after this, unless its id is used again.
 
@@ -334,6 +346,7 @@ EVENTS: dict[tuple[str, int], type[Message]] = {
         NoticeDead,
         ThreadArchived,
         ThreadRestored,
+        ThreadPruned,
         ThreadDeleted,
     )
 }

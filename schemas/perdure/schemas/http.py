@@ -23,18 +23,6 @@ CheckpointId = Annotated[str, StringConstraints(min_length=1, max_length=128, pa
 CheckpointNs = Annotated[str, StringConstraints(max_length=2048, pattern=r"^[^\x00-\x1f]*$")]
 
 
-class ThreadCreate(Body):
-    """Make a thread."""
-
-    thread_id: ThreadId | None = Field(default=None, description="Made by the server (UUIDv7) when absent.")
-    metadata: Metadata | None = Field(default=None, description="At most 64 KiB as JSON.")
-    if_exists: Literal["raise", "do_nothing"] | None = Field(
-        default="raise", description="What to do when the thread id is taken: 409, or answer the thread as it is."
-    )
-    supersteps: list[Any] | None = Field(default=None, description="Not supported yet: refused unless empty.")
-    ttl: Any = Field(default=None, description="Not supported yet: refused unless null.")
-
-
 class Send(BaseModel):
     """One task for a node, with its own input."""
 
@@ -228,6 +216,10 @@ class Thread(BaseModel):
     stuck: dict[str, Any] | None = Field(
         default=None,
         description="While the thread is stuck: `code`, `reason`, `node`, `since`, `expected_by`, `run_id`, `noticed_at`.",
+    )
+    ttl: dict[str, Any] | None = Field(
+        default=None,
+        description="With `include=ttl`: `strategy`, `ttl_minutes` and `expires_at`; null without a time to live.",
     )
 
 

@@ -31,6 +31,7 @@ from perdure.schemas.events import (
     RunSucceeded,
     RunTimedOut,
     ThreadArchived,
+    ThreadPruned,
     ThreadRecovered,
     ThreadRestored,
     ThreadStuck,
@@ -64,6 +65,7 @@ NOTES: dict[str, type[Note]] = {
     "notice_dead": NoticeDead,
     "archived": ThreadArchived,
     "restored": ThreadRestored,
+    "pruned": ThreadPruned,
 }
 """By the note's ``event``."""
 

@@ -132,6 +132,9 @@ INDEXES: dict[str, list[IndexModel]] = {
             partialFilterExpression={"archive.expires_at": {"$exists": True}},
         ),
         IndexModel(
+            [("ttl.due_at", ASCENDING)], name="expiring", partialFilterExpression={"ttl.due_at": {"$exists": True}}
+        ),
+        IndexModel(
             [("archive.at", ASCENDING)], name="archived", partialFilterExpression={"archive.at": {"$exists": True}}
         ),
         *(

@@ -31,6 +31,9 @@ class GatewaySettings(ServiceSettings):
     and `perdure dev` set ``*`` unless the environment says otherwise."""
     gateway_join_timeout_s: float = Field(default=60.0, gt=0)
     """How long ``join?timeout=`` and ``cancel?wait=true`` wait for a run's end at most, in seconds."""
+    gateway_update_timeout_s: float = Field(default=30.0, gt=0)
+    """How long ``POST /threads/{id}/state`` waits for the worker that changes the state, in seconds. The update is durable, so it
+    may happen later; the answer then says how to find out."""
     gateway_heartbeat_s: float = Field(default=5.0, gt=0)
     """How often an answer that waits for the end of a run sends a newline, and a stream a comment, in seconds."""
     gateway_run_page: int = Field(default=10, ge=1, le=1000)

@@ -32,6 +32,7 @@ from perdure.schemas.events import (
     RunTimedOut,
     ThreadArchived,
     ThreadDeleted,
+    ThreadPruned,
     ThreadRecovered,
     ThreadRestored,
     ThreadStuck,
@@ -42,7 +43,16 @@ from perdure.schemas.waits import wait_id, wait_of
 
 PASSED_OVER: Final = frozenset(
     e.TYPE
-    for e in (CheckpointSaved, RunStarted, NoticeDelivered, NoticeDead, ThreadArchived, ThreadRestored, ThreadDeleted)
+    for e in (
+        CheckpointSaved,
+        RunStarted,
+        NoticeDelivered,
+        NoticeDead,
+        ThreadArchived,
+        ThreadRestored,
+        ThreadPruned,
+        ThreadDeleted,
+    )
 )
 """Events that nobody can subscribe to: most of all events, and those about deliveries and the archive."""
 RUN_ENDS: Final[dict[type[Event], tuple[NoticeKind, str]]] = {
@@ -66,7 +76,7 @@ def told_by(message: Message) -> list[Told]:
     """What a message may tell; nothing for most."""
     if isinstance(message, BatchEvent):
         return [_batch(message)]
-    if not isinstance(message, Event):
+    if not isinstance(message, Event) or message.quiet:
         return []
     ids = {
         Scope.THREAD: frozenset({message.thread_id}),

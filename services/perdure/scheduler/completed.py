@@ -8,13 +8,14 @@ Outside: removing what belongs to the thread (``perdure.scheduler.removing``).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 
+from perdure.archive.removing import HIDING, removal
 from perdure.chassis.mongo import Database
 from perdure.chassis.telemetry import logger
 from perdure.registry.superseding import ACTIVE
-from perdure.registry.threads import REMOVING_RUN, removable, removal_mark
 from perdure.scheduler.clock import DatabaseClock
 from perdure.schemas.documents import RUNS, THREADS, RunStatus
 
@@ -55,13 +56,18 @@ class Completed:
             "archive.state": {"$exists": False},
             "hold": {"$exists": False},
         }
-        found = await self._threads.find(query, {"ended_run_id": 1}).sort("updated_at", 1).limit(PORTION).to_list(None)
+        found = (
+            await self._threads.find(query, {"ended_run_id": 1, "tenant": 1})
+            .sort("updated_at", 1)
+            .limit(PORTION)
+            .to_list(None)
+        )
         if not found:
             return
         going = await self._not_ended(found)
         for thread in found:
             if thread["_id"] not in going:
-                await self._delete(thread["_id"])
+                await self._delete(thread)
 
     async def _not_ended(self, threads: list[dict[str, Any]]) -> set[str]:
         """The threads of which a run is active, or whose last run stopped on the way, at a break point."""
@@ -70,8 +76,9 @@ class Completed:
         active = {"thread_id": {"$in": ids}, "status": {"$in": ACTIVE}}
         return {run["thread_id"] async for run in self._runs.find({"$or": [paused, active]}, {"thread_id": 1})}
 
-    async def _delete(self, thread_id: str) -> None:
-        done = await self._threads.update_one({**removable(thread_id), "ephemeral": True}, removal_mark())
+    async def _delete(self, thread: Mapping[str, Any]) -> None:
+        query, change = removal(thread)
+        done = await self._threads.update_one(query | {"ephemeral": True}, change)
         if done.matched_count:
-            await self._runs.update_many({"thread_id": thread_id}, REMOVING_RUN)
-            log.info("thread.completed", thread_id=thread_id)
+            await self._runs.update_many({"thread_id": thread["_id"]}, HIDING)
+            log.info("thread.completed", thread_id=thread["_id"])

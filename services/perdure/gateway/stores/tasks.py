@@ -54,7 +54,7 @@ def tasks_of(document: Mapping[str, Any], stored: CheckpointTuple, paths: Mappin
     waiting = _planned(document, stored)
     sends = _sends(stored)
     tasks: dict[str, Task] = {}
-    own = {NULL_TASK, _input_task(stored.checkpoint["id"])}
+    own = {NULL_TASK, _input_task(stored.checkpoint["id"]), *_update_tasks(stored)}
     for task_id, channel, value in stored.pending_writes or ():
         if task_id in own:
             continue
@@ -173,6 +173,17 @@ def _input_task(checkpoint_id: str) -> str:
         return str(uuid5(UUID(checkpoint_id), INPUT))
     except ValueError:
         return ""
+
+
+def _update_tasks(stored: CheckpointTuple) -> Iterator[str]:
+    """The task ids under which LangGraph keeps what an update of this state wrote as a node that was not planned."""
+    checkpoint_id = stored.checkpoint["id"]
+    count = len({task_id for task_id, _, _ in stored.pending_writes or ()})
+    try:
+        for number in range(count):
+            yield str(uuid5(UUID(checkpoint_id), f"{INTERRUPT}:{number}" if number else INTERRUPT))
+    except ValueError:
+        return
 
 
 def _interrupt(value: Any) -> Document:

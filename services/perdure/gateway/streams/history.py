@@ -33,8 +33,6 @@ PAGE: Final = 16
 """History documents read at once."""
 GAP: Final = 9
 """More numbers than an owner has in flight: where so many are missing, nothing follows."""
-FOLLOWS_S: Final = 0.05
-"""A run's document is looked at so often when its thread's is ahead of it, in seconds."""
 POINTS_KEPT: Final = 16
 MAX_DEPTH: Final = 8
 UNDER_WAY: Final = frozenset({"started", "updated"})
@@ -80,19 +78,15 @@ class History:
         return max((int(one["seq"]) for one in found), default=known)
 
     async def first_seq(self, run: Document) -> int:
-        """A number that no entry of the run is before."""
-        while not run.get("first_seq"):
-            thread = await self._store.thread(run["thread_id"], run["tenant"]) or {}
-            if thread.get("ended_run_id") != run["_id"]:
-                return int(thread.get("seq", 0)) + 1
-            # The thread's document says that the run has ended and counts the run's entries; the run's own document follows.
-            found = await self._store.run_even_deleted(run["_id"], run["thread_id"], run["tenant"])
-            if found is None:
-                return int(thread.get("seq", 0)) + 1
-            run = found
-            if not run.get("first_seq"):
-                await asyncio.sleep(FOLLOWS_S)
-        return int(run["first_seq"])
+        """A number that no entry of the run is before; ``run`` may be older than what is stored."""
+        if run.get("first_seq"):
+            return int(run["first_seq"])
+        thread = await self._store.thread(run["thread_id"], run["tenant"]) or {}
+        if thread.get("ended_run_id") == run["_id"]:
+            return int(thread["ended_first_seq"])
+        # The thread's document was read first: if the run has not ended now, the thread's number is from before it.
+        now = await self._store.run_even_deleted(run["_id"], run["thread_id"], run["tenant"]) or {}
+        return int(now.get("first_seq") or thread.get("seq", 0) + 1)
 
     async def run(self, run_id: str, thread_id: str, tenant: str) -> RunRecord | None:
         """A run of a thread; ``None`` if it does not exist."""

@@ -107,8 +107,10 @@ def say_checkpoint(
     if source == "update" and not point.ns:
         yield told("state_update", "", {"thread_id": point.document["thread"], "state": _state(standing)})
     yield from _checkpoint(standing, at)
-    asked: Mapping[str, Any] = run.payload if run is not None else {}
-    if run is not None and not stops(point, planned, asked.get("interrupt_before"), asked.get("interrupt_after"), ran):
+    if run is None or source == "update":
+        return  # nothing is executed
+    asked = run.payload
+    if not stops(point, planned, asked.get("interrupt_before"), asked.get("interrupt_after"), ran):
         yield from _tasks(standing, at)
 
 

@@ -20,14 +20,7 @@ from perdure.chassis.payload import Packed, pack
 from perdure.chassis.telemetry import logger
 from perdure.gateway.http.preferences import StartStatus, accepted
 from perdure.gateway.http.problems import RequestProblem, invalid, not_supported
-from perdure.gateway.http.requests import (
-    IDEMPOTENCY_KEY,
-    idempotency_key,
-    read_bodies,
-    read_body,
-    request_digest,
-    require_metadata,
-)
+from perdure.gateway.http.requests import read_bodies, read_body, request_digest, require_metadata
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.resources.named import is_thread_id, require_here, unknown_thread
@@ -37,6 +30,7 @@ from perdure.gateway.resources.states import States
 from perdure.gateway.resources.targets import require_webhook
 from perdure.gateway.stores.commands import SOURCE, cancel_record, publish
 from perdure.gateway.stores.graphs import ServedGraphs
+from perdure.gateway.stores.idempotency import run_key
 from perdure.gateway.stores.store import IdempotencyTaken, Store, ThreadBusy
 from perdure.registry.runs import assistant_id_of, new_id, new_traceparent, publish_start, run_document
 from perdure.registry.superseding import SUPERSEDING
@@ -48,9 +42,6 @@ from perdure.schemas.notices import WebhookFormat
 
 log = logger(__name__)
 
-OWN_KEYS = ("wake:", "schedule:", "retry:")
-"""Runs that Perdure starts itself have keys with these beginnings: the insert of a waking run decides a wait (ADR 6), and there is
-one retry of a failed run."""
 BATCH_LIMIT = 1_000
 """Runs of one ``POST /runs/batch``; larger batches are what ``POST /batches`` is for."""
 PACK_ASIDE_BYTES = 1024 * 1024
@@ -273,15 +264,6 @@ def _busy(thread_id: str) -> RequestProblem:
         f'Thread {thread_id!r} has an active run and multitask_strategy is "reject". Wait for it, cancel it, or '
         'send multitask_strategy: "enqueue".',
     )
-
-
-def run_key(request: web.Request) -> str | None:
-    """The ``Idempotency-Key`` of a run, or ``None``; those that Perdure gives its own runs are refused."""
-    key = idempotency_key(request)
-    if key is not None and key.startswith(OWN_KEYS):
-        detail = f"must not begin with {' or '.join(OWN_KEYS)}: runs that Perdure starts itself have such keys"
-        raise invalid(f"header:{IDEMPOTENCY_KEY}", detail)
-    return key
 
 
 def _continued_chain(thread: Mapping[str, Any], wanted: RunCreate) -> str | None:
