@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
+from functools import partial
 from typing import Any
 
 import httpx
 from tests.compatibility.probe import ACCEPTED
-from tests.compatibility.stage import Stage, mark, refusal
+from tests.compatibility.stage import Stage, eventually, mark, refusal
 from tests.compatibility.starts import ALL, Start, of_each
 
 
@@ -198,6 +200,25 @@ async def kept(stage: Stage, start: Start) -> None:
     assert thread["values"]["log"] == ["left"]
 
 
+async def deleted_after_its_end(stage: Stage, start: Start) -> None:
+    metadata = mark()
+    searching = partial(stage.sdk.threads.search, metadata=metadata)
+    if start.kind in {"create", "batch"}:
+        run = await start.run(stage, "walk", None, input={"n": 1}, metadata=metadata, on_completion="delete")
+        async with refusal(404):
+            await _gone(stage, run["thread_id"])
+    else:
+        values = await start(stage, metadata=metadata, on_completion="delete")
+        assert values["log"] == ["left"]
+    await eventually(searching, "the thread is gone", lambda threads: threads == [])
+
+
+async def _gone(stage: Stage, thread: str) -> None:
+    while True:
+        await stage.sdk.threads.get(thread)
+        await asyncio.sleep(0.1)
+
+
 async def while_somebody_listens(stage: Stage, start: Start) -> None:
     for wanted, options in {
         "success": {"on_disconnect": "continue"},
@@ -273,5 +294,6 @@ PROBES = (
         partly=dict.fromkeys(("body.stream_mode", "body.stream_subgraphs", "body.stream_resumable"), ACCEPTED),
     ),
     *of_each(STATELESS, kept, body="on_completion=keep"),
+    *of_each(STATELESS, deleted_after_its_end, body="on_completion=delete"),
     *of_each(HELD, while_somebody_listens, body="on_disconnect=continue on_disconnect=cancel"),
 )

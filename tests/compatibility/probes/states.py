@@ -104,22 +104,23 @@ async def _nested(stage: Stage) -> tuple[str, str]:
     """A thread whose subgraph asks, and the namespace of the subgraph's checkpoints."""
     thread = await stage.thread()
     await stage.ended(await stage.sdk.runs.create(thread, "nested", input={}))
-    (task,) = (await newest(stage, thread))["tasks"]
-    namespace = task["checkpoint"]["checkpoint_ns"]
+    (task,) = (await stage.sdk.threads.get_state(thread, subgraphs=True))["tasks"]
+    namespace = str(task["checkpoint"]["checkpoint_ns"])  # type: ignore[index]
     assert namespace.startswith("inner:")
     return thread, namespace
 
 
-async def of_a_subgraph(stage: Stage, read: Read) -> None:
-    thread, namespace = await _nested(stage)
-    (task,) = (await read(stage, thread))["tasks"]
-    assert (task["name"], task["checkpoint"]["checkpoint_ns"]) == ("inner", namespace)
-    assert task["state"] is None
+async def no_checkpoint_of_a_subgraph(stage: Stage) -> None:
+    thread, _ = await _nested(stage)
+    for read in (newest, at, at_post):
+        (task,) = (await read(stage, thread))["tasks"]
+        assert (task["name"], task["checkpoint"], task["state"]) == ("inner", None, None)
 
 
 async def with_subgraphs(stage: Stage) -> None:
     thread, namespace = await _nested(stage)
     (task,) = (await stage.sdk.threads.get_state(thread, subgraphs=True))["tasks"]
+    assert task["checkpoint"]["checkpoint_ns"] == namespace  # type: ignore[index]
     _assert_inside(task["state"], namespace)
     newest_id = await _newest_id(stage, thread)
     (task,) = (await stage.sdk.threads.get_state(thread, checkpoint_id=newest_id, subgraphs=True))["tasks"]
@@ -233,7 +234,10 @@ PROBES = (
     *_of_each(asking, ASKING),
     *_of_each(fanned_out, "tasks.result tasks.path"),
     *_of_each(failed, "tasks.error"),
-    *_of_each(of_a_subgraph, "tasks.checkpoint"),
+    probe(
+        no_checkpoint_of_a_subgraph,
+        *(claim(one, partly={"answer.tasks.checkpoint": "with `subgraphs` only"}) for one in (STATE, AT, AT_POST)),
+    ),
     probe(with_subgraphs, *_subgraph_claims()),
     probe(in_a_namespace, claim(AT_POST, body="checkpoint.checkpoint_ns")),
     probe(history_in_a_namespace, claim(HISTORY_POST, body="checkpoint.checkpoint_ns")),
