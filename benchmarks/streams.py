@@ -59,6 +59,11 @@ class Bench:
         self._worker = worker
         self._options = options
 
+    async def close(self) -> None:
+        """Let go of the servers."""
+        await self._producer.close()
+        self._db.client.close()
+
     async def pair(self, mode: str) -> dict[str, float]:
         """Without and with a stream of this mode: CPU and wall seconds."""
         without, took = await self._runs(mode, asked=False)
@@ -165,6 +170,7 @@ async def measure(environment: dict[str, str], pid: int, options: argparse.Names
             "machine": machine(),
         }
         print(json.dumps(line), flush=True)
+    await bench.close()
     return within
 
 
