@@ -48,5 +48,10 @@ BUDGETS = (
     Budget("timers due at one instant within 500 ms (p99)", "timers", "late_p99_ms", 500, higher=False),
     Budget("10,000 asleep: no service holds 1 MiB more", "sleepers", "service_growth_mib", 1, higher=False),
     Budget("their wakes within 1 s (p99)", "sleepers", "late_p99_ms", 1000, higher=False),
+    Budget("the first word of a stream within 25 ms (p50), 50 open", "stream", "first_token_p50_ms", 25, higher=False),
+    Budget(
+        "the first word of a stream within 100 ms (p99), 50 open", "stream", "first_token_p99_ms", 100, higher=False
+    ),
+    Budget("a run of one step by runs/wait within 40 ms (p50)", "stream", "wait_p50_ms", 40, higher=False),
     Budget("CPU a step grows by less than 10 % in the soak", "soak", "cpu_growth", 0.1, higher=False),
 )

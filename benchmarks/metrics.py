@@ -83,6 +83,18 @@ METRICS: dict[str, tuple[Metric, ...]] = {
         _DRIVER,
         _OTHER,
     ),
+    "stream": (
+        _AGENTS,
+        Metric("first_token_p50_ms", "first word p50 ms", higher=False),
+        Metric("first_token_p99_ms", "first word p99 ms", higher=False),
+        Metric("token_p50_ms", "a word p50 ms", higher=False),
+        Metric("token_p99_ms", "a word p99 ms"),
+        Metric("wait_p50_ms", "wait for one step p50 ms", higher=False),
+        Metric("wait_p99_ms", "wait for one step p99 ms"),
+        _CPU,
+        _DRIVER,
+        _OTHER,
+    ),
     "soak": (
         Metric("minutes", "minutes"),
         Metric("steps", "steps"),
@@ -106,5 +118,6 @@ TITLES = {
     "chat": "W4: one agent whose history grows by messages of 1 KiB",
     "fanout": "W5: 100 parallel branches (a branch counts as a step)",
     "batch": "W6: a batch of 10,000 agents of one step, started one by one over HTTP",
+    "stream": "W8: 50 streams at a time of 60 words, 25 ms apart (CPU: per 1,000 words), then single runs of one step",
     "soak": "W7: soak (growth: by least squares, from the first window to the last, as a share of the mean)",
 }

@@ -79,6 +79,7 @@ class Perdure(System):
         }
         names = [name for name in available_services() for _ in range(self.instances.get(name, 1))]
         services = self._exit.enter_context(Services.of(self.stack, names, env=settings, cwd=GRAPHS))
+        self._url = services.gateway_url
         self._mongodb = environment["PERDURE_MONGODB_URI"]
         self._opensearch = OpenSearch(environment["PERDURE_OPENSEARCH_URL"])
         self.http = aiohttp.ClientSession(
@@ -90,6 +91,9 @@ class Perdure(System):
         self._index = asyncio.create_task(
             watch_index(self._opensearch, self._watcher, self.searchable_s, asyncio.Event())
         )
+
+    def agent_server(self) -> str:
+        return self._url
 
     async def close(self) -> None:
         try:

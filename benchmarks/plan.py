@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 OURS = "perdure"
-PEERS = ("langgraph_postgres", "langgraph_mongodb", "dbos", "restate", "temporal", "aegra")
+PEERS = ("langgraph_postgres", "langgraph_mongodb", "dbos", "restate", "temporal", "aegra", "langgraph_dev")
 LIMIT_S = 240
 
 FULL: dict[str, dict[str, Any]] = {
@@ -43,6 +43,16 @@ FULL: dict[str, dict[str, Any]] = {
     "chat": {"workload": "chat", "messages": 2048, "turn": 64, "loads": 5, "seconds": 45, "rounds": 2},
     "fanout": {"workload": "fanout", "agents": 60, "open": 8, "warmup": 4, "width": 100, "seconds": 8, "rounds": 2},
     "batch": {"workload": "batch", "agents": 10_000, "warmup": 50, "seconds": 20, "rounds": 1},
+    "stream": {
+        "workload": "stream",
+        "agents": 500,
+        "open": 50,
+        "warmup": 50,
+        "words": 60,
+        "waits": 200,
+        "seconds": 15,
+        "rounds": 3,
+    },
 }
 """``rounds``: in so many of the rounds at most. ``ours_only``: once a round, in a session of ours. ``seconds``: no agent is begun
 later than that, nor is the warm-up longer."""
@@ -57,6 +67,7 @@ _QUICK: dict[str, dict[str, Any]] = {
     "chat": {"messages": 64, "turn": 16, "loads": 3},
     "fanout": {"agents": 4, "open": 2, "warmup": 1},
     "batch": {"agents": 100, "warmup": 10},
+    "stream": {"agents": 20, "warmup": 5, "waits": 20},
 }
 QUICK = {
     name: size | _QUICK[name] | {"seconds": 4, "rounds": 1, "open": min(size.get("open", 50), 50)}

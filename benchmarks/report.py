@@ -30,6 +30,7 @@ NAMES = {
     "restate": "Restate",
     "temporal": "Temporal",
     "aegra": "Aegra",
+    "langgraph_dev": "langgraph dev",
 }
 Line = dict[str, Any]
 

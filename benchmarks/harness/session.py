@@ -48,6 +48,8 @@ async def _workload(system: System, size: dict[str, Any]) -> dict[str, Any]:
     line: dict[str, Any] = {"id": size["id"], "size": size, "load": round(os.getloadavg()[0], 2)}
     if reason := system.reasons.get(size["id"]) or system.reasons.get(size["workload"]):
         return line | {"cannot": reason}
+    if size["workload"] == "stream" and system.agent_server() is None:
+        return line | {"cannot": "it does not serve the streams of the Agent Server API"}
     began = time.perf_counter()
     try:
         async with asyncio.timeout(size["limit_s"]):

@@ -98,6 +98,10 @@ class System:
         """One agent with ``width`` parallel branches that are joined."""
         raise NotImplementedError
 
+    def agent_server(self) -> str | None:
+        """The URL of its Agent Server API, where it has one with streams."""
+        return None
+
     async def settle(self) -> None:
         """Return when everything that finished agents cause has been done (indexing, for example)."""
 

@@ -15,9 +15,10 @@ from statistics import median
 from typing import Any
 from uuid import uuid4
 
-from payload import MESSAGE_BYTES, STEPS
+from payload import MESSAGE_BYTES, STEPS, first_message
 
 from harness.accounting import cpu_seconds, memory_bytes
+from harness.agent_server import AgentServer
 from harness.loop import Cost, Done, closed_loop
 from harness.numbers import milliseconds, percentile, slope
 from harness.system import System
@@ -200,6 +201,51 @@ async def chat(system: System, size: Mapping[str, Any]) -> Numbers:
     }
 
 
+async def stream(system: System, size: Mapping[str, Any]) -> Numbers:
+    """W8: words of a chat model on their way to clients, ``open`` streams at a time; then runs of one step, waited for one by one.
+
+    A stream that misses a word fails the workload. Latencies are of the driver, which reads all streams in one process.
+    """
+    client, run = AgentServer(str(system.agent_server())), uuid4().hex[:8]
+    first, every, lost = list[float](), list[float](), 0
+
+    async def read(key: str) -> None:
+        nonlocal lost
+        took = await client.words(key)
+        lost += size["words"] - len(took)
+        first.append(took[0])
+        every.extend(took)
+
+    try:
+        await closed_loop(size["warmup"], size["open"], size["seconds"], lambda n: read(f"{run}-w{n}"))
+        await closed_loop(
+            size["warmup"], 1, size["seconds"], lambda n: client.wait(f"{run}-v{n}", [first_message(1024)])
+        )
+        await system.settle()
+        first.clear(), every.clear(), client.waited_s.clear()
+        cost = Cost(system)
+        done = await closed_loop(size["agents"], size["open"], size["seconds"], lambda n: read(f"{run}-{n}"))
+        await system.settle()
+        numbers = cost.per_thousand(len(every))
+        await closed_loop(
+            size["waits"], 1, size["seconds"], lambda n: client.wait(f"{run}-x{n}", [first_message(1024)])
+        )
+    finally:
+        await client.close()
+    if lost:
+        raise RuntimeError(f"{lost} words did not arrive")
+    return {
+        "agents": done.count,
+        "first_token_p50_ms": milliseconds(percentile(first, 50)),
+        "first_token_p99_ms": milliseconds(percentile(first, 99)),
+        "token_p50_ms": milliseconds(percentile(every, 50)),
+        "token_p99_ms": milliseconds(percentile(every, 99)),
+        "wait_p50_ms": milliseconds(percentile(client.waited_s, 50)),
+        "wait_p99_ms": milliseconds(percentile(client.waited_s, 99)),
+        **numbers,
+    }
+
+
 async def soak(system: System, size: Mapping[str, Any]) -> Numbers:
     """W7: chains for a long time, in windows: cost and latency a step must not grow with the data."""
     run = await _warm(size, lambda key: system.chain(key, size["state_bytes"]))
@@ -249,6 +295,7 @@ WORKLOADS: dict[str, Callable[[System, Mapping[str, Any]], Awaitable[Numbers]]] 
     "chat": chat,
     "fanout": fanout,
     "batch": batch,
+    "stream": stream,
     "soak": soak,
 }
 

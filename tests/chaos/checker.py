@@ -90,5 +90,8 @@ def counts(evidence: Evidence) -> dict[str, float]:
         "workers": len(evidence.workers),
         "looks while it ran": evidence.samples.looks,
         "owned runs looked at": evidence.samples.runs,
+        "streams read": len(evidence.streams),
+        "events read": sum(len(one.events) for one in evidence.streams.values()),
+        "connections of readers": sum(one.connections for one in evidence.streams.values()),
         "longest standstill in s": evidence.samples.longest_s,
     }

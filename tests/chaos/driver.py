@@ -12,17 +12,21 @@ import json
 import os
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 from tests.chaos.agents import Agent, Say, agent
+from tests.chaos.readers import MODES
 
 PATIENCE_S = 0.4
 """Between two attempts."""
 TIMEOUT_S = 15.0
 CONNECTIONS = 200
+FOLLOWED = 15
+"""The stream of every so many-th agent is read."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +74,13 @@ class Driver:
         log: Where acknowledgements go.
         seed: Of the agents.
         per_s: Agents started a second.
+        follow: Called with the thread of each agent whose stream is read.
 
     """
 
-    def __init__(self, url: str, log: Path, seed: int, per_s: float) -> None:
+    def __init__(self, url: str, log: Path, seed: int, per_s: float, follow: Callable[[str], None]) -> None:
         self._url = url
+        self._follow = follow
         self._log = AckLog(log)
         self._seed = seed
         self._per_s = per_s
@@ -118,13 +124,21 @@ class Driver:
     async def _start(self, one: Agent, given: int = 0, thread_id: str | None = None) -> str:
         key = f"agent-{self._seed}-{one.number}-{given}"
         path = f"/threads/{thread_id}/runs" if thread_id else "/runs"
-        body = {"assistant_id": one.graph, "input": one.inputs[given], "metadata": {"agent": one.number}}
+        body: dict[str, Any] = {
+            "assistant_id": one.graph,
+            "input": one.inputs[given],
+            "metadata": {"agent": one.number},
+        }
+        if followed := one.number % FOLLOWED == 0:
+            body["stream_mode"] = MODES
         answer = await self._request("POST", path, key, body, expected=(202,))
         found = answer.json()
         self._log.write(
             "start", key=key, agent=one.number, graph=one.graph, thread=found["thread_id"], run=found["run_id"]
         )
         self.counts["starts"] += 1
+        if followed:
+            self._follow(found["thread_id"])
         return str(found["thread_id"])
 
     async def _say(self, one: Agent, thread_id: str, say: Say) -> None:

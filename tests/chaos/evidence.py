@@ -18,12 +18,15 @@ import httpx
 from pymongo import MongoClient
 from tests.chaos.driver import read_log
 from tests.chaos.faults import read_topic
+from tests.chaos.readers import Streamed
 from tests.chaos.sampler import Samples
 
 Found = dict[str, Any]
 EVENTS = "perdure.events"
 STATES, THREADS = "perdure-states", "perdure-threads"
 FENCE, NOTE = "f", "n"
+UNDER_WAY = frozenset({"started", "updated"})
+"""Entries that do not end their run."""
 PAGE = 5_000
 
 
@@ -64,6 +67,8 @@ class Evidence:
     dead_letters: dict[str, Found] = field(default_factory=dict)
     poisoned: list[str] = field(default_factory=list)
     """Ids of the dead letters that must be there: of the records that nobody can handle."""
+    streams: dict[str, Streamed] = field(default_factory=dict)
+    """What the readers of streams were told, by thread."""
     verified: Found | None = None
     """What ``perdure index verify --full`` reports; ``None``: it failed. The one thing here that Perdure itself says."""
 
@@ -78,6 +83,16 @@ def by_thread(documents: dict[str, Found]) -> dict[str, list[Found]]:
     for one in documents.values():
         found[one["thread_id"]].append(one)
     return found
+
+
+def checkpoints_of(entries: list[Found]) -> list[Found]:
+    """Of a thread's history, the checkpoints."""
+    return [one for one in entries if one["kind"] == "c"]
+
+
+def ends_of(entries: list[Found]) -> list[Found]:
+    """Of a thread's history, what ends its runs."""
+    return [one for one in entries if one["kind"] == "e" and one["event"] not in UNDER_WAY]
 
 
 def entry_id(entry: Found) -> str:

@@ -13,8 +13,9 @@ from datetime import timedelta
 from typing import Any
 
 from tests.chaos.agents import Agent, agent
-from tests.chaos.evidence import FENCE, Evidence, Found, by_thread, entry_id
+from tests.chaos.evidence import FENCE, Evidence, Found, by_thread, checkpoints_of, ends_of, entry_id
 from tests.chaos.findings import Findings
+from tests.chaos.streams import streams_complete
 
 ENDED = ("success", "error", "timeout", "interrupted", "cancelled")
 CLOCKS_S = 0.5
@@ -24,10 +25,6 @@ LATE = timedelta(seconds=5)
 
 
 Promise = Callable[[Evidence, Findings], None]
-
-
-def _checkpoints(entries: list[Found]) -> list[Found]:
-    return [one for one in entries if one["kind"] == "c"]
 
 
 def sequence_without_gaps(evidence: Evidence, found: Findings) -> None:
@@ -43,7 +40,7 @@ def sequence_without_gaps(evidence: Evidence, found: Findings) -> None:
 def every_step_once(evidence: Evidence, found: Findings) -> None:
     """A step of a run is checkpointed once in each namespace."""
     for thread, entries in evidence.history.items():
-        steps = Counter((one["ns"], one["run"], one["step"]) for one in _checkpoints(entries))
+        steps = Counter((one["ns"], one["run"], one["step"]) for one in checkpoints_of(entries))
         twice = [step for step, count in steps.items() if count > 1]
         found.hold(not twice, thread, "(namespace, run, step) {} more than once", twice[:3])
 
@@ -51,7 +48,7 @@ def every_step_once(evidence: Evidence, found: Findings) -> None:
 def no_fork(evidence: Evidence, found: Findings) -> None:
     """A checkpoint has one child at most, and the newest of the root namespace follow one another."""
     for thread, entries in evidence.history.items():
-        checkpoints = _checkpoints(entries)
+        checkpoints = checkpoints_of(entries)
         children = Counter((one["ns"], one.get("parent")) for one in checkpoints if one.get("parent"))
         forks = [parent for parent, count in children.items() if count > 1]
         found.hold(not forks, thread, "checkpoints {} have more than one child", forks[:3])
@@ -67,7 +64,7 @@ def no_fork(evidence: Evidence, found: Findings) -> None:
 def order_of_checkpoints(evidence: Evidence, found: Findings) -> None:
     """The order of sequence numbers is the order of the root checkpoints."""
     for thread, entries in evidence.history.items():
-        ids = [str(one["checkpoint_id"]) for one in _checkpoints(entries) if one["ns"] == ""]
+        ids = [str(one["checkpoint_id"]) for one in checkpoints_of(entries) if one["ns"] == ""]
         found.hold(ids == sorted(ids), thread, "root checkpoints are not in the order of their sequence numbers")
 
 
@@ -263,9 +260,8 @@ def ends_recorded(evidence: Evidence, found: Findings) -> None:
     """An ended run has one end in its thread's history, and its document says the same."""
     ends: dict[str, list[Found]] = defaultdict(list)
     for entries in evidence.history.values():
-        for one in entries:
-            if one["kind"] == "e" and one["event"] not in {"started", "updated"}:
-                ends[one["run"]].append(one)
+        for one in ends_of(entries):
+            ends[one["run"]].append(one)
     for run in evidence.runs.values():
         if run["status"] not in ENDED:
             continue
@@ -334,10 +330,10 @@ def notices_told(evidence: Evidence, found: Findings) -> None:
 
 def poison_kept(evidence: Evidence, found: Findings) -> None:
     """A record that nobody can handle is kept as a dead letter with a reason, and no other record is."""
-    for place in evidence.poisoned:
-        letter = evidence.dead_letters.get(place)
-        found.hold(letter is not None, "", "the record at {} is no dead letter", place)
-        found.hold(not letter or bool(letter.get("reason")), "", "the dead letter of {} says no reason", place)
+    for record in evidence.poisoned:
+        letter = evidence.dead_letters.get(record)
+        found.hold(letter is not None, "", "the record at {} is no dead letter", record)
+        found.hold(not letter or bool(letter.get("reason")), "", "the dead letter of {} says no reason", record)
     for place, letter in evidence.dead_letters.items():
         found.hold(place in evidence.poisoned, "", "{} is a dead letter: {}", place, letter.get("detail"))
 
@@ -389,6 +385,7 @@ def promises(seed: int) -> dict[str, Promise]:
         "no owned run idle": none_idle,
         "ends recorded": ends_recorded,
         "notices told": notices_told,
+        "streams complete": streams_complete,
         "dead letters as expected": poison_kept,
         "clients served": only_acknowledged_or_stored,
     }

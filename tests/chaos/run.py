@@ -29,8 +29,10 @@ from tests.chaos.checker import Verdict, check
 from tests.chaos.driver import Driver
 from tests.chaos.evidence import database, entry_id, gather
 from tests.chaos.faults import Faults
+from tests.chaos.readers import Readers
 from tests.chaos.sampler import Sampler
 from tests.chaos.schedule import SERVICES, plan
+from tests.chaos.streams import last_ends
 
 from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.cli.provision import provision
@@ -61,6 +63,8 @@ TOLD = ["completed", "failed", "timed_out"]
 AGENTS_PER_S = 2.0
 SETTLE_S = 60.0
 UNDO_S = 150.0
+READ_ON_S = 30.0
+"""How long readers of streams may take to come to the end when everything else has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,7 @@ class ChaosRun:
         self.faults: Faults
         self.driver: Driver
         self.sampler: Sampler
+        self.readers: Readers
 
     def execute(self) -> Verdict:
         """Run, settle, check; the verdict is written to the folder."""
@@ -105,6 +110,8 @@ class ChaosRun:
         finally:
             if hasattr(self, "sampler"):
                 self.sampler.stop()
+            if hasattr(self, "readers"):
+                self.readers.stop({}, 0)
             if not kept:
                 self._keep_logs()
             self.stack.stop()
@@ -165,7 +172,9 @@ class ChaosRun:
         labels = [label for label in SERVICES if label in self.services.processes]
         planned = plan(options.seed, options.minutes, labels) if options.faults else []
         self.faults = Faults(self.stack, self.services, planned)
-        self.driver = Driver(self.services.gateway_url, self._driver_log, options.seed, options.per_s)
+        url = self.services.gateway_url
+        self.readers = Readers(url)
+        self.driver = Driver(url, self._driver_log, options.seed, options.per_s, self.readers.follow)
         serve_s = UNDO_S + SETTLE_S
         done = threading.Event()
         failed: list[BaseException] = []
@@ -248,6 +257,7 @@ class ChaosRun:
     def _check(self) -> Verdict:
         evidence = gather(self.environment, self.services.gateway_url, self._driver_log, self._world_log)
         evidence.samples = self.sampler.stop()
+        evidence.streams = self.readers.stop(last_ends(evidence), READ_ON_S)
         evidence.poisoned = self.faults.poisoned
         evidence.verified = self._verify()
         verdict = check(evidence, self.options.seed)

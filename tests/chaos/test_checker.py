@@ -13,6 +13,7 @@ from tests.chaos.agents import Agent, agent
 from tests.chaos.checker import check
 from tests.chaos.evidence import Evidence, database, history_of
 from tests.chaos.promises import promises
+from tests.chaos.readers import Streamed
 from tests.chaos.sampler import IDLE_S, LATE_S, Samples, Watch
 
 from perdure.checkpoint.store import INDEXES
@@ -34,10 +35,13 @@ def _thread(one: Agent) -> str:
     return f"t-{one.graph}"
 
 
+C, R, A, P, S, W = (_thread(one) for one in ALL)
+
+
 def _history(thread: str, run: str, first: int, parent: str | None, end: str) -> list[dict[str, Any]]:
     """Started, one checkpoint, the end."""
     shared = {"thread": thread, "run": run, "epoch": 1}
-    checkpoint = {"ns": "", "checkpoint_id": f"{first:04}", "parent": parent, "step": first}
+    checkpoint = {"ns": "", "checkpoint_id": f"{first:04}", "parent": parent, "step": first, "ev": {"source": "loop"}}
     return [
         {"_id": f"{thread}-{first}", "kind": "e", "seq": first, "event": "started", **shared},
         {"_id": f"{thread}-{first + 1}", "kind": "c", "seq": first + 1, **checkpoint, **shared},
@@ -95,8 +99,24 @@ def healthy() -> Evidence:
         found.hooks.append({"hook": f"msg_{run}"})
     found.poisoned = ["perdure.events:0:7"]
     found.dead_letters["perdure.events:0:7"] = {"_id": "perdure.events:0:7", "reason": "handler", "detail": "x"}
+    for thread in (C, R):
+        found.streams[thread] = _streamed(found.history[thread])
     found.verified = {"states": len(found.states), "threads": len(found.newest), "differences": []}
     return found
+
+
+def _streamed(entries: list[dict[str, Any]]) -> Streamed:
+    """What a reader is told of runs of one superstep, with a chunk before it."""
+    streamed = Streamed()
+    for one in entries:
+        if one["kind"] == "c":
+            streamed.events += [(f"{one['seq'] - 1}+1", "custom"), (f"{one['seq']}-4", "updates")]
+            streamed.events.append((f"{one['seq']}-7", "values"))
+        else:
+            streamed.events.append((f"{one['seq']}-1", "metadata"))
+            if one["event"] != "started":
+                streamed.ends.append(f"{one['seq']}-1")
+    return streamed
 
 
 def _wake(found: Evidence, one: Agent, thread: str, run: str) -> None:
@@ -127,9 +147,6 @@ def test_a_promise_that_nothing_was_held_against_is_broken() -> None:
     evidence = healthy()
     evidence.effects, evidence.world = {}, []
     assert "no act after a receipt" in check(evidence, SEED).broken()
-
-
-C, R, A, P, S, W = (_thread(one) for one in ALL)
 
 
 def _second(entries: list[dict[str, Any]], **change: Any) -> None:
@@ -216,6 +233,14 @@ BREAKS: dict[str, list[Callable[[Evidence], object]]] = {
         lambda e: e.deliveries.update(twice={**e.deliveries["msg_r-chain"], "_id": "twice"}),
         lambda e: e.hooks.pop(0),
         lambda e: e.hooks.append({"hook": "msg_unheard_of"}),
+    ],
+    "streams complete": [
+        lambda e: e.streams[R].events.remove(("5-7", "values")),
+        lambda e: e.streams[R].events.append(("5-7", "values")),
+        lambda e: e.streams[R].events.insert(0, ("6-1", "metadata")),
+        lambda e: e.streams[R].ends.pop(),
+        lambda e: e.streams[R].ends.append("6-1"),
+        lambda e: e.streams.clear(),
     ],
     "dead letters as expected": [
         lambda e: e.dead_letters.clear(),

@@ -30,6 +30,7 @@ from perdure.schemas.events import (
     StuckCode,
     ThreadArchived,
     ThreadDeleted,
+    ThreadPruned,
     ThreadRecovered,
     ThreadRestored,
     ThreadStuck,
@@ -165,6 +166,9 @@ SAMPLES: dict[str, Message] = {
         next=("approve",),
         interrupts=(InterruptInfo(id="i-1", value={"question": "Go on?", "amount": 82000}),),
     ),
+    "perdure.run.interrupted.v1.schema": RunInterrupted(
+        **FULL, interrupts=(InterruptInfo(id="i-2", value="Go on?", response_schema={"type": "boolean"}),)
+    ),
     "perdure.run.succeeded.v1": RunSucceeded(**FULL, checkpoint_id=CHECKPOINT, steps=5),
     "perdure.run.failed.v1": RunFailed(**FULL, checkpoint_id=CHECKPOINT, next=("fetch",), error=ERROR),
     "perdure.run.failed.v1.minimal": RunFailed(**MINIMAL, error=ErrorInfo(type="perdure.GraphUnknown", message="x")),
@@ -220,6 +224,9 @@ SAMPLES: dict[str, Message] = {
         **FULL, note=4, by="Zoë", status="error", checkpoint_id=CHECKPOINT, next=("fetch",), error=ERROR
     ),
     "perdure.thread.restored.v1.minimal": ThreadRestored(**MINIMAL, note=2, by="perdure", status="success"),
+    "perdure.thread.pruned.v1": ThreadPruned(**FULL, note=5, removed=((2, 40), (43, 43))),
+    "perdure.thread.pruned.v1.minimal": ThreadPruned(**MINIMAL, note=1, removed=()),
+    "perdure.run.succeeded.v1.quiet": RunSucceeded(**FULL, checkpoint_id=CHECKPOINT, quiet=True),
     "perdure.thread.deleted.v1": ThreadDeleted(**FULL, note=999),
     "perdure.thread.deleted.v1.minimal": ThreadDeleted(**MINIMAL, note=999),
     "perdure.approval.escalated.v1": ApprovalEscalated(

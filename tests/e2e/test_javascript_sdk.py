@@ -28,6 +28,9 @@ def test_the_javascript_sdk(system: Any) -> None:
     assert said["told"]["run_id"] not in (None, run["run_id"])
     assert said["history"][0]["values"] == state["values"]
     assert said["joined"] in [one["values"] for one in said["history"]]
+    assert said["changed"]["values"]["log"] == [*state["values"]["log"], "by hand"]
+    assert said["changed"]["checkpoint"]["checkpoint_id"] == said["updated"]["configurable"]["checkpoint_id"]
+    assert said["made"]["values"] == {"items": ["a"]}
     assert said["failed"] == "Error: ValueError: failed on purpose after 2 steps"
 
     assert said["cancelled"]["run_id"] == said["slow"]["run_id"]

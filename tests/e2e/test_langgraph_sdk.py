@@ -80,6 +80,11 @@ async def test_the_methods_that_are_listed_as_working_work(system: Any, sdk: Rec
     assert values
     assert (await sdk.call("threads", "get", thread_id))["values"] == values
     assert (await sdk.call("threads", "get_history", thread_id))[0]["values"] == values
+    updated = await sdk.call("threads", "update_state", thread_id, {"log": ["by hand"]})
+    assert (await sdk.call("threads", "get_state", thread_id))["checkpoint"]["checkpoint_id"] == updated[
+        "checkpoint_id"
+    ]
+    values = (await sdk.call("threads", "get_state", thread_id))["values"]
     mark = {"from": "the SDK", "graph_id": "chain"}
     (listed,) = await sdk.call("threads", "search", metadata=mark, values=values, status="idle")
     assert (listed["thread_id"], listed["values"]) == (thread_id, values)

@@ -49,8 +49,20 @@ class Waiting(OpenGateway):
         assert made.status_code == 200, made.text
         return str(made.json()["thread_id"])
 
-    async def wait(self, wait: Wait, *, tenant: str = "default", graph: str = "agent", **fields: Any) -> dict[str, Any]:
+    async def wait(self, wait: Wait, **fields: Any) -> dict[str, Any]:
         """What agent-step stores when a run ends at a wait; ``fields`` are set in its document."""
+        return await self.interrupt(wait.value(), **fields)
+
+    async def interrupt(
+        self,
+        value: Any,
+        response_schema: dict[str, Any] | None = None,
+        *,
+        tenant: str = "default",
+        graph: str = "agent",
+        **fields: Any,
+    ) -> dict[str, Any]:
+        """As ``wait``, for any interrupt."""
         run = {
             "_id": new_id(),
             "tenant": tenant,
@@ -60,7 +72,7 @@ class Waiting(OpenGateway):
             "assistant_id": assistant_id_of(graph),
             "metadata": {"team": "red"},
         }
-        interrupt = InterruptInfo(id=uuid.uuid4().hex, value=wait.value())
+        interrupt = InterruptInfo(id=uuid.uuid4().hex, value=value, response_schema=response_schema)
         (document,) = wait_documents(run, [interrupt], ["asks"], now())
         stored: dict[str, Any] = {**document, **fields}
         await self.database.waits.insert_one(stored)

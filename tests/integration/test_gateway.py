@@ -205,9 +205,11 @@ async def test_cancel(gateway: Gateway, kafka_bootstrap: str) -> None:
     assert [type(command.message) for command in commands] == [StartRun, CancelRun, CancelRun]
     assert len({command.envelope.id for command in commands}) == 2
     waiting = asyncio.create_task(gateway.http.post(f"{path}/cancel", params={"wait": 1}))
+    await asyncio.to_thread(commands_of, kafka_bootstrap, run["run_id"], 4)
     await end(gateway, run["run_id"], "cancelled")
     waited = await waiting
-    assert waited.status_code in {200, 409}
+    assert (waited.status_code, waited.json()) == (200, {}), "the values, as join answers them"
+    assert (waited.headers["Location"], waited.headers["Content-Location"]) == (f"{path}/join", path)
     ended = (await gateway.http.get(path)).json()
     assert (ended["status"], ended["perdure_status"]) == ("interrupted", "cancelled"), "the SDK knows no cancelled"
     listing = f"/threads/{run['thread_id']}/runs"

@@ -108,13 +108,13 @@ async def test_every_wrong_field_is_named(http: httpx.AsyncClient) -> None:
     ("body", "name", "pointer"),
     [
         ({}, "invalid-request", "/assistant_id"),
-        ({"command": {}}, "invalid-request", "/command"),
-        ({"input": {}, "command": {}}, "invalid-request", "/command"),
+        ({"command": {}}, "invalid-request", "/input"),
+        ({"command": []}, "invalid-request", "/command"),
         ({"command": {"resume": None}}, "invalid-request", "/command/resume"),
         ({"command": {"resume": 1, "x": 2}}, "invalid-request", "/command/x"),
         ({"metadata": {"a": 2**63}}, "invalid-request", "/metadata"),
         ({"after_seconds": 1e12}, "invalid-request", "/after_seconds"),
-        ({"on_completion": "delete"}, "not-supported", "/on_completion"),
+        ({"on_completion": "burn"}, "invalid-request", "/on_completion"),
     ],
 )
 async def test_starts_that_cannot_be(http: httpx.AsyncClient, body: dict[str, Any], name: str, pointer: str) -> None:
@@ -128,8 +128,10 @@ async def test_starts_that_cannot_be(http: httpx.AsyncClient, body: dict[str, An
     [
         ({"thread_id": "a b"}, "invalid-request", "/thread_id"),
         ({"if_exists": "maybe"}, "invalid-request", "/if_exists"),
-        ({"supersteps": [{}]}, "not-supported", "/supersteps"),
-        ({"ttl": 5}, "not-supported", "/ttl"),
+        ({"supersteps": [{}]}, "invalid-request", "/supersteps/0/updates"),
+        ({"supersteps": [{"updates": []}]}, "invalid-request", "/supersteps/0/updates"),
+        ({"supersteps": [{"updates": [{"values": {}}]}]}, "invalid-request", "/supersteps/0/updates/0/as_node"),
+        ({"ttl": {"ttl": 5, "strategy": "forget"}}, "invalid-request", "/ttl/strategy"),
         ([1], "invalid-request", ""),
     ],
 )

@@ -111,3 +111,38 @@ async def test_a_delayed_run_is_pending_until_its_time(gateway: Gateway, kafka_b
         await until(is_due, "the time has come")
     finally:
         await producer.close(5)
+
+
+async def test_an_empty_command_is_none(gateway: Gateway) -> None:
+    started = await gateway.http.post("/runs", json={"assistant_id": "agent", "input": {"n": 1}, "command": {}})
+    assert started.status_code == 202, started.text
+    assert started.json()["kwargs"] == {"input": {"n": 1}}
+
+
+async def test_fields_of_the_agent_server_that_change_nothing_are_accepted(gateway: Gateway) -> None:
+    fields = {
+        "feedback_keys": ["score"], "langsmith_tracer": {"project_name": "p", "example_id": None}, "checkpoint_during": False,
+        "durability": "exit", "strict_resume": True, "stream_resumable": True,
+    }  # fmt: skip
+    started = await gateway.http.post("/runs", json={"assistant_id": "agent", "input": {}, **fields})
+    assert started.status_code == 202, started.text
+    wrong = await gateway.http.post("/runs", json={"assistant_id": "agent", "input": {}, "langsmith_tracer": "p"})
+    assert wrong.status_code == 422
+
+
+async def test_only_a_thread_that_is_made_with_a_run_is_deleted_after_it(gateway: Gateway) -> None:
+    body = {"assistant_id": "agent", "input": {}, "on_completion": "delete"}
+    run = (await gateway.http.post("/runs", json=body)).json()
+    thread = await gateway.database.threads.find_one({"_id": run["thread_id"]})
+    assert thread is not None
+    assert thread["ephemeral"] is True
+    assert (await stored(gateway, run))["ephemeral"] is True, (
+        "so that it is known although the thread's insert was lost"
+    )
+    kept = (await gateway.http.post("/runs", json=body | {"on_completion": "keep"})).json()
+    thread = await gateway.database.threads.find_one({"_id": kept["thread_id"]})
+    assert thread is not None
+    assert "ephemeral" not in thread
+    refused = await gateway.http.post(f"/threads/{kept['thread_id']}/runs", json=body)
+    assert refused.status_code == 422
+    assert [one["pointer"] for one in refused.json()["errors"]] == ["/on_completion"]

@@ -224,3 +224,40 @@ async def test_the_command_line(gateway: Gateway) -> None:
     assert (await run("delete", name)).exit_code == 0
     wrong = await run("create", "agent", "0 9 * *")
     assert wrong.exit_code != 0
+
+
+async def test_what_a_cron_does_to_the_run_before_and_to_its_threads(gateway: Gateway) -> None:
+    body = {"assistant_id": "agent", "schedule": "0 9 * * *", "input": {}}
+    thread = (await gateway.http.post("/threads", json={})).json()["thread_id"]
+    path = f"/threads/{thread}/runs/crons"
+    made = (await gateway.http.post(path, json=body | {"multitask_strategy": "rollback"})).json()
+    assert (await gateway.http.get(f"/schedules/{made['cron_id']}")).json()["overlap"] == "rollback_other"
+    refused = await gateway.http.post(path, json=body | {"on_run_completed": "delete"})
+    assert [one["pointer"] for one in refused.json()["errors"]] == ["/on_run_completed"]
+    changed = await gateway.http.patch(f"/runs/crons/{made['cron_id']}", json={"on_run_completed": "delete"})
+    assert changed.status_code == 422
+
+    own = (await gateway.http.post("/runs/crons", json=body | {"on_run_completed": "delete"})).json()
+    assert own["on_run_completed"] == "delete"
+    kept = await gateway.http.patch(f"/runs/crons/{own['cron_id']}", json={"on_run_completed": "keep"})
+    assert kept.json()["on_run_completed"] == "keep"
+
+
+async def test_a_rollback_of_the_run_before_is_asked_for(gateway: Gateway) -> None:
+    thread = (await gateway.http.post("/threads", json={})).json()["thread_id"]
+    made = await gateway.make(cron="0 * * * *", timezone="UTC", thread_id=thread, overlap="rollback_other", paused=True)
+    fired = [(await gateway.http.post(f"/schedules/{made['schedule_id']}/trigger")).json() for _ in range(2)]
+    runs = {one["_id"]: one for one in await gateway.database.runs.find({"thread_id": thread}).to_list(None)}
+    first, second = (runs[one["run_id"]] for one in fired)
+    assert (first["cancel_action"], "cancel_requested_at" in first) == ("rollback", True)
+    assert "cancel_requested_at" not in second
+
+
+async def test_threads_of_a_cron_that_are_deleted_after_their_runs_are_marked(gateway: Gateway) -> None:
+    body = {"assistant_id": "agent", "schedule": "0 9 * * *", "input": {}, "on_run_completed": "delete"}
+    own = (await gateway.http.post("/runs/crons", json=body)).json()
+    fired = (await gateway.http.post(f"/schedules/{own['cron_id']}/trigger")).json()
+    for name, key in (("threads", "thread_id"), ("runs", "run_id")):
+        document = await gateway.database[name].find_one({"_id": fired[key]})
+        assert document is not None
+        assert document["ephemeral"] is True

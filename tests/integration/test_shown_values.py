@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Annotated, Any, TypedDict
 from uuid import uuid4
 
+import orjson
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage
 from langgraph.channels.delta import DeltaChannel
@@ -103,7 +104,7 @@ async def test_every_checkpoint_shows_what_langgraph_says(
     assert [snapshot.values async for snapshot in graph(saver).aget_state_history(CONFIG)] == wanted
     assert await held(saver) == await held(in_memory), "what LangGraph loads holds no shown value"
     states = States(database, Availability())
-    shown = [state["values"] for state in await states.history("t", limit=1000)]
+    shown = [orjson.loads(state)["values"] async for state in states.history("t", limit=1000)]
     # What was never written to is told by the worker of a run, which knows the graph.
     written = [{name: value for name, value in values.items() if value or name == "n"} for values in wanted]
     assert [{name: value for name, value in values.items() if value or name == "n"} for values in shown] == written

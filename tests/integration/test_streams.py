@@ -155,6 +155,13 @@ async def test_an_interrupt_ends_the_stream_and_a_command_goes_on(streaming: Str
     ]
 
 
+async def test_tasks_carry_what_is_known_of_their_run(streaming: Streaming) -> None:
+    run = await streaming.run("line", {"log": []}, metadata={"team": "red"})
+    begun = [data for _, data in said(await streaming.replay(run, "-1", "tasks"), "tasks") if "input" in data]
+    ids = {"run_id": run["_id"], "graph_id": "line", "assistant_id": run["assistant_id"]}
+    assert [one["metadata"] for one in begun] == [{"team": "red", **ids}] * 2
+
+
 async def test_an_error_is_told(streaming: Streaming, sdk: LangGraphClient) -> None:
     events = [(part.event, part.data) async for part in sdk.runs.stream(None, "failing", input={"log": []})]
     assert events[-2:] == [("error", {"error": "ValueError", "message": "broken"}), ("end", None)]

@@ -7,6 +7,7 @@ import operator
 from collections.abc import Mapping
 from typing import Annotated, Any, TypedDict
 
+import orjson
 import pytest
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import interrupt
@@ -113,7 +114,8 @@ async def test_the_insert_alone_ends_the_older_runs(
         assert sorted(one["seq"] for one in stored) == list(range(1, thread["seq"] + 1)), "the history has no gap"
         undone = {one["run"] for one in stored if one.get("undone")}
         assert undone == ({active["_id"], queued["_id"]} if strategy == "rollback" else set())
-        shown = await States(stage.db, stage.saver.availability).history(thread_id, limit=100)
+        states = States(stage.db, stage.saver.availability).history(thread_id, limit=100)
+        shown = [orjson.loads(state) async for state in states]
         seen = {word for state in shown for word in state["values"].get("log", ())}
         assert ("two" in seen) is (strategy == "interrupt")
         assert "never" not in seen

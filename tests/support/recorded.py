@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from perdure.chassis.json import dumps
-from perdure.gateway.stores.plain import plain_serializer
+from perdure.checkpoint.plain import plain_serializer
 from perdure.gateway.streams.planned import Point, plan, works
 from perdure.gateway.streams.saying import RunFacts, Standing, say_checkpoint, say_ended, say_resumed
 from perdure.gateway.streams.telling import Told
@@ -23,6 +24,8 @@ MODES: Final = ("values", "updates", "tasks", "checkpoints", "debug")
 AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
 CLASS: Final = JsonPlusSerializer()
 PLAIN: Final = plain_serializer()
+
+PLACE: Final = ("thread_id", "checkpoint_ns", "checkpoint_id")
 
 Event = tuple[str, str, Any]
 """Namespace, mode and data as JSON."""
@@ -156,3 +159,58 @@ class Thread:
             found += inner
             outer = inner
         return found
+
+
+def comparable(events: list[Event]) -> dict[str, list[Any]]:
+    """By namespace, the events without what the history does not know; those of the tasks of a superstep in one order."""
+    by_ns: dict[str, list[tuple[str, Any]]] = defaultdict(list)
+    for ns, mode, data in events:
+        by_ns[ns].append((mode, stripped(mode, data)))
+    return {ns: in_order(found) for ns, found in by_ns.items()}
+
+
+def stripped(mode: str, data: Any) -> Any:
+    if mode == "debug":
+        kind = {"checkpoint": "checkpoints", "task": "tasks", "task_result": "tasks"}[data["type"]]
+        return {**data, "timestamp": None, "payload": stripped(kind, data["payload"])}
+    if mode == "checkpoints":
+        parent = data["parent_config"]
+        return {
+            "config": {name: data["config"]["configurable"][name] for name in PLACE},
+            "parent_config": parent and {name: parent["configurable"][name] for name in PLACE},
+            "values": before_the_input(data) if data["metadata"]["source"] == "input" else data["values"],
+            "metadata": {name: data["metadata"].get(name) for name in ("source", "step", "parents")},
+            "next": data["next"],
+            "tasks": [without_schema({**task, "state": None}) for task in data["tasks"]],
+        }
+    if mode == "tasks":
+        shown = {name: value for name, value in data.items() if name != "metadata"}  # nodes may have their own
+        return without_schema({**shown, "error": bool(data.get("error"))})
+    return without_schema(data)
+
+
+def before_the_input(data: Any) -> Any:
+    """Channels that are empty before anything is written to them are in the root graph's history of a worker only."""
+    return {name: value for name, value in data["values"].items() if value not in ([], {})}
+
+
+def without_schema(value: Any) -> Any:
+    if isinstance(value, list):
+        return [*map(without_schema, value)]
+    if isinstance(value, dict):
+        return {k: without_schema(v) for k, v in value.items() if not (k == "response_schema" and v is None)}
+    return value
+
+
+def in_order(events: list[tuple[str, Any]]) -> list[Any]:
+    """Between two checkpoints, the events of each task together, tasks by id; updates have no id and are sorted by node."""
+    ordered: list[Any] = []
+    part: list[tuple[str, Any]] = []
+    for event in [*events, ("checkpoints", None)]:
+        if event[0] in {"checkpoints", "values"} and "__interrupt__" not in (event[1] or {}):
+            ordered += sorted(part, key=repr)
+            part = []
+            ordered.append(event)
+        else:
+            part.append(event)
+    return ordered[:-1]

@@ -230,3 +230,17 @@ async def test_after_a_pause_a_chunk_goes_at_once_again(streams: ByTheTest, kafk
     chunks.add("custom", "", 2)
     chunks.add("custom", "", 3)
     assert kafka.said()[1:] == [(7, 1, 0, [1]), (7, 2, 0, [2])]
+
+
+async def test_what_several_runs_say_right_after_another_is_sent_together(
+    streams: ByTheTest, kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GATHER_S", 0.001)
+    one, other = begun(streams), begun(streams, run={**RUN, "_id": "run-2"})
+    one.add("custom", "", 1)
+    before = len(kafka.records)
+    other.add("custom", "", 2)
+    one.add("custom", "", 3)
+    assert len(kafka.records) == before
+    await until(lambda: len(kafka.records) == before + 2, "both records")
+    assert [m.run_id for m in kafka.messages()[before:]] == ["run-2", "run-1"]

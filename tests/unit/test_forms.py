@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure.gateway.answers.forms import Kind, decision_of, form_of, inputs_of, place, read
+from perdure.gateway.answers.forms import Kind, decision_of, form_of
 from perdure.gateway.answers.pages import typed_shown
+from perdure.gateway.answers.typed import inputs_of, place, read
 from perdure.gateway.http.pages import visible
 
 APPROVAL = {

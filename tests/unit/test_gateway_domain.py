@@ -15,12 +15,11 @@ from langgraph.types import Interrupt, Send
 from pydantic import BaseModel
 
 from perdure.chassis.payload import pack, unpack
+from perdure.checkpoint.plain import plain_serializer, visible_values
 from perdure.gateway.http.requests import request_digest
 from perdure.gateway.http.values import metadata_problem
 from perdure.gateway.resources.named import is_thread_id
 from perdure.gateway.resources.runs.views import payload_of, traceparent_of
-from perdure.gateway.resources.states.reader import visible_values
-from perdure.gateway.stores.plain import plain_serializer
 from perdure.registry import runs
 from perdure.schemas.http import RunCreate
 

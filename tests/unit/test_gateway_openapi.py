@@ -76,6 +76,19 @@ def test_every_operation_names_its_path_parameters_and_answers(
     assert len(ids) == len(set(ids)) == len(routes)
 
 
+def test_every_answer_with_a_body_says_what_it_is(specification: dict[str, Any]) -> None:
+    answers = {
+        (operation["operationId"], status): answer
+        for operations in specification["paths"].values()
+        for operation in operations.values()
+        for status, answer in operation["responses"].items()
+    }
+    assert {key[1] for key, answer in answers.items() if "content" not in answer} == {"204"}
+    schemas = {name: next(iter(answers[name, "200"]["content"].items())) for name in ("countThreads", "metrics")}
+    assert schemas["countThreads"] == ("application/json", {"schema": {"type": "integer", "minimum": 0}})
+    assert schemas["metrics"] == ("text/plain", {"schema": {"type": "string"}})
+
+
 def test_problems_of_the_table_exist(routes: tuple[Route, ...]) -> None:
     named = {name for route in routes for name in route.problems}
     assert named

@@ -92,6 +92,7 @@ EVENTS: list[tuple[Event, str | None]] = [
     ),
     (events.ThreadArchived(**SHARED, seq=7, note=6, object="k", object_bytes=9, status="error", error=ERROR), "error"),
     (events.ThreadRestored(**SHARED, seq=7, note=7, by="ann", status="success", next=("Login",)), "success"),
+    (events.ThreadPruned(**SHARED, seq=7, note=8, removed=((2, 5),)), None),
     (events.NoticeDelivered(**SHARED, seq=7, note=4, **NOTICE), None),
     (events.NoticeDead(**SHARED, seq=7, note=5, **NOTICE, reason="answered 410"), None),
 ]

@@ -77,8 +77,12 @@ KINDS: list[tuple[Message, list[str]]] = [
     (events.RunCancelled(**OF), ["cancelled"]),
     (interrupted(asked()), ["approval_wanted", "approval_expiring"]),
     (interrupted(asked(None)), ["approval_wanted"]),
-    (interrupted({"question": "a plain interrupt"}, Wait(kind=WaitKind.TIMER, due_at=NOW).value()), []),
-    (interrupted({"perdure_wait": 1, "kind": "no such kind"}), []),
+    (
+        interrupted({"question": "a plain interrupt"}, Wait(kind=WaitKind.TIMER, due_at=NOW).value()),
+        ["approval_wanted"],
+    ),
+    (interrupted({"perdure_wait": 1, "kind": "no such kind"}), ["approval_wanted"]),
+    (interrupted("Go?", "And now?"), ["approval_wanted", "approval_wanted"]),
     (STUCK, ["stuck"]),
     (RECOVERED, ["recovered"]),
     (BatchFinished(**BATCH, status="completed"), ["batch_finished"]),
@@ -289,3 +293,40 @@ def test_secrets_rotate() -> None:
     for number in range(10):
         many = rotated(many, str(number), NOW, 600)
     assert valid_secrets({"secrets": many}, NOW) == ["9", "8", "7", "6", "5"]
+
+
+def test_a_plain_interrupt_is_told_with_what_the_node_passed() -> None:
+    value = {"message": "Pay?", "amount": 82000}
+    (told,) = planned(interrupted(value), subscription()).deliveries
+    assert told["wait_id"] == "th:i0"
+    assert told["question_due_at"] is None
+    data = told["data"]
+    assert (data["approval_id"], data["question"], data["details"]) == ("th:i0", "Pay?", {"amount": 82000})
+    assert data["interrupt"] == {"id": "i0", "value": value}
+    assert (data["expires_at"], data["events"], data["answer_schema"]) == (None, [], None)
+
+
+def test_the_question_of_ask_human_is_told_as_before() -> None:
+    told = planned(interrupted(asked()), subscription()).deliveries[0]
+    assert "interrupt" not in told["data"]
+    assert told["data"]["action"] == {"pay": 82000}
+
+
+def test_a_run_that_asks_twice_is_told_once_in_the_agent_servers_format() -> None:
+    event = interrupted("Go?", "And now?")
+    (told,) = planned(event, subscription(format="langgraph")).deliveries
+    assert (told["format"], told["kind"], told["wait_id"]) == ("langgraph", "approval_wanted", None)
+    again = interrupted("Go?", "And now?", seq=9)
+    assert planned([event, again], subscription(format="langgraph")).deliveries == [told]
+    standard = planned(event, subscription()).deliveries
+    assert len(standard) == 2
+    assert not any("format" in one for one in standard)
+
+
+def test_the_webhook_of_a_run_has_the_format_that_its_run_names() -> None:
+    run: Any = {"_id": "r1", "tenant": "acme", "webhook": "https://example.com/", "created_at": NOW}
+    success = events.RunSucceeded(**OF, steps=3)
+    (told,) = planned(success, runs={"r1": run | {"webhook_format": "langgraph"}}).deliveries
+    assert told["format"] == "langgraph"
+    (told,) = planned(success, runs={"r1": run}).deliveries
+    assert "format" not in told

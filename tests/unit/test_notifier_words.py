@@ -14,7 +14,7 @@ from standardwebhooks import Webhook
 from perdure.notifier.channels.email import mail_of
 from perdure.notifier.channels.slack import escape, message_of
 from perdure.notifier.channels.webhook import body_of, headers_of
-from perdure.notifier.composing import Composed, Composer, words_of
+from perdure.notifier.composing import VALUE_LIMIT, Composed, Composer, readable, words_of
 from perdure.notifier.settings import NotifierSettings
 from perdure.registry.answer_links import AnswerLinks
 from perdure.registry.subscriptions import new_secret
@@ -173,3 +173,53 @@ def test_a_signature_holds_for_every_valid_secret_and_no_other() -> None:
         Webhook(new).verify(body + b" ", headers)
     assert "webhook-signature" not in headers_of(told["_id"], body, [], datetime.now(UTC))
     assert orjson.loads(body)["data"]["name"] == "Zoë 💥"
+
+
+OUTLINE = """\
+to: ann@example.com
+lines:
+  - 1
+  -
+    sku: A-7
+    note:
+      first
+      second
+paid: false
+by: null
+none: {}"""
+
+
+def test_a_value_is_said_as_an_outline() -> None:
+    value = {
+        "to": "ann@example.com", "lines": [1, {"sku": "A-7", "note": "first\nsecond"}], "paid": False, "by": None, "none": {},
+    }  # fmt: skip
+    assert readable(value) == OUTLINE
+    assert readable("as it is\n") == "as it is\n"
+    assert readable([[1], "x"]) == "-\n  - 1\n- x"
+
+
+async def test_a_plain_interrupt_is_said_readably_everywhere(composer: Composer) -> None:
+    interrupt = {"id": "i0", "value": {"question": "Send it?", "mail": {"to": "<b>ann</b>"}}}
+    data = {
+        "question": "Send it?",
+        "details": {"mail": {"to": "<b>ann</b>"}},
+        "action": {"name": "send"},
+        "interrupt": interrupt,
+    }
+    told = delivery("approval_wanted", graph_id="mailer", **data)
+    mail = parsed(await composer.compose(told), told)
+    assert "mail:\n  to: <b>ann</b>\n" in mail.get_body(("plain",)).get_content().replace("\r\n", "\n")
+    assert "mail:\n  to: &lt;b&gt;ann&lt;/b&gt;" in mail.get_body(("html",)).get_content().replace("\r\n", "\n")
+    sections = [
+        block["text"]
+        for block in message_of(words_of(told))["blocks"]
+        if block["type"] == "section" and "text" in block
+    ]
+    assert {"type": "plain_text", "text": "What to know\nmail:\n  to: <b>ann</b>", "emoji": False} in sections
+    assert {"type": "plain_text", "text": "The action\nname: send", "emoji": False} in sections
+
+
+def test_a_large_value_is_cut() -> None:
+    told = delivery("approval_wanted", question="?", details={"x": "y" * 60_000}, interrupt={"id": "i", "value": None})
+    ((_, text),) = words_of(told).blocks
+    assert len(text) == VALUE_LIMIT

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import operator
-from collections import defaultdict
 from typing import Annotated, Any, TypedDict
 
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command, Send, interrupt
-from tests.support.recorded import Event, Recorded, Thread
+from tests.support.recorded import Recorded, Thread, comparable
 
 from perdure.gateway.streams.telling import Told
-
-PLACE = ("thread_id", "checkpoint_ns", "checkpoint_id")
 
 
 class State(TypedDict, total=False):
@@ -24,60 +21,6 @@ class State(TypedDict, total=False):
 
 def says(text: str) -> Any:
     return lambda _: {"log": [text]}
-
-
-def comparable(events: list[Event]) -> dict[str, list[Any]]:
-    """By namespace, the events without what the history does not know; those of the tasks of a superstep in one order."""
-    by_ns: dict[str, list[tuple[str, Any]]] = defaultdict(list)
-    for ns, mode, data in events:
-        by_ns[ns].append((mode, stripped(mode, data)))
-    return {ns: in_order(found) for ns, found in by_ns.items()}
-
-
-def stripped(mode: str, data: Any) -> Any:
-    if mode == "debug":
-        shown = {"checkpoint": "checkpoints", "task": "tasks", "task_result": "tasks"}[data["type"]]
-        return {**data, "timestamp": None, "payload": stripped(shown, data["payload"])}
-    if mode == "checkpoints":
-        parent = data["parent_config"]
-        return {
-            "config": {name: data["config"]["configurable"][name] for name in PLACE},
-            "parent_config": parent and {name: parent["configurable"][name] for name in PLACE},
-            "values": before_the_input(data) if data["metadata"]["source"] == "input" else data["values"],
-            "metadata": {name: data["metadata"].get(name) for name in ("source", "step", "parents")},
-            "next": data["next"],
-            "tasks": [without_schema({**task, "state": None}) for task in data["tasks"]],
-        }
-    if mode == "tasks":
-        return without_schema({**data, "error": bool(data.get("error"))})
-    return without_schema(data)
-
-
-def before_the_input(data: Any) -> Any:
-    """Channels that are empty before anything is written to them are in the root graph's history of a worker only."""
-    return {name: value for name, value in data["values"].items() if value != []}
-
-
-def without_schema(value: Any) -> Any:
-    if isinstance(value, list):
-        return [*map(without_schema, value)]
-    if isinstance(value, dict):
-        return {k: without_schema(v) for k, v in value.items() if not (k == "response_schema" and v is None)}
-    return value
-
-
-def in_order(events: list[tuple[str, Any]]) -> list[Any]:
-    """Between two checkpoints, the events of each task together, tasks by id; updates have no id and are sorted by node."""
-    ordered: list[Any] = []
-    part: list[tuple[str, Any]] = []
-    for event in [*events, ("checkpoints", None)]:
-        if event[0] in {"checkpoints", "values"} and "__interrupt__" not in (event[1] or {}):
-            ordered += sorted(part, key=repr)
-            part = []
-            ordered.append(event)
-        else:
-            part.append(event)
-    return ordered[:-1]
 
 
 def same(run: Recorded) -> None:

@@ -24,7 +24,7 @@ from harness.system import System
 from payload import STEPS, first_message
 
 GRAPHS = Path(chain.__file__).resolve().parent
-SERVED = ("chain", "short", "approve", "chat", "fanout")
+SERVED = ("chain", "short", "approve", "chat", "fanout", "tokens")
 CLIENTS = 64
 KEPT_S = 2.0
 """Its server closes a connection that was idle for five seconds."""
@@ -47,6 +47,7 @@ class Aegra(System):
         self._postgres = Postgres(self.scratch / "postgres")
         await self._postgres.open()
         port = free_port()
+        self._url = f"http://{HOST}:{port}"
         known = json.loads((GRAPHS / "langgraph.json").read_text())["graphs"]
         served = {name: f"{GRAPHS}/{known[name].removeprefix('./')}" for name in SERVED}
         (self.scratch / "aegra.json").write_text(json.dumps({"graphs": served}))
@@ -55,7 +56,7 @@ class Aegra(System):
             "DATABASE_URL": self._postgres.create("bench"),
             "HOST": HOST,
             "PORT": str(port),
-            "SERVER_URL": f"http://{HOST}:{port}",
+            "SERVER_URL": self._url,
             "ENV_MODE": "PRODUCTION",
             "LOG_LEVEL": "WARNING",
             "REDIS_BROKER_ENABLED": "false",
@@ -64,12 +65,15 @@ class Aegra(System):
         command += ["--no-access-log", "--log-level", "warning"]
         self._server = Child(command, self.scratch / "aegra.log", env=env, cwd=self.scratch)
         self._http = aiohttp.ClientSession(
-            f"http://{HOST}:{port}",
+            self._url,
             connector=aiohttp.TCPConnector(limit=CLIENTS, keepalive_timeout=KEPT_S),
             timeout=aiohttp.ClientTimeout(total=None),
         )
         await self._server.until(self._answers)
         self._parked = 0
+
+    def agent_server(self) -> str:
+        return self._url
 
     async def close(self) -> None:
         if hasattr(self, "_http"):

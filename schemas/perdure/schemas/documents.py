@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from perdure.schemas.archive_documents import ArchiveMark
+from perdure.schemas.state_documents import StateUpdateMark, TtlMark
 from perdure.schemas.stuck_documents import CrashRecord, StuckMark
 
 THREADS = "threads"
@@ -57,6 +58,13 @@ class ThreadStatus(StrEnum):
     BUSY = "busy"
     INTERRUPTED = "interrupted"
     ERROR = "error"
+
+
+class RunKind(StrEnum):
+    """What a run does."""
+
+    UPDATE = "update"
+    """It changes the thread's state for a client, without executing nodes; lists of runs leave it out (ADR 33)."""
 
 
 class CancelAction(StrEnum):
@@ -104,6 +112,8 @@ class ThreadDocument(TypedDict, total=False):
     graph_id: str
     assistant_id: str
     last_run_id: str
+    ephemeral: bool
+    """True of a thread that the scheduler deletes some time after its last run has ended; absent: it is kept."""
     batch: BatchMark
     stuck: StuckMark
     """There while the thread is stuck."""
@@ -113,6 +123,10 @@ class ThreadDocument(TypedDict, total=False):
     """There while the thread is under legal hold."""
     restored_at: datetime
     """When it last came back from the archive: its retention begins anew."""
+    ttl: TtlMark
+    """There while the thread, or its older states, is to be removed at a time."""
+    refused_run_id: str
+    """The state update whose refusal is at ``seq``: it changed nothing else of this document (ADR 33)."""
 
 
 class ArchiveState(StrEnum):
@@ -173,6 +187,8 @@ class RunDocument(TypedDict, total=False):
     """When > 0 the payload is in that many documents of ``payloads``."""
     new_thread: bool
     """The thread was made with this run: nothing is stored for it before."""
+    ephemeral: bool
+    """True where the thread that was made with this run is deleted once it has ended (:attr:`ThreadDocument.ephemeral`)."""
     created_at: datetime
     updated_at: datetime
     status: str
@@ -194,12 +210,20 @@ class RunDocument(TypedDict, total=False):
     """:class:`CancelAction`; absent: interrupt."""
     deleted: bool
     """True of a run that clients do not see any more: deleted by one, or undone."""
+    kind: str
+    """:class:`RunKind`; absent: executes the graph."""
+    at_seq: int
+    """Of a state update: the thread's ``seq`` when a client asked for it; refused if a run has ended since."""
+    update: StateUpdateMark
+    """Of a state update that has ended: what came of it."""
     delayed: bool
     """True while the run is pending and its time has not come; the scheduler takes it off by the database's clock."""
     start_at: datetime
     """Of a run with ``after_seconds``: its time, and its place in the thread's queue."""
     webhook: str
     """Where its end is told, and the ends of the runs that go on from it (ADR 12)."""
+    webhook_format: str
+    """``perdure.schemas.notices.WebhookFormat``; absent: standard."""
     origin_run_id: str
     """Of a run that wakes its thread: the run that somebody started, and that goes on in this one."""
     first_run_id: str
@@ -271,7 +295,11 @@ class WaitDocument(TypedDict, total=False):
     """When the clock ends the wait or the question goes to the next person; absent without one, and once it is over."""
     events: list[str]
     question: dict[str, Any] | None
-    """``perdure.schemas.waits.Question`` as JSON."""
+    """``perdure.schemas.waits.Question`` as JSON; of a plain interrupt its text alone (``perdure.registry.questions``)."""
+    interrupt: dict[str, Any]
+    """Of a plain interrupt: ``value`` and ``response_schema``. The node gets the bare answer, not a ``WaitOutcome``."""
+    stream: dict[str, Any]
+    """The stream modes of the run, where it was started with any: the run that goes on has the same."""
     assigned_to: str | None
     escalations: int
     """How many times the question went to the next person."""
@@ -349,6 +377,8 @@ class FiringMark(TypedDict):
     """False: it is skipped, the run before is not finished."""
     cancel: bool
     """Whether the run before is cancelled first."""
+    rollback: NotRequired[bool]
+    """Whether what that run wrote is undone; absent: no."""
     run_id: str
     thread_id: str
 
@@ -379,6 +409,8 @@ class ScheduleDocument(TypedDict, total=False):
     metadata: dict[str, Any]
     overlap: str
     """``perdure.registry.cron.Overlap``."""
+    ephemeral: bool
+    """Whether the threads of its runs are deleted once these have ended; absent: no."""
     catch_up_s: float
     """A fire time that was missed by more seconds is not made up."""
     paused: bool

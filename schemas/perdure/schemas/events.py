@@ -49,6 +49,9 @@ class InterruptInfo(BaseModel):
     id: str
     value: Any = None
     """What the node passed to ``interrupt()``, as JSON; replaced by a note when it exceeds 64 KiB."""
+    response_schema: dict[str, Any] | None = Field(default=None, exclude_if=lambda schema: schema is None)
+    """JSON Schema of the answer, where the node gave ``interrupt(..., response_schema=)`` one; left out where there is none, and
+    where value and schema together exceed 64 KiB."""
 
 
 class Event(Message):
@@ -65,6 +68,8 @@ class Event(Message):
     occurred_at: datetime
     metadata: dict[str, Any] = Field(default_factory=dict)
     """The metadata of run and thread, as the client gave it."""
+    quiet: bool = False
+    """True where nobody is notified: a client changed a state (ADR 33), and no graph ran."""
 
     @property
     def event_id(self) -> str:
@@ -304,6 +309,16 @@ class ThreadRestored(Note):
     error: ErrorInfo | None = None
 
 
+class ThreadPruned(Note):
+    """Older states of the thread are removed (ADR 33). It says nothing about where the thread stands."""
+
+    TYPE: ClassVar[str] = "perdure.thread.pruned"
+    VERSION: ClassVar[int] = 1
+
+    removed: tuple[tuple[int, int], ...]
+    """The sequence numbers of the removed checkpoints, as spans: first and last of each."""
+
+
 class ThreadDeleted(Note):
     """The thread was deleted, with everything of it: nothing of it is told after this, unless its id is used again.
 
@@ -331,6 +346,7 @@ EVENTS: dict[tuple[str, int], type[Message]] = {
         NoticeDead,
         ThreadArchived,
         ThreadRestored,
+        ThreadPruned,
         ThreadDeleted,
     )
 }

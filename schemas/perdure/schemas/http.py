@@ -10,9 +10,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from perdure.schemas.bodies import Body, Metadata, NodeName, RunConfig
+from perdure.schemas.notices import WebhookFormat
 
 THREAD_ID_PATTERN = r"^[A-Za-z0-9._:-]{1,128}$"
 
@@ -20,18 +21,6 @@ ThreadId = Annotated[str, StringConstraints(pattern=THREAD_ID_PATTERN)]
 """A UUID, or 1 to 128 of ``A-Z a-z 0-9 . _ : -``."""
 CheckpointId = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f]+$")]
 CheckpointNs = Annotated[str, StringConstraints(max_length=2048, pattern=r"^[^\x00-\x1f]*$")]
-
-
-class ThreadCreate(Body):
-    """Make a thread."""
-
-    thread_id: ThreadId | None = Field(default=None, description="Made by the server (UUIDv7) when absent.")
-    metadata: Metadata | None = Field(default=None, description="At most 64 KiB as JSON.")
-    if_exists: Literal["raise", "do_nothing"] | None = Field(
-        default="raise", description="What to do when the thread id is taken: 409, or answer the thread as it is."
-    )
-    supersteps: list[Any] | None = Field(default=None, description="Not supported yet: refused unless empty.")
-    ttl: Any = Field(default=None, description="Not supported yet: refused unless null.")
 
 
 class Send(BaseModel):
@@ -82,13 +71,18 @@ class RunCreate(Body):
 
     assistant_id: str = Field(min_length=1, max_length=256, description="A graph id, or the assistant id of a graph.")
     input: Any = None
-    command: Command | None = None
+    command: Annotated[Command | None, BeforeValidator(lambda given: None if given == {} else given)] = Field(
+        default=None, description="An empty object is none."
+    )
     metadata: Metadata | None = Field(default=None, description="At most 64 KiB as JSON.")
     config: RunConfig | None = None
     context: dict[str, Any] | None = None
     checkpoint: CheckpointRef | None = None
     checkpoint_id: CheckpointId | None = None
     webhook: str | None = Field(default=None, pattern=r"^https?://", max_length=2048)
+    webhook_format: WebhookFormat | None = Field(
+        default=None, description="Of its body; PERDURE_GATEWAY_WEBHOOK_FORMAT (standard) by default."
+    )
     interrupt_before: Literal["*"] | list[NodeName] | None = None
     interrupt_after: Literal["*"] | list[NodeName] | None = None
     stream_mode: StreamMode | list[StreamMode] | None = Field(
@@ -113,10 +107,20 @@ class RunCreate(Body):
         default=None, description="Whether the run is cancelled when the client that waits for its values goes away."
     )
     on_completion: Literal["delete", "keep"] | None = Field(
-        default=None, description="delete is not supported yet; threads are kept until retention archives them."
+        default=None,
+        description="Of a run without a thread: delete deletes its thread a minute after its end. Threads are kept by default.",
     )
     durability: Literal["sync", "async", "exit"] | None = Field(
         default=None, description="Every superstep is durable before the next one, whatever is asked for."
+    )
+    checkpoint_during: bool | None = Field(
+        default=None, description="Accepted, as durability: every superstep is stored."
+    )
+    langsmith_tracer: dict[str, Any] | None = Field(
+        default=None, description="Accepted; no run is traced to LangSmith."
+    )
+    strict_resume: bool | None = Field(
+        default=None, description="Accepted; a resume of a thread that waits for nothing is always refused."
     )
 
 
@@ -180,7 +184,7 @@ class Interrupt(BaseModel):
     id: str
     value: Any
     response_schema: dict[str, Any] | None = Field(
-        default=None, description="What an answer must fit, where `ask_human` said so; else left out."
+        default=None, description="What an answer must fit, where `ask_human` or `interrupt` said so; else left out."
     )
 
 
@@ -212,6 +216,10 @@ class Thread(BaseModel):
     stuck: dict[str, Any] | None = Field(
         default=None,
         description="While the thread is stuck: `code`, `reason`, `node`, `since`, `expected_by`, `run_id`, `noticed_at`.",
+    )
+    ttl: dict[str, Any] | None = Field(
+        default=None,
+        description="With `include=ttl`: `strategy`, `ttl_minutes` and `expires_at`; null without a time to live.",
     )
 
 
@@ -345,6 +353,9 @@ class Approval(BaseModel):
     action: Any = Field(default=None, description="The exact act that a yes allows.")
     action_digest: str | None
     answer_schema: dict[str, Any] | None
+    interrupt: Interrupt | None = Field(
+        default=None, description="Of a plain `interrupt()`: what the node passed to it."
+    )
     events: list[str] = Field(description="Names of signals that end the wait as well.")
     assigned_to: str | None
     escalate_to: list[str]
@@ -376,6 +387,17 @@ class Graph(BaseModel):
     output_schema: dict[str, Any] | None
     updated_at: datetime | None
     workers: int = Field(description="Living workers that serve it now. With 0, runs are accepted and wait.")
+
+
+class GraphSchemas(BaseModel):
+    """The JSON schemas of a graph; null where they are not known."""
+
+    graph_id: str
+    input_schema: dict[str, Any] | None
+    output_schema: dict[str, Any] | None
+    state_schema: dict[str, Any] | None
+    config_schema: dict[str, Any] | None
+    context_schema: dict[str, Any] | None
 
 
 class Assistant(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -12,11 +13,13 @@ from perdure.schemas.bodies import Body
 from perdure.schemas.notices import (
     APPROVALS,
     BATCHES,
+    RUN_ENDS,
     Channel,
     DeliveryState,
     NoticeKind,
     Scope,
     SubscriptionState,
+    WebhookFormat,
 )
 
 REDRIVE_LIMIT = 1000
@@ -61,6 +64,11 @@ class SubscriptionFields(Body):
         min_length=1,
         max_length=2048,
         description="Of webhook and slack: a URL. Of email: an address, or `assigned_to`: whoever the question is assigned to.",
+    )
+    format: WebhookFormat | None = Field(
+        default=None,
+        description="Of a webhook. standard: Standard Webhooks. langgraph: the run with its values, as the LangGraph Agent Server "
+        "posts it at the end of a run.",
     )
     digest_s: float | None = Field(
         default=None, ge=10, le=DIGEST_LIMIT_S, description="Notices within so many seconds are told at once."
@@ -121,6 +129,7 @@ class Subscription(BaseModel):
     kinds: list[NoticeKind]
     channel: Channel
     target: str = Field(description="Without what is secret in a URL.")
+    format: WebhookFormat = WebhookFormat.STANDARD
     digest_s: float | None
     quiet: Quiet | None
     lead_s: float
@@ -219,6 +228,17 @@ class RedrivenDeliveries(BaseModel):
 
     redriven: list[str]
     more: bool = Field(description="Whether dead deliveries that fit were left for another request.")
+
+
+def format_problem(wanted: str, kinds: Collection[NoticeKind], channel: Channel, digest_s: float | None) -> str | None:
+    """Why notices cannot be told in this format; ``None`` if they can."""
+    if wanted != WebhookFormat.LANGGRAPH:
+        return None
+    if channel is not Channel.WEBHOOK:
+        return f"langgraph is a format of webhooks, not of {channel.value}"
+    if not set(kinds) <= RUN_ENDS:
+        return f"langgraph tells the ends of runs only: {', '.join(sorted(RUN_ENDS))}"
+    return "langgraph tells one run at a time: leave digest_s out" if digest_s else None
 
 
 def kinds_problem(kinds: list[NoticeKind], channel: Channel, target: str, assigned: str) -> str | None:

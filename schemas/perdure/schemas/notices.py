@@ -82,6 +82,15 @@ ASSIGNED_TO: Final = "assigned_to"
 """The e-mail target that stands for whoever a question is assigned to."""
 
 
+class WebhookFormat(StrEnum):
+    """What the body of a webhook looks like."""
+
+    STANDARD = "standard"
+    """``type``, ``timestamp`` and ``data``, as Standard Webhooks writes it."""
+    LANGGRAPH = "langgraph"
+    """The run itself with its values, as the LangGraph Agent Server posts it when a run has ended."""
+
+
 class SubscriptionState(StrEnum):
     """Whether a subscription takes notices."""
 
@@ -142,6 +151,8 @@ class SubscriptionDocument(TypedDict, total=False):
     channel: str
     target: str
     """A URL, or an e-mail address (or :data:`ASSIGNED_TO`)."""
+    format: str
+    """Of a webhook: :class:`WebhookFormat`; absent: standard."""
     secrets: list[SecretDocument]
     """Of a webhook, the newest first."""
     digest_s: float | None
@@ -195,6 +206,8 @@ class DeliveryDocument(TypedDict, total=False):
     occurred_at: datetime
     data: dict[str, Any]
     """What is told, as JSON; bounded."""
+    format: str
+    """As the subscription's when the delivery was made; absent: standard."""
     wait_id: str | None
     """Of a question: it is told only while this wait is open."""
     question_due_at: datetime | None

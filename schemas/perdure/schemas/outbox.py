@@ -31,6 +31,7 @@ from perdure.schemas.events import (
     RunSucceeded,
     RunTimedOut,
     ThreadArchived,
+    ThreadPruned,
     ThreadRecovered,
     ThreadRestored,
     ThreadStuck,
@@ -64,6 +65,7 @@ NOTES: dict[str, type[Note]] = {
     "notice_dead": NoticeDead,
     "archived": ThreadArchived,
     "restored": ThreadRestored,
+    "pruned": ThreadPruned,
 }
 """By the note's ``event``."""
 
@@ -114,11 +116,12 @@ def event_of(run: Mapping[str, Any], entry: Mapping[str, Any]) -> Event | None:
 def fitting(
     interrupts: Sequence[Mapping[str, Any]], limit: int, keep: Callable[[Any], bool] = lambda _: False
 ) -> list[Mapping[str, Any]]:
-    """Interrupts whose values have at most ``limit`` bytes of JSON in total: the largest are replaced by a note of their size.
+    """Interrupts that have at most ``limit`` bytes of JSON in total: the largest values are replaced by a note of their size.
 
-    Values for which ``keep`` is true are never replaced. Of the same interrupts always the same ones are.
+    An interrupt's ``response_schema`` counts with its value and goes with it. Values for which ``keep`` is true are never
+    replaced. Of the same interrupts always the same ones are.
     """
-    sizes = [len(orjson.dumps(one["value"], default=str)) for one in interrupts]
+    sizes = [_size(one["value"]) + _size(one.get("response_schema")) for one in interrupts]
     total, replaced = sum(sizes), set[int]()
     for number in sorted(range(len(sizes)), key=lambda n: (-sizes[n], n)):
         if total <= limit:
@@ -127,8 +130,13 @@ def fitting(
             replaced.add(number)
             total -= sizes[number]
     return [
-        {**one, "value": omitted(sizes[number])} if number in replaced else one for number, one in enumerate(interrupts)
+        {**one, "value": omitted(_size(one["value"])), "response_schema": None} if number in replaced else one
+        for number, one in enumerate(interrupts)
     ]
+
+
+def _size(value: Any) -> int:
+    return 0 if value is None else len(orjson.dumps(value, default=str))
 
 
 def omitted(size: int) -> str:

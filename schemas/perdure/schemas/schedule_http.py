@@ -10,9 +10,10 @@ from pydantic import BaseModel, Field
 from perdure.schemas.bodies import Body, Metadata, NodeName, RunConfig
 from perdure.schemas.http import ThreadId
 from perdure.schemas.moments import AwareMoment, Moment
+from perdure.schemas.notices import WebhookFormat
 
 CATCH_UP_LIMIT_S = 366 * 86400
-OverlapName = Literal["skip", "queue", "cancel_other", "allow"]
+OverlapName = Literal["skip", "queue", "cancel_other", "rollback_other", "allow"]
 
 
 class RunFields(Body):
@@ -22,6 +23,7 @@ class RunFields(Body):
     config: RunConfig | None = None
     context: dict[str, Any] | None = None
     webhook: str | None = Field(default=None, pattern=r"^https?://", max_length=2048)
+    webhook_format: WebhookFormat | None = Field(default=None, description="Of its body; standard by default.")
     interrupt_before: Literal["*"] | list[NodeName] | None = None
     interrupt_after: Literal["*"] | list[NodeName] | None = None
     stream_mode: str | list[str] | None = None
@@ -128,7 +130,7 @@ class CronFields(RunFields):
     metadata: Metadata | None = None
     enabled: bool | None = None
     on_run_completed: Literal["delete", "keep"] | None = Field(
-        default=None, description="delete is not supported yet; threads are kept."
+        default=None, description="delete: the thread of each run is deleted a minute after its end. Kept by default."
     )
 
 
@@ -138,7 +140,9 @@ class CronCreate(CronFields):
     schedule: str = Field(max_length=256)
     assistant_id: str = Field(min_length=1, max_length=256)
     multitask_strategy: Literal["enqueue", "reject", "interrupt", "rollback"] | None = Field(
-        default=None, description="Of a thread's cron: enqueue is queue, reject is skip, interrupt is cancel_other."
+        default=None,
+        description="Of a thread's cron: enqueue is queue, reject is skip, interrupt is cancel_other, rollback is "
+        "rollback_other.",
     )
 
 
@@ -173,7 +177,7 @@ class Cron(BaseModel):
     cron_id: str
     assistant_id: str
     thread_id: str | None
-    on_run_completed: Literal["keep"] | None
+    on_run_completed: Literal["delete", "keep"] | None
     end_time: datetime | None
     schedule: str
     timezone: str | None

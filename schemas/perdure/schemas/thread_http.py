@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from perdure.schemas.bodies import Body, Metadata
 from perdure.schemas.http import ThreadId
+from perdure.schemas.state_http import SUPERSTEPS_LIMIT, Superstep
 
 ThreadField = Literal[
     "thread_id",
@@ -25,7 +26,7 @@ ThreadField = Literal[
     "error",
     "stuck",
 ]
-"""A field of a thread that ``select`` can name. ``context`` and ``ttl`` are the Agent Server's; threads here do not have them."""
+"""A field of a thread that ``select`` can name. ``context`` is the Agent Server's; threads here do not have it."""
 SortField = Literal["thread_id", "status", "created_at", "updated_at", "state_updated_at"]
 Alias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 ExtractPath = Annotated[
@@ -34,6 +35,38 @@ ExtractPath = Annotated[
 
 VALUES_LIMIT: Final = 500
 """States that one search by ``values`` reads at most: states are not indexed by their values."""
+
+
+MAX_TTL_MINUTES: Final = 100 * 366 * 24 * 60
+
+
+class TimeToLive(Body):
+    """When a thread, or its older states, are removed."""
+
+    ttl: float = Field(gt=0, le=MAX_TTL_MINUTES, description="Minutes from now on.")
+    strategy: Literal["delete", "keep_latest"] | None = Field(
+        default="delete", description="`delete`: the thread. `keep_latest`: its older states, once."
+    )
+
+
+Ttl = TimeToLive | Annotated[float, Field(gt=0, le=MAX_TTL_MINUTES)]
+"""Also only the minutes."""
+
+
+class ThreadCreate(Body):
+    """Make a thread."""
+
+    thread_id: ThreadId | None = Field(default=None, description="Made by the server (UUIDv7) when absent.")
+    metadata: Metadata | None = Field(default=None, description="At most 64 KiB as JSON.")
+    if_exists: Literal["raise", "do_nothing"] | None = Field(
+        default="raise", description="What to do when the thread id is taken: 409, or answer the thread as it is."
+    )
+    supersteps: list[Superstep] | None = Field(
+        default=None,
+        max_length=SUPERSTEPS_LIMIT,
+        description="States that the thread is made with, oldest first; `metadata.graph_id` names the graph.",
+    )
+    ttl: Ttl | None = None
 
 
 class ThreadCount(Body):
@@ -70,12 +103,12 @@ class ThreadSearch(ThreadCount):
 
 
 class ThreadPatch(Body):
-    """Change a thread's metadata."""
+    """Change a thread's metadata and its time to live."""
 
     metadata: Metadata | None = Field(
         default=None, description="Keys that are added or replaced; the others stay. At most 64 KiB as JSON together."
     )
-    ttl: Any = Field(default=None, description="Not supported yet: refused unless null.")
+    ttl: Ttl | None = Field(default=None, description="Begins anew from now on.")
 
 
 class ThreadPrune(Body):

@@ -1,7 +1,8 @@
 """Chunks of streams on their way to ``perdure.stream``: gathered, numbered and sent without waiting (ADR 29).
 
 Contract: nothing here waits or raises into a run. The chunks of one run are numbered from 1 since the newest sequence number that
-was durable, gathered for at most ``GATHER_S`` or ``RECORD_BYTES``, and sent in order; the first after a pause goes at once. When a
+was durable, gathered for at most ``GATHER_S`` or ``RECORD_BYTES``, and sent in order; the first after a pause of the worker goes at
+once. What several runs say meanwhile is sent together, so that Kafka gets one request a partition and not one a run. When a
 sequence number becomes durable, what is gathered is sent first, then a record without chunks that says so. A chunk that cannot be
 sent leaves a gap in the numbers.
 
@@ -32,7 +33,7 @@ from perdure.schemas.topics import STREAM
 
 log = logger(__name__)
 
-GATHER_S: Final = 0.02
+GATHER_S: Final = 0.01
 RECORD_BYTES: Final = 16_384
 LARGEST_CHUNK_BYTES: Final = 900_000
 """The largest chunk that is sent: a record with it is still under the megabyte that a broker takes."""
@@ -73,6 +74,7 @@ class Streams:
         self._asked: dict[str, Asked] = {}
         """Of runs that are not executed here yet."""
         self._gathering: list[RunChunks] = []
+        self._sent_at = float("-inf")
         self._unacknowledged = 0
 
     def of(self, run: RunDocument, payload: Mapping[str, Any]) -> RunChunks:
@@ -103,12 +105,18 @@ class Streams:
         return self._loop.time()
 
     def gather(self, chunks: RunChunks) -> None:
-        """Have ``chunks.flush`` called within ``GATHER_S``."""
+        """Have ``chunks.flush`` called within ``GATHER_S``, or at once where nothing was sent for so long."""
+        rest_s = self._sent_at + GATHER_S - self.now()
         self._gathering.append(chunks)
-        if len(self._gathering) == 1:
-            self._loop.call_later(GATHER_S, self._flush)
+        if len(self._gathering) > 1:
+            return
+        if rest_s <= 0:
+            self._flush()
+        else:
+            self._loop.call_later(rest_s, self._flush)
 
     def _flush(self) -> None:
+        self._sent_at = self.now()
         gathering, self._gathering = self._gathering, []
         for chunks in gathering:
             chunks.flush()
@@ -151,7 +159,6 @@ class RunChunks:
         self._first = 1
         self._bytes = 0
         self._waiting = False
-        self._sent_at = float("-inf")
         self._warned = False
         self._messages = MessageEncoder()
         self._heads: dict[tuple[str, str], bytes] = {}
@@ -202,7 +209,6 @@ class RunChunks:
         first, self._first = self._first, self._count + 1
         fields = b',"seq":%d,"first":%d,"chunks":[%b]' % (self._seq, first, b",".join(chunks))
         self._send(fields, f"{self._seq}+{first}", len(chunks))
-        self._sent_at = self._streams.now()
 
     def close(self) -> None:
         """Nothing more comes from here."""
@@ -218,7 +224,7 @@ class RunChunks:
         self._count += 1
         self._gathered.append(b"%b%b}" % (self._head(mode, ns), data))
         self._bytes += len(data)
-        if self._bytes >= RECORD_BYTES or self._streams.now() - self._sent_at >= GATHER_S:
+        if self._bytes >= RECORD_BYTES:
             self.flush()
         elif not self._waiting:
             self._waiting = True

@@ -62,6 +62,9 @@ class Outcome:
     steps: int = 0
     undone: bool = False
     """Whether what the run wrote is undone (ADR 32); the other fields then say how the thread stood before the run."""
+    update: Mapping[str, Any] | None = None
+    """Of a state update: what came of it (:class:`perdure.schemas.state_documents.StateUpdateMark`); the other fields say how the
+    thread stands after it."""
     exception: BaseException | None = field(default=None, compare=False, repr=False)
     """What ``error`` was made of, where this process saw it; not stored."""
 
@@ -70,9 +73,16 @@ class Outcome:
         """Whether the run ended because it is poison."""
         return self.error is not None and self.error.type == POISON
 
+    @property
+    def refused(self) -> Mapping[str, Any] | None:
+        """Why a state update changed nothing; ``None`` of one that is done, and of any other run."""
+        return (self.update or {}).get("refused")
+
     def event_fields(self) -> dict[str, Any]:
         """The ``ev`` of the entry that ends the run (see ``perdure.schemas.outbox``)."""
         fields: dict[str, Any] = {"checkpoint_id": self.head}
+        if self.update is not None:
+            fields |= {"quiet": True, "update": dict(self.update)}
         if self.status is RunStatus.SUCCESS:
             return fields | {"steps": self.steps}
         fields["next"] = list(self.next)
@@ -96,6 +106,7 @@ class Outcome:
             head=ev.get("checkpoint_id"),
             steps=ev.get("steps", 0),
             undone=bool(entry.get("undone")),
+            update=ev.get("update"),
         )
 
     @classmethod
@@ -177,14 +188,16 @@ def gone_nodes(waiting_at: Iterable[str], known: Iterable[str]) -> list[str]:
 
 
 def interrupt_info(interrupt: Any) -> InterruptInfo:
-    """An interrupt as data; a value over the limit is replaced by a note."""
+    """An interrupt as data; a value over the limit is replaced by a note, and a schema over what the value leaves is left out."""
     raw = json.dumps(interrupt.value)
+    schema = json.dumps(getattr(interrupt, "response_schema", None))
+    with_schema = len(raw) + len(schema) <= INTERRUPT_VALUE_LIMIT
     value = (
         json.loads(raw)
         if len(raw) <= INTERRUPT_VALUE_LIMIT
         else f"<{len(raw)} bytes: more than {INTERRUPT_VALUE_LIMIT}; see the thread's state>"
     )
-    return InterruptInfo(id=interrupt.id, value=value)
+    return InterruptInfo(id=interrupt.id, value=value, response_schema=json.loads(schema) if with_schema else None)
 
 
 def bounded_interrupts(interrupts: Sequence[InterruptInfo]) -> tuple[InterruptInfo, ...]:

@@ -14,6 +14,7 @@ from perdure.chassis.clock import now
 from perdure.chassis.group_commit import GroupCommit
 from perdure.registry.runs import first_run_of
 from perdure.schemas.documents import RunDocument, RunStatus, ThreadStatus
+from perdure.schemas.state_updates import CANCELLED
 
 THREAD_STATUS = {
     RunStatus.INTERRUPTED: ThreadStatus.INTERRUPTED,
@@ -50,14 +51,16 @@ class Endings:
             "steps": outcome.steps,
             "settled": settled,
         }
-        if outcome.parked:
+        if outcome.update is not None:
+            ended |= _of_update(outcome.update)
+        elif outcome.parked:
             ended |= {"parked": True, "parked_noted": False}
-        if outcome.undone:
+        if outcome.undone and outcome.update is None:
             ended["deleted"] = True
         if "batch" in run:
             ended["batch_noted"] = False  # in the same write: no end of an item can be missed (ADR 14)
         close_run = Assignment(run["_id"], ended, equal={"epoch": run["epoch"], "status": RunStatus.RUNNING.value})
-        if not self._hibernation.concerns(claimed, outcome):
+        if outcome.refused is not None or not self._hibernation.concerns(claimed, outcome):
             await asyncio.gather(
                 self._runs.write(assignments=[close_run]), self._close_thread(run, outcome, shared, first_seq, seq)
             )
@@ -73,19 +76,34 @@ class Endings:
     async def _close_thread(
         self, run: RunDocument, outcome: Outcome, shared: Mapping[str, Any], first_seq: int, seq: int
     ) -> None:
-        status = THREAD_STATUS.get(outcome.status, ThreadStatus.IDLE)
-        if outcome.status is RunStatus.CANCELLED and outcome.next:
-            status = ThreadStatus.INTERRUPTED
-        left = dict(shared) | {
-            "seq": seq,
-            "status": status.value,
-            "last_run_id": run["_id"],
-            "ended_run_id": run["_id"],
-            "ended_first_seq": first_seq,
-            "first_run_id": first_run_of(run),
-            "graph_id": run["graph_id"],
-            "assistant_id": run["assistant_id"],
-        }
         # The gateway may have died between the run that made its thread and the thread.
         made = {"tenant": run["tenant"], "created_at": run["created_at"], "metadata": run.get("metadata") or {}}
+        if run.get("ephemeral"):
+            made["ephemeral"] = True
+        left: dict[str, Any] = {"seq": seq, "ended_first_seq": first_seq}
+        if outcome.refused is not None:
+            left["refused_run_id"] = run["_id"]
+            made |= {**shared, "status": ThreadStatus.IDLE.value}
+        else:
+            status = THREAD_STATUS.get(outcome.status, ThreadStatus.IDLE)
+            if outcome.status is RunStatus.CANCELLED and outcome.next:
+                status = ThreadStatus.INTERRUPTED
+            left |= dict(shared) | {
+                "status": status.value,
+                "ended_run_id": run["_id"],
+                "first_run_id": first_run_of(run),
+                "graph_id": run["graph_id"],
+                "assistant_id": run["assistant_id"],
+            }
+            if outcome.update is None:
+                left["last_run_id"] = run["_id"]
         await self._threads.write(assignments=[Assignment(run["thread_id"], left, below={"seq": seq}, otherwise=made)])
+
+
+def _of_update(update: Mapping[str, Any]) -> dict[str, Any]:
+    """What the document of a state update has beside how the thread stands after it."""
+    refused = update.get("refused")
+    if refused is None:
+        return {"update": dict(update), "status": RunStatus.SUCCESS.value}
+    status = RunStatus.CANCELLED if refused["type"] == CANCELLED else RunStatus.ERROR
+    return {"update": dict(update), "status": status.value, "error": dict(refused), "interrupts": [], "next": []}

@@ -159,9 +159,11 @@ class Execution:
                 raise Lost from error
             status = RunStatus.TIMEOUT if is_timeout(error) else RunStatus.ERROR
             return self._outcome(status, self._explained(error))
-        if self.progress.interrupted:
-            return self._outcome(RunStatus.INTERRUPTED)
-        return self._outcome(RunStatus.SUCCESS)
+        return self._ended()
+
+    def _ended(self) -> Outcome:
+        """The outcome of an execution that came to its end."""
+        return self._outcome(RunStatus.INTERRUPTED if self.progress.interrupted else RunStatus.SUCCESS)
 
     def _explained(self, error: Exception) -> Exception:
         """The error, in plain words where LangGraph's own say nothing about the run."""

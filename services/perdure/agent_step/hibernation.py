@@ -15,9 +15,9 @@ from perdure.agent_step.domain import Outcome
 from perdure.chassis.kafka.producer import Producer
 from perdure.registry.signals import Signals
 from perdure.registry.validations import publish_request
-from perdure.registry.waits import Waits, wait_documents
+from perdure.registry.waits import Waits, outcome_in, wait_documents
 from perdure.schemas.documents import WaitDocument
-from perdure.schemas.waits import is_wait, outcome_of, wait_id
+from perdure.schemas.waits import wait_id
 
 
 class Hibernation:
@@ -30,19 +30,17 @@ class Hibernation:
         self._source = source
 
     def concerns(self, claimed: Claimed, outcome: Outcome) -> bool:
-        """Whether the run began or ended at a wait, or may have: a thread's document may be that of its end already."""
+        """Whether the run began or ended at an interrupt, or may have: a thread's document may be that of its end already."""
         before = (claimed.thread or {}).get("interrupts") or ()
-        return (
-            "wait_id" in claimed.run
-            or claimed.run["epoch"] > 1
-            or any(is_wait(one["value"]) for one in before)
-            or any(is_wait(one.value) for one in outcome.interrupts)
-        )
+        return "wait_id" in claimed.run or claimed.run["epoch"] > 1 or bool(before) or bool(outcome.interrupts)
 
     async def project(self, claimed: Claimed, outcome: Outcome, moment: datetime) -> None:
         """Bring the thread's waits up to date with the end of a run."""
         run = claimed.run
         waits = wait_documents(run, outcome.interrupts, outcome.next, moment)
+        if (streamed := claimed.payload.get("stream")) is not None:
+            for wait in waits:
+                wait["stream"] = streamed
         left = await self._left(claimed, {wait["_id"] for wait in waits})
         await asyncio.gather(self._waits.open(waits), self._mark_ended(claimed), self._waits.close(left, moment))
         if any(wait["events"] for wait in waits):
@@ -56,7 +54,7 @@ class Hibernation:
             before = await self._waits.open_on(run["thread_id"])
         else:
             interrupts = (claimed.thread or {}).get("interrupts") or ()
-            before = {wait_id(run["thread_id"], one["id"]) for one in interrupts if is_wait(one["value"])}
+            before = {wait_id(run["thread_id"], one["id"]) for one in interrupts}
         return before - kept - {run.get("wait_id", "")}
 
     async def _mark_ended(self, claimed: Claimed) -> None:
@@ -64,9 +62,8 @@ class Hibernation:
         wait = claimed.run.get("wait_id")
         if wait is None:
             return
-        for value in (claimed.payload.get("command") or {}).get("resume", {}).values():
-            if (ended := outcome_of(value)) is not None:
-                await self._waits.mark(wait, ended, claimed.run["_id"])
+        if (ended := outcome_in(claimed.payload)) is not None:
+            await self._waits.mark(wait, ended, claimed.run["_id"])
 
     def _request_validations(self, waits: Sequence[WaitDocument]) -> None:
         for wait in waits:

@@ -20,6 +20,7 @@ from perdure.checkpoint import PerdureSaver, keys
 from perdure.checkpoint.documents import Place
 from perdure.checkpoint.errors import Fenced
 from perdure.checkpoint.store import Found
+from perdure.schemas.documents import RunKind
 
 ENTRY_FIELDS = dict.fromkeys(
     ("kind", "thread", "run", "epoch", "seq", "ns", "checkpoint_id", "parent", "step", "event", "at", "ev", "undone"), 1
@@ -54,6 +55,8 @@ class Beginning:
     """How the run before left the thread, where the history was read and says so; else the thread's document does."""
     ended: Outcome | None = None
     ended_seq: int = 0
+    moved_on: bool = False
+    """Whether another run wrote to the thread since the thread's document said where it stood."""
 
 
 Expect = Callable[[Sequence[str]], datetime]
@@ -63,7 +66,7 @@ async def begin(saver: PerdureSaver, claimed: Claimed, worker_id: str, expect: E
     """Take over a run that was claimed; ``expect`` says by when a superstep of some nodes should have ended."""
     run, thread = claimed.run, claimed.thread or {}
     first = thread.get("seq", 0) + 1
-    if thread.get("ended_run_id") == run["_id"]:
+    if run["_id"] in (thread.get("ended_run_id"), thread.get("refused_run_id")):
         # The owner before died between the thread's document and the run's: the end is in the history below ``seq`` already.
         first = thread["ended_first_seq"]
     left = Beginning(
@@ -155,7 +158,9 @@ async def _head(saver: PerdureSaver, run: Mapping[str, Any], left: Beginning) ->
 async def _start(
     saver: PerdureSaver, run: Mapping[str, Any], left: Beginning, worker_id: str, expect: Expect
 ) -> Beginning:
-    ev = {"worker_id": worker_id, "expected_by": expect(left.waiting_at), "next": list(left.waiting_at)}
+    ev: dict[str, Any] = {"worker_id": worker_id, "expected_by": expect(left.waiting_at), "next": list(left.waiting_at)}
+    if run.get("kind") == RunKind.UPDATE:
+        ev["quiet"] = True
     entry = await append(saver, run, left.next_seq, "started", ev)
     left.next_seq += 1
     left.entries.append(entry)
@@ -168,6 +173,7 @@ async def _read_back(saver: PerdureSaver, run: Mapping[str, Any], left: Beginnin
     found = [e for e in await saver.notebook.store.find(query, ENTRY_FIELDS) if e["kind"] != keys.FENCE]
     found.sort(key=lambda entry: entry["seq"])
     left.entries = [entry for entry in found if entry["run"] == run["_id"]]
+    left.moved_on = len(left.entries) < len(found)
     checkpoints = (entry for entry in found if entry["kind"] == keys.CHECKPOINT and entry["ns"] == "")
     roots = [entry for entry in checkpoints if not entry.get("undone")]
     if roots:

@@ -51,6 +51,14 @@ def log_ended(run: RunDocument, outcome: Outcome, duration_s: float) -> None:
     }
     if outcome.next:
         fields["next"] = list(outcome.next)
+    if outcome.update is not None:
+        refused = outcome.refused
+        log.info(
+            "state.refused" if refused else "state.updated",
+            **fields,
+            **({"why": refused["message"]} if refused else {}),
+        )
+        return
     if outcome.error is None:
         log.info("run.ended", **fields)
         return

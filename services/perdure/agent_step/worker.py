@@ -32,6 +32,7 @@ from perdure.agent_step.pace import Pace
 from perdure.agent_step.poison import Poison
 from perdure.agent_step.publisher import SOURCE, RunEvents
 from perdure.agent_step.settings import AgentStepSettings
+from perdure.agent_step.updating import Updating, concluded, is_update, start_over
 from perdure.chassis.assignments import Assignment
 from perdure.chassis.clock import after
 from perdure.chassis.group_commit import GroupCommit
@@ -314,6 +315,8 @@ class Worker:
 
     async def _undone(self, claimed: Claimed, beginning: Beginning, outcome: Outcome) -> Outcome:
         """The outcome; of a cancelled run that is to be undone, with the thread as it was before the run (ADR 32)."""
+        if is_update(claimed.run):
+            return concluded(outcome, claimed, beginning)
         if outcome.status is not RunStatus.CANCELLED or not await self._ports.claims.is_to_be_undone(
             claimed.run["_id"]
         ):
@@ -332,6 +335,8 @@ class Worker:
     ) -> tuple[int, Outcome | None]:
         """Execute; the sequence number for the end, and the outcome (``None``: handed over)."""
         run = claimed.run
+        if is_update(run):
+            await start_over(self._ports.saver, claimed, beginning)
         if (parked := await self._ports.poison.verdict(claimed, beginning)) is not None:
             metrics.PARKED.inc()
             log.error("run.parked", run_id=run["_id"], thread_id=run["thread_id"], crashes=run.get("crashes", 0))
@@ -347,7 +352,7 @@ class Worker:
             )
         if run["owner"] != self._ports.claims.incarnation() or not self._leased.is_set():
             raise Lost  # between the claim and now
-        execution = Execution(
+        execution = (Updating if is_update(run) else Execution)(
             claimed, served, beginning, events.publish,
             (self._settings.recursion_limit, self._settings.recursion_limit_max), self._ports.sdk,
             self._ports.paces[run["graph_id"]], chunks,

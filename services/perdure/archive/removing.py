@@ -19,11 +19,11 @@ from perdure.archive.store import ArchiveStore
 from perdure.archive.work import Work
 from perdure.chassis.clock import now
 from perdure.chassis.kafka.producer import Producer
-from perdure.chassis.mongo import Database, server_time
+from perdure.chassis.mongo import Database, from_now, server_time
 from perdure.chassis.telemetry import logger
 from perdure.registry.run_events import publish_event
 from perdure.schemas.commands import CancelRun
-from perdure.schemas.documents import RUNS, SCHEDULES, THREADS, RunStatus
+from perdure.schemas.documents import RUNS, SCHEDULES, THREADS, ArchiveState, RunStatus
 from perdure.schemas.envelope import encode
 from perdure.schemas.events import NOTES_PER_SEQ, ThreadDeleted
 from perdure.schemas.topics import COMMANDS
@@ -37,6 +37,9 @@ PAUSE_S: Final = 1.0
 UNKNOWN: Final = "unknown"
 
 Document = dict[str, Any]
+
+HIDING: Final[Document] = {"$set": {"removing": True}}
+"""The update that hides the runs of a thread that is marked as removed."""
 
 
 class Remover:
@@ -69,6 +72,7 @@ class Remover:
 
         """
         async with work.held():
+            await self._db[RUNS].update_many({"thread_id": work.owner.thread_id, "removing": None}, HIDING)
             if await self._cancel(work) or not await work.take_slot():
                 await work.leave(PAUSE_S)
                 return False
@@ -141,6 +145,30 @@ class Remover:
             occurred_at=work.mark["at"],
         )
         await publish_event(self._producer, {"_id": run_id}, event, self._source)
+
+
+def removal(thread: Mapping[str, Any]) -> tuple[Document, list[Document]]:
+    """The query and the update that mark a thread as removed, unless it is under legal hold or on its way out already."""
+    query: Document = {
+        "_id": thread["_id"],
+        "tenant": thread["tenant"],
+        "hold": {"$exists": False},
+        "archive.state": {"$nin": [ArchiveState.PURGING.value, ArchiveState.REMOVING.value]},
+    }
+    mark = {
+        "state": ArchiveState.REMOVING.value,
+        "at": from_now(0),
+        "expires_at": from_now(0),
+        "leftover": {"$ifNull": ["$archive.object", None]},
+    }
+    # By way of another field: $set would merge the mark into the one that is there.
+    change: list[Document] = [
+        {"$set": {"removed": mark}},
+        {"$unset": "archive"},
+        {"$set": {"archive": "$removed"}},
+        {"$unset": "removed"},
+    ]
+    return query, change
 
 
 async def remove_documents(db: Database, work: Work) -> None:

@@ -125,10 +125,14 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel(
             [("updated_at", ASCENDING)], name="ended", partialFilterExpression={"ended_run_id": {"$exists": True}}
         ),
+        IndexModel([("updated_at", ASCENDING)], name="ephemeral", partialFilterExpression={"ephemeral": True}),
         IndexModel(
             [("archive.expires_at", ASCENDING)],
             name="archive_work",
             partialFilterExpression={"archive.expires_at": {"$exists": True}},
+        ),
+        IndexModel(
+            [("ttl.due_at", ASCENDING)], name="expiring", partialFilterExpression={"ttl.due_at": {"$exists": True}}
         ),
         IndexModel(
             [("archive.at", ASCENDING)], name="archived", partialFilterExpression={"archive.at": {"$exists": True}}

@@ -32,7 +32,7 @@ from perdure.checkpoint.codec import Codec
 from perdure.checkpoint.documents import NULL_TASK, Document, Place, StoredCheckpoint
 from perdure.checkpoint.errors import Fenced, NotSerialisable, StoreRefused
 from perdure.checkpoint.pages import Page, Pages, ThreadPages
-from perdure.checkpoint.places import config_of, place_of
+from perdure.checkpoint.places import config_of, owned_config, place_of
 from perdure.checkpoint.scope import RunScope, scope_of
 from perdure.checkpoint.sealing import NOBODY, Bundle, encode_value, finish
 from perdure.checkpoint.shown import before_first_write, encode_shown, known_blocks, split
@@ -40,6 +40,8 @@ from perdure.checkpoint.store import Found, Store
 
 HEAD_EVERY: Final = 32
 """Steps between two refreshes of a head hint."""
+UPDATES: Final = frozenset({"update", "input"})
+"""Sources of checkpoints that ``update_state`` makes."""
 
 
 class Notebook:
@@ -72,6 +74,8 @@ class Notebook:
         parent = config["configurable"].get("checkpoint_id")
         pages = self.pages.of(place.thread, scope)
         described = checkpoint
+        if checkpoint.get("updated_channels") is None and metadata.get("source") in UPDATES:
+            described = {**checkpoint, "updated_channels": list(new_versions)}  # a state update does not say it
         checkpoint, shown = split(checkpoint)
         if scope is not None and scope.initial and not place.ns:
             shown |= before_first_write(scope.initial, checkpoint)
@@ -103,7 +107,7 @@ class Notebook:
         except BaseException:
             self.pages.drop(place.thread)
             raise
-        return config_of(place)
+        return config_of(place) if scope is None else owned_config(config, place)
 
     async def put_writes(
         self, codec: Codec, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str

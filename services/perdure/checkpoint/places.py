@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from langchain_core.runnables import RunnableConfig
 
 from perdure.checkpoint import keys
 from perdure.checkpoint.documents import Place
+from perdure.checkpoint.scope import SCOPE_KEY
 
 
 def place_of(config: RunnableConfig, checkpoint_id: str) -> Place:
@@ -21,6 +24,15 @@ def place_of(config: RunnableConfig, checkpoint_id: str) -> Place:
         keys.checked("checkpoint namespace", conf.get("checkpoint_ns", ""), empty=True),
         keys.checked("checkpoint id", checkpoint_id),
     )
+
+
+def owned_config(config: RunnableConfig, place: Place) -> RunnableConfig:
+    """As :func:`config_of`, with the scope of the run that stored the checkpoint.
+
+    LangGraph's ``bulk_update_state`` goes on from this config to the next superstep.
+    """
+    named: dict[str, Any] = {**config_of(place)["configurable"], SCOPE_KEY: config["configurable"][SCOPE_KEY]}
+    return {"configurable": named, "metadata": config.get("metadata") or {}}
 
 
 def config_of(place: Place) -> RunnableConfig:

@@ -290,6 +290,10 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
         """
         await self._bridge.run(upkeep.prune(self.notebook, self.codec, thread_ids, strategy))
 
+    async def prune_telling(self, thread_id: str, before: upkeep.BeforePruning) -> None:
+        """``aprune`` with ``keep_latest`` of one thread; ``before`` is told which sequence numbers go, before they do."""
+        await self._bridge.run(upkeep.prune(self.notebook, self.codec, [thread_id], "keep_latest", before))
+
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """See :meth:`aprune`."""
         self._bridge.call("prune", upkeep.prune(self.notebook, self.codec, thread_ids, strategy))

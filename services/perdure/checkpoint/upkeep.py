@@ -8,8 +8,8 @@ the others may run on a thread that is being executed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 from perdure.chassis.group_commit import WriteRefused
 from perdure.checkpoint import documents, keys, sweep
@@ -28,7 +28,10 @@ _HEAD_FIELDS: Final = {
     "meta.parents": 1,
     "meta_x": 1,
     "undone": 1,
+    "seq": 1,
 }
+BeforePruning: TypeAlias = Callable[[str, Sequence[int]], Awaitable[None]]
+"""``before(thread_id, numbers)``: the checkpoints with these sequence numbers are about to be deleted."""
 
 
 async def delete_thread(notebook: Notebook, thread_id: str) -> None:
@@ -91,8 +94,16 @@ async def copy_thread(notebook: Notebook, source_id: str, target_id: str) -> Non
                 raise StoreRefused(target, str(error)) from error
 
 
-async def prune(notebook: Notebook, codec: Codec, thread_ids: Sequence[str], strategy: str) -> None:
+async def prune(
+    notebook: Notebook,
+    codec: Codec,
+    thread_ids: Sequence[str],
+    strategy: str,
+    before: BeforePruning | None = None,
+) -> None:
     """Prune threads.
+
+    ``before`` is called for each thread of which ``keep_latest`` deletes checkpoints with sequence numbers, before it does.
 
     ``keep_latest`` keeps the newest checkpoint of each namespace and what its DeltaChannels need, except of subgraph
     calls that are over; ``delete`` keeps nothing.
@@ -109,10 +120,10 @@ async def prune(notebook: Notebook, codec: Codec, thread_ids: Sequence[str], str
         if strategy == "delete":
             await delete_thread(notebook, thread_id)
         else:
-            await _keep_latest(notebook, codec, keys.checked("thread id", thread_id))
+            await _keep_latest(notebook, codec, keys.checked("thread id", thread_id), before)
 
 
-async def _keep_latest(notebook: Notebook, codec: Codec, thread: str) -> None:
+async def _keep_latest(notebook: Notebook, codec: Codec, thread: str, before: BeforePruning | None) -> None:
     heads = await notebook.store.find(keys.query(keys.of_kind(thread, keys.CHECKPOINT)), _HEAD_FIELDS)
     by_namespace: dict[str, dict[str, Document]] = {}
     for head in heads:
@@ -129,6 +140,9 @@ async def _keep_latest(notebook: Notebook, codec: Codec, thread: str) -> None:
         kept = await _needed(notebook, codec, Place(thread, ns, newest), known)
         doomed.extend(head for checkpoint_id, head in known.items() if checkpoint_id not in kept)
         orphaned.extend(known[one]["_id"] for one in kept if known[one].get("parent") in known.keys() - kept)
+    numbered = sorted(head["seq"] for head in doomed if "seq" in head)
+    if before is not None and numbered:
+        await before(thread, numbered)
     if orphaned:
         await notebook.store.change({"_id": {"$in": orphaned}}, {"$unset": {"parent": ""}})
     if doomed:

@@ -16,7 +16,7 @@ app = typer.Typer(no_args_is_help=True, help="Start runs by the clock: make, see
 ScheduleArgument = Annotated[str, typer.Argument(metavar="SCHEDULE", help="A schedule id.")]
 Overlap = Annotated[
     str | None,
-    typer.Option(help="When the run before is not finished: skip, queue, cancel_other or allow."),
+    typer.Option(help="When the run before is not finished: skip, queue, cancel_other, rollback_other or allow."),
 ]
 
 _COLUMNS = {

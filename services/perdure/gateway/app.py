@@ -10,6 +10,7 @@ from typing import Self
 from aiohttp import web
 from aiohttp.hdrs import METH_GET, METH_HEAD
 
+from perdure.archive.pruning import Pruner
 from perdure.chassis import mongo
 from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.kafka.producer import Producer
@@ -37,7 +38,7 @@ from perdure.gateway.resources.graphs import GraphsResource
 from perdure.gateway.resources.runs import Joiner, Retrier, RunsResource, RunStreams, Starter
 from perdure.gateway.resources.schedules import SchedulesResource, ScheduleStore
 from perdure.gateway.resources.signals import SignalsResource, SignalStore
-from perdure.gateway.resources.states import States, StatesResource
+from perdure.gateway.resources.states import States, StatesResource, StateUpdates
 from perdure.gateway.resources.stuck import Marks, StuckResource
 from perdure.gateway.resources.subscriptions import SubscriptionsResource, SubscriptionStore
 from perdure.gateway.resources.system import KAFKA_TIMEOUT_S, Conditions, SystemResource, installed_version
@@ -110,7 +111,6 @@ class Gateway:
         self._signals = Signals(database, self._waits, availability)
         self._graphs = ServedGraphs(store.graphs, settings.gateway_registry_refresh_s)
         self._workers = Workers(database, store)
-        self._ended, self._at_rest = RunWatch(store.ended), RunWatch(store.at_rest)
         self._letters = DeadLetterStore(database, store, producer)
         self._conditions = Conditions(availability, servers.opensearch.circuit)
         self._streams = Streams(
@@ -120,8 +120,13 @@ class Gateway:
             settings.kafka_bootstrap_servers,
             f"perdure-gateway-{settings.instance}-streams",
         )
+        self._ended, self._at_rest = RunWatch(store.ended, self._streams), RunWatch(store.at_rest, self._streams)
         graphs, workers, opensearch = self._graphs, self._workers, servers.opensearch
         states = States(database, availability)
+        updates = StateUpdates(
+            store, states, graphs, workers, producer, ended=self._ended, timeout_s=settings.gateway_update_timeout_s
+        )
+        changes = ThreadChanges(database, store)
         batches = BatchStore(database, store, settings.gateway_batch_items_limit)
         schedules = ScheduleStore(
             database, store, Schedules(database, store.run_commit, producer, availability, SOURCE)
@@ -130,12 +135,19 @@ class Gateway:
         questions = Questions(database, store)
         answering = Answering(store, questions, self._waits)
         signals = SignalStore(database, store, self._signals)
-        starter = Starter(store, states, graphs, producer, status=settings.gateway_start_status)
+        starter = Starter(
+            store,
+            states,
+            graphs,
+            producer,
+            status=settings.gateway_start_status,
+            webhook_format=settings.gateway_webhook_format,
+        )
         system = SystemResource(self._conditions, workers)
         self._resources: tuple[Resource, ...] = (
-            ThreadsResource(store, states, ThreadSearching(database, store, states)),
-            ThreadChangesResource(store, states, ThreadChanges(database, store)),
-            StatesResource(store, states, page=settings.gateway_history_page),
+            ThreadsResource(store, states, ThreadSearching(database, store, states), changes, updates),
+            ThreadChangesResource(store, states, changes, Pruner(database, producer, SOURCE, availability)),
+            StatesResource(store, states, updates, page=settings.gateway_history_page),
             RunsResource(
                 store,
                 starter,

@@ -6,6 +6,7 @@ from pydantic import Field, SecretStr
 
 from perdure.chassis.settings import ServiceSettings
 from perdure.gateway.http.preferences import StartStatus
+from perdure.schemas.notices import WebhookFormat
 
 
 class GatewaySettings(ServiceSettings):
@@ -22,11 +23,17 @@ class GatewaySettings(ServiceSettings):
     gateway_start_status: StartStatus = "auto"
     """How a start is answered. ``auto``: 202, and 200 to the ``fetch`` of browsers and Node. ``200``: 200 to all. The header
     ``Prefer`` of a request decides before this setting."""
+    gateway_webhook_format: WebhookFormat = WebhookFormat.STANDARD
+    """How the end of a run is told to its ``webhook`` where the request has no ``webhook_format``. ``standard``: Standard Webhooks.
+    ``langgraph``: the run with its values, as the LangGraph Agent Server posts it."""
     cors_allow_origins: str = Field(default="", pattern=r"^ *(\*|[a-z]+://[^/, ]+/?( *, *[a-z]+://[^/, ]+/?)*)? *$")
     """Origins whose web pages may use the API: ``https://app.example.com``, several separated by commas; ``*``: all. `perdure up`
     and `perdure dev` set ``*`` unless the environment says otherwise."""
     gateway_join_timeout_s: float = Field(default=60.0, gt=0)
     """How long ``join?timeout=`` and ``cancel?wait=true`` wait for a run's end at most, in seconds."""
+    gateway_update_timeout_s: float = Field(default=30.0, gt=0)
+    """How long ``POST /threads/{id}/state`` waits for the worker that changes the state, in seconds. The update is durable, so it
+    may happen later; the answer then says how to find out."""
     gateway_heartbeat_s: float = Field(default=5.0, gt=0)
     """How often an answer that waits for the end of a run sends a newline, and a stream a comment, in seconds."""
     gateway_run_page: int = Field(default=10, ge=1, le=1000)

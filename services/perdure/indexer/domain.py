@@ -24,6 +24,7 @@ from perdure.schemas.events import (
     RunSucceeded,
     RunTimedOut,
     ThreadArchived,
+    ThreadPruned,
     ThreadRecovered,
     ThreadRestored,
     ThreadStuck,
@@ -49,8 +50,9 @@ STATUS: Final[dict[type[Event], str]] = {
     ThreadStuck: "stuck",
     ApprovalEscalated: "interrupted",
 }
-"""The status that an event leaves its thread in; ``TELLING`` say it themselves, a notice changes none."""
+"""The status that an event leaves its thread in; ``TELLING`` say it themselves, ``SILENT`` change none."""
 TELLING: Final = (ThreadRecovered, ThreadArchived, ThreadRestored)
+SILENT: Final = (NoticeNote, ThreadPruned)
 
 WAIT_LIMIT: Final = 4_000
 METADATA_LEAVES: Final = 200
@@ -73,7 +75,7 @@ def document_of(event: Event, redaction: Redaction, text_limit: int) -> IndexDoc
         "event": event.TYPE,
         "occurred_at": in_milliseconds(event.occurred_at),
     }
-    if not isinstance(event, NoticeNote):
+    if not isinstance(event, SILENT):
         document["status"] = event.status if isinstance(event, TELLING) else STATUS[type(event)]
     if isinstance(event, Note):
         document["note"] = event.note
@@ -99,11 +101,11 @@ def document_of(event: Event, redaction: Redaction, text_limit: int) -> IndexDoc
 def newest(documents: Iterable[IndexDocument]) -> dict[str, IndexDocument]:
     """Of each thread its newest document, without the state's text (that is in the states index).
 
-    What became of a notice says nothing about where its thread stands.
+    An event without a status says nothing about where its thread stands.
     """
     found: dict[str, IndexDocument] = {}
     for document in documents:
-        if "notice" in document:
+        if "status" not in document:
             continue
         thread = document["thread_id"]
         if thread not in found or version(found[thread]) < version(document):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import cast
+from typing import Final, cast
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -26,7 +26,7 @@ from perdure.indexer.writer import Writer
 from perdure.schemas import topics
 from perdure.schemas.deadletter import Reason
 from perdure.schemas.envelope import UndecodableError, decode
-from perdure.schemas.events import EVENTS, Event, ThreadDeleted
+from perdure.schemas.events import EVENTS, Event, ThreadDeleted, ThreadPruned
 from perdure.schemas.index import IndexDocument
 
 log = logger(__name__)
@@ -40,6 +40,7 @@ AGE = Histogram(
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 60, 600, 3600),
 )
 
+REMOVALS: Final = tuple(("ce_type", event.TYPE.encode()) for event in (ThreadDeleted, ThreadPruned))
 OLDEST = Gauge("perdure_indexer_oldest_seconds", "Age of the oldest event in hand that is not settled in the index")
 
 
@@ -68,13 +69,19 @@ class Indexing:
         await self._isolation.handle(records)
 
     async def _index(self, records: Sequence[Origin]) -> bool:
-        """Index records in their order; after the deletion of a thread, what the index has of it goes before anything else."""
+        """Index records in their order; what is told to be removed goes before anything that comes after it."""
         start = 0
         for number, record in enumerate(records):
-            if (deleted := _deleted(record)) is not None:
+            removed = _removed(record)
+            if isinstance(removed, ThreadDeleted):
                 await self._index_states(records[start:number])
-                await self._forget(deleted)
-                start = number + 1
+                await self._forget(removed)
+            elif removed is not None:
+                await self._index_states(records[start : number + 1])
+                await self._forget_states(removed)
+            else:
+                continue
+            start = number + 1
         await self._index_states(records[start:])
         return True
 
@@ -82,6 +89,10 @@ class Indexing:
         self._newest.pop(deleted.thread_id, None)
         removed = await self._writer.forget(deleted.tenant, deleted.thread_id)
         log.info("index.thread_forgotten", thread_id=deleted.thread_id, documents=removed)
+
+    async def _forget_states(self, pruned: ThreadPruned) -> None:
+        removed = await self._writer.forget(pruned.tenant, pruned.thread_id, pruned.removed)
+        log.info("index.states_forgotten", thread_id=pruned.thread_id, documents=removed)
 
     async def _index_states(self, records: Sequence[Origin]) -> None:
         items: dict[str, Item] = {}
@@ -149,12 +160,12 @@ class Indexing:
         AGE.observe(max(0.0, (now() - oldest).total_seconds()))
 
 
-def _deleted(record: Origin) -> ThreadDeleted | None:
-    """The deletion of a thread, if the record is one that can be read."""
-    if ("ce_type", ThreadDeleted.TYPE.encode()) not in (record.headers or ()):
+def _removed(record: Origin) -> ThreadDeleted | ThreadPruned | None:
+    """What is removed from the index, if the record tells that and can be read."""
+    if not any(one in REMOVALS for one in record.headers or ()):
         return None  # seen without decoding: there are many other records
     try:
         message = decode(record.headers, record.value, EVENTS).message
     except UndecodableError:
         return None  # dead-lettered with the states
-    return message if isinstance(message, ThreadDeleted) else None
+    return message if isinstance(message, ThreadDeleted | ThreadPruned) else None

@@ -78,11 +78,11 @@ class Writer:
                 waiting = await self._attempt(waiting, refused)
         return refused
 
-    async def forget(self, tenant: str, thread_id: str) -> int:
-        """Remove all documents of a thread, however often it takes; how many the last try found."""
+    async def forget(self, tenant: str, thread_id: str, spans: Sequence[tuple[int, int]] | None = None) -> int:
+        """Remove all documents of a thread, or its states in spans of sequence numbers; how many the last try found."""
         while True:
             try:
-                removed = await forget(self._client, tenant, thread_id)
+                removed = await forget(self._client, tenant, thread_id, spans)
             except (UnavailableError, OpenSearchRefusedError) as error:
                 await self._pause(error)
             else:

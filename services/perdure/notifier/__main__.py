@@ -29,6 +29,7 @@ from perdure.notifier.domain import PASSED_OVER
 from perdure.notifier.handlers import Notifying
 from perdure.notifier.preparing import Preparing
 from perdure.notifier.queue import Queue
+from perdure.notifier.run_bodies import RunBodies
 from perdure.notifier.settings import NotifierSettings
 from perdure.notifier.sweeps import Sweeper
 from perdure.notifier.telling import Telling
@@ -82,7 +83,9 @@ def compose(settings: NotifierSettings, db: Database, availability: Availability
     )
     secret = settings.notifier_webhook_secret
     channels: dict[str, Send] = {
-        "webhook": WebhookChannel(http, secret.get_secret_value() if secret is not None else None),
+        "webhook": WebhookChannel(
+            http, secret.get_secret_value() if secret is not None else None, RunBodies(db, availability)
+        ),
         "email": EmailChannel(settings, composer),
         "slack": SlackChannel(http, composer),
     }

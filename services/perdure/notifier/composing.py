@@ -206,7 +206,8 @@ def _blocks(kind: str, data: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
         return [("What happened", "\n".join([*lines, *more]))]
     if kind in APPROVALS:
         found = [("The action", data.get("action")), ("What to know", data.get("details"))]
-        return [(title, _text(value)) for title, value in found if value not in (None, {}, "")]
+        said = readable if "interrupt" in data else _text  # what a node wrote for a program is put into words
+        return [(title, _bounded(said(value))) for title, value in found if value not in (None, {}, "")]
     return []
 
 
@@ -218,6 +219,34 @@ def _text(value: Any) -> str:
         text = ", ".join(value)
     else:
         text = orjson.dumps(value, default=repr, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode()
+    return _bounded(text)
+
+
+def readable(value: Any, indent: str = "") -> str:
+    """A value as an indented outline: ``key: value`` and ``- item`` lines, texts as they are, without braces and quotes."""
+    if isinstance(value, Mapping) and value:
+        return "\n".join(f"{indent}{key}:{_below(one, indent)}" for key, one in value.items())
+    if isinstance(value, list) and value:
+        return "\n".join(f"{indent}-{_below(one, indent)}" for one in value)
+    return indent + _scalar(value)
+
+
+def _below(value: Any, indent: str) -> str:
+    """What follows a key: on the same line if it is short, else below it."""
+    inner = indent + "  "
+    if isinstance(value, Mapping | list) and value:
+        return "\n" + readable(value, inner)
+    text = _scalar(value)
+    if "\n" not in text:
+        return f" {text}"
+    return "\n" + "\n".join(inner + line for line in text.split("\n"))
+
+
+def _scalar(value: Any) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value, default=repr).decode()
+
+
+def _bounded(text: str) -> str:
     return text if len(text) <= VALUE_LIMIT else text[: VALUE_LIMIT - 1] + "…"
 
 

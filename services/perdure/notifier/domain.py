@@ -15,11 +15,13 @@ from datetime import datetime
 from typing import Any, Final
 
 from perdure.registry.deliveries import Notice
+from perdure.registry.questions import question_of
 from perdure.schemas.batches import BatchEvent, BatchFinished, BatchThresholdReached
 from perdure.schemas.events import (
     ApprovalEscalated,
     CheckpointSaved,
     Event,
+    InterruptInfo,
     NoticeDead,
     NoticeDelivered,
     RunCancelled,
@@ -30,17 +32,27 @@ from perdure.schemas.events import (
     RunTimedOut,
     ThreadArchived,
     ThreadDeleted,
+    ThreadPruned,
     ThreadRecovered,
     ThreadRestored,
     ThreadStuck,
 )
 from perdure.schemas.message import Message
 from perdure.schemas.notices import NoticeKind, Scope
-from perdure.schemas.waits import Wait, wait_id, wait_of
+from perdure.schemas.waits import wait_id, wait_of
 
 PASSED_OVER: Final = frozenset(
     e.TYPE
-    for e in (CheckpointSaved, RunStarted, NoticeDelivered, NoticeDead, ThreadArchived, ThreadRestored, ThreadDeleted)
+    for e in (
+        CheckpointSaved,
+        RunStarted,
+        NoticeDelivered,
+        NoticeDead,
+        ThreadArchived,
+        ThreadRestored,
+        ThreadPruned,
+        ThreadDeleted,
+    )
 )
 """Events that nobody can subscribe to: most of all events, and those about deliveries and the archive."""
 RUN_ENDS: Final[dict[type[Event], tuple[NoticeKind, str]]] = {
@@ -64,7 +76,7 @@ def told_by(message: Message) -> list[Told]:
     """What a message may tell; nothing for most."""
     if isinstance(message, BatchEvent):
         return [_batch(message)]
-    if not isinstance(message, Event):
+    if not isinstance(message, Event) or message.quiet:
         return []
     ids = {
         Scope.THREAD: frozenset({message.thread_id}),
@@ -80,9 +92,7 @@ def _notices(event: Event) -> Iterator[Notice]:
         yield _notice(event, kind, {"status": status} | _ending(event))
     elif isinstance(event, RunInterrupted):
         for interrupt in event.interrupts:
-            wait = _question(interrupt.value)
-            if wait is not None:
-                yield from _asked(event, wait_id(event.thread_id, interrupt.id), wait)
+            yield from _asked(event, interrupt)
     elif isinstance(event, ApprovalEscalated):
         yield from _escalated(event)
     elif isinstance(event, ThreadStuck):
@@ -102,19 +112,18 @@ def _ending(event: Event) -> dict[str, Any]:
     return found | ({"steps": event.steps} if isinstance(event, RunSucceeded) else {})
 
 
-def _question(value: Any) -> Wait | None:
-    """The wait whose question an interrupt asks; ``None`` for every other wait and for a plain ``interrupt()``."""
-    wait = wait_of(value)
-    return wait if wait is not None and wait.question is not None else None
-
-
-def _asked(event: Event, wait: str, asked: Wait) -> Iterator[Notice]:
-    question = asked.question
+def _asked(event: Event, interrupt: InterruptInfo) -> Iterator[Notice]:
+    """The question of an interrupt; nothing of a wait that asks nobody."""
+    wait = wait_of(interrupt.value)
+    question = wait.question if wait is not None else question_of(interrupt.value, interrupt.response_schema)
     if question is None:
         return
     shown = {name: value for name, value in question.model_dump(mode="json").items() if name in QUESTION_FIELDS}
-    shown["events"] = [*asked.events]
-    yield from _approval(event, wait, 0, asked.due_at, question.assigned_to, shown)
+    if wait is None:
+        shown["interrupt"] = interrupt.model_dump(mode="json")
+    shown["events"] = [*wait.events] if wait is not None else []
+    due_at = wait.due_at if wait is not None else None
+    yield from _approval(event, wait_id(event.thread_id, interrupt.id), 0, due_at, question.assigned_to, shown)
 
 
 def _escalated(event: ApprovalEscalated) -> Iterator[Notice]:

@@ -30,7 +30,18 @@ from perdure.schemas.envelope import Decoded
 log = logger(__name__)
 
 RUN_FIELDS: Final = dict.fromkeys(
-    ("tenant", "webhook", "origin_run_id", "first_run_id", "wait_id", "cancel_requested_at", "created_at", "batch"), 1
+    (
+        "tenant",
+        "webhook",
+        "webhook_format",
+        "origin_run_id",
+        "first_run_id",
+        "wait_id",
+        "cancel_requested_at",
+        "created_at",
+        "batch",
+    ),
+    1,
 )
 """What matching needs of a run."""
 

@@ -28,6 +28,7 @@ from perdure.schemas.notices import (
     NoticeKind,
     Scope,
     SubscriptionDocument,
+    WebhookFormat,
 )
 
 SKEW: Final = timedelta(seconds=5)
@@ -57,7 +58,7 @@ def keys_of(told: Told, run: Mapping[str, Any] | None) -> set[str]:
 
 def webhook_of(origin: Mapping[str, Any]) -> SubscriptionDocument:
     """The ``webhook`` of a run as a subscription: it is in the run's document and needs none of its own."""
-    return {
+    subscription: SubscriptionDocument = {
         "_id": f"{OF_RUN}{origin['_id']}",
         "tenant": origin["tenant"],
         "scope": Scope.RUN.value,
@@ -67,6 +68,9 @@ def webhook_of(origin: Mapping[str, Any]) -> SubscriptionDocument:
         "target": origin["webhook"],
         "created_at": origin["created_at"],
     }
+    if "webhook_format" in origin:
+        subscription["format"] = origin["webhook_format"]
+    return subscription
 
 
 def _webhook_owner(run: RunDocument | None, runs: Mapping[str, RunDocument]) -> RunDocument | None:
@@ -99,6 +103,14 @@ def told_as_batch(notice: Notice, run: Mapping[str, Any] | None, subscription: S
     """
     of_item = run is not None and "batch" in run and notice.kind in RUN_ENDS
     return of_item and subscription["scope"] in (Scope.TENANT, Scope.ASSISTANT) and not subscription.get("batch_items")
+
+
+def in_format(notice: Notice, subscription: Mapping[str, Any]) -> Notice:
+    """A notice as a subscription's format tells it: the Agent Server's tells the end of a run once, however much the run asks."""
+    asks = notice.kind == NoticeKind.APPROVAL_WANTED
+    if subscription.get("format") != WebhookFormat.LANGGRAPH or not asks or notice.run_id is None:
+        return notice
+    return replace(notice, cause=f"interrupted:{notice.run_id}", wait_id=None, question_due_at=None)
 
 
 def add(plan: Plan, notice: Notice, subscription: SubscriptionDocument, now: datetime, patience_s: float) -> None:
@@ -186,11 +198,12 @@ def plan_of(
         if run is not None:
             notice = replace(notice, data={**notice.data, "first_run_id": first_run_of(run)})
         for subscription in found:
-            id_ = delivery_id(notice.tenant, notice.cause, subscription["_id"])
+            told_so = in_format(notice, subscription)
+            id_ = delivery_id(notice.tenant, told_so.cause, subscription["_id"])
             try:
                 if id_ not in planned and fits(notice, subscription) and not told_as_batch(notice, run, subscription):
                     planned.add(id_)
-                    add(plan, notice, subscription, now, patience_s)
+                    add(plan, told_so, subscription, now, patience_s)
             except (
                 Exception
             ) as error:  # one notice that cannot be told must not keep the others from those who wait for them

@@ -40,6 +40,8 @@ class Overlap(StrEnum):
     QUEUE = "queue"
     """It waits its turn on the thread. Only with a thread."""
     CANCEL_OTHER = "cancel_other"
+    ROLLBACK_OTHER = "rollback_other"
+    """As ``CANCEL_OTHER``, and what the run before wrote is undone."""
     ALLOW = "allow"
     """Both go on, each on its thread. Only without a thread."""
 

@@ -19,7 +19,7 @@ from pymongo import ReturnDocument
 
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability, outlast
-from perdure.schemas.notices import DELIVERIES, Channel, DeliveryDocument, DeliveryState
+from perdure.schemas.notices import DELIVERIES, Channel, DeliveryDocument, DeliveryState, WebhookFormat
 
 PATIENCE_S: Final = 3 * 86400.0
 """How long a delivery is tried, in seconds, before it is dead."""
@@ -117,7 +117,7 @@ def delivery_document(
         patience_s: It is dead so many seconds after ``due_at``.
 
     """
-    return {
+    delivery: DeliveryDocument = {
         "_id": delivery_id(notice.tenant, notice.cause, subscription["_id"]),
         "tenant": notice.tenant,
         "subscription_id": subscription["_id"],
@@ -145,6 +145,9 @@ def delivery_document(
         "reason": None,
         "redrives": 0,
     }
+    if subscription.get("format", WebhookFormat.STANDARD) != WebhookFormat.STANDARD and notice.run_id is not None:
+        delivery["format"] = subscription["format"]
+    return delivery
 
 
 def ended(state: DeliveryState, now: datetime, *, tellable: bool) -> Document:

@@ -20,7 +20,7 @@ PUNCTUAL: Final = timedelta(seconds=2)
 """A fire time that is looked at later than this was missed: nobody was there at its time."""
 PERIODS: Final = 100
 """Periods that one schedule keeps, at most; fire times missed beyond them are decided like those that come due now."""
-ONE_AFTER_ANOTHER: Final = frozenset({Overlap.SKIP, Overlap.CANCEL_OTHER})
+ONE_AFTER_ANOTHER: Final = frozenset({Overlap.SKIP, Overlap.CANCEL_OTHER, Overlap.ROLLBACK_OTHER})
 """Policies under which a missed time waits for the run before. Under the others runs may stand side by side or queue already."""
 
 

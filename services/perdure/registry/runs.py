@@ -19,7 +19,7 @@ from perdure.chassis.clock import now
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.payload import Packed
 from perdure.chassis.telemetry import logger
-from perdure.schemas.commands import StartReason, StartRun
+from perdure.schemas.commands import CancelRun, StartReason, StartRun
 from perdure.schemas.documents import RunDocument, RunStatus
 from perdure.schemas.envelope import Record, encode
 from perdure.schemas.topics import COMMANDS
@@ -62,6 +62,7 @@ def run_document(
     multitask_strategy: str = "enqueue",
     idempotency_key: str | None = None,
     webhook: str | None = None,
+    webhook_format: str | None = None,
 ) -> RunDocument:
     """A new run, pending."""
     document: RunDocument = {
@@ -88,6 +89,8 @@ def run_document(
         document["idempotency_key"] = idempotency_key
     if webhook is not None:
         document["webhook"] = webhook
+        if webhook_format is not None:
+            document["webhook_format"] = webhook_format
     return document
 
 
@@ -168,3 +171,13 @@ def publish_start(producer: Producer, run: Mapping[str, Any], reason: StartReaso
         producer.produce(COMMANDS.name, start_record(run, reason, source, **more))
     except BufferError:
         log.warning("command.left_to_sweep", run_id=more.get("run_id") or run["_id"])
+
+
+def publish_cancel(producer: Producer, run: Mapping[str, Any], source: str) -> None:
+    """Queue the cancellation of a run; never waits, never raises. A worker sees one that is lost in the run's document."""
+    command = CancelRun(tenant=run["tenant"], thread_id=run["thread_id"], run_id=run["_id"])
+    record = encode(command, id=f"{run['_id']}:cancel", source=source, correlation_id=run["_id"], time=now())
+    try:
+        producer.produce(COMMANDS.name, record)
+    except BufferError:
+        log.warning("command.left_to_poll", run_id=run["_id"])

@@ -28,22 +28,21 @@ from perdure.chassis.payload import Packed, unpack
 from perdure.chassis.telemetry import logger
 from perdure.registry import cron, missed
 from perdure.registry.cron import Overlap
-from perdure.registry.runs import new_id, new_traceparent, publish_start, run_document
-from perdure.registry.superseding import ACTIVE
+from perdure.registry.runs import new_id, new_traceparent, publish_cancel, publish_start, run_document
+from perdure.registry.superseding import ACTIVE, ask_to_end
 from perdure.registry.threads import thread_document
-from perdure.schemas.commands import CancelRun, StartReason
+from perdure.schemas.commands import StartReason
 from perdure.schemas.documents import (
     GRAPHS,
     RUNS,
     SCHEDULES,
     THREADS,
+    CancelAction,
     FiringMark,
     MissedPeriod,
     ScheduleDocument,
     ThreadStatus,
 )
-from perdure.schemas.envelope import encode
-from perdure.schemas.topics import COMMANDS
 
 log = logger(__name__)
 
@@ -243,7 +242,8 @@ class Schedules:
             "cause": cause.value,
             "at": at,
             "start": start,
-            "cancel": policy is Overlap.CANCEL_OTHER and not making_up,
+            "cancel": policy in {Overlap.CANCEL_OTHER, Overlap.ROLLBACK_OTHER} and not making_up,
+            "rollback": policy is Overlap.ROLLBACK_OTHER,
             "run_id": new_id(),
             "thread_id": schedule["thread_id"] or new_id(),
         }
@@ -300,8 +300,10 @@ class Schedules:
             run_id=mark["run_id"],
             new_thread=new_thread,
             idempotency_key=mark["key"],
-            webhook=unpack(schedule["payload"]).get("webhook"),
+            **{name: unpack(schedule["payload"]).get(name) for name in ("webhook", "webhook_format")},
         )
+        if new_thread and schedule.get("ephemeral"):
+            run["ephemeral"] = True
         try:
             await self._runs.write(inserts=[run], nbytes=1024 + len(schedule["payload"]))
         except DuplicateKey:
@@ -319,6 +321,8 @@ class Schedules:
         thread = thread_document(mark["thread_id"], schedule["tenant"], schedule["metadata"], now())
         thread["graph_id"], thread["assistant_id"] = schedule["graph_id"], schedule["assistant_id"]
         thread["last_run_id"] = mark["run_id"]
+        if schedule.get("ephemeral"):
+            thread["ephemeral"] = True
         wanted, made = {"_id": thread["_id"]}, {"$setOnInsert": thread}
         await outlast(lambda: self._db[THREADS].update_one(wanted, made, upsert=True), self._availability)
 
@@ -338,16 +342,10 @@ class Schedules:
         for run in await self._active(thread_id) if thread_id else ():
             if run["_id"] >= mark["run_id"]:
                 continue
-            query, change = {"_id": run["_id"], "status": {"$in": ACTIVE}}, {"$min": {"cancel_requested_at": now()}}
-            await outlast(partial(self._db[RUNS].update_one, query, change), self._availability)
-            command = CancelRun(tenant=run["tenant"], thread_id=run["thread_id"], run_id=run["_id"])
-            record = encode(
-                command, id=f"{run['_id']}:cancel", source=self._source, correlation_id=run["_id"], time=now()
-            )
-            try:
-                self._commands.produce(COMMANDS.name, record)
-            except BufferError:
-                log.warning("command.left_to_poll", run_id=run["_id"])
+            action = CancelAction.ROLLBACK if mark.get("rollback") else CancelAction.INTERRUPT
+            asking = partial(ask_to_end, self._db[RUNS], [run["_id"]], action, now())
+            await outlast(asking, self._availability)
+            publish_cancel(self._commands, run, self._source)
 
     async def _active(self, thread_id: str) -> Sequence[Mapping[str, Any]]:
         query = {"thread_id": thread_id, "status": {"$in": ACTIVE}, "settled": False}

@@ -1,4 +1,4 @@
-"""The waits of hibernating threads: opened by the run that ends at them, ended by the one run that wakes them (ADR 6).
+"""The waits of hibernating threads: opened by the run that ends at them, ended by the one run that wakes them (ADR 6, ADR 34).
 
 Contract: :meth:`Waits.wake` is called by whoever thinks that a wait is over; exactly one call registers the waking run, every other
 learns who was first. Every method is idempotent and returns when what it says is durable; a lost database is waited for.
@@ -23,17 +23,18 @@ from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.payload import pack, unpack
+from perdure.registry.questions import question_of
 from perdure.registry.runs import first_run_of, new_traceparent, publish_start, run_document
 from perdure.schemas.commands import StartReason
 from perdure.schemas.documents import PAYLOADS, RUNS, WAITS, RunDocument, RunStatus, WaitDocument, WaitStatus
 from perdure.schemas.events import InterruptInfo
-from perdure.schemas.waits import WaitOutcome, outcome_of, wait_id, wait_of, wake_key
+from perdure.schemas.waits import Question, Wait, WaitKind, WaitOutcome, outcome_of, wait_id, wait_of, wake_key
 
 OUTCOME_SHOWN_BYTES = 64 * 1024
 """A larger payload of an outcome is in the waking run only, not in the wait's document."""
 WAKING = (
     "tenant", "thread_id", "interrupt_id", "run_id", "origin_run_id", "first_run_id", "graph_id", "graph_version",
-    "metadata", "traceparent", "batch",
+    "metadata", "traceparent", "batch", "interrupt", "stream",
 )  # fmt: skip
 """What :meth:`Waits.wake` reads of a wait's document, for those who read no more than they need."""
 
@@ -52,12 +53,11 @@ class Woken:
 def wait_documents(
     run: Mapping[str, Any], interrupts: Iterable[InterruptInfo], nodes: Sequence[str], moment: datetime
 ) -> list[WaitDocument]:
-    """The waits among a run's interrupts, as documents."""
+    """What a run waits for at its interrupts, as documents: waits of ``perdure.sdk``, and questions of plain interrupts."""
     found: list[WaitDocument] = []
     for interrupt in interrupts:
-        wait = wait_of(interrupt.value)
-        if wait is None:
-            continue
+        known = wait_of(interrupt.value)
+        wait = known or _question_wait(interrupt)
         document: WaitDocument = {
             "_id": wait_id(run["thread_id"], interrupt.id),
             "tenant": run["tenant"],
@@ -81,6 +81,8 @@ def wait_documents(
             "escalations": 0,
             "validation": wait.validation.model_dump(mode="json") if wait.validation else None,
         }
+        if known is None:
+            document["interrupt"] = {"value": interrupt.value, "response_schema": interrupt.response_schema}
         if wait.due_at is not None:
             document["due_at"] = wait.due_at
         if wait.validation is not None:
@@ -89,6 +91,33 @@ def wait_documents(
             document["batch"] = run["batch"]
         found.append(document)
     return found
+
+
+def _question_wait(interrupt: InterruptInfo) -> Wait:
+    """What a plain interrupt waits for: an answer, for as long as it takes."""
+    text = question_of(interrupt.value, None).question
+    return Wait(kind=WaitKind.APPROVAL, question=Question(question=text))
+
+
+def waking_payload(wait: Mapping[str, Any], outcome: WaitOutcome) -> dict[str, Any]:
+    """The payload of the run that resumes a wait with its outcome: a plain interrupt gets the bare answer.
+
+    The run is streamed as the run was that waited, so that readers of the thread go on reading.
+    """
+    streamed = {"stream": wait["stream"]} if "stream" in wait else {}
+    if wait.get("interrupt") is None:
+        return {"command": {"resume": {wait["interrupt_id"]: outcome.value()}}} | streamed
+    told = outcome.value()
+    answer = told.pop("payload", None)
+    return {"command": {"resume": {wait["interrupt_id"]: answer}}, "outcome": told} | streamed
+
+
+def outcome_in(payload: Mapping[str, Any]) -> WaitOutcome | None:
+    """The outcome that :func:`waking_payload` put into a run's payload; ``None`` where there is none."""
+    (answer,) = payload["command"]["resume"].values()
+    if "outcome" in payload:
+        return WaitOutcome.model_validate({**payload["outcome"], "payload": answer})
+    return outcome_of(answer)
 
 
 class Waits:
@@ -162,7 +191,7 @@ class Waits:
 
     async def _register(self, wait: WaitDocument, outcome: WaitOutcome, key: str) -> RunDocument | None:
         """Register a run that resumes a wait with an outcome, and publish its start; ``None`` when the key is taken."""
-        packed = pack({"command": {"resume": {wait["interrupt_id"]: outcome.value()}}})
+        packed = pack(waking_payload(wait, outcome))
         run = run_document(
             tenant=wait["tenant"],
             thread_id=wait["thread_id"],
@@ -203,8 +232,7 @@ class Waits:
             )
             chunks = {chunk["_id"]: chunk["data"] for chunk in found}
             data = b"".join(chunks[one] for one in ids)
-        (value,) = unpack(data)["command"]["resume"].values()
-        outcome = outcome_of(value)
+        outcome = outcome_in(unpack(data))
         if outcome is None:
             raise TypeError(f"run {run['_id']} has the key of a waking run and no outcome")
         return Woken(run, outcome, won=False)

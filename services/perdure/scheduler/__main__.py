@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from perdure.archive import policy
+from perdure.archive.pruning import Pruner
 from perdure.archive.removing import Remover
 from perdure.archive.store import ArchiveStore
 from perdure.chassis import mongo
@@ -27,8 +28,10 @@ from perdure.scheduler.batch_events import Outbox
 from perdure.scheduler.batch_uploads import Uploads
 from perdure.scheduler.batches import Batches
 from perdure.scheduler.clock import DatabaseClock
+from perdure.scheduler.completed import Completed
 from perdure.scheduler.deadletters import DeadLetters
 from perdure.scheduler.escalation import Escalations
+from perdure.scheduler.expiring import EVERY_S, Expiries
 from perdure.scheduler.firing import MISSED_S, Firings
 from perdure.scheduler.handlers import Lead, Loop, recovering, run_loops, sweeping
 from perdure.scheduler.leader import Leadership
@@ -71,6 +74,7 @@ async def main(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
     sweeper = Sweeper(db, producer, settings)
     batches = Batches(db, producer, waits, settings)
     removals = Removals(db, Remover(db, store, producer, SOURCE), settings)
+    expiries = Expiries(db, Pruner(db, producer, SOURCE, availability), clock)
     loops = [
         Loop("members", RENEW_S, members.renew),
         Loop("timers", settings.timer_interval_s, timers.turn),
@@ -85,7 +89,9 @@ async def main(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
         Loop("notes", 5.0, lead.only(stuck.publish_notes)),
         Loop("batches", settings.batch_interval_s, lead.only(batches.turn)),
         Loop("batches-told", 0.5, lead.only(Outbox(db, producer).publish)),
+        Loop("completed", 1.0, lead.only(Completed(db, clock, settings.completed_delete_s).turn)),
         Loop("removals", 2.0, lead.only(removals.turn)),
+        Loop("expiries", EVERY_S, lead.only(expiries.turn)),
         Loop("uploads", 15.0, lead.only(Uploads(db, settings.batch_upload_grace_s).sweep)),
         Loop("dead-letters", 5.0, partial(dead_letters.consume, stopping)),
         Loop("dead-letters-count", 15.0, dead_letters.count),

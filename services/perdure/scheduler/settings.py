@@ -48,6 +48,8 @@ class SchedulerSettings(ServiceSettings):
     """Before a failed item is tried a second time; doubled with each further time, five minutes at most."""
     batch_upload_grace_s: float = Field(default=120.0, gt=0)
     """An upload that shows no sign of life for so long is removed with what it stored."""
+    completed_delete_s: float = Field(default=60.0, ge=0)
+    """A thread of a run with ``on_completion: "delete"`` is deleted this long after its end, so that it can be read until then."""
     retention_file: Path | None = None
     """How long ended threads are kept, as TOML or JSON (docs/retention.md); 30 days without one."""
     archive_interval_s: float = Field(default=60.0, gt=0)

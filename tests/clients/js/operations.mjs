@@ -17,6 +17,11 @@ answered.waitedWithoutThread = await client.runs.wait(null, "chain", { input: { 
 answered.state = await client.threads.getState(threadId);
 answered.history = await client.threads.getHistory(threadId, { limit: 100 });
 
+answered.updated = await client.threads.updateState(threadId, { values: { log: ["by hand"] } });
+answered.changed = await client.threads.getState(threadId);
+const supersteps = [{ updates: [{ values: { items: ["a"] }, asNode: "__start__" }] }];
+answered.made = await client.threads.create({ graphId: "ledger", supersteps, ttl: 60 });
+
 answered.failed = await client.runs.wait(null, "fails", { input: {} }).then(
   () => null,
   (error) => String(error),

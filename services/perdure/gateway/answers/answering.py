@@ -17,6 +17,7 @@ from perdure.gateway.http.problems import RequestProblem, invalid_fields
 from perdure.gateway.http.requests import require_payload
 from perdure.gateway.stores.store import Store
 from perdure.registry.answers import BrokenSchema, reasons
+from perdure.registry.questions import question_in
 from perdure.registry.waits import Waits, Woken
 from perdure.schemas.documents import WaitDocument, WaitStatus
 from perdure.schemas.http import ApprovalAnswer
@@ -77,7 +78,7 @@ class Answering:
 
         """
         require_payload("/answer", wanted.answer)
-        question = Question.model_validate(wait["question"])
+        question = question_in(wait)
         if wanted.action_digest is not None and wanted.action_digest != question.action_digest:
             raise RequestProblem(
                 "action-mismatch",
@@ -96,7 +97,8 @@ class Answering:
             at=now(),
             payload=wanted.answer,
             by=wanted.by,
-            action_digest=question.action_digest,
+            # A plain answer approves no effect: only ask_human binds its answer to an action.
+            action_digest=None if "interrupt" in wait else question.action_digest,
         )
         woken = await self._store.within(self._waits.wake(wait, outcome))
         return _counted(wait, woken, replayed=False) if woken.won else _second(wait, woken, wanted)

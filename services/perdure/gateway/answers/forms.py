@@ -1,22 +1,24 @@
-"""A form made from the JSON Schema of an answer, and the answer made from what was typed into it: pure functions.
+"""A form made from the JSON Schema of an answer: pure functions.
 
 Contract: :func:`form_of` makes a form for every schema: what has no field of its own is one field for JSON. The form only helps to
-write an answer; whether it fits is judged by the whole schema (``perdure.registry.answers``). :func:`read` turns every field that
-was filled in into exactly the JSON that its label shows, or says why it cannot.
+write an answer; whether it fits is judged by the whole schema (``perdure.registry.answers``).
 
-Fields are named ``answer`` followed by the JSON Pointer of their place, so that a reason finds its field (:func:`place`).
+Fields are named ``answer`` followed by the JSON Pointer of their place, so that a reason finds its field; fields of an alternative
+have its number in between.
+
+Outside: the answer made from what was typed into a form (``perdure.gateway.answers.typed``).
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
 from perdure.chassis import json
+from perdure.registry.questions import FORM_OF_DEFAULT
 
 ROOT: Final = "answer"
 DEPTH: Final = 2
@@ -26,6 +28,7 @@ PROPERTIES: Final = 50
 LINE: Final = 120
 """A text that may be longer gets several lines."""
 CHOICES: Final = 100
+ALTERNATIVES: Final = 20
 REFERENCES: Final = 8
 APPROVING: Final = frozenset(
     {
@@ -44,9 +47,6 @@ APPROVING: Final = frozenset(
 )
 """A required boolean of such a name is the decision that the question is about: its values are the buttons."""
 
-_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,400}")
-_NUMBER: Final = re.compile(r"[+-]?([0-9]{1,400}(\.[0-9]{0,400})?|\.[0-9]{1,400})([eE][+-]?[0-9]{1,4})?")
-_REQUIRED: Final = re.compile(r"(.*) is a required property", re.DOTALL)
 _WORDS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[_\-\s]+")
 
 
@@ -62,6 +62,10 @@ class Kind(StrEnum):
     INTEGER = "integer"
     NUMBER = "number"
     GROUP = "group"
+    LIST = "list"
+    """A list with one field for each of its places."""
+    ALTERNATIVES = "alternatives"
+    """One of several objects: a choice, and the fields of each alternative."""
     JSON = "json"
     ANYTHING = "anything"
     """JSON, or any text: of a question without a schema."""
@@ -86,7 +90,9 @@ class Field:
         nullable: Left empty, it is ``null`` where it is required.
         initial: What stands in it at first, as typed.
         values: Of a choice: the values.
-        fields: Of a group: its fields.
+        fields: Of a group or list: its fields; of alternatives: the group of each.
+        fixed: Of an alternative: the values that it has without a field.
+        branch: Numbers of the alternatives that the field is in, as part of its name.
 
     """
 
@@ -101,29 +107,33 @@ class Field:
     choices: tuple[Choice, ...] = ()
     values: tuple[Any, ...] = ()
     fields: tuple[Field, ...] = ()
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    branch: str = ""
 
     @property
     def name(self) -> str:
         """The name of the form's control."""
-        return ROOT + self.pointer
+        return ROOT + self.branch + self.pointer
 
 
-class NotTyped(ValueError):
-    """What was typed is not a value of the field's kind."""
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where in the form a field is made; ``depth`` counts objects within objects."""
 
+    root: Mapping[str, Any]
+    pointer: str = ""
+    depth: int = 0
+    branch: str = ""
 
-class _Absent:
-    """The value of a field that was left out."""
-
-
-_ABSENT: Final = _Absent()
+    def within(self, key: str | int) -> _Place:
+        return replace(self, pointer=f"{self.pointer}/{_escaped(str(key))}", depth=self.depth + 1)
 
 
 def form_of(schema: Mapping[str, Any] | None) -> Field:
     """The form for an answer that fits ``schema`` (``None``: any answer)."""
     if not schema:
         return Field("", "", Kind.ANYTHING, "Your answer", 'Text as it is, or JSON such as true, 42 or {"a": 1}.')
-    root = _field(schema, schema, "", "", required=True, depth=0)
+    root = _field(schema, _Place(schema), "", required=True)
     root = replace(root, label=str(schema.get("title") or "Your answer"))
     if root.kind is Kind.FLAG:
         return replace(root, kind=Kind.DECISION, label=str(schema.get("title") or "Your decision"))
@@ -137,70 +147,104 @@ def form_of(schema: Mapping[str, Any] | None) -> Field:
 
 def decision_of(form: Field) -> Field | None:
     """The field whose values are the form's buttons."""
-    return next((one for one in _all(form) if one.kind is Kind.DECISION), None)
+    return next((one for one in fields_in(form) if one.kind is Kind.DECISION), None)
 
 
-def inputs_of(form: Field) -> list[Field]:
-    """The fields that are typed or chosen, in their order: neither groups nor the buttons."""
-    return [one for one in _all(form) if one.kind not in (Kind.GROUP, Kind.DECISION)]
+def fields_in(form: Field) -> Iterator[Field]:
+    """A field and all those within it, in their order."""
+    yield form
+    for one in form.fields:
+        yield from fields_in(one)
 
 
-def read(form: Field, typed: Mapping[str, str]) -> tuple[Any, dict[str, list[str]]]:
-    """The answer that was typed, and by pointer what could not be read; there is no answer when there is a reason."""
-    wrong: dict[str, list[str]] = {}
-
-    def value_of(field: Field) -> Any:
-        if field.kind is Kind.GROUP:
-            if not field.required and not _any_typed(field, typed):
-                return _ABSENT
-            values = {one.key: value_of(one) for one in field.fields}
-            return {key: value for key, value in values.items() if value is not _ABSENT}
-        try:
-            return _value(field, typed.get(field.name, ""))
-        except NotTyped as error:
-            wrong[field.pointer] = [str(error)]
-            return _ABSENT
-
-    answer = value_of(form)
-    return (None if wrong else answer), wrong
-
-
-def place(form: Field, reasons: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """Reasons by the pointer of the field beside which they are shown: the one they are about, or the nearest around it."""
-    places = {one.pointer for one in _all(form)}
-    found: dict[str, list[str]] = {}
-    for pointer, reason in reasons:
-        missing = _REQUIRED.fullmatch(reason)
-        child = next((one for one in _all(form) if missing and _is_child(one, pointer, missing[1])), None)
-        if child is not None:
-            found.setdefault(child.pointer, []).append("must be answered")
-            continue
-        shown = pointer
-        while shown not in places:
-            shown = shown.rpartition("/")[0]
-        where = f"at {pointer[len(shown) :]}: " if shown != pointer else ""
-        found.setdefault(shown, []).append(where + reason)
-    return found
-
-
-def _field(schema: Any, root: Mapping[str, Any], pointer: str, key: str, *, required: bool, depth: int) -> Field:
-    schema, nullable = _plain(schema, root)
-    label = str(schema.get("title") or _label(key))
+def _field(schema: Any, at: _Place, key: str, *, required: bool) -> Field:
+    if (found := _alternatives(schema, at)) is not None:
+        return _choice_of(found, schema, at, key, required=required)
+    schema, nullable = _plain(schema, at.root)
+    label = _label(key) if (title := schema.get("title")) is None else str(title)
     hint = str(schema.get("description") or "")
-    made = Field(pointer, key, _kind(schema, depth), label, hint, required, nullable)
+    kind = _kind(schema, at.depth)
+    made = Field(at.pointer, key, kind, label, hint, required, nullable, branch=at.branch)
     values = _values(schema)
     if values is not None:
         choices = tuple(Choice(str(n), text) for n, (_, text) in enumerate(values))
         only = tuple(value for value, _ in values)
         return replace(made, choices=choices, values=only, initial=_chosen(schema, only))
-    if made.kind is Kind.GROUP:
-        needed = schema.get("required", [])
-        inner = tuple(
-            _field(one, root, f"{pointer}/{_escaped(name)}", name, required=name in needed, depth=depth + 1)
-            for name, one in schema["properties"].items()
-        )
+    if kind is Kind.LIST:
+        items = enumerate(schema["prefixItems"])
+        inner = tuple(_field(one, replace(at.within(n), depth=at.depth), "", required=True) for n, one in items)
         return replace(made, fields=inner)
-    return replace(made, initial=_initial(made.kind, schema))
+    if kind is Kind.GROUP:
+        return replace(made, fields=_fields(schema, at))
+    return replace(made, initial=_initial(kind, schema), nullable=nullable or schema.get(FORM_OF_DEFAULT) == "null")
+
+
+def _fields(schema: Mapping[str, Any], at: _Place, without: Collection[str] = ()) -> tuple[Field, ...]:
+    """The fields of an object's properties."""
+    if schema.get(FORM_OF_DEFAULT):
+        shown = {name: _like(value) for name, value in schema["default"].items()}
+        return tuple(_field(one, at.within(name), name, required=True) for name, one in shown.items())
+    needed = schema.get("required", [])
+    properties = ((name, one) for name, one in schema["properties"].items() if name not in without)
+    return tuple(_field(one, at.within(name), name, required=name in needed) for name, one in properties)
+
+
+def _like(value: Any) -> dict[str, Any]:
+    """The schema of a field in which a value is changed to another of its kind."""
+    if isinstance(value, bool):
+        return {"type": "boolean", "default": value}
+    if isinstance(value, int | float):
+        return {"type": "number", "default": value}
+    if isinstance(value, str):
+        short = {"maxLength": LINE} if len(value) <= LINE and value.isprintable() else {}
+        return {"type": "string", "default": value, **short}
+    if isinstance(value, Mapping) and value:
+        return {"type": "object", "default": value, FORM_OF_DEFAULT: True}
+    return {"default": value, FORM_OF_DEFAULT: "null" if value is None else False}
+
+
+def _alternatives(schema: Any, at: _Place) -> tuple[str, list[Mapping[str, Any]]] | None:
+    """The property that tells a schema's alternatives apart, and these; ``None`` where they are not told apart so."""
+    branches = (schema.get("oneOf") or schema.get("anyOf")) if isinstance(schema, Mapping) else None
+    if not isinstance(branches, list) or not 0 < len(branches) <= ALTERNATIVES or at.branch:
+        return None
+    plain = [_plain(one, at.root)[0] for one in branches]
+    if not all(isinstance(one.get("properties"), Mapping) and len(one["properties"]) <= PROPERTIES for one in plain):
+        return None
+    for name in plain[0]["properties"]:
+        tags = [_constant(one["properties"].get(name)) for one in plain]
+        if None not in tags and len(set(tags)) == len(tags) and all(name in one.get("required", ()) for one in plain):
+            return name, plain
+    return None
+
+
+def _constant(schema: Any) -> str | None:
+    const = schema.get("const") if isinstance(schema, Mapping) else None
+    return const if isinstance(const, str) and const else None
+
+
+def _choice_of(
+    found: tuple[str, list[Mapping[str, Any]]], schema: Mapping[str, Any], at: _Place, key: str, *, required: bool
+) -> Field:
+    """The field of a choice between objects that ``found`` tells apart."""
+    tag, branches = found
+    groups = []
+    for number, one in enumerate(branches):
+        properties: Mapping[str, Any] = one["properties"]
+        fixed = {name: value["default"] for name, value in properties.items() if _is_fixed(value)}
+        fixed = {tag: properties[tag]["const"], **fixed}
+        inner = replace(at, depth=-1, branch=f"[{number}]")
+        fields = _fields(one, inner, without=fixed)
+        label = _label(fixed[tag])
+        groups.append(Field(at.pointer, "", Kind.GROUP, label, fields=fields, fixed=fixed, branch=inner.branch))
+    choices = tuple(Choice(str(number), group.label) for number, group in enumerate(groups))
+    made = Field(at.pointer, key, Kind.ALTERNATIVES, str(schema.get("title") or _label(key)), required=required)
+    initial = "0" if len(groups) == 1 else ""
+    return replace(made, choices=choices, fields=tuple(groups), initial=initial, branch=at.branch)
+
+
+def _is_fixed(schema: Any) -> bool:
+    return isinstance(schema, Mapping) and schema.get("readOnly") is True and "default" in schema
 
 
 def _kind(schema: Mapping[str, Any], depth: int) -> Kind:
@@ -212,15 +256,19 @@ def _kind(schema: Mapping[str, Any], depth: int) -> Kind:
     simple = {"boolean": Kind.FLAG, "integer": Kind.INTEGER, "number": Kind.NUMBER}
     if isinstance(kind, str) and kind in simple:
         return simple[kind]
-    properties = schema.get("properties")
-    if (
-        kind in ("object", None)
-        and isinstance(properties, Mapping)
-        and 0 < len(properties) <= PROPERTIES
-        and depth < DEPTH
-    ):
-        return Kind.GROUP if set(schema.get("required", ())) <= set(properties) else Kind.JSON
-    return Kind.JSON
+    return (_container(schema) or Kind.JSON) if depth < DEPTH else Kind.JSON
+
+
+def _container(schema: Mapping[str, Any]) -> Kind | None:
+    """Whether a schema's parts have fields of their own."""
+    kind, items, properties = schema.get("type"), schema.get("prefixItems"), schema.get("properties")
+    if schema.get(FORM_OF_DEFAULT) is True:
+        return Kind.GROUP if len(schema["default"]) <= PROPERTIES else None
+    if kind == "array" and isinstance(items, list) and len(items) <= CHOICES:
+        return Kind.LIST if schema.get("minItems") == schema.get("maxItems") == len(items) else None
+    if kind in ("object", None) and isinstance(properties, Mapping) and 0 < len(properties) <= PROPERTIES:
+        return Kind.GROUP if set(schema.get("required", ())) <= set(properties) else None
+    return None
 
 
 def _plain(schema: Any, root: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
@@ -279,7 +327,7 @@ def _values(schema: Mapping[str, Any]) -> list[tuple[Any, str]] | None:
 def _chosen(schema: Mapping[str, Any], values: Sequence[Any]) -> str:
     if len(values) == 1:
         return "0"
-    default = schema.get("default", _ABSENT)
+    default = schema.get("default", ...)
     same = (str(n) for n, value in enumerate(values) if type(value) is type(default) and value == default)
     return next(same, "")
 
@@ -293,86 +341,6 @@ def _initial(kind: Kind, schema: Mapping[str, Any]) -> str:
     if kind is Kind.JSON:
         return json.dumps(default).decode()
     return default if isinstance(default, str) else _said(default)
-
-
-def _value(field: Field, typed: str) -> Any:
-    """The value of one field, or ``_ABSENT``."""
-    typed = typed.replace("\r\n", "\n")
-    if field.kind in (Kind.TEXT, Kind.LINES):
-        if typed or (field.required and not field.nullable):
-            return typed
-        return None if field.required else _ABSENT
-    if not typed.strip():
-        if field.required and not field.nullable:
-            raise NotTyped("must be answered")
-        return None if field.required else _ABSENT
-    return _READERS[field.kind](field, typed.strip())
-
-
-def _read_flag(_: Field, typed: str) -> bool:
-    if typed not in ("true", "false"):
-        raise NotTyped("must be yes or no")
-    return typed == "true"
-
-
-def _read_choice(field: Field, typed: str) -> Any:
-    if not (typed.isascii() and typed.isdigit() and len(typed) < 4 and int(typed) < len(field.values)):
-        raise NotTyped("must be one of the choices")
-    return field.values[int(typed)]
-
-
-def _read_integer(_: Field, typed: str) -> int:
-    if not _INTEGER.fullmatch(typed):
-        raise NotTyped("must be a whole number, in digits only")
-    return int(typed)
-
-
-def _read_number(field: Field, typed: str) -> float:
-    if _INTEGER.fullmatch(typed):
-        return _read_integer(field, typed)
-    number = float(typed) if _NUMBER.fullmatch(typed) else math.inf
-    if math.isinf(number):
-        raise NotTyped("must be a number, in digits and with a point for decimals")
-    return number
-
-
-def _read_json(_: Field, typed: str) -> Any:
-    try:
-        return json.loads(typed)
-    except ValueError as error:
-        raise NotTyped(f"is not JSON: {error}") from error
-
-
-def _read_anything(_: Field, typed: str) -> Any:
-    try:
-        return json.loads(typed)
-    except ValueError:
-        return typed
-
-
-_READERS: Final = {
-    Kind.DECISION: _read_flag,
-    Kind.FLAG: _read_flag,
-    Kind.CHOICE: _read_choice,
-    Kind.INTEGER: _read_integer,
-    Kind.NUMBER: _read_number,
-    Kind.JSON: _read_json,
-    Kind.ANYTHING: _read_anything,
-}
-
-
-def _all(field: Field) -> Iterator[Field]:
-    yield field
-    for one in field.fields:
-        yield from _all(one)
-
-
-def _any_typed(group: Field, typed: Mapping[str, str]) -> bool:
-    return any(typed.get(one.name, "").strip() for one in _all(group))
-
-
-def _is_child(field: Field, parent: str, shown: str) -> bool:
-    return bool(field.pointer) and field.pointer.rpartition("/")[0] == parent and repr(field.key) == shown
 
 
 def _said(value: Any) -> str:

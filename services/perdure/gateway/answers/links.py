@@ -21,15 +21,17 @@ from aiohttp import web
 from perdure.chassis.clock import now
 from perdure.chassis.telemetry import logger
 from perdure.gateway.answers.answering import Answering
-from perdure.gateway.answers.forms import form_of, place, read
+from perdure.gateway.answers.forms import form_of
 from perdure.gateway.answers.pages import NAME, PAGES, Asking, Notice, Told, ask_page, told_page, typed_shown
 from perdure.gateway.answers.questions import Questions
+from perdure.gateway.answers.typed import place, read
 from perdure.gateway.http.pages import pretty, said_moment
 from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.http.requests import read_form
 from perdure.gateway.http.route import Page
 from perdure.registry.answer_links import NOT_OFFERED, AnswerClaims, AnswerLinks, ExpiredLink, LinkProblem
 from perdure.registry.answers import BrokenSchema, require_schema
+from perdure.registry.questions import question_in
 from perdure.schemas.documents import WaitDocument, WaitStatus
 from perdure.schemas.http import ApprovalAnswer
 from perdure.schemas.waits import Question
@@ -116,7 +118,7 @@ class LinkPages:
             log.info("gateway.link_refused", reason=type(error).__name__)
             raise RequestProblem("link-refused", str(error)) from error
         wait = await self._answering.require(claims.wait_id, claims.tenant)
-        question = Question.model_validate(wait["question"])
+        question = question_in(wait)
         try:
             require_schema(question.answer_schema or {})
         except BrokenSchema as error:

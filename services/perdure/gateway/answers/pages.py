@@ -13,11 +13,12 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from perdure.gateway.answers.forms import Field, Kind, decision_of, form_of, inputs_of
+from perdure.gateway.answers.forms import Field, Kind, decision_of, form_of
+from perdure.gateway.answers.typed import inputs_of
 from perdure.gateway.http.pages import Pages, pretty
+from perdure.registry.questions import question_in
 from perdure.schemas.documents import WaitDocument
 from perdure.schemas.validation import Finding, Verdict
-from perdure.schemas.waits import Question
 
 PAGES: Final = Pages(Path(__file__).parent, "page.css")
 NAME: Final = "name"
@@ -77,7 +78,7 @@ class Told:
 def ask_page(asking: Asking, status: int = 200) -> web.Response:
     """The page of an open question."""
     wait = asking.wait
-    question = Question.model_validate(wait["question"])
+    question = question_in(wait)
     form = form_of(question.answer_schema)
     return PAGES.render(
         "ask.html",
@@ -114,9 +115,9 @@ def told_page(told: Told, status: int) -> web.Response:
 def typed_shown(form: Field, typed: Mapping[str, str]) -> list[tuple[str, str]]:
     """What somebody typed, with the labels of the fields, so that nobody has to type it again."""
     shown = []
-    for field in (*inputs_of(form), *filter(None, [decision_of(form)])):
+    for field in (*inputs_of(form, typed), *filter(None, [decision_of(form)])):
         text = typed.get(field.name, "")
-        if text and field.kind is Kind.CHOICE:
+        if text and field.choices:
             text = next((one.label for one in field.choices if one.value == text), text)
         elif text and field.kind is Kind.DECISION:
             text = "Approve" if text == "true" else "Reject"

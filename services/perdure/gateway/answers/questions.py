@@ -11,6 +11,7 @@ from pymongo import ASCENDING
 
 from perdure.chassis.mongo import Database
 from perdure.gateway.stores.store import Store
+from perdure.registry.questions import question_in
 from perdure.schemas.documents import WAITS, WaitDocument, WaitStatus
 from perdure.schemas.validation import Verdict
 from perdure.schemas.waits import OutcomeKind, WaitKind
@@ -39,7 +40,7 @@ class Questions:
 
     async def verdict_on(self, question: WaitDocument) -> Verdict | None:
         """The newest verdict that this thread got on the very action of a question."""
-        digest = (question.get("question") or {}).get("action_digest")
+        digest = question_in(question).action_digest
         if digest is None:
             return None
         query = {

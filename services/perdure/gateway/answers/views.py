@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from perdure.gateway.http.cursors import Cursor, later_than
+from perdure.registry.questions import question_in
 from perdure.registry.waits import Woken
 from perdure.schemas.documents import WaitStatus
 from perdure.schemas.waits import OutcomeKind, digest
@@ -68,7 +69,8 @@ def approval_status(wait: Mapping[str, Any]) -> str:
 
 def approval_view(wait: Mapping[str, Any]) -> Document:
     """A question as clients see it."""
-    question = wait["question"]
+    question = question_in(wait)
+    interrupt = wait.get("interrupt")
     return {
         "approval_id": wait["_id"],
         "thread_id": wait["thread_id"],
@@ -76,14 +78,15 @@ def approval_view(wait: Mapping[str, Any]) -> Document:
         "graph_id": wait["graph_id"],
         "assistant_id": wait["assistant_id"],
         "nodes": wait.get("nodes") or [],
-        "question": question["question"],
-        "details": question.get("details") or {},
-        "action": question.get("action"),
-        "action_digest": question.get("action_digest"),
-        "answer_schema": question.get("answer_schema"),
+        "question": question.question,
+        "details": question.details,
+        "action": question.action,
+        "action_digest": question.action_digest,
+        "answer_schema": question.answer_schema,
+        "interrupt": _interrupt_view(wait, interrupt) if interrupt is not None else None,
         "events": wait.get("events") or [],
         "assigned_to": wait.get("assigned_to"),
-        "escalate_to": list(question.get("escalate_to") or ()),
+        "escalate_to": list(question.escalate_to),
         "escalations": wait.get("escalations", 0),
         "opened_at": wait["opened_at"],
         "expires_at": wait.get("due_at"),
@@ -93,6 +96,13 @@ def approval_view(wait: Mapping[str, Any]) -> Document:
         "waking_run_id": wait.get("woken_by"),
         "metadata": wait.get("metadata") or {},
     }
+
+
+def _interrupt_view(wait: Mapping[str, Any], interrupt: Mapping[str, Any]) -> Document:
+    """A plain interrupt, as states show it."""
+    shown = {"id": wait["interrupt_id"], "value": interrupt["value"]}
+    schema = interrupt.get("response_schema")
+    return shown if schema is None else {**shown, "response_schema": schema}
 
 
 def outcome_view(outcome: Mapping[str, Any]) -> Document:

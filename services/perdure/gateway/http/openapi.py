@@ -17,7 +17,7 @@ from perdure.gateway.http.problems import TITLES, URN
 from perdure.schemas.problem import MEDIA_TYPE, Problem
 
 if TYPE_CHECKING:
-    from perdure.gateway.http.route import Parameter, Route
+    from perdure.gateway.http.route import Answer, Parameter, Route
 
 Document = dict[str, Any]
 
@@ -62,7 +62,7 @@ def _models(route: Route) -> Iterable[type[BaseModel]]:
     for answer in route.answers.values():
         if isinstance(answer, tuple):
             yield answer[0]
-        elif not isinstance(answer, str):
+        elif isinstance(answer, type):
             yield answer
 
 
@@ -89,9 +89,11 @@ def _operation(route: Route) -> Document:
     return operation
 
 
-def _answer(status: int, answer: type[BaseModel] | tuple[type[BaseModel]] | str) -> Document:
+def _answer(status: int, answer: Answer) -> Document:
     if isinstance(answer, str):
         return {"description": answer}
+    if not isinstance(answer, type | tuple):
+        return {"description": answer.description, "content": {answer.media_type: {"schema": answer.schema}}}
     described: Document = {
         "description": "Accepted and durable; poll the Location." if status == 202 else "Done.",
         "content": {"application/json": {"schema": _schema(answer)}},

@@ -23,11 +23,24 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
+class Plain:
+    """A body that no model describes: a sentence about it, its JSON schema (empty: any JSON), its media type."""
+
+    description: str
+    schema: Mapping[str, object] = field(default_factory=dict)
+    media_type: str = "application/json"
+
+
+Answer = type[BaseModel] | tuple[type[BaseModel]] | Plain | str
+"""The body of an answer: a model, a list of it, another body, or a sentence where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """One operation.
 
     Attributes:
-        answers: By status, the model of the body (``list[...]`` as a one-element tuple), or a sentence where there is none.
+        answers: By status.
         problems: Names from ``perdure.gateway.http.problems.TITLES`` that this operation may answer, besides those of all.
 
     """
@@ -38,7 +51,7 @@ class Route:
     name: str
     summary: str
     tag: str
-    answers: dict[int, type[BaseModel] | tuple[type[BaseModel]] | str]
+    answers: dict[int, Answer]
     body: type[BaseModel] | tuple[type[BaseModel]] | None = None
     parameters: tuple[Parameter, ...] = ()
     problems: tuple[str, ...] = field(default=())
@@ -78,6 +91,7 @@ def idempotency_key_of(description: str) -> Parameter:
 
 
 TEXT, FLAG = {"type": "string"}, {"type": "boolean"}
+NUMBER = Plain("The number.", {"type": "integer", "minimum": 0})
 CURSOR = Parameter("cursor", TEXT, "The `cursor` of the page before.")
 AFTER = Parameter("after", TEXT, "The `cursor` of the page before.")
 BODY = ("malformed-json", "body-too-large", "unsupported-media-type")

@@ -9,10 +9,10 @@ from aiohttp import web
 
 from perdure.chassis.payload import unpack
 from perdure.gateway.http.cursors import Document
-from perdure.gateway.http.problems import not_supported
+from perdure.gateway.http.problems import RequestProblem, not_supported
 from perdure.gateway.http.requests import read_body
 from perdure.gateway.http.responses import json_response
-from perdure.gateway.http.route import BODY, Route
+from perdure.gateway.http.route import BODY, NUMBER, Plain, Route
 from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.resources.named import THREAD
 from perdure.gateway.resources.schedules import (
@@ -31,7 +31,12 @@ from perdure.schemas import schedule_http
 from perdure.schemas.schedule_http import CronCreate, CronFields, CronPatch, CronQuery, CronSearch
 
 POINTERS = {"cron": "/schedule", "timezone": "/timezone"}
-POLICIES = {"enqueue": Overlap.QUEUE, "reject": Overlap.SKIP, "interrupt": Overlap.CANCEL_OTHER}
+POLICIES = {
+    "enqueue": Overlap.QUEUE,
+    "reject": Overlap.SKIP,
+    "interrupt": Overlap.CANCEL_OTHER,
+    "rollback": Overlap.ROLLBACK_OTHER,
+}
 """By ``multitask_strategy``, of the crons of a thread."""
 
 
@@ -62,7 +67,7 @@ class CronsResource:
                 {200: (schedule_http.Cron,)}, schedule_http.CronSearch, problems=BODY,
             ),
             Route(
-                "POST", "/runs/crons/count", self.count, "countCrons", "How many crons", "Crons", {200: "A number."},
+                "POST", "/runs/crons/count", self.count, "countCrons", "How many crons", "Crons", {200: NUMBER},
                 schedule_http.CronQuery, problems=BODY,
             ),
             Route(
@@ -76,7 +81,7 @@ class CronsResource:
             ),
             Route(
                 "DELETE", "/runs/crons/{cron_id}", self.delete, "deleteCron", "Remove a cron; its runs go on", "Crons",
-                {200: "An empty object."}, problems=("unknown-schedule",),
+                {200: Plain("An empty object.", {"type": "object"})}, problems=("unknown-schedule",),
             ),
         )
         # fmt: on
@@ -115,6 +120,8 @@ class CronsResource:
     async def patch(self, request: web.Request) -> web.Response:
         """``PATCH /runs/crons/{cron_id}``."""
         wanted, body = await read_body(request, CronPatch)
+        if wanted.on_run_completed == "delete" and (await self._schedules.require(*_named(request)))["thread_id"]:
+            raise _no_deletion()
         fields = _fields(wanted)
         if payload := run_payload(body):
             fields["payload"] = payload
@@ -133,8 +140,8 @@ class CronsResource:
 
     async def _create(self, request: web.Request, thread_id: str | None) -> web.Response:
         wanted, body = await read_body(request, CronCreate)
-        if wanted.multitask_strategy == "rollback":
-            raise not_supported("/multitask_strategy", 'multitask_strategy "rollback" is not supported yet.')
+        if wanted.on_run_completed == "delete" and thread_id is not None:
+            raise _no_deletion()
         graph = await self._graphs.resolve(wanted.assistant_id)
         await require_schedulable(self._store, request, thread_id)
         overlap = Overlap.ALLOW if thread_id is None else POLICIES[wanted.multitask_strategy or "enqueue"]
@@ -163,9 +170,9 @@ class CronsResource:
 
 def _fields(wanted: CronFields) -> dict[str, Any]:
     """The document's fields that a request gives."""
-    if wanted.on_run_completed == "delete":
-        raise not_supported("/on_run_completed", 'on_run_completed "delete" is not supported yet; threads are kept.')
     fields: dict[str, Any] = {}
+    if wanted.on_run_completed is not None:
+        fields["ephemeral"] = wanted.on_run_completed == "delete"
     if wanted.schedule is not None:
         fields["cron"] = wanted.schedule
     if wanted.timezone is not None:
@@ -175,6 +182,12 @@ def _fields(wanted: CronFields) -> dict[str, Any]:
     if wanted.metadata is not None:
         fields["metadata"] = checked_metadata(wanted.metadata)
     return fields
+
+
+def _no_deletion() -> RequestProblem:
+    return not_supported(
+        "/on_run_completed", "A cron of a thread keeps its thread: delete deletes those made for its runs."
+    )
 
 
 def _named(request: web.Request) -> tuple[str, str]:
@@ -187,7 +200,7 @@ def cron_view(schedule: Mapping[str, Any]) -> Document:
         "cron_id": schedule["_id"],
         "assistant_id": schedule["assistant_id"],
         "thread_id": schedule["thread_id"],
-        "on_run_completed": None if schedule["thread_id"] else "keep",
+        "on_run_completed": None if schedule["thread_id"] else "delete" if schedule.get("ephemeral") else "keep",
         "end_time": schedule["end_at"],
         "schedule": schedule["cron"],
         "timezone": schedule["timezone"],

@@ -45,7 +45,7 @@ class GraphsResource:
             ),
             Route(
                 "GET", "/assistants/{assistant_id}/schemas", self.get_schemas, "getAssistantSchemas",
-                "A graph's schemas", "Graphs", {200: "Input and output schema."}, problems=("unknown-graph", "not-ready"),
+                "A graph's schemas", "Graphs", {200: http.GraphSchemas}, problems=("unknown-graph", "not-ready"),
             ),
         )
         # fmt: on

@@ -43,6 +43,7 @@ from perdure.schemas.notices import (
     Scope,
     SubscriptionDocument,
     SubscriptionState,
+    WebhookFormat,
 )
 
 T = TypeVar("T")
@@ -65,6 +66,7 @@ class SubscriptionStore:
         """Make a subscription; it, and its secret if it has one."""
         require_target(wanted.channel, wanted.target)
         _require_kinds(wanted.kinds, wanted.channel, wanted.target)
+        _require_format(wanted.format or WebhookFormat.STANDARD, wanted.kinds, wanted.channel, wanted.digest_s)
         moment, secret = now(), new_secret() if wanted.channel is Channel.WEBHOOK else None
         subscription: SubscriptionDocument = {
             "_id": new_id(),
@@ -75,6 +77,7 @@ class SubscriptionStore:
             "kinds": [kind.value for kind in wanted.kinds],
             "channel": wanted.channel.value,
             "target": wanted.target,
+            "format": (wanted.format or WebhookFormat.STANDARD).value,
             "secrets": [{"secret": secret, "until": None}] if secret else [],
             "digest_s": wanted.digest_s,
             "quiet": wanted.quiet.model_dump(mode="json") if wanted.quiet else None,  # type: ignore[typeddict-item]
@@ -112,6 +115,8 @@ class SubscriptionStore:
         kinds = wanted.kinds or [NoticeKind(kind) for kind in before["kinds"]]
         _require_kinds(kinds, channel, wanted.target or before["target"])
         fields = changed_fields(wanted) | {"updated_at": now()}
+        after = before | fields
+        _require_format(after.get("format", WebhookFormat.STANDARD), kinds, channel, after["digest_s"])
         return _known(subscription_id, await self._within(self._subscriptions.change(subscription_id, tenant, fields)))
 
     async def rotate(self, subscription_id: str, tenant: str, grace_s: float) -> tuple[Document, str]:
@@ -269,6 +274,7 @@ def subscription_view(subscription: Mapping[str, Any]) -> Document:
         "subscription_id": subscription["_id"],
         **{name: subscription.get(name) for name in names},
         "batch_items": bool(subscription.get("batch_items")),
+        "format": subscription.get("format", WebhookFormat.STANDARD.value),
         "target": shown_target(subscription["channel"], subscription["target"]),
         "secrets": len(valid_secrets(subscription, now())),
     }
@@ -290,6 +296,11 @@ def _known(subscription_id: str, found: Document | None) -> Document:
 def _require_kinds(kinds: list[NoticeKind], channel: Channel, target: str) -> None:
     if problem := kinds_problem(kinds, channel, target, ASSIGNED_TO):
         raise invalid("/kinds", problem)
+
+
+def _require_format(wanted: str, kinds: list[NoticeKind], channel: Channel, digest_s: float | None) -> None:
+    if problem := notice_http.format_problem(wanted, kinds, channel, digest_s):
+        raise invalid("/format", problem)
 
 
 def _named(request: web.Request) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from perdure.chassis.errors import UnavailableError
 from perdure.chassis.opensearch import OpenSearch
 from perdure.gateway.http.problems import RequestProblem, invalid
 from perdure.gateway.http.responses import json_response
-from perdure.gateway.http.route import CURSOR, TEXT, Parameter, Route, page_of
+from perdure.gateway.http.route import CURSOR, TEXT, Parameter, Plain, Route, page_of
 from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.search.query import SearchBehindError, SearchProblem, search
 
@@ -31,7 +31,7 @@ class SearchResource:
         return (
             Route(
                 "GET", "/search", self.search, "search", "Full-text and structured search over past states", "Search",
-                {200: "What was found."},
+                {200: Plain("What was found.", {"type": "object"})},
                 parameters=(
                     Parameter("q", TEXT, 'In the search language: `node:Login -status:success "connection reset"`.'),
                     Parameter("by", TEXT, "Count by `node`, `graph`, `status` or `day`."),

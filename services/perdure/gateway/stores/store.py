@@ -39,6 +39,8 @@ T = TypeVar("T")
 Document = dict[str, Any]
 
 
+LISTED = {"deleted": None, "kind": None}
+"""Filter: runs that lists show. A state update is found by its id only (ADR 33)."""
 STALL_S = 2.0
 """A ping without an answer for longer counts as an outage, in seconds."""
 PATIENCE = 10
@@ -184,6 +186,10 @@ class Store:
         """The run that was registered with this idempotency key."""
         return await self.read(lambda: self._runs.find_one({"tenant": tenant, "idempotency_key": key}))
 
+    async def release_key(self, run_id: str) -> None:
+        """Let the idempotency key of a run be used again."""
+        await self.read(lambda: self._runs.update_one({"_id": run_id}, {"$unset": {"idempotency_key": ""}}))
+
     async def is_busy(self, thread_id: str) -> bool:
         """Whether a run of the thread is pending or running."""
         query = {"thread_id": thread_id, "status": {"$in": ACTIVE}, "settled": False}
@@ -206,7 +212,7 @@ class Store:
         self, thread_id: str, tenant: str, *, statuses: Sequence[str] | None, limit: int, offset: int
     ) -> list[Document]:
         """Runs of a thread, newest first; ``statuses``: only in one of these."""
-        query: Document = {"thread_id": thread_id, "tenant": tenant, "deleted": None}
+        query: Document = {"thread_id": thread_id, "tenant": tenant, **LISTED}
         if statuses is not None:
             query["status"] = {"$in": list(statuses)}
         return await self.read(lambda: self._runs.find(query).sort("_id", -1).skip(offset).limit(limit).to_list(None))
@@ -216,7 +222,7 @@ class Store:
         later: list[Document] = []
         if ended := [run for run in runs if run["status"] in CONTINUED]:
             oldest = min(run["_id"] for run in ended)
-            query = {"thread_id": ended[0]["thread_id"], "_id": {"$gt": oldest}, "deleted": None}
+            query = {"thread_id": ended[0]["thread_id"], "_id": {"$gt": oldest}, **LISTED}
             later = await self.read(lambda: self._runs.find(query, CHAIN_FIELDS).to_list(None))
         return {run["_id"]: chain_view(run, later) for run in runs}
 

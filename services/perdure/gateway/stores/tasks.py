@@ -14,6 +14,7 @@ from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME, SCHEDULED, TASKS
 
 from perdure.checkpoint.documents import NULL_TASK
+from perdure.checkpoint.plain import BRANCH, HIDDEN_PREFIXES, JOIN, ROOT
 from perdure.checkpoint.shown import visible
 from perdure.gateway.stores.waits import questions
 
@@ -21,14 +22,10 @@ Document = dict[str, Any]
 Path = list[Any]
 """``["__pregel_pull", node]``, or ``["__pregel_push", index, false]`` of a ``Send``; an inner path where a task called another."""
 
-ROOT: Final = "__root__"
 START: Final = "__start__"
 RETURN: Final = "__return__"
 INPUT: Final = "__input__"
 PULL, PUSH = "__pregel_pull", "__pregel_push"
-BRANCH: Final = "branch:to:"
-JOIN: Final = "join:"
-HIDDEN_PREFIXES: Final = ("__", BRANCH, JOIN, "start:")
 SPECIAL: Final = frozenset({ERROR, INTERRUPT, RESUME, SCHEDULED})
 
 
@@ -57,7 +54,7 @@ def tasks_of(document: Mapping[str, Any], stored: CheckpointTuple, paths: Mappin
     waiting = _planned(document, stored)
     sends = _sends(stored)
     tasks: dict[str, Task] = {}
-    own = {NULL_TASK, _input_task(stored.checkpoint["id"])}
+    own = {NULL_TASK, _input_task(stored.checkpoint["id"]), *_update_tasks(stored)}
     for task_id, channel, value in stored.pending_writes or ():
         if task_id in own:
             continue
@@ -91,13 +88,6 @@ def task_view(task: Task) -> Document:
         "state": None,
         "result": _result(task) if task.done else None,
     }
-
-
-def visible_values(channels: Mapping[str, Any]) -> Any:
-    """The state that a user of the graph knows: without LangGraph's own channels."""
-    if ROOT in channels:
-        return visible(channels[ROOT])
-    return {name: visible(value) for name, value in channels.items() if not name.startswith(HIDDEN_PREFIXES)}
 
 
 def path_of(text: str) -> Path:
@@ -185,9 +175,22 @@ def _input_task(checkpoint_id: str) -> str:
         return ""
 
 
+def _update_tasks(stored: CheckpointTuple) -> Iterator[str]:
+    """The task ids under which LangGraph keeps what an update of this state wrote as a node that was not planned."""
+    checkpoint_id = stored.checkpoint["id"]
+    count = len({task_id for task_id, _, _ in stored.pending_writes or ()})
+    try:
+        for number in range(count):
+            yield str(uuid5(UUID(checkpoint_id), f"{INTERRUPT}:{number}" if number else INTERRUPT))
+    except ValueError:
+        return
+
+
 def _interrupt(value: Any) -> Document:
     if isinstance(value, dict) and "value" in value:
-        return {"id": value.get("id"), "value": value["value"]}
+        shown = {"id": value.get("id"), "value": value["value"]}
+        schema = value.get("response_schema")
+        return shown if schema is None else {**shown, "response_schema": schema}
     return {"id": None, "value": value}
 
 

@@ -17,7 +17,7 @@ Document = dict[str, Any]
 def questions(interrupts: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The interrupts that ask people something: those of ``ask_human`` and every plain ``interrupt()``.
 
-    Where ``ask_human`` said what an answer must fit, ``response_schema`` is that JSON Schema.
+    ``response_schema`` is the JSON Schema that ``ask_human`` or ``interrupt(..., response_schema=)`` gave the answer, if any.
     """
     return [_with_schema(one) for one in interrupts if asks_people(one["value"])]
 

@@ -19,6 +19,7 @@ from perdure.schemas.documents import RunStatus
 from perdure.schemas.envelope import encode
 from perdure.schemas.stream import EPHEMERAL_MODES
 
+MESSAGES: Final = frozenset({"messages", "messages-tuple"})
 AGAIN_S: Final = 5.0
 REMEMBERED: Final = 10_000
 
@@ -28,14 +29,25 @@ class Asking:
 
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
-        self._asked: OrderedDict[tuple[str, frozenset[str], bool], float] = OrderedDict()
+        self._asked: OrderedDict[tuple[str, frozenset[str], bool, int], float] = OrderedDict()
 
-    def ask(self, run: Mapping[str, Any], modes: frozenset[str], *, subgraphs: bool) -> None:
-        """Ask that the run's worker tells these modes."""
+    def ask(
+        self, run: Mapping[str, Any], modes: frozenset[str], *, subgraphs: bool, started: Mapping[str, Any], seq: int
+    ) -> None:
+        """Ask that the run's worker tells these modes, unless it does already.
+
+        Args:
+            run: Its document.
+            modes: What is read.
+            subgraphs: Whether what subgraphs say is read.
+            started: ``stream`` of the run's payload: what workers tell in any case.
+            seq: The entry with which the worker began, or any number before: it is asked once for each.
+
+        """
         wanted = modes & EPHEMERAL_MODES
-        if not wanted or not RunStatus(run["status"]).active:
+        if not RunStatus(run["status"]).active or not _is_more(wanted, started, subgraphs=subgraphs):
             return
-        key = (run["_id"], wanted, subgraphs)
+        key = (run["_id"], wanted, subgraphs, seq)
         if time.monotonic() - self._asked.get(key, float("-inf")) < AGAIN_S:
             return
         self._asked[key] = time.monotonic()
@@ -57,3 +69,12 @@ class Asking:
             time=now(),
         )
         publish(self._producer, record)
+
+
+def _is_more(wanted: frozenset[str], started: Mapping[str, Any], *, subgraphs: bool) -> bool:
+    """Whether this is more than what workers tell of the run in any case; both forms of messages are one to them."""
+    told = frozenset(started.get("modes") or ())
+    more = wanted - told
+    if told & MESSAGES:
+        more -= MESSAGES
+    return bool(more) or (bool(wanted) and subgraphs and not started.get("subgraphs"))

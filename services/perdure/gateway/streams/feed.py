@@ -94,10 +94,13 @@ class Feed:
         """The gateway ends."""
         self.version = 0
         """Grows with everything that may be news."""
+        self.stored = 0
+        """Grows with everything that may be news in the history."""
 
-    def wake(self) -> None:
-        """Something new may be there."""
+    def wake(self, *, stored: bool = True) -> None:
+        """Something new may be there; ``stored``: in the history."""
         self.version += 1
+        self.stored += stored
         self._news.set()
         self._news = asyncio.Event()
 

@@ -18,9 +18,9 @@ from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability
 from perdure.checkpoint import documents, keys, values
 from perdure.checkpoint.documents import Place
+from perdure.checkpoint.plain import plain_serializer
 from perdure.checkpoint.saver import PerdureSaver
 from perdure.checkpoint.store import Found
-from perdure.gateway.stores.plain import plain_serializer
 from perdure.gateway.stores.store import Store
 from perdure.gateway.streams.planned import Point, is_visible, plan, works
 from perdure.gateway.streams.saying import RunFacts, Standing, metadata, say_checkpoint, say_ended, say_resumed
@@ -78,11 +78,15 @@ class History:
         return max((int(one["seq"]) for one in found), default=known)
 
     async def first_seq(self, run: Document) -> int:
-        """A number that no entry of the run is before."""
+        """A number that no entry of the run is before; ``run`` may be older than what is stored."""
         if run.get("first_seq"):
             return int(run["first_seq"])
-        thread = await self._store.thread(run["thread_id"], run["tenant"])
-        return int((thread or {}).get("seq", 0)) + 1
+        thread = await self._store.thread(run["thread_id"], run["tenant"]) or {}
+        if thread.get("ended_run_id") == run["_id"]:
+            return int(thread["ended_first_seq"])
+        # The thread's document was read first: if the run has not ended now, the thread's number is from before it.
+        now = await self._store.run_even_deleted(run["_id"], run["thread_id"], run["tenant"]) or {}
+        return int(now.get("first_seq") or thread.get("seq", 0) + 1)
 
     async def run(self, run_id: str, thread_id: str, tenant: str) -> RunRecord | None:
         """A run of a thread; ``None`` if it does not exist."""
@@ -90,7 +94,10 @@ class History:
         if run is None:
             return None
         kwargs, first = await asyncio.gather(self._store.kwargs(run), self.first_seq(run))
-        return RunRecord(RunFacts(run_id, run["graph_id"], run["assistant_id"], thread_id, kwargs or {}), run, first)
+        facts = RunFacts(
+            run_id, run["graph_id"], run["assistant_id"], thread_id, kwargs or {}, run.get("metadata") or {}
+        )
+        return RunRecord(facts, run, first)
 
     async def say(self, document: Document, run: RunRecord | None) -> Said:
         """What one document of the history says; ``run``: that it belongs to."""
@@ -156,7 +163,10 @@ class History:
     async def _say_updated(self, entry: Document, run: RunRecord) -> Sequence[Told]:
         thread_id, seq = entry["thread"], int(entry["seq"])
         command = run.facts.payload.get("command") or {}
-        standing = await self._standing(thread_id, "", entry["ev"]["checkpoint_id"], seq, command)
+        # Tasks of the run may have written already: that is said when their superstep ends.
+        standing = await self._standing(
+            thread_id, "", entry["ev"]["checkpoint_id"], seq, command, of_tasks=run.first_seq
+        )
         if standing is None:
             return ()
         inner = await self._inner(thread_id, standing, seq)
@@ -194,14 +204,26 @@ class History:
         return None
 
     async def _standing(
-        self, thread_id: str, ns: str, checkpoint_id: str, seq: int, command: Document | None = None
+        self,
+        thread_id: str,
+        ns: str,
+        checkpoint_id: str,
+        seq: int,
+        command: Document | None = None,
+        *,
+        of_tasks: int | None = None,
     ) -> Standing | None:
-        """A checkpoint with what became of its tasks until a sequence number; ``None`` if it is not there."""
+        """A checkpoint with what became of its tasks until a sequence number; ``None`` if it is not there.
+
+        ``of_tasks``: for what tasks wrote themselves an earlier number.
+        """
         found = await self._notebook.store.exact(Place(thread_id, ns, checkpoint_id))
         if found is None:
             return None
         codec = self._saver.codec
         until = [one for one in found.writes if documents.written_after(one["_id"]) <= seq]
+        if of_tasks is not None:
+            until = [one for one in until if _is_of_command(one) or documents.written_after(one["_id"]) <= of_tasks]
         updated = bool(documents.shown_after_writes(codec, until))
         point = await self._point(Found(found.document, until if updated else []))
         planned = plan(point, command)
@@ -266,6 +288,10 @@ class History:
 
 async def _nothing() -> None:
     return None
+
+
+def _is_of_command(writes: Document) -> bool:
+    return keys.parts(writes["_id"])[4] == documents.NULL_TASK
 
 
 def _updates(command: Document) -> bool:

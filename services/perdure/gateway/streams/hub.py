@@ -10,7 +10,8 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, Protocol
 
 from perdure.chassis.kafka.deadletter import Origin
 from perdure.chassis.kafka.tail import Tail, read_back
@@ -24,6 +25,7 @@ from perdure.gateway.streams.reader import RunReader, Wanted
 from perdure.gateway.streams.sse import event_bytes
 from perdure.gateway.streams.telling import BEGINNING, WHOLE, Cursor
 from perdure.gateway.streams.thread_reader import ThreadReader
+from perdure.schemas.events import RunCancelled, RunFailed, RunInterrupted, RunSucceeded, RunTimedOut
 from perdure.schemas.stream import EPHEMERAL_MODES
 from perdure.schemas.topics import EVENTS, STREAM
 
@@ -37,9 +39,26 @@ BACK_RECORDS: Final = 20_000
 BACK_S: Final = 3.0
 BACK_AT_ONCE: Final = 4
 HOUR_S: Final = 3_600.0
+END_TYPES: Final = frozenset(
+    one.TYPE.encode() for one in (RunCancelled, RunFailed, RunInterrupted, RunSucceeded, RunTimedOut)
+)
 END: Final = event_bytes("end", b"null", None)
 SKEW_S: Final = 1.0
 """What clocks differ, in seconds, at most: so much more is read back."""
+
+
+class Ends(Protocol):
+    """Somebody who waits for ends of runs."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether any is waited for."""
+
+    def wants(self, key: bytes) -> bool:
+        """Whether one of the thread with this key is. Called in another thread."""
+
+    def soon(self, thread_id: str, run_id: str) -> None:
+        """A run of a thread has ended; its document says so in a moment."""
 
 
 class Streams:
@@ -61,13 +80,20 @@ class Streams:
         self._bootstrap_servers = bootstrap_servers
         self._client_id = client_id
         self._kept = Kept(history)
-        self._events = Tail(bootstrap_servers, client_id, EVENTS.name, self._kept.reads, self._take_events)
+        self._ends: list[Ends] = []
+        self._events = Tail(bootstrap_servers, client_id, EVENTS.name, self._reads, self._take_events)
         self._chunks = Tail(bootstrap_servers, client_id, STREAM.name, self._kept.reads, self._take_chunks)
         self._reading_back = asyncio.Semaphore(BACK_AT_ONCE)
         self._watching: asyncio.Task[None] | None = None
 
     async def run_events(
-        self, run: Mapping[str, Any], wanted: Wanted, cursor: Cursor | None, *, streams: bool, fresh: bool = False
+        self,
+        run: Mapping[str, Any],
+        wanted: Wanted,
+        cursor: Cursor | None,
+        *,
+        started: Mapping[str, Any],
+        fresh: bool = False,
     ) -> AsyncGenerator[bytes, None]:
         """The events of a run.
 
@@ -75,7 +101,7 @@ class Streams:
             run: Its document.
             wanted: What is told.
             cursor: Where to begin; ``None``: from now on.
-            streams: Whether the run was started with modes that workers tell while it runs.
+            started: ``stream`` of the run's payload: what workers tell of it in any case.
             fresh: Whether it was started just now, for this reader.
 
         """
@@ -87,12 +113,13 @@ class Streams:
                     feed.ring.begin(run["created_at"].timestamp() if fresh else time.time())
             first = await self._history.first_seq(run)
             start = await self._place(run, cursor, first)
-            live = None
+            live, ask = None, None
             if wanted.modes & EPHEMERAL_MODES:
                 feed.chunks_come = await self._chunks.until_open(OPEN_S)
                 if cursor is not None:
                     await self._read_back(feed, run, start, fresh=fresh)
-                self._asking.ask(run, wanted.modes, subgraphs=wanted.subgraphs)
+                ask = partial(self._ask, run, wanted, started)
+                ask(0)
                 live = Live(
                     feed.ring,
                     run["_id"],
@@ -101,7 +128,8 @@ class Streams:
                     told=cursor.chunks if cursor is not None else 0,
                     complete_from=0 if cursor == BEGINNING else start.seq,
                 )
-            reader = RunReader(feed, self._store, run, wanted, start, live, streams=streams)
+            streams = bool(frozenset(started.get("modes") or ()) & EPHEMERAL_MODES)
+            reader = RunReader(feed, self._store, run, wanted, start, live, streams=streams, ask=ask)
             async with aclosing(reader.events()) as events:
                 async for part in events:
                     yield part
@@ -134,6 +162,14 @@ class Streams:
                 async for part in events:
                     yield part
 
+    def tell_ends(self, to: Ends) -> None:
+        """Tell somebody of ends of runs, while they want any."""
+        self._ends.append(to)
+
+    def listen(self) -> None:
+        """Begin to read events, unless they are read already."""
+        self._watch()
+
     def release(self) -> None:
         """Let everybody go: they come back to another instance."""
         for feed in self._kept:
@@ -145,6 +181,10 @@ class Streams:
         if self._watching is not None:
             self._watching.cancel()
         await asyncio.gather(self._events.stop(), self._chunks.stop())
+
+    def _ask(self, run: Mapping[str, Any], wanted: Wanted, started: Mapping[str, Any], seq: int) -> None:
+        """Ask the run's worker to tell what is read."""
+        self._asking.ask(run, wanted.modes, subgraphs=wanted.subgraphs, started=started, seq=seq)
 
     async def _place(self, run: Mapping[str, Any], cursor: Cursor | None, first: int) -> Cursor:
         if cursor is not None:
@@ -183,7 +223,17 @@ class Streams:
         at: float = (own[0]["at"] if own else run["created_at"]).timestamp()
         return at
 
+    def _reads(self, key: bytes) -> bool:
+        """Whether events of a thread are wanted. Called in another thread."""
+        return self._kept.reads(key) or any(one.wants(key) for one in self._ends)
+
     def _take_events(self, origins: Sequence[Origin]) -> None:
+        for origin in origins:
+            headers = dict(origin.headers)
+            if headers.get("ce_type") in END_TYPES:
+                run_id = headers.get("ce_correlationid")
+                for one in self._ends:
+                    one.soon((origin.key or b"").decode(), run_id.decode() if isinstance(run_id, bytes) else "")
         for feed in {id(one): one for origin in origins for one in self._kept.of(origin.key)}.values():
             feed.wake()
         if not origins:
@@ -200,9 +250,10 @@ class Streams:
         for key, some in by_key.items():
             feeds = self._kept.of(key)
             records = read_records(some) if feeds else []
+            stored = any(record.closes for record in records)
             for feed in feeds:
                 feed.ring.add(records)
-                feed.wake()
+                feed.wake(stored=stored)
 
     def _watch(self) -> None:
         self._events.start()
@@ -214,7 +265,7 @@ class Streams:
         idle_since = time.monotonic()
         while True:
             await asyncio.sleep(POLL_S)
-            if len(self._kept):
+            if len(self._kept) or any(one.busy for one in self._ends):
                 idle_since = time.monotonic()
             elif time.monotonic() - idle_since > LINGER_S:
                 await asyncio.gather(self._events.stop(), self._chunks.stop())

@@ -8,16 +8,15 @@ or the worker did not tell what is read here, the reader takes whole messages (A
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 import orjson
 
+from perdure.gateway.streams.asking import MESSAGES
 from perdure.gateway.streams.chunks import Ring, Told
 from perdure.gateway.streams.partial import Partials
 from perdure.gateway.streams.sse import event_bytes
 from perdure.schemas.stream import EPHEMERAL_MODES
-
-MESSAGES: Final = frozenset({"messages", "messages-tuple"})
 
 
 class Live:
@@ -75,6 +74,11 @@ class Live:
         """Whether nothing more comes before the document ``seq``."""
         record = self._ring.get(self._at)
         return record is not None and record.run_id == self._run_id and record.seq >= seq
+
+    def waits_for_history(self, seq: int) -> bool:
+        """Whether what comes next follows a document after ``seq``."""
+        record = self._ring.get(self._at)
+        return record is not None and record.run_id == self._run_id and record.seq > seq
 
     def passed(self) -> None:
         """A document was told: chunks are counted anew."""

@@ -19,9 +19,10 @@ import xxhash
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME, SCHEDULED, TASKS
 
 from perdure.checkpoint.documents import NULL_TASK
+from perdure.checkpoint.plain import BRANCH, HIDDEN_PREFIXES, JOIN, ROOT
+from perdure.checkpoint.plain import visible_values as shown_values
 from perdure.checkpoint.shown import visible
-from perdure.gateway.stores.tasks import BRANCH, HIDDEN_PREFIXES, INPUT, JOIN, PULL, PUSH, ROOT, START, Path, path_of
-from perdure.gateway.stores.tasks import visible_values as shown_values
+from perdure.gateway.stores.tasks import INPUT, PULL, PUSH, START, Path, path_of
 from perdure.gateway.streams.telling import Json
 
 SPECIAL: Final = frozenset({ERROR, INTERRUPT, RESUME, SCHEDULED, "__error_source_node__"})

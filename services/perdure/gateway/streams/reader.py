@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -70,6 +70,7 @@ class RunReader:
         cursor: Where it begins.
         live: The run's chunks; ``None`` where none are told.
         streams: Whether the workers were asked to tell chunks when the run was started.
+        ask: Asks the worker that began with an entry to tell chunks.
 
     """
 
@@ -83,6 +84,7 @@ class RunReader:
         live: Live | None = None,
         *,
         streams: bool = False,
+        ask: Callable[[int], None] | None = None,
     ) -> None:
         self._feed = feed
         self._store = store
@@ -91,11 +93,14 @@ class RunReader:
         self._cursor = cursor
         self._live = live
         self._streams = streams
+        self._ask = ask
         self.gone = False
         """Whether the run was found to be over without an entry that says so."""
         self._held: tuple[int, float] = (0, 0.0)
         """The document that waits for the chunks before it, and until when (monotonic)."""
         self._ended = False
+        self._looked = -1
+        """``Feed.stored`` when nothing followed in the history."""
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         """The events as they are sent, several together where they are there.
@@ -111,7 +116,7 @@ class RunReader:
             for part in batches(self._chunks()):
                 yield part
             wait_s = LOOK_AT_RUN_S
-            entries = await self._feed.after(position(self._cursor), self._last())
+            entries = await self._stored()
             for entry in entries:
                 if hold_s := self._hold(entry):
                     wait_s = hold_s
@@ -124,12 +129,23 @@ class RunReader:
                 if entries:
                     continue
             if not await self._feed.news(version, wait_s) and not entries:
+                self._looked = -1
                 await self._look_at_run()
 
     @property
     def cursor(self) -> Cursor:
         """How far it got."""
         return self._cursor
+
+    async def _stored(self) -> list[Entry]:
+        """What follows in the history; it is not looked for again while only chunks come."""
+        stored = self._feed.stored
+        if stored == self._looked and not (self._live and self._live.waits_for_history(self._cursor.seq)):
+            return []
+        entries = await self._feed.after(position(self._cursor), self._last())
+        if not entries:
+            self._looked = stored
+        return entries
 
     def _last(self) -> int | None:
         return self._run.get("ended_seq") if not RunStatus(self._run["status"]).active else None
@@ -164,6 +180,8 @@ class RunReader:
                 whole = self._live is None or not self._live.told_since(said.since)
                 parts = [*chosen(said, self._wanted, skipped, whole=whole)]
         self._cursor = Cursor(entry.seq, WHOLE)
+        if entry.begins and self._is_own(entry) and self._ask is not None:
+            self._ask(entry.seq)
         if self._live is not None:
             self._live.passed()
         self._ended = entry.ends and self._is_own(entry)

@@ -20,6 +20,7 @@ from perdure.gateway.streams.open_answer import Closing
 from perdure.gateway.streams.reader import LOOK_AT_RUN_S, RunReader, Wanted, batches, chosen, position, saying
 from perdure.gateway.streams.sse import event_bytes
 from perdure.gateway.streams.telling import ALWAYS, WHOLE, Cursor, Said, Told
+from perdure.schemas.documents import RunKind
 from perdure.schemas.stream import EPHEMERAL_MODES
 
 KINDS: Final = frozenset({"run_modes", "lifecycle", "state_update"})
@@ -91,11 +92,14 @@ class ThreadReader:
             self._cursor = Cursor(entry.seq, WHOLE)
             return
         asked = record.facts.payload.get("stream") or {}
+        kinds = self._kinds
+        if record.document.get("kind") == RunKind.UPDATE:
+            kinds &= {"state_update"}  # no run to clients of the Agent Server
         modes = frozenset(asked.get("modes") or ("values",))
         subgraphs = bool(asked.get("subgraphs"))
-        wanted = WantedOfThread(modes, subgraphs, self._kinds)
+        wanted = WantedOfThread(modes, subgraphs, kinds)
         live = None
-        if "run_modes" in self._kinds and modes & EPHEMERAL_MODES:
+        if "run_modes" in kinds and modes & EPHEMERAL_MODES:
             live = Live(
                 self._feed.ring, record.facts.id, modes, subgraphs=subgraphs, told=self._cursor.chunks,
                 complete_from=0 if entry.begins else self._cursor.seq,

@@ -1,5 +1,7 @@
 """Webhooks as Standard Webhooks (www.standardwebhooks.com, specification 1.0) says.
 
+Where a subscription wants ``langgraph``, the body is the run instead (``perdure.notifier.run_bodies``); the headers are the same.
+
 Contract: ``webhook-id`` is the delivery's id, the same in every attempt; ``webhook-timestamp`` is the attempt's;
 ``webhook-signature`` has one signature for each secret that is valid, so that a receiver may change over while both are.
 The body is ``{"type": ..., "timestamp": ..., "data": {...}}``; ``timestamp`` is when it happened.
@@ -18,8 +20,9 @@ from perdure.chassis.clock import now
 from perdure.chassis.errors import ConfigurationError
 from perdure.notifier.channels.http import GuardedHttp
 from perdure.notifier.channels.result import Result
+from perdure.notifier.run_bodies import RunBodies
 from perdure.registry.subscriptions import valid_secrets
-from perdure.schemas.notices import TYPES
+from perdure.schemas.notices import TYPES, WebhookFormat
 
 CONTENT_TYPE: Final = "application/json"
 
@@ -30,13 +33,14 @@ class WebhookChannel:
     Args:
         http: Who sends.
         run_secret: Signs what goes to the ``webhook`` of a run; unsigned without one.
+        runs: Makes the bodies in the format ``langgraph``.
 
     Raises:
         ConfigurationError: the secret cannot be used.
 
     """
 
-    def __init__(self, http: GuardedHttp, run_secret: str | None) -> None:
+    def __init__(self, http: GuardedHttp, run_secret: str | None, runs: RunBodies) -> None:
         try:
             _ = run_secret is None or Webhook(run_secret)
         except (ValueError, RuntimeError, EmptyWebhookSecretError) as error:
@@ -44,12 +48,16 @@ class WebhookChannel:
                 "PERDURE_NOTIFIER_WEBHOOK_SECRET must be whsec_ and base64, as Standard Webhooks writes secrets"
             ) from error
         self._http = http
+        self._runs = runs
         self._run_secrets = [run_secret] if run_secret else []
 
     async def send(self, delivery: Mapping[str, Any], subscription: Mapping[str, Any] | None) -> Result:
         """POST it."""
         moment = now()
-        body = body_of(delivery)
+        whole = delivery.get("format") == WebhookFormat.LANGGRAPH
+        body = await self._runs.of(delivery) if whole else body_of(delivery)
+        if body is None:
+            return Result(delivered=False, reason="the run's document does not say yet that it has ended")
         secrets = self._run_secrets if subscription is None else valid_secrets(subscription, moment)
         return await self._http.post(delivery["target"], body, headers_of(delivery["_id"], body, secrets, moment))
 

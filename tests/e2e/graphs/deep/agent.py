@@ -3,6 +3,7 @@
 * ``deep``: a Deep Agent whose model follows a script: it says the next of ``SCRIPT`` for each answer that the conversation
   holds already, so that a worker that takes over says what the one before would have said. Where the script says ``GATE`` and
   the file of that name in the first message does not exist, the model waits for it.
+* ``team``: a Deep Agent with todos that leaves the research to a sub-agent.
 * ``table``: notes and a table, an ordinary reducer and an ordinary value, with a node that waits for a person. A command may go
   to ``slow``, which waits for a file.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 from deepagents import create_deep_agent
+from langchain.agents.middleware import TodoListMiddleware
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
@@ -37,7 +39,25 @@ SCRIPT = [
 ]  # fmt: skip
 
 
+TEAM_SCRIPT = [
+    AIMessage("", tool_calls=[{"name": "write_todos", "id": "t1", "args": {"todos": [
+        {"content": "research", "status": "in_progress"}, {"content": "write", "status": "pending"}]}}]),
+    AIMessage("", tool_calls=[{"name": "task", "id": "t2", "args": {
+        "description": "What is a zucchini?", "subagent_type": "researcher"}}]),
+    AIMessage("", tool_calls=[{"name": "write_todos", "id": "t3", "args": {"todos": [
+        {"content": "research", "status": "completed"}, {"content": "write", "status": "completed"}]}}]),
+    AIMessage("The team is done."),
+    AIMessage("The file of the user is read."),
+]  # fmt: skip
+RESEARCH_SCRIPT = [
+    AIMessage("", tool_calls=[{"name": "write_file", "id": "r1", "args": {"file_path": "/facts.txt", "content": "courgette\n"}}]),
+    AIMessage("A zucchini is a courgette."),
+]  # fmt: skip
+
+
 class Scripted(GenericFakeChatModel):
+    script: list[AIMessage] = SCRIPT
+
     def bind_tools(self, *_: Any, **__: Any) -> Any:
         return self
 
@@ -47,11 +67,23 @@ class Scripted(GenericFakeChatModel):
         gates = [Path(word) for word in words if word.startswith("/") and word.endswith(".gate")]
         while said == GATE and gates and not gates[0].exists():
             time.sleep(0.05)
-        return ChatResult(generations=[ChatGeneration(message=SCRIPT[said].model_copy(update={"id": f"said-{said}"}))])
+        message = self.script[said].model_copy(update={"id": f"said-{len(self.script)}-{said}"})
+        return ChatResult(generations=[ChatGeneration(message=message)])
 
 
 def deep_agent(saver: BaseCheckpointSaver[Any] | None = None) -> Any:
     return create_deep_agent(model=Scripted(messages=iter(())), checkpointer=saver)
+
+
+def team_agent(saver: BaseCheckpointSaver[Any] | None = None) -> Any:
+    researcher: Any = {
+        "name": "researcher",
+        "description": "Looks things up.",
+        "system_prompt": "You look things up.",
+        "model": Scripted(messages=iter(()), script=RESEARCH_SCRIPT),
+    }
+    model = Scripted(messages=iter(()), script=TEAM_SCRIPT)
+    return create_deep_agent(model=model, subagents=[researcher], middleware=[TodoListMiddleware()], checkpointer=saver)
 
 
 def add_all(state: list[str], writes: Sequence[list[str]]) -> list[str]:
@@ -88,4 +120,5 @@ def table_graph(saver: BaseCheckpointSaver[Any] | None = None) -> Any:
 
 
 graph = deep_agent()
+team = team_agent()
 table = table_graph()

@@ -11,7 +11,7 @@ from perdure.chassis.telemetry import logger
 from perdure.gateway.http.problems import invalid
 from perdure.gateway.http.requests import query_choice, query_int, read_body
 from perdure.gateway.http.responses import json_response
-from perdure.gateway.http.route import BODY, CURSOR, TEXT, Parameter, Route, idempotency_key_of, page_of
+from perdure.gateway.http.route import BODY, CURSOR, TEXT, Parameter, Plain, Route, idempotency_key_of, page_of
 from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.resources.batches.creating import BatchCreator
 from perdure.gateway.resources.batches.results import Results
@@ -97,7 +97,7 @@ class BatchesResource:
             Route(
                 "GET", "/batches/{batch_id}/results", self.results, "getBatchResults",
                 "Results as NDJSON, also while it runs: number, ref, status, thread, run, attempts, values or error", "Batches",
-                {200: "`application/x-ndjson`, one item a line, those that have ended unless `status` names others."},
+                {200: Plain("One item a line, those that have ended unless `status` names others.", TEXT, "application/x-ndjson")},
                 parameters=(
                     ITEM_STATUS, Parameter("after", {"type": "integer", "minimum": 0}, "Only items with a higher number."),
                     Parameter("values", {"enum": ["true", "false"], "default": "true"}, "Whether to read the values."),

@@ -100,7 +100,7 @@ class Joiner:
         """The run that the wait was for, once it has ended; ``None`` when the time is over or this gateway ends."""
         if follow:
             return await self._last_of_thread(run, timeout_s)
-        if RunStatus(run["status"]).active and not await self._ended.wait(run["_id"], timeout_s):
+        if RunStatus(run["status"]).active and not await self._ended.wait(run["_id"], run["thread_id"], timeout_s):
             return None
         return await self._again(run)
 
@@ -111,7 +111,7 @@ class Joiner:
         def rest() -> float | None:
             return None if deadline is None else max(0.0, deadline - time.monotonic())
 
-        while await self._at_rest.wait(run["thread_id"], rest()):
+        while await self._at_rest.wait(run["thread_id"], run["thread_id"], rest()):
             now_run, thread = await self._again(run), await self._store.thread(run["thread_id"], run["tenant"])
             # Run and thread are two documents: the thread's may not say yet how the run ended.
             if thread is not None and not RunStatus(now_run["status"]).active and thread["seq"] >= now_run["ended_seq"]:

@@ -6,14 +6,13 @@ import asyncio
 from typing import Any, Final
 
 from aiohttp import web
-from pydantic import BaseModel
 
 from perdure.chassis.clock import now
 from perdure.chassis.kafka.producer import Producer
 from perdure.gateway.http.problems import RequestProblem, invalid
 from perdure.gateway.http.requests import query_bool, query_choice, query_int, read_body
 from perdure.gateway.http.responses import json_response
-from perdure.gateway.http.route import BODY, FLAG, TEXT, Parameter, Route, page_of
+from perdure.gateway.http.route import BODY, FLAG, TEXT, Answer, Parameter, Plain, Route, page_of
 from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.resources.named import RUN, THREAD, require_run, require_thread
 from perdure.gateway.resources.runs.joining import Joiner
@@ -29,13 +28,13 @@ from perdure.schemas.documents import CancelAction, RunStatus
 
 MAX_OFFSET = 100_000
 OFFSET = Parameter("offset", {"type": "integer", "minimum": 0, "default": 0})
-STARTED: Final[dict[int, type[BaseModel] | tuple[type[BaseModel]] | str]] = {200: http.Run, 202: http.Run}
+STARTED: Final[dict[int, Answer]] = {200: http.Run, 202: http.Run}
 FOLLOW = Parameter(
     "follow",
     {"enum": ["run", "thread"], "default": "run"},
     "`thread`: wait until the thread is at rest, through every run that continues this one.",
 )
-VALUES = (
+VALUES = Plain(
     "The values, with `__error__` or `__interrupt__` where it ended so. Sent at once, open until the run has ended."
 )
 STATUS = Parameter(
@@ -129,9 +128,9 @@ class RunsResource:
             ),
             Route(
                 "POST", "/threads/{thread_id}/runs/{run_id}/cancel", self.cancel, "cancelRun", "Stop an active run", "Runs",
-                {200: http.Run, 202: http.Run},
+                {200: VALUES, 202: http.Run},
                 parameters=(
-                    Parameter("wait", FLAG, "Answer 200 when the run has ended; 202 when that takes too long."),
+                    Parameter("wait", FLAG, "Answer the values that the run ends with, as `join` does."),
                     ACTION,
                 ),
                 problems=(*RUN, "run-ended"),
@@ -204,8 +203,8 @@ class RunsResource:
         """``POST .../retry``."""
         return await self._retrier.retry(request)
 
-    async def cancel(self, request: web.Request) -> web.Response:
-        """``POST .../cancel``."""
+    async def cancel(self, request: web.Request) -> web.StreamResponse:
+        """``POST .../cancel``: 202, or with ``wait`` what ``join`` answers when the run has ended."""
         tenant = tenant_of(request)
         wait = query_bool(request, "wait")
         action = _action(request)
@@ -217,10 +216,10 @@ class RunsResource:
                 "run-ended", f"Run {run_id!r} has ended ({run['status']}); there is nothing to cancel."
             )
         publish(self._producer, cancel_record(run, traceparent_of(request.headers.get("traceparent"))))
-        ended = wait and await self._ended.wait(run_id, self._join_timeout_s)
+        if wait:
+            headers = {**locations(run), "Location": f"{locations(run)['Location']}/join"}
+            return await self._joiner.open(request, run, headers, cancel=False)
         shown = await self._store.run_even_deleted(run_id, thread_id, tenant) or run
-        if ended:
-            return json_response(run_view(shown, None))
         return json_response(run_view(shown, None), status=202, headers=locations(run))
 
     async def cancel_many(self, request: web.Request) -> web.Response:

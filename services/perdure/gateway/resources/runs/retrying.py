@@ -21,7 +21,7 @@ from perdure.gateway.stores.commands import SOURCE
 from perdure.gateway.stores.store import IdempotencyTaken, Store
 from perdure.registry.runs import publish_start, retry_document, retry_key
 from perdure.schemas.commands import StartReason
-from perdure.schemas.documents import RunStatus
+from perdure.schemas.documents import RunKind, RunStatus
 
 FAILED = (RunStatus.ERROR, RunStatus.TIMEOUT, RunStatus.CANCELLED)
 
@@ -36,6 +36,10 @@ class Retrier:
     async def retry(self, request: web.Request) -> web.Response:
         """Register the run that takes the place of a failed one; the same run when that was done before."""
         failed = await require_run(self._store, request)
+        if failed.get("kind") == RunKind.UPDATE:
+            raise RequestProblem(
+                "run-not-failed", f"Run {failed['_id']!r} is a state update; send the update again with POST .../state."
+            )
         earlier = await self._store.run_of_key(failed["tenant"], retry_key(failed["_id"]))
         if earlier is not None:
             if failed["_id"] not in earlier.get("resumes", ()):

@@ -20,14 +20,7 @@ from perdure.chassis.payload import Packed, pack
 from perdure.chassis.telemetry import logger
 from perdure.gateway.http.preferences import StartStatus, accepted
 from perdure.gateway.http.problems import RequestProblem, invalid, not_supported
-from perdure.gateway.http.requests import (
-    IDEMPOTENCY_KEY,
-    idempotency_key,
-    read_bodies,
-    read_body,
-    request_digest,
-    require_metadata,
-)
+from perdure.gateway.http.requests import read_bodies, read_body, request_digest, require_metadata
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.resources.named import is_thread_id, require_here, unknown_thread
@@ -37,6 +30,7 @@ from perdure.gateway.resources.states import States
 from perdure.gateway.resources.targets import require_webhook
 from perdure.gateway.stores.commands import SOURCE, cancel_record, publish
 from perdure.gateway.stores.graphs import ServedGraphs
+from perdure.gateway.stores.idempotency import run_key
 from perdure.gateway.stores.store import IdempotencyTaken, Store, ThreadBusy
 from perdure.registry.runs import assistant_id_of, new_id, new_traceparent, publish_start, run_document
 from perdure.registry.superseding import SUPERSEDING
@@ -44,12 +38,10 @@ from perdure.registry.threads import thread_document
 from perdure.schemas.commands import StartReason
 from perdure.schemas.documents import RunDocument, ThreadDocument, ThreadStatus
 from perdure.schemas.http import RunCreate
+from perdure.schemas.notices import WebhookFormat
 
 log = logger(__name__)
 
-OWN_KEYS = ("wake:", "schedule:", "retry:")
-"""Runs that Perdure starts itself have keys with these beginnings: the insert of a waking run decides a wait (ADR 6), and there is
-one retry of a failed run."""
 BATCH_LIMIT = 1_000
 """Runs of one ``POST /runs/batch``; larger batches are what ``POST /batches`` is for."""
 PACK_ASIDE_BYTES = 1024 * 1024
@@ -103,12 +95,15 @@ class Starter:
         producer: Producer,
         *,
         status: StartStatus = "auto",
+        webhook_format: WebhookFormat = WebhookFormat.STANDARD,
     ) -> None:
         self._store = store
         self._states = states
         self._graphs = graphs
         self._producer = producer
         self._status = status
+        self._webhook_format = webhook_format
+        """Of the webhooks of runs whose request names none."""
 
     async def answer(self, request: web.Request, thread_id: str | None) -> web.Response:
         """Start the run that a request asks for, and answer it: 202, or 200 for who cannot read a 202."""
@@ -174,7 +169,7 @@ class Starter:
 
         """
         tenant = tenant_of(request)
-        _require_supported(wanted)
+        _require_supported(wanted, stateless=thread_id is None)
         require_webhook(wanted.webhook)
         graph = await self._graphs.resolve(wanted.assistant_id)
         new_thread = thread_id is None  # an id that a client chose may have been given another run already
@@ -198,6 +193,7 @@ class Starter:
             multitask_strategy=wanted.multitask_strategy or "enqueue",
             idempotency_key=key,
             webhook=wanted.webhook,
+            webhook_format=wanted.webhook_format or self._webhook_format,
         )
         if (first := _continued_chain(thread, wanted)) is not None:
             run["first_run_id"] = first
@@ -205,6 +201,8 @@ class Starter:
             run["delayed"], run["start_at"] = True, run["created_at"] + timedelta(seconds=wanted.after_seconds)
         if "batch" in thread:
             run["batch"] = thread["batch"]
+        if wanted.on_completion == "delete":
+            run["ephemeral"] = thread["ephemeral"] = True
         return Prepared(run, packed, thread if new_thread else None, payload)
 
     async def _register(self, prepared: Prepared) -> None:
@@ -268,15 +266,6 @@ def _busy(thread_id: str) -> RequestProblem:
     )
 
 
-def run_key(request: web.Request) -> str | None:
-    """The ``Idempotency-Key`` of a run, or ``None``; those that Perdure gives its own runs are refused."""
-    key = idempotency_key(request)
-    if key is not None and key.startswith(OWN_KEYS):
-        detail = f"must not begin with {' or '.join(OWN_KEYS)}: runs that Perdure starts itself have such keys"
-        raise invalid(f"header:{IDEMPOTENCY_KEY}", detail)
-    return key
-
-
 def _continued_chain(thread: Mapping[str, Any], wanted: RunCreate) -> str | None:
     """The first run of the chain that a request resumes; ``None`` for a request that begins a chain."""
     resumes = wanted.command is not None and wanted.command.resume is not None
@@ -291,13 +280,14 @@ def _made(thread_id: str, tenant: str, wanted: RunCreate, graph_id: str) -> Thre
     return thread
 
 
-def _require_supported(wanted: RunCreate) -> None:
+def _require_supported(wanted: RunCreate, *, stateless: bool) -> None:
     require_metadata(wanted.metadata)
     command = wanted.command
-    if command is not None:
-        if not command.model_fields_set:
-            raise invalid("/command", "one of resume, update and goto must be given")
-        if command.resume is None and command.update is None and command.goto is None:
-            raise invalid("/command/resume", "null is no answer: an interrupt cannot be resumed with it")
-    if wanted.on_completion == "delete":
-        raise not_supported("/on_completion", 'on_completion "delete" is not supported yet; threads are kept.')
+    if command is not None and command.resume is None and command.update is None and command.goto is None:
+        raise invalid("/command/resume", "null is no answer: an interrupt cannot be resumed with it")
+    if wanted.on_completion == "delete" and not stateless:
+        raise not_supported(
+            "/on_completion",
+            'on_completion "delete" deletes the thread that is made with a run: send the run to /runs without a thread, or '
+            "delete this thread yourself when you need it no more.",
+        )

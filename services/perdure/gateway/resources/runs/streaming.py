@@ -15,7 +15,7 @@ from aiohttp import web
 from perdure.chassis.kafka.producer import Producer
 from perdure.gateway.http.problems import invalid
 from perdure.gateway.http.requests import query_bool
-from perdure.gateway.http.route import FLAG, TEXT, Parameter, Route
+from perdure.gateway.http.route import FLAG, TEXT, Parameter, Plain, Route
 from perdure.gateway.resources.named import RUN, THREAD, require_run, require_thread
 from perdure.gateway.resources.runs.leaving import cancel_left
 from perdure.gateway.resources.runs.parameters import KEY, START, TRACE
@@ -29,10 +29,9 @@ from perdure.gateway.streams.telling import BEGINNING, Cursor, read_cursor
 from perdure.gateway.streams.thread_reader import KINDS
 from perdure.schemas import http
 from perdure.schemas.http import STREAM_MODES
-from perdure.schemas.stream import EPHEMERAL_MODES
 
 LAST_EVENT_ID: Final = "Last-Event-ID"
-TELLS = "Events as server-sent events (`text/event-stream`): the guide to streams says which."
+TELLS = Plain("Server-sent events: the guide to streams says which.", {"type": "string"}, "text/event-stream")
 SINCE = Parameter(
     LAST_EVENT_ID, TEXT, "The id of the last event that was read; `-1`: from the beginning. By default from now on.", "header"
 )  # fmt: skip
@@ -93,8 +92,8 @@ class RunStreams:
     async def start(self, request: web.Request) -> web.StreamResponse:
         """``POST /runs/stream``, ``POST /threads/{thread_id}/runs/stream``."""
         started = await self._starter.start(request, request.match_info.get("thread_id"), streams=True)
-        wanted, streams = await self._wanted(started.run, (), started.payload)
-        events = self._streams.run_events(started.run, wanted, BEGINNING, streams=streams, fresh=not started.replayed)
+        wanted, told = await self._wanted(started.run, (), started.payload)
+        events = self._streams.run_events(started.run, wanted, BEGINNING, started=told, fresh=not started.replayed)
         return await self._tell(
             request, started.run, events, cancel=started.cancel_on_disconnect, headers=started.headers
         )
@@ -105,8 +104,8 @@ class RunStreams:
         modes = modes_of(request.query.getall("stream_mode", []), STREAM_MODES, "query:stream_mode")
         cursor = cursor_of(request)
         run = await require_run(self._store, request)
-        wanted, streams = await self._wanted(run, modes, None)
-        events = self._streams.run_events(run, wanted, cursor, streams=streams)
+        wanted, told = await self._wanted(run, modes, None)
+        events = self._streams.run_events(run, wanted, cursor, started=told)
         return await self._tell(request, run, events, cancel=cancel, headers=locations(run))
 
     async def join_thread(self, request: web.Request) -> web.StreamResponse:
@@ -145,13 +144,12 @@ class RunStreams:
 
     async def _wanted(
         self, run: Mapping[str, Any], modes: tuple[str, ...], payload: Mapping[str, Any] | None
-    ) -> tuple[Wanted, bool]:
-        """What is told: what was asked for, else what the run was started with; and whether workers tell what it needs of them."""
+    ) -> tuple[Wanted, Mapping[str, Any]]:
+        """What is told: what was asked for, else what the run was started with, which is told by workers in any case."""
         kwargs = payload if payload is not None else await self._store.kwargs(run) or {}
-        asked = kwargs.get("stream") or {}
-        started_with = frozenset(asked.get("modes") or ("values",))
-        wanted = Wanted(frozenset(modes) or started_with, bool(asked.get("subgraphs")))
-        return wanted, bool(started_with & EPHEMERAL_MODES)
+        started = kwargs.get("stream") or {}
+        chosen = frozenset(modes or started.get("modes") or ("values",))
+        return Wanted(chosen, bool(started.get("subgraphs"))), started
 
 
 def modes_of(given: list[str], known: frozenset[str], where: str) -> tuple[str, ...]:

@@ -45,7 +45,9 @@ def traceparent_of(header: str | None) -> str:
 def payload_of(body: Mapping[str, Any], request: RunCreate) -> Document:
     """What the run's document keeps of the request, as JSON; beside a command no input, which the Agent Server ignores as well."""
     payload = {name: value for name in PAYLOAD_FIELDS if (value := body.get(name)) is not None}
-    if "command" in payload:
+    if request.command is None:
+        payload.pop("command", None)
+    else:
         payload.pop("input", None)
     if request.checkpoint is not None and request.checkpoint.checkpoint_id is not None:
         payload.setdefault("checkpoint_id", request.checkpoint.checkpoint_id)

@@ -1,6 +1,6 @@
 """Threads' states, read from the notebook and shown in the Agent Server's shape.
 
-Contract: reads only, as plain data (``perdure.gateway.stores.plain``); internal channels are hidden. ``next`` is what the
+Contract: reads only, as plain data (``perdure.checkpoint.plain``); internal channels are hidden. ``next`` is what the
 executor recorded with the checkpoint (in the newest state less the tasks whose writes are there already); for a
 checkpoint that was stored by another LangGraph program it is worked out from the channel versions. ``values`` are those
 of LangGraph's ``get_state`` at the checkpoint, with what a command updated there and with the values of DeltaChannels, as the
@@ -13,22 +13,26 @@ their DeltaChannels without a value in the checkpoint are left out of ``values``
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability
 from perdure.checkpoint import documents, keys
 from perdure.checkpoint.documents import Place
+from perdure.checkpoint.plain import plain_serializer, visible_values
 from perdure.checkpoint.saver import PerdureSaver
 from perdure.checkpoint.store import Found
-from perdure.gateway.stores.plain import plain_serializer
-from perdure.gateway.stores.tasks import Task, task_view, tasks_of, visible_values
+from perdure.gateway.http.responses import as_json
+from perdure.gateway.stores.tasks import Task, task_view, tasks_of
 from perdure.gateway.stores.waits import wait_views
 
 Document = dict[str, Any]
 
 PAGE: Final = 32
+LARGE_TOGETHER: Final = 4
+"""Large states that are in memory at once."""
+LARGE_BYTES: Final = 64 * 1024
 MAX_DEPTH: Final = 8
 """Subgraphs within subgraphs that are shown at most."""
 
@@ -67,13 +71,9 @@ class States:
             await asyncio.shield(self._saver.adelete_thread(target))
             raise
 
-    async def keep_latest(self, thread_id: str) -> None:
-        """Delete the checkpoints of a thread at rest but the newest of each namespace and what these need."""
-        await self._saver.aprune([thread_id], strategy="keep_latest")
-
-    async def exists(self, thread_id: str, checkpoint_id: str) -> bool:
-        """Whether the thread has this root checkpoint."""
-        return await self._notebook.store.exact(Place(thread_id, "", checkpoint_id)) is not None
+    async def exists(self, thread_id: str, checkpoint_id: str, ns: str = "") -> bool:
+        """Whether the thread has this checkpoint."""
+        return await self._notebook.store.exact(Place(thread_id, ns, checkpoint_id)) is not None
 
     async def history(
         self,
@@ -83,18 +83,36 @@ class States:
         limit: int,
         before: str | None = None,
         metadata: Mapping[str, Any] | None = None,
-    ) -> list[Document]:
-        """At most ``limit`` states, newest first, older than the checkpoint ``before``, with this metadata."""
-        result: list[Document] = []
+    ) -> AsyncGenerator[bytes]:
+        """At most ``limit`` states as JSON, newest first, older than the checkpoint ``before``, with this metadata.
+
+        States are read a few at a time, large ones fewer: what is in memory does not grow with the limit.
+        """
         size = PAGE if metadata else min(limit, PAGE)
+        together, left = LARGE_TOGETHER, limit
+        portion: list[Found] = []
         async for found in self._pages(thread_id, ns, before, size):
-            stored = documents.metadata_of(self._saver.codec, found.document)
+            stored = documents.metadata_of(self._saver.codec, found.document) if metadata else {}
             if metadata and any(stored.get(name) != wanted for name, wanted in metadata.items()):
                 continue
-            result.append(await self._view(found, 0))
-            if len(result) == limit:
-                break
-        return result
+            portion.append(found)
+            if len(portion) < min(together, left):
+                continue
+            largest = 0
+            async for shown in self._shown(portion):
+                largest = max(largest, len(shown))
+                yield shown
+            left -= len(portion)
+            portion, together = [], LARGE_TOGETHER if largest > LARGE_BYTES else PAGE
+            if not left:
+                return
+        async for shown in self._shown(portion):
+            yield shown
+
+    async def _shown(self, portion: Sequence[Found]) -> AsyncIterator[bytes]:
+        """States as JSON; their segments are fetched together."""
+        for view in await asyncio.gather(*(self._view(found, 0) for found in portion)):
+            yield as_json(view)
 
     async def _newest_at(self, thread_id: str, checkpoint_id: str) -> Document | None:
         found = await self._notebook.store.exact(Place(thread_id, "", checkpoint_id))

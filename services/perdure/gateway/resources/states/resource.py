@@ -1,4 +1,4 @@
-"""States: the newest one, the one at a checkpoint, the history."""
+"""States: the newest one, the one at a checkpoint, the history, and changing them."""
 
 from __future__ import annotations
 
@@ -7,26 +7,46 @@ from typing import Any
 from aiohttp import web
 
 from perdure.gateway.http.problems import invalid
-from perdure.gateway.http.requests import query_bool, query_int, read_body
+from perdure.gateway.http.requests import query_bool, query_int, read_body, request_digest
 from perdure.gateway.http.responses import json_response
-from perdure.gateway.http.route import BODY, FLAG, TEXT, Parameter, Route, page_of
+from perdure.gateway.http.route import BODY, FLAG, TEXT, Parameter, Route, idempotency_key_of, page_of
 from perdure.gateway.resources.named import THREAD, require_thread, unknown_checkpoint
+from perdure.gateway.resources.states.history import answer_history
 from perdure.gateway.resources.states.reader import States
+from perdure.gateway.resources.states.updating import StateUpdates, Update
+from perdure.gateway.stores.idempotency import run_key
 from perdure.gateway.stores.store import Store
-from perdure.schemas import http
+from perdure.schemas import http, state_http
 from perdure.schemas.http import HistoryRequest, StateAtCheckpoint
+from perdure.schemas.state_http import StateUpdate
 
 NAMESPACE = Parameter("checkpoint_ns", TEXT, "The namespace of a subgraph; the root's is empty.")
 SUBGRAPHS = Parameter("subgraphs", FLAG, "Include the states of subgraphs in the tasks.")
 LIMIT_OF_TEN = page_of(10, 1000)
+KEY = idempotency_key_of(
+    "The same key with the same request answers the checkpoint that it made, with `Idempotent-Replayed: true`."
+)
+UPDATE = (
+    "unknown-checkpoint",
+    "unknown-graph",
+    "thread-busy",
+    "update-pending",
+    "no-graph",
+    "update-refused",
+    "idempotency-conflict",
+    "not-ready",
+    "no-worker",
+)
+"""Problems of a change of a state."""
 
 
 class StatesResource:
-    """The newest state of a thread, the state at a checkpoint, the history."""
+    """The newest state of a thread, the state at a checkpoint, the history, updates."""
 
-    def __init__(self, store: Store, states: States, *, page: int) -> None:
+    def __init__(self, store: Store, states: States, updates: StateUpdates, *, page: int) -> None:
         self._store = store
         self._states = states
+        self._updates = updates
         self._page = page
         """States in a history that names no limit."""
 
@@ -39,6 +59,11 @@ class StatesResource:
                 {200: http.ThreadState},
                 parameters=(Parameter("checkpoint_id", TEXT, "The state at this checkpoint instead."), NAMESPACE, SUBGRAPHS),
                 problems=(*THREAD, "unknown-checkpoint"),
+            ),
+            Route(
+                "POST", "/threads/{thread_id}/state", self.update, "updateState",
+                "Change the state, as if a node had written it; the thread must be at rest", "States",
+                {200: state_http.StateUpdated}, state_http.StateUpdate, (KEY,), (*BODY, *THREAD, *UPDATE),
             ),
             Route(
                 "POST", "/threads/{thread_id}/state/checkpoint", self.state_at_checkpoint, "getStateAtCheckpointPost",
@@ -87,17 +112,36 @@ class StatesResource:
             request, checkpoint.checkpoint_id, checkpoint.checkpoint_ns or "", subgraphs=wanted.subgraphs
         )
 
-    async def history(self, request: web.Request) -> web.Response:
+    async def history(self, request: web.Request) -> web.StreamResponse:
         """``GET /threads/{thread_id}/history``."""
         page = self._page
         limit = query_int(request, "limit", page, low=1, high=1000)
         return await self._history(request, limit, _id(request, "before"), _ns(request), None)
 
-    async def history_post(self, request: web.Request) -> web.Response:
+    async def history_post(self, request: web.Request) -> web.StreamResponse:
         """``POST /threads/{thread_id}/history``."""
         wanted, _ = await read_body(request, HistoryRequest)
         ns = wanted.checkpoint.checkpoint_ns if wanted.checkpoint else None
         return await self._history(request, wanted.limit, _before(wanted.before), ns or "", wanted.metadata)
+
+    async def update(self, request: web.Request) -> web.Response:
+        """``POST /threads/{thread_id}/state``."""
+        wanted, body = await read_body(request, StateUpdate)
+        key = run_key(request)
+        thread = await require_thread(self._store, request)
+        place = wanted.checkpoint
+        update = Update(
+            supersteps=[[{"values": body.get("values"), "as_node": wanted.as_node}]],
+            checkpoint_ns=(place.checkpoint_ns if place else None) or "",
+            checkpoint_id=(place.checkpoint_id if place else None) or wanted.checkpoint_id,
+            checkpoint_map=place.checkpoint_map if place else None,
+            key=(key, request_digest(request.path, body)) if key is not None else None,
+            nbytes=request.content_length or 0,
+        )
+        done = await self._updates.apply(thread, update)
+        named = done.checkpoint
+        answer = {"checkpoint": named, "configurable": named, "checkpoint_id": named["checkpoint_id"]}
+        return json_response(answer, headers={"Idempotent-Replayed": "true"} if done.replayed else None)
 
     async def _state(
         self, request: web.Request, checkpoint_id: str | None, ns: str, *, subgraphs: bool
@@ -115,10 +159,10 @@ class StatesResource:
 
     async def _history(
         self, request: web.Request, limit: int, before: str | None, ns: str, metadata: dict[str, Any] | None
-    ) -> web.Response:
+    ) -> web.StreamResponse:
         thread = await require_thread(self._store, request)
-        reading = self._states.history(str(thread["_id"]), ns, limit=limit, before=before, metadata=metadata)
-        return json_response(await self._store.patiently(reading))
+        states = self._states.history(str(thread["_id"]), ns, limit=limit, before=before, metadata=metadata)
+        return await answer_history(request, self._store, states)
 
 
 def _nothing() -> dict[str, Any]:

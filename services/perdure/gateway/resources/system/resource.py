@@ -13,7 +13,7 @@ from swagger_ui_bundle import swagger_ui_path
 from perdure.chassis.health import metrics, ok
 from perdure.gateway.http.openapi import SPECIFICATION, for_page
 from perdure.gateway.http.responses import json_response
-from perdure.gateway.http.route import Page, Route
+from perdure.gateway.http.route import TEXT, Page, Plain, Route
 from perdure.gateway.resources.system.conditions import Conditions
 from perdure.gateway.stores.workers import Workers
 from perdure.schemas import http
@@ -62,9 +62,15 @@ class SystemResource:
         return (
             Route("GET", "/ok", ok, "ok", "Alive", "System", {200: http.Alive}),
             Route("GET", "/ready", self.ready, "ready", "Ready", "System", {200: http.Readiness, 503: http.Readiness}),
-            Route("GET", "/metrics", metrics, "metrics", "Prometheus metrics", "System", {200: "Prometheus text."}),
+            Route(
+                "GET", "/metrics", metrics, "metrics", "Prometheus metrics", "System",
+                {200: Plain("Prometheus text.", TEXT, "text/plain")},
+            ),
             Route("GET", "/info", self.info, "info", "Version and features", "System", {200: http.Info}),
-            Route("GET", "/openapi.json", self.openapi, "openapi", "This description", "System", {200: "OpenAPI 3.1."}),
+            Route(
+                "GET", "/openapi.json", self.openapi, "openapi", "This description", "System",
+                {200: Plain("OpenAPI 3.1.", {"type": "object"})},
+            ),
         )
         # fmt: on
 

@@ -1,4 +1,4 @@
-"""Changing threads: metadata, copies, deleting, pruning (ADR 31).
+"""Changing threads: metadata, time to live, copies, deleting, pruning (ADR 31, ADR 33).
 
 Contract: a thread that was deleted is gone for every reader when the answer is sent. One compare-and-set on its document decides;
 the scheduler then ends its run and removes what belongs to the thread, wherever that is (``perdure.archive.removing``).
@@ -12,15 +12,18 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from perdure.archive.pruning import Pruner
+from perdure.archive.removing import HIDING, removal
 from perdure.chassis.clock import now
-from perdure.chassis.mongo import Database, from_now
-from perdure.gateway.http.problems import RequestProblem, not_supported
+from perdure.chassis.mongo import Database
+from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.http.requests import read_body, require_metadata
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import BODY, TEXT, Parameter, Route
 from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.resources.named import THREAD, being_purged, require_here, require_known, require_thread
 from perdure.gateway.resources.states import States
+from perdure.gateway.resources.threads.living import ttl_mark
 from perdure.gateway.resources.threads.views import thread_view
 from perdure.gateway.stores.store import Store
 from perdure.registry.runs import new_id
@@ -28,6 +31,7 @@ from perdure.registry.threads import thread_document
 from perdure.schemas import http, thread_http
 from perdure.schemas.batch_documents import BATCHES
 from perdure.schemas.documents import RUNS, THREADS, ArchiveState, ThreadDocument
+from perdure.schemas.state_documents import TtlMark
 from perdure.schemas.thread_http import ThreadPatch, ThreadPrune
 
 Document = dict[str, Any]
@@ -47,10 +51,12 @@ class ThreadChanges:
         self._batches = database[BATCHES]
         self._store = store
 
-    async def merge(self, thread: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
-        """Add or replace keys of a thread's metadata."""
+    async def merge(self, thread: Mapping[str, Any], metadata: Mapping[str, Any], ttl: TtlMark | None) -> None:
+        """Add or replace keys of a thread's metadata, and set its time to live anew if one is given."""
         merged = {"$mergeObjects": ["$metadata", {"$literal": dict(metadata)}]}
         change: list[Document] = [{"$set": {"metadata": merged, "updated_at": {"$literal": now()}}}]
+        if ttl is not None:
+            change += [{"$unset": "ttl"}, {"$set": {"ttl": {"$literal": ttl}}}]
         await self._store.read(lambda: self._threads.update_one({"_id": thread["_id"]}, change))
 
     async def open_batch(self, thread: Mapping[str, Any]) -> str | None:
@@ -63,42 +69,24 @@ class ThreadChanges:
 
     async def remove(self, thread: Mapping[str, Any]) -> bool:
         """Mark a thread as removed, also again; false when it is under legal hold, or being purged."""
-        query = {
-            "_id": thread["_id"],
-            "tenant": thread["tenant"],
-            "hold": {"$exists": False},
-            "archive.state": {"$nin": [ArchiveState.PURGING.value, ArchiveState.REMOVING.value]},
-        }
-        mark = {
-            "state": ArchiveState.REMOVING.value,
-            "at": from_now(0),
-            "expires_at": from_now(0),
-            "leftover": {"$ifNull": ["$archive.object", None]},
-        }
-        # By way of another field: $set would merge the mark into the one that is there.
-        change: list[Document] = [
-            {"$set": {"removed": mark}},
-            {"$unset": "archive"},
-            {"$set": {"archive": "$removed"}},
-            {"$unset": "removed"},
-        ]
+        query, change = removal(thread)
         done = await self._store.read(lambda: self._threads.update_one(query, change))
         if not done.matched_count:
             marked = {"_id": thread["_id"], "archive.state": ArchiveState.REMOVING.value}
             if await self._store.read(lambda: self._threads.find_one(marked, {"_id": 1})) is None:
                 return False
-        hide = {"$set": {"removing": True}}
-        await self._store.read(lambda: self._runs.update_many({"thread_id": thread["_id"]}, hide))
+        await self._store.read(lambda: self._runs.update_many({"thread_id": thread["_id"]}, HIDING))
         return True
 
 
 class ThreadChangesResource:
     """Threads: change, copy, delete, prune."""
 
-    def __init__(self, store: Store, states: States, changes: ThreadChanges) -> None:
+    def __init__(self, store: Store, states: States, changes: ThreadChanges, pruner: Pruner) -> None:
         self._store = store
         self._states = states
         self._changes = changes
+        self._pruner = pruner
 
     def routes(self) -> tuple[Route, ...]:
         """The rows of the route table."""
@@ -109,9 +97,9 @@ class ThreadChangesResource:
                 {200: thread_http.ThreadsPruned}, thread_http.ThreadPrune, problems=BODY,
             ),
             Route(
-                "PATCH", "/threads/{thread_id}", self.patch, "updateThread", "Add or replace keys of a thread's metadata",
-                "Threads", {200: http.Thread, 204: "Changed."}, thread_http.ThreadPatch, (PREFER,),
-                (*BODY, *THREAD, "not-supported"),
+                "PATCH", "/threads/{thread_id}", self.patch, "updateThread",
+                "Add or replace keys of a thread's metadata, set its time to live", "Threads",
+                {200: http.Thread, 204: "Changed."}, thread_http.ThreadPatch, (PREFER,), (*BODY, *THREAD),
             ),
             Route(
                 "DELETE", "/threads/{thread_id}", self.delete, "deleteThread",
@@ -129,14 +117,10 @@ class ThreadChangesResource:
     async def patch(self, request: web.Request) -> web.Response:
         """``PATCH /threads/{thread_id}``."""
         wanted, _ = await read_body(request, ThreadPatch)
-        if wanted.ttl is not None:
-            raise not_supported(
-                "/ttl", "A time to live for one thread is not supported yet; retention archives threads."
-            )
         thread = await require_thread(self._store, request)
         metadata = wanted.metadata or {}
         require_metadata({**(thread.get("metadata") or {}), **metadata})
-        await self._changes.merge(thread, metadata)
+        await self._changes.merge(thread, metadata, ttl_mark(wanted.ttl, now()) if wanted.ttl is not None else None)
         if MINIMAL in request.headers.get("Prefer", ""):
             return web.Response(status=204)
         return json_response(await self._shown(await require_thread(self._store, request)))
@@ -191,7 +175,7 @@ class ThreadChangesResource:
             return False
         if "hold" in thread or await self._store.unsettled(thread["_id"]):
             return False
-        await self._store.patiently(self._states.keep_latest(thread["_id"]))
+        await self._store.patiently(self._pruner.keep_latest(thread))
         return True
 
     async def _shown(self, thread: Mapping[str, Any]) -> Document:

@@ -169,7 +169,8 @@ class ThreadSearching:
         reading = self._states.newest_of({thread["_id"]: thread.get("head") for thread in threads} if states else {})
         active, newest = await asyncio.gather(self._active(tenant, ids, busy), self._store.patiently(reading))
         return [
-            thread_view(thread, busy=thread["_id"] in active, state=newest.get(thread["_id"])) for thread in threads
+            thread_view(thread, busy=thread["_id"] in active, state=newest.get(thread["_id"]), ttl=True)
+            for thread in threads
         ]
 
     async def _active(self, tenant: str, ids: Sequence[str], busy: Collection[str] | None) -> Collection[str]:
@@ -190,8 +191,8 @@ def _needs_states(wanted: ThreadSearch) -> bool:
 
 
 def _shown(view: Document, wanted: ThreadSearch) -> Document:
-    fields: Collection[str] = wanted.select or view.keys()
-    shown = {name: view[name] for name in fields if name in view}
+    fields: Collection[str] = wanted.select or view.keys() - {"ttl"}
+    shown = {name: view[name] for name in view if name in fields}
     if wanted.extract:
         shown["extracted"] = {alias: extract(view, path) for alias, path in wanted.extract.items()}
     return shown

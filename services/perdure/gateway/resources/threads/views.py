@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from perdure.gateway.resources.threads.living import ttl_view
 from perdure.schemas.documents import ThreadStatus
 
 Document = dict[str, Any]
@@ -13,8 +14,10 @@ GRAPH_FIELDS: Final = ("graph_id", "assistant_id")
 """Stored beside the metadata and shown as metadata, where the client's own metadata does not have the key."""
 
 
-def thread_view(thread: Mapping[str, Any], *, busy: bool, state: Mapping[str, Any] | None) -> Document:
-    """A thread as clients see it, with the values and interrupts of its newest state."""
+def thread_view(
+    thread: Mapping[str, Any], *, busy: bool, state: Mapping[str, Any] | None, ttl: bool = False
+) -> Document:
+    """A thread as clients see it, with the values and interrupts of its newest state, and its time to live if asked for."""
     metadata = dict(thread.get("metadata") or {})
     for name in GRAPH_FIELDS:
         if thread.get(name):
@@ -33,6 +36,7 @@ def thread_view(thread: Mapping[str, Any], *, busy: bool, state: Mapping[str, An
         "waits": state["waits"] if state else [],
         "error": thread.get("error"),
         "stuck": stuck_view(thread["stuck"]) if thread.get("stuck") else None,
+        **({"ttl": ttl_view(thread)} if ttl else {}),
     }
 
 

@@ -1,6 +1,6 @@
 """Reading stored values as plain data, without importing what they were made of.
 
-Contract: the gateway never imports user code. An object in a stored value (a message, a dataclass, an enum, ...) comes back as
+Contract: for services that never import user code. An object in a stored value (a message, a dataclass, an enum, ...) comes back as
 the data that it was stored with: a pydantic model and a LangChain message as its ``model_dump()``, a dataclass as its fields,
 a set as a list, a UUID, date or path as text. Nothing is imported by a name found in the data.
 
@@ -9,7 +9,7 @@ Outside: writing. A value read here must not be stored again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date, timedelta, timezone
 from typing import Any, Final
 from uuid import UUID
@@ -23,10 +23,26 @@ from langgraph.checkpoint.serde.jsonplus import (
     JsonPlusSerializer,
 )
 
+from perdure.checkpoint.shown import visible
+
+ROOT: Final = "__root__"
+"""The channel of a graph whose state is not a dictionary."""
+BRANCH: Final = "branch:to:"
+JOIN: Final = "join:"
+HIDDEN_PREFIXES: Final = ("__", BRANCH, JOIN, "start:")
+"""Of the names of LangGraph's own channels."""
+
 
 def plain_serializer() -> JsonPlusSerializer:
     """A serializer whose ``loads_typed`` gives plain data only."""
     return JsonPlusSerializer(__unpack_ext_hook__=_unpack_ext)
+
+
+def visible_values(channels: Mapping[str, Any]) -> Any:
+    """The state that a user of the graph knows: without LangGraph's own channels."""
+    if ROOT in channels:
+        return visible(channels[ROOT])
+    return {name: visible(value) for name, value in channels.items() if not name.startswith(HIDDEN_PREFIXES)}
 
 
 def _unpack(data: bytes) -> Any:

@@ -1,0 +1,84 @@
+"""The deletion of threads that were made for one run with ``on_completion: "delete"`` (ADR 32).
+
+Contract: such a thread is deleted some time after its last run has ended, so that whoever waits for the run can read what came of
+it. A thread that waits for somebody or something has not ended. Every step can be repeated; a crash loses none.
+
+Outside: removing what belongs to the thread (``perdure.scheduler.removing``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Final
+
+from perdure.archive.removing import HIDING, removal
+from perdure.chassis.mongo import Database
+from perdure.chassis.telemetry import logger
+from perdure.registry.superseding import ACTIVE
+from perdure.scheduler.clock import DatabaseClock
+from perdure.schemas.documents import RUNS, THREADS, RunStatus
+
+log = logger(__name__)
+
+PORTION: Final = 500
+"""Threads that one turn looks at, those at rest for longest first."""
+
+
+class Completed:
+    """Deletes threads that have ended. Belongs to one event loop.
+
+    Args:
+        db: Where they are.
+        clock: The database's.
+        after_s: How long a thread is kept after its end, in seconds.
+
+    """
+
+    def __init__(self, db: Database, clock: DatabaseClock, after_s: float) -> None:
+        self._runs = db[RUNS]
+        self._threads = db[THREADS]
+        self._clock = clock
+        self._after = timedelta(seconds=after_s)
+
+    async def turn(self) -> None:
+        """Delete what has ended for long enough.
+
+        Raises:
+            PyMongoError: the database does not answer.
+
+        """
+        query = {
+            "ephemeral": True,
+            "updated_at": {"$lte": await self._clock.now() - self._after},
+            "ended_run_id": {"$exists": True},
+            "interrupts.0": {"$exists": False},
+            "archive.state": {"$exists": False},
+            "hold": {"$exists": False},
+        }
+        found = (
+            await self._threads.find(query, {"ended_run_id": 1, "tenant": 1})
+            .sort("updated_at", 1)
+            .limit(PORTION)
+            .to_list(None)
+        )
+        if not found:
+            return
+        going = await self._not_ended(found)
+        for thread in found:
+            if thread["_id"] not in going:
+                await self._delete(thread)
+
+    async def _not_ended(self, threads: list[dict[str, Any]]) -> set[str]:
+        """The threads of which a run is active, or whose last run stopped on the way, at a break point."""
+        ids = [thread["_id"] for thread in threads]
+        paused = {"_id": {"$in": [thread["ended_run_id"] for thread in threads]}, "status": RunStatus.INTERRUPTED.value}
+        active = {"thread_id": {"$in": ids}, "status": {"$in": ACTIVE}}
+        return {run["thread_id"] async for run in self._runs.find({"$or": [paused, active]}, {"thread_id": 1})}
+
+    async def _delete(self, thread: Mapping[str, Any]) -> None:
+        query, change = removal(thread)
+        done = await self._threads.update_one(query | {"ephemeral": True}, change)
+        if done.matched_count:
+            await self._runs.update_many({"thread_id": thread["_id"]}, HIDING)
+            log.info("thread.completed", thread_id=thread["_id"])

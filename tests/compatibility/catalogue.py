@@ -1,0 +1,18 @@
+"""All probes, in the order of the page's sections."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.compatibility.probe import Probe
+from tests.compatibility.probes import crons, runs, runs_start, states, system, thread_search, threads
+
+PROBES: Final[tuple[Probe, ...]] = (
+    *threads.PROBES,
+    *thread_search.PROBES,
+    *states.PROBES,
+    *runs_start.PROBES,
+    *runs.PROBES,
+    *crons.PROBES,
+    *system.PROBES,
+)

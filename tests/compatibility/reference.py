@@ -1,0 +1,133 @@
+"""The same probes against the reference: ``langgraph dev`` with langgraph-api, offline (``make compatibility-reference``).
+
+``python -m tests.compatibility.reference VENV`` starts the server that the virtual environment ``VENV`` has, on the graphs of the
+probes, and says of each probe whether it holds there. It ends with status 1 unless the differences that docs/compatibility.md lists
+are exactly those that there are, and the committed surface is that of the server's own description.
+
+What a probe shows of our own limits (partly, refused) says nothing about the reference, so it is run and not judged.
+``--only WORD`` runs the probes whose names hold the word.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from tests.compatibility.catalogue import PROBES
+from tests.compatibility.probe import Probe
+from tests.compatibility.running import failures_of
+from tests.compatibility.surface import operations
+from tests.support.polling import until_blocking
+
+from perdure.local.resources import free_port
+
+GRAPHS = Path(__file__).with_name("graphs")
+OFFLINE = {"LANGSMITH_TRACING": "false", "LANGGRAPH_NO_VERSION_CHECK": "true", "N_JOBS_PER_WORKER": "20"}
+START_TIMEOUT_S = 90.0
+
+
+@contextmanager
+def reference_server(venv: Path, log: Path) -> Iterator[str]:
+    """The URL of ``langgraph dev`` on a free port; its state is in memory, its log in a file."""
+    port = free_port()
+    command = [str(venv / "bin" / "langgraph"), "dev", "--no-browser", "--no-reload", "--allow-blocking"]
+    command += ["--port", str(port), "--n-jobs-per-worker", "20", "--config", str(GRAPHS / "langgraph.json")]
+    with log.open("wb") as output, tempfile.TemporaryDirectory() as folder:
+        server = subprocess.Popen(
+            command, cwd=folder, env=os.environ | OFFLINE, stdout=output, stderr=output, start_new_session=True
+        )
+        url = f"http://127.0.0.1:{port}"
+        try:
+            until_blocking(lambda: _answers(server, url), "the reference answers", START_TIMEOUT_S, log.read_text)
+            yield url
+        finally:
+            server.terminate()
+            try:
+                server.wait(20)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+
+
+def _answers(server: subprocess.Popen[bytes], url: str) -> bool:
+    if server.poll() is not None:
+        raise AssertionError("the reference has ended")
+    try:
+        return httpx.get(f"{url}/ok").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def is_judged(probe: Probe) -> bool:
+    """Whether the reference must behave as the probe says: not where a probe shows a limit of ours."""
+    return probe.reference and not any(claim.partly or claim.refused for claim in probe.claims)
+
+
+def verdict_of(probe: Probe, failure: str | None) -> str:
+    """``same``, ``differs`` as the page says, or what is wrong: ``FAILS`` there, or ``HOLDS`` although the page says not."""
+    if probe.differs:
+        return "HOLDS" if failure is None else "differs"
+    if not is_judged(probe):
+        return "not judged"
+    return "same" if failure is None else "FAILS"
+
+
+def surface_differences(description: dict[str, Any]) -> list[str]:
+    """Operations, and query, header and path parameters, that either the description or the committed surface has alone."""
+    described = {
+        f"{method.upper()} {path}": {f"{one['in']}.{one['name']}" for one in operation.get("parameters", ())}
+        for path, methods in description["paths"].items()
+        for method, operation in methods.items()
+    }
+    committed = {
+        one.name: {
+            name.partition("=")[0]
+            for name in one.parameters
+            if name.startswith(("path.", "query.", "header.")) and name not in one.undescribed
+        }
+        for one in operations()
+    }
+    names = sorted(described.keys() | committed.keys())
+    return [
+        f"{name}: described {sorted(described.get(name, ()))}, committed {sorted(committed.get(name, ()))}"
+        for name in names
+        if described.get(name) != committed.get(name)
+    ]
+
+
+def main() -> int:
+    """Run the probes and print what they say; the exit status."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("venv", type=Path)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--log", type=Path, default=Path(tempfile.gettempdir()) / "compatibility-reference.log")
+    options = parser.parse_args()
+    probes = [one for one in PROBES if options.only in one.name and one.reference]
+    with reference_server(options.venv, options.log) as url:
+        surface = surface_differences(httpx.get(f"{url}/openapi.json").json())
+        failures = asyncio.run(failures_of(probes, url))
+    verdicts = {one.name: verdict_of(one, failures.get(one.name)) for one in probes}
+    for name, verdict in verdicts.items():
+        print(f"{verdict:10} {name}")
+        if verdict == "FAILS":
+            print(failures[name])
+    for line in surface:
+        print(f"surface    {line}")
+    wrong = [name for name, verdict in verdicts.items() if verdict in {"FAILS", "HOLDS"}]
+    print(
+        f"{len(probes)} probes, {len(wrong)} not as the page says; {len(surface)} operations differ from the description"
+    )
+    return 1 if wrong or surface else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
