@@ -30,7 +30,7 @@ class GatewaySettings(ServiceSettings):
     """Origins whose web pages may use the API: ``https://app.example.com``, several separated by commas; ``*``: all. `perdure up`
     and `perdure dev` set ``*`` unless the environment says otherwise."""
     gateway_join_timeout_s: float = Field(default=60.0, gt=0)
-    """How long ``join?timeout=`` and ``cancel?wait=true`` wait for a run's end at most, in seconds."""
+    """How long ``join?timeout=`` waits for a run's end at most, in seconds."""
     gateway_heartbeat_s: float = Field(default=5.0, gt=0)
     """How often an answer that waits for the end of a run sends a newline, in seconds."""
     gateway_run_page: int = Field(default=10, ge=1, le=1000)
