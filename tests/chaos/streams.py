@@ -16,7 +16,7 @@ def streams_complete(evidence: Evidence, found: Findings) -> None:
         durable = [place(one) for one, _ in streamed.events if "+" not in one]
         found.hold(all(a < b for a, b in itertools.pairwise(durable)), thread, "events came twice or out of order")
         told = [place(one)[0] for one, event in streamed.events if event == "values"]
-        supersteps = [one["seq"] for one in checkpoints_of(entries) if one["ns"] == "" and _source(one) == "loop"]
+        supersteps = [one["seq"] for one in checkpoints_of(entries) if one["ns"] == "" and _changed(one)]
         missing = sorted(set(supersteps) - set(told))
         found.hold(not missing, thread, "values of the supersteps {} were not told", missing[:5])
         ends = [one["seq"] for one in ends_of(entries)]
@@ -24,8 +24,10 @@ def streams_complete(evidence: Evidence, found: Findings) -> None:
         found.hold(ends == seen, thread, "runs ended at {}, told were {}", ends, seen)
 
 
-def _source(checkpoint: Found) -> str | None:
-    return (checkpoint.get("ev") or {}).get("source")
+def _changed(checkpoint: Found) -> bool:
+    """Whether a superstep changed the state: LangGraph tells no values of one that did not."""
+    event = checkpoint.get("ev") or {}
+    return event.get("source") == "loop" and bool(event.get("channels"))
 
 
 def last_ends(evidence: Evidence) -> dict[str, int]:

@@ -41,7 +41,13 @@ C, R, A, P, S, W = (_thread(one) for one in ALL)
 def _history(thread: str, run: str, first: int, parent: str | None, end: str) -> list[dict[str, Any]]:
     """Started, one checkpoint, the end."""
     shared = {"thread": thread, "run": run, "epoch": 1}
-    checkpoint = {"ns": "", "checkpoint_id": f"{first:04}", "parent": parent, "step": first, "ev": {"source": "loop"}}
+    checkpoint = {
+        "ns": "",
+        "checkpoint_id": f"{first:04}",
+        "parent": parent,
+        "step": first,
+        "ev": {"source": "loop", "channels": ["n"]},
+    }
     return [
         {"_id": f"{thread}-{first}", "kind": "e", "seq": first, "event": "started", **shared},
         {"_id": f"{thread}-{first + 1}", "kind": "c", "seq": first + 1, **checkpoint, **shared},

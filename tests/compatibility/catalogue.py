@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import Final
 
 from tests.compatibility.probe import Probe
-from tests.compatibility.probes import crons, runs, runs_start, states, system, thread_search, threads
+from tests.compatibility.probes import (
+    crons,
+    runs,
+    runs_start,
+    states,
+    streams,
+    system,
+    thread_search,
+    thread_streams,
+    threads,
+)
 
 PROBES: Final[tuple[Probe, ...]] = (
     *threads.PROBES,
@@ -13,6 +23,8 @@ PROBES: Final[tuple[Probe, ...]] = (
     *states.PROBES,
     *runs_start.PROBES,
     *runs.PROBES,
+    *streams.PROBES,
+    *thread_streams.PROBES,
     *crons.PROBES,
     *system.PROBES,
 )

@@ -49,7 +49,7 @@ def claim(
     return Claim(operation, parameters, partly or {}, refused or {})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Probe:
     """One probe.
 
@@ -57,6 +57,7 @@ class Probe:
         run: Gets the stage (``tests.compatibility.stage``) and raises AssertionError when something is not as it says.
         differs: Why the Agent Server does not answer as ``run`` asserts: a difference on purpose. Empty where it does.
         reference: False where the reference cannot be asked: it needs what is not there offline.
+        alone: It changes what other probes use, so it runs when they have ended.
 
     """
 
@@ -65,12 +66,18 @@ class Probe:
     claims: tuple[Claim, ...] = ()
     differs: str = ""
     reference: bool = True
+    alone: bool = False
 
 
 def probe(
-    run: Callable[..., Awaitable[None]], *claims: Claim, differs: str = "", reference: bool = True, name: str = ""
+    run: Callable[..., Awaitable[None]],
+    *claims: Claim,
+    differs: str = "",
+    reference: bool = True,
+    alone: bool = False,
+    name: str = "",
 ) -> Probe:
     """A probe that has the name of its function, and what tells it from others of the same function."""
     module = run.__module__.rpartition(".")[2]
     told = f"{module}.{run.__name__}" + (f"[{name}]" if name else "")
-    return Probe(told, run, claims, differs, reference)
+    return Probe(told, run, claims, differs, reference, alone)

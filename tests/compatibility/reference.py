@@ -5,43 +5,49 @@ probes, and says of each probe whether it holds there. It ends with status 1 unl
 are exactly those that there are, and the committed surface is that of the server's own description.
 
 What a probe shows of our own limits (partly, refused) says nothing about the reference, so it is run and not judged.
-``--only WORD`` runs the probes whose names hold the word.
+``--url URL`` asks a server that runs already, ``--only WORD`` runs the probes whose names hold the word.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import httpx
 from tests.compatibility.catalogue import PROBES
+from tests.compatibility.described import surface_differences
 from tests.compatibility.probe import Probe
 from tests.compatibility.running import failures_of
-from tests.compatibility.surface import operations
 from tests.support.polling import until_blocking
 
 from perdure.local.resources import free_port
 
 GRAPHS = Path(__file__).with_name("graphs")
-OFFLINE = {"LANGSMITH_TRACING": "false", "LANGGRAPH_NO_VERSION_CHECK": "true", "N_JOBS_PER_WORKER": "20"}
+OFFLINE = {"LANGSMITH_TRACING": "false", "LANGGRAPH_NO_VERSION_CHECK": "true"}
+WEBHOOKS = {"webhooks": {"url": {"disable_loopback": False}}}
+"""The probes' webhooks are on this machine."""
 START_TIMEOUT_S = 90.0
 
 
 @contextmanager
 def reference_server(venv: Path, log: Path) -> Iterator[str]:
-    """The URL of ``langgraph dev`` on a free port; its state is in memory, its log in a file."""
+    """The URL of ``langgraph dev`` on a free port; what it keeps beside the graphs goes with a temporary folder."""
     port = free_port()
     command = [str(venv / "bin" / "langgraph"), "dev", "--no-browser", "--no-reload", "--allow-blocking"]
-    command += ["--port", str(port), "--n-jobs-per-worker", "20", "--config", str(GRAPHS / "langgraph.json")]
-    with log.open("wb") as output, tempfile.TemporaryDirectory() as folder:
+    command += ["--port", str(port), "--n-jobs-per-worker", "20"]
+    with log.open("wb") as output, tempfile.TemporaryDirectory() as made:
+        folder = shutil.copytree(GRAPHS, Path(made) / "graphs")
+        config = json.loads((folder / "langgraph.json").read_text())
+        (folder / "langgraph.json").write_text(json.dumps(config | WEBHOOKS))
         server = subprocess.Popen(
             command, cwd=folder, env=os.environ | OFFLINE, stdout=output, stderr=output, start_new_session=True
         )
@@ -81,40 +87,19 @@ def verdict_of(probe: Probe, failure: str | None) -> str:
     return "same" if failure is None else "FAILS"
 
 
-def surface_differences(description: dict[str, Any]) -> list[str]:
-    """Operations, and query, header and path parameters, that either the description or the committed surface has alone."""
-    described = {
-        f"{method.upper()} {path}": {f"{one['in']}.{one['name']}" for one in operation.get("parameters", ())}
-        for path, methods in description["paths"].items()
-        for method, operation in methods.items()
-    }
-    committed = {
-        one.name: {
-            name.partition("=")[0]
-            for name in one.parameters
-            if name.startswith(("path.", "query.", "header.")) and name not in one.undescribed
-        }
-        for one in operations()
-    }
-    names = sorted(described.keys() | committed.keys())
-    return [
-        f"{name}: described {sorted(described.get(name, ()))}, committed {sorted(committed.get(name, ()))}"
-        for name in names
-        if described.get(name) != committed.get(name)
-    ]
-
-
 def main() -> int:
     """Run the probes and print what they say; the exit status."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("venv", type=Path)
+    parser.add_argument("venv", type=Path, nargs="?")
+    parser.add_argument("--url")
     parser.add_argument("--only", default="")
     parser.add_argument("--log", type=Path, default=Path(tempfile.gettempdir()) / "compatibility-reference.log")
     options = parser.parse_args()
     probes = [one for one in PROBES if options.only in one.name and one.reference]
-    with reference_server(options.venv, options.log) as url:
+    server = nullcontext(options.url) if options.url else reference_server(options.venv, options.log)
+    with server as url:
         surface = surface_differences(httpx.get(f"{url}/openapi.json").json())
-        failures = asyncio.run(failures_of(probes, url))
+        failures = asyncio.run(failures_of(probes, url, claims=False))
     verdicts = {one.name: verdict_of(one, failures.get(one.name)) for one in probes}
     for name, verdict in verdicts.items():
         print(f"{verdict:10} {name}")

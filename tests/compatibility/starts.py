@@ -45,6 +45,7 @@ class Start:
         if self.kind in {"create", "batch"}:
             run = await self.run(stage, graph, thread, **options)
             return dict(await stage.sdk.runs.join(run["thread_id"], run["run_id"]))
+        self._keep(options)
         if self.kind == "wait":
             if _by_sdk(stage.sdk.runs.wait, options):
                 return dict(await stage.sdk.runs.wait(thread, graph, raise_error=False, **options))
@@ -54,8 +55,7 @@ class Start:
 
     async def run(self, stage: Stage, graph: str, thread: str | None, **options: Any) -> Any:
         """The run as the start answered it, of the kinds that do not wait; its thread is kept."""
-        if not self.stateful:
-            options.setdefault("on_completion", "keep")
+        self._keep(options)
         if self.kind == "batch":
             (run,) = await stage.sdk.runs.create_batch([{"assistant_id": graph, **options}])  # type: ignore[typeddict-item]
             return run
@@ -68,6 +68,11 @@ class Start:
         """The operation's path."""
         return self.operation.partition(" ")[2].replace("{thread_id}", thread or "")
 
+    def _keep(self, options: Values) -> None:
+        """Keep the thread that is made with the run, so that it can be read."""
+        if not self.stateful:
+            options.setdefault("on_completion", "keep")
+
     async def _streamed(self, stage: Stage, graph: str, thread: str | None, options: Values) -> Values:
         values: Values = {}
         if not _by_sdk(stage.sdk.runs.stream, options):
@@ -76,7 +81,7 @@ class Start:
             parts = stage.sdk.runs.stream(thread, graph, **options)
         async for part in parts:
             if part.event == "values":
-                values = {**dict(part.data), **{name: values[name] for name in values if name == "__error__"}}
+                values = dict(part.data) | {name: values[name] for name in values if name.startswith("__")}
             elif part.event == "error":
                 values["__error__"] = part.data
         return values
@@ -89,7 +94,7 @@ def _by_sdk(method: Callable[..., Any], options: Values) -> bool:
 STATEFUL: Final = (Start("create", stateful=True), Start("wait", stateful=True))
 STATELESS: Final = (Start("create", stateful=False), Start("wait", stateful=False), Start("batch", stateful=False))
 STREAMS: Final = (Start("stream", stateful=True), Start("stream", stateful=False))
-ALL: Final = (*STATEFUL, *STATELESS)
+ALL: Final = (*STATEFUL, *STATELESS, *STREAMS)
 
 
 def of_each(

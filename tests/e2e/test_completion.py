@@ -40,7 +40,7 @@ def test_whoever_waits_gets_the_values_before_the_thread_is_deleted(system: Any)
 @pytest.mark.parametrize("victim", ["scheduler", "agent_step", "gateway"])
 def test_kill_a_service_while_threads_end_and_are_deleted(system: Any, victim: str) -> None:
     kept = system.start("chain", {"n": 2})
-    runs = [system.start("chain", {"n": 20}, **DELETE) for _ in range(20)]
+    runs = [system.start("chain", {"n": 20, "delay_s": 0.05}, **DELETE) for _ in range(20)]
     until_blocking(
         lambda: (
             system.db.threads.count_documents({"_id": {"$in": [run["thread_id"] for run in runs]}}) == 20

@@ -55,7 +55,8 @@ def test_a_thread_ends_with_its_time(system: Any, stack: Stack) -> None:
     run, other = (system.start("chain", {"n": 2}, one) for one in (thread, kept))
     system.until_ended(other)
     until_blocking(lambda: system.http.get(f"/threads/{thread}").status_code == 404, "the thread is gone", 60)
-    assert system.http.get(f"/threads/{thread}/runs/{run['run_id']}").status_code == 404
+    of_run = f"/threads/{thread}/runs/{run['run_id']}"
+    until_blocking(lambda: system.http.get(of_run).status_code == 404, "its run is gone, too", 10)
     until_nothing_is_left(system, stack, thread)
     assert system.http.get(f"/threads/{kept}").status_code == 200
 
@@ -74,6 +75,22 @@ def test_a_run_that_is_active_keeps_its_thread(system: Any) -> None:
     assert system.run(run)["status"] == "running"
     system.http.patch(f"/threads/{thread}", json={"ttl": 60}).raise_for_status()
     system.http.post(f"/threads/{thread}/runs/{run['run_id']}/cancel", params={"wait": True}).raise_for_status()
+    assert system.http.get(f"/threads/{thread}").status_code == 200
+
+
+def test_a_thread_under_legal_hold_stays(system: Any) -> None:
+    run = system.start("chain", {"n": 2}, made(system))
+    thread = run["thread_id"]
+    system.until_ended(run)
+    hold = {"by": "the court", "reason": "evidence"}
+    system.http.put(f"/threads/{thread}/hold", json=hold).raise_for_status()
+    system.http.patch(f"/threads/{thread}", json={"ttl": 0.001}).raise_for_status()
+
+    def postponed() -> bool:
+        mark = system.db.threads.find_one({"_id": thread})["ttl"]
+        return bool(mark["due_at"] > mark["expires_at"])
+
+    until_blocking(postponed, "the scheduler has looked at it")
     assert system.http.get(f"/threads/{thread}").status_code == 200
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from typing import Any
@@ -57,11 +58,11 @@ class Watch:
             self.largest = max(self.largest, self._process.memory_info().rss)
 
 
-async def test_memory_does_not_grow_with_the_history(start_system: Any) -> None:
+def test_memory_does_not_grow_with_the_history(start_system: Any) -> None:
     system = start_system(names=("gateway",))
     uri = system.services["gateway"].env["PERDURE_MONGODB_URI"]
     thread = system.http.post("/threads", json={}).raise_for_status().json()["thread_id"]
-    await fill(uri, thread, STATES, STATE_BYTES)
+    asyncio.run(fill(uri, thread, STATES, STATE_BYTES))
     path = f"/threads/{thread}/history"
     few = system.http.post(path, json={"limit": 8}).raise_for_status().json()
     assert [state["values"]["step"] for state in few] == [*range(STATES - 1, STATES - 9, -1)]

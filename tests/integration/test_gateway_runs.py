@@ -136,7 +136,7 @@ async def test_only_a_thread_that_is_made_with_a_run_is_deleted_after_it(gateway
     thread = await gateway.database.threads.find_one({"_id": run["thread_id"]})
     assert thread is not None
     assert thread["ephemeral"] is True
-    assert (await stored(gateway, run))["ephemeral"] is True, (
+    assert (await stored(gateway, run["run_id"]))["ephemeral"] is True, (
         "so that it is known although the thread's insert was lost"
     )
     kept = (await gateway.http.post("/runs", json=body | {"on_completion": "keep"})).json()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import operator
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any
 
 import pytest
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import interrupt
 from tests.integration.worker_stage import open_worker
+from typing_extensions import TypedDict  # of typing only from Python 3.12 on, says pydantic
 
 from perdure.chassis.clock import now
 from perdure.chassis.group_commit import GroupCommit

@@ -251,6 +251,27 @@ async def test_a_thread_is_read_through_all_its_runs(streaming: Streaming, sdk: 
     assert lifecycle == [one for one in seen if one[0] == "metadata"]
 
 
+async def test_a_reader_who_comes_while_the_end_is_being_written_misses_nothing(streaming: Streaming) -> None:
+    """The documents of a thread and of its run are two: the thread's may say first that the run has ended."""
+    run = await streaming.run("line")
+    whole = await streaming.replay(run, "-1", "updates")
+    assert [event.name for event in whole] == ["metadata", "updates", "updates", "end"]
+    fields = {name: run[name] for name in ("status", "first_seq", "ended_seq", "ended_at")}
+    runs = streaming.database.runs
+    unsaid = {name: "" for name in fields if name != "status"}
+    await runs.update_one({"_id": run["_id"]}, {"$set": {"status": "running"}, "$unset": unsaid})
+    path = f"/threads/{run['thread_id']}/runs/{run['_id']}/stream"
+    lines: list[str] = []
+    async with streaming.http.stream(
+        "GET", path, params={"stream_mode": "updates"}, headers={"Last-Event-ID": "-1"}
+    ) as answer:
+        async for line in answer.aiter_lines():
+            if line.startswith(":"):  # a heartbeat: the reader has looked
+                await runs.update_one({"_id": run["_id"]}, {"$set": fields})
+            lines.append(line)
+    assert [line.removeprefix("event: ") for line in lines if line.startswith("event: ")] == [one.name for one in whole]
+
+
 async def test_a_gateway_that_ends_breaks_streams_off(mongodb_uri: str, kafka_bootstrap: str) -> None:
     async with open_streaming(mongodb_uri, kafka_bootstrap, graphs()) as opened:
         body = {"assistant_id": "asking", "input": {"log": []}, "after_seconds": 60}

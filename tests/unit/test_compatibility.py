@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from typing import Any
 
 import httpx
 import pytest
 from tests.compatibility.catalogue import PROBES
+from tests.compatibility.described import surface_differences
 from tests.compatibility.page import NO, PARTLY, YES, marks_of, render
 from tests.compatibility.probe import Claim, Probe, claim
-from tests.compatibility.reference import surface_differences, verdict_of
+from tests.compatibility.reference import verdict_of
 from tests.compatibility.running import failure_of, unknown_claims
 from tests.compatibility.stage import Stage, refusal
 from tests.compatibility.surface import operation_of, operations
@@ -136,18 +138,22 @@ def test_the_surface_has_64_operations() -> None:
 
 
 def test_a_surface_that_is_not_the_described_one_is_noticed() -> None:
-    described: dict[str, dict[str, dict[str, object]]] = {}
-    for one in operations():
-        parameters = {
-            name.partition("=")[0]
-            for name in one.parameters
-            if name.startswith(("path.", "query.", "header.")) and name not in one.undescribed
-        }
-        listed = [dict(zip(("in", "name"), name.split("."), strict=True)) for name in sorted(parameters)]
-        described.setdefault(one.path, {})[one.method.lower()] = {"parameters": listed}
-    assert surface_differences({"paths": described}) == []
-    described["/threads"]["post"] = {"parameters": [{"in": "query", "name": "new"}]}
-    assert [line.partition(":")[0] for line in surface_differences({"paths": described})] == ["POST /threads"]
+    search: dict[str, Any] = {"properties": {name: {} for name in ["metadata", "values", "status"]}}
+    operation = {
+        "requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Count"}}}},
+        "responses": {"200": {}},
+    }
+    description = {"paths": {"/threads/count": {"post": operation}}, "components": {"schemas": {"Count": search}}}
+
+    def of_count() -> list[str]:
+        return [line for line in surface_differences(description) if line.startswith("POST /threads/count:")]
+
+    assert of_count() == []
+    search["properties"]["more"] = {}
+    assert of_count() == ["POST /threads/count: only described ['body.more'], only committed []"]
+    del search["properties"]["more"], search["properties"]["status"]
+    assert of_count() == ["POST /threads/count: only described [], only committed ['body.status']"]
+    assert len(surface_differences(description)) == 64
 
 
 def _probe(**more: object) -> Probe:

@@ -308,7 +308,8 @@ class Execution:
             return given.get("input")
         resume = command.get("resume")
         if resume is not None:
-            waiting = [one["id"] for one in self._waiting()]
+            moved = (self._claimed.thread or {}).get("questions_moved")
+            waiting = [] if moved else [one["id"] for one in self._waiting()]
             resume = resume_map(resume, waiting)
             if self.scope.epoch > 1 or self._claimed.run.get("resumes"):
                 state = await self._served.graph.aget_state(config)
@@ -338,6 +339,8 @@ class Execution:
         place = Place(self.scope.thread_id, ns, checkpoint_id)
         graph: Any = self._served.graph
         state = await graph.aget_state(config_of(place))
+        if state.metadata is None:
+            return  # the run begins the thread: there is no checkpoint yet, and the first one follows at once
         values = state.values if isinstance(state.values, dict) else {ROOT: state.values}
         shown = {name: values[name] for name in changed if name in values}
         saver: PerdureSaver = graph.checkpointer

@@ -17,14 +17,14 @@ from pymongo.errors import PyMongoError
 
 from perdure.archive.living import has_new_run
 from perdure.archive.pruning import Pruner
-from perdure.archive.removing import removal
+from perdure.archive.removing import HIDING, removal
 from perdure.chassis.errors import PerdureError
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import is_outage
 from perdure.chassis.telemetry import logger
 from perdure.scheduler.clock import DatabaseClock
 from perdure.schemas.batch_documents import BATCHES
-from perdure.schemas.documents import THREADS, ArchiveState
+from perdure.schemas.documents import RUNS, THREADS, ArchiveState
 
 log = logger(__name__)
 
@@ -89,6 +89,7 @@ class Expiries:
         change = [*change, {"$unset": "ttl"}]
         marked = await self._db[THREADS].update_one(query | {"ttl.due_at": thread["ttl"]["due_at"]}, change)
         if marked.matched_count:
+            await self._db[RUNS].update_many({"thread_id": thread["_id"]}, HIDING)
             log.info("thread.expired", thread_id=thread["_id"])
         elif (thread.get("archive") or {}).get("state") in (ArchiveState.PURGING, ArchiveState.REMOVING):
             await self._set_due(thread, None)  # it is on its way out already

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import operator
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any
 
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, AnyMessage
@@ -23,6 +23,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.runtime import Runtime
 from langgraph.types import Send, interrupt
+from typing_extensions import TypedDict
 
 SENTENCE = "one two three four"
 
@@ -31,10 +32,15 @@ class Context(TypedDict, total=False):
     who: str
 
 
+def newest(_: int, value: int) -> int:
+    """The last value that was written, also where several tasks of one superstep write."""
+    return value
+
+
 class Walk(TypedDict, total=False):
     n: int
     delay_s: float
-    done: int
+    done: Annotated[int, newest]
     log: Annotated[list[str], operator.add]
     seen: dict[str, Any]
 

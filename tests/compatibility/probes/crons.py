@@ -185,11 +185,18 @@ async def fired_with_context(stage: Stage) -> None:
 
 async def fired_as_changed(stage: Stage) -> None:
     metadata = mark()
-    path = f"/{uuid.uuid4().hex}"
     cron: Any = await _make(stage, metadata=metadata)
-    more: Any = {"schedule": EVERY_SECOND, "webhook": stage.hooks.url(path), **FIRED}
+    more: Any = {"schedule": EVERY_SECOND, **FIRED}
     await stage.sdk.crons.update(cron["cron_id"], **more)
     _assert_fired(await _fired(stage, cron, metadata, None))
+
+
+async def told_as_changed(stage: Stage) -> None:
+    metadata = mark()
+    path = f"/{uuid.uuid4().hex}"
+    cron: Any = await _make(stage, metadata=metadata)
+    await stage.sdk.crons.update(cron["cron_id"], schedule=EVERY_SECOND, webhook=stage.hooks.url(path))
+    assert (await _fired(stage, cron, metadata, None))["log"] == ["left"]
     await stage.hooked(path)
 
 
@@ -232,18 +239,34 @@ async def kept(stage: Stage) -> None:
     assert (await stage.sdk.threads.search(metadata=metadata))[0]["values"]["log"] == ["left"]
 
 
-async def not_deleted(stage: Stage) -> None:
-    async with refusal():
-        await _make(stage, on_run_completed="delete")
-    cron = await _make(stage)
-    async with refusal():
-        await stage.sdk.crons.update(cron["cron_id"], on_run_completed="delete")
+async def deleted(stage: Stage) -> None:
+    """The run tells that it ran by its webhook; then its thread goes."""
+    made, changed = mark(), mark()
+    paths = [f"/{uuid.uuid4().hex}" for _ in range(2)]
+    more: dict[str, Any] = {"schedule": EVERY_SECOND, "input": {"n": 1}, "webhook": stage.hooks.url(paths[0])}
+    crons: list[Any] = [await stage.sdk.crons.create("walk", metadata=made, on_run_completed="delete", **more)]
+    crons.append(await _make(stage, metadata=changed, on_run_completed="keep"))
+    more["webhook"] = stage.hooks.url(paths[1])
+    await stage.sdk.crons.update(crons[1]["cron_id"], on_run_completed="delete", **more)
+    for path, metadata, cron in zip(paths, (made, changed), crons, strict=True):
+        await stage.hooked(path)
+        await stage.sdk.crons.delete(cron["cron_id"])
+        searching = partial(stage.sdk.threads.search, metadata=metadata)
+        await eventually(searching, "the threads are gone", lambda threads: threads == [])
+
+
+async def fired_in_place_of_a_run(stage: Stage) -> None:
+    """``rollback``: what the run before wrote is undone."""
+    held = await stage.held()
+    thread = held["thread_id"]
+    more: dict[str, Any] = {"schedule": EVERY_SECOND, "input": {"n": 1, "delay_s": 0}}
+    cron: Any = await stage.sdk.crons.create_for_thread(thread, "walk", multitask_strategy="rollback", **more)
+
+    async def is_gone() -> bool:
+        return held["run_id"] not in {one["run_id"] for one in await stage.sdk.runs.list(thread, limit=50)}
+
+    await eventually(is_gone, "the run is undone")
     await stage.sdk.crons.delete(cron["cron_id"])
-
-
-async def not_rolled_back(stage: Stage) -> None:
-    async with refusal():
-        await _make_on(stage, await stage.thread(), multitask_strategy="rollback")
 
 
 async def _runs_of(stage: Stage, thread: str, held: Mapping[str, Any]) -> list[Any]:
@@ -267,8 +290,8 @@ async def fired_beside_a_run(stage: Stage) -> None:
 
 async def not_fired_beside_a_run(stage: Stage) -> None:
     """``reject``: a fire time at which a run is active is skipped, and the cron goes on."""
-    held = await stage.held()
-    thread = held["thread_id"]
+    thread = await stage.thread()
+    held = await stage.sdk.runs.create(thread, "walk", input={"n": 1, "delay_s": 6})
     more: dict[str, Any] = {"schedule": EVERY_SECOND, "input": {"n": 1, "delay_s": 0}}
     cron: Any = await stage.sdk.crons.create_for_thread(thread, "walk", multitask_strategy="reject", **more)
     due = datetime.fromisoformat(cron["next_run_date"])
@@ -278,7 +301,7 @@ async def not_fired_beside_a_run(stage: Stage) -> None:
 
     await eventually(passed, "two fire times have passed")
     assert await _runs_of(stage, thread, held) == []
-    await stage.sdk.runs.cancel(thread, held["run_id"], wait=True)
+    await stage.ended(held)
     await eventually(partial(_runs_of, stage, thread, held), "the cron has fired")
     await stage.sdk.crons.delete(cron["cron_id"])
 
@@ -286,7 +309,6 @@ async def not_fired_beside_a_run(stage: Stage) -> None:
 NO_STREAMS = dict.fromkeys(("body.stream_mode", "body.stream_subgraphs", "body.stream_resumable"), ACCEPTED)
 NO_STREAMS |= {"body.durability": "always `sync`"}
 GIVEN = "input config.tags config.configurable config.recursion_limit"
-NO_DELETE = {"body.on_run_completed=delete": "refused with 422"}
 PROBES = (
     probe(
         shown,
@@ -311,15 +333,13 @@ PROBES = (
         claim(STATELESS, body="context webhook interrupt_before"),
         claim(OF_THREAD, body="context webhook interrupt_before"),
     ),
-    probe(fired_as_changed, claim(CHANGE, body=f"{GIVEN} webhook interrupt_after")),
+    probe(fired_as_changed, claim(CHANGE, body=f"{GIVEN} interrupt_after")),
+    probe(told_as_changed, claim(CHANGE, body="webhook")),
     probe(fired_with_changed_context, claim(CHANGE, body="context interrupt_before")),
     probe(without_streams, *(claim(one, partly=NO_STREAMS) for one in (STATELESS, OF_THREAD, CHANGE))),
     probe(kept, claim(STATELESS, body="on_run_completed=keep"), claim(CHANGE, body="on_run_completed=keep")),
-    probe(not_deleted, claim(STATELESS, refused=NO_DELETE), claim(CHANGE, refused=NO_DELETE)),
-    probe(
-        not_rolled_back,
-        claim(OF_THREAD, refused={"body.multitask_strategy=rollback": "refused with 422"}),
-    ),
+    probe(deleted, claim(STATELESS, body="on_run_completed=delete"), claim(CHANGE, body="on_run_completed=delete")),
+    probe(fired_in_place_of_a_run, claim(OF_THREAD, body="multitask_strategy=rollback")),
     probe(fired_beside_a_run, claim(OF_THREAD, body="multitask_strategy=enqueue multitask_strategy=interrupt")),
     probe(not_fired_beside_a_run, claim(OF_THREAD, body="multitask_strategy=reject")),
 )

@@ -56,12 +56,13 @@ async def shown_without_a_thread(stage: Stage) -> None:
 
 
 async def statuses(stage: Stage) -> None:
-    threads = {status: await stage.thread() for status in ("error", "interrupted")}
-    await stage.sdk.runs.create(threads["error"], "fail", input={})
-    await stage.sdk.runs.create(threads["interrupted"], "ask", input={})
-    for status, thread in threads.items():
-        (run,) = await stage.sdk.runs.list(thread)
-        assert (await stage.ended(run))["status"] == status
+    run = await stage.sdk.runs.create(await stage.thread(), "fail", input={})
+    assert (await stage.ended(run))["status"] == "error"
+
+
+async def status_of_a_run_that_asks(stage: Stage) -> None:
+    _, run = await stage.asked()
+    assert run["status"] == "interrupted"
 
 
 async def located(stage: Stage) -> None:
@@ -194,6 +195,29 @@ async def cancelled_many(stage: Stage) -> None:
         await stage.sdk.runs.cancel_many(thread_id=await stage.thread(), run_ids=[str(uuid.uuid4())])
 
 
+async def cancelled_by_status(stage: Stage) -> None:
+    for statuses in (["pending", "running"], ["all"]):
+        running = await stage.held()
+        pending = await stage.sdk.runs.create(running["thread_id"], "walk", input={"n": 1})
+        for status in statuses:
+            await stage.sdk.runs.cancel_many(status=status)  # type: ignore[arg-type]
+            if status == "pending":
+                assert (await stage.sdk.runs.get(running["thread_id"], running["run_id"]))["status"] == "running"
+        for run in (running, pending):
+            assert (await stage.ended(run))["status"] == "interrupted"
+        assert not (await stage.values(running["thread_id"]))["log"]
+
+
+async def cancelled_before_its_turn(stage: Stage) -> None:
+    running = await stage.held()
+    pending = await stage.sdk.runs.create(running["thread_id"], "walk", input={"n": 1})
+    await stage.sdk.runs.cancel(pending["thread_id"], pending["run_id"])
+    asked = await stage.sdk.runs.get(pending["thread_id"], pending["run_id"])
+    assert (asked["status"], bool(asked["cancel_requested_at"])) == ("pending", True)  # type: ignore[typeddict-item]
+    await stage.sdk.runs.cancel(running["thread_id"], running["run_id"])
+    assert (await stage.ended(pending))["status"] == "interrupted"
+
+
 async def deleted(stage: Stage) -> None:
     thread, run = await stage.walked()
     await stage.sdk.runs.delete(thread, run["run_id"])
@@ -210,10 +234,11 @@ async def not_deleted_while_active(stage: Stage) -> None:
 
 
 async def not_deleted_on_completion(stage: Stage) -> None:
-    for path in ("/runs", "/runs/wait", f"/threads/{await stage.thread()}/runs"):
+    thread = await stage.thread()
+    for end in ("", "/wait", "/stream"):
         async with refusal():
             body = {"assistant_id": "walk", "input": {"n": 1}, "on_completion": "delete"}
-            (await stage.http.post(path, json=body)).raise_for_status()
+            (await stage.http.post(f"/threads/{thread}/runs{end}", json=body)).raise_for_status()
 
 
 async def kept_by_default(stage: Stage) -> None:
@@ -243,7 +268,7 @@ async def resumed_without_a_question(stage: Stage) -> None:
         await stage.sdk.runs.create(thread, "walk", command={"resume": "yes"})
 
 
-NO_DELETE = {"body.on_completion=delete": "refused with 422"}
+NO_DELETE = {"body.on_completion=delete": "refused with 422: a thread of one's own is deleted by `DELETE`"}
 PROBES = (
     probe(shown, claim(CREATE, answer=RUN), claim(READ, answer=RUN), claim(LIST, answer=RUN)),
     probe(shown_without_a_thread, claim(CREATE_STATELESS, answer=RUN), claim(BATCH, answer=RUN)),
@@ -261,10 +286,21 @@ PROBES = (
     probe(cancelled, claim(CANCEL, query="wait action=interrupt")),
     probe(rolled_back, claim(CANCEL, query="action=rollback")),
     probe(cancelled_many, claim(CANCEL_MANY, query="action=interrupt action=rollback", body="thread_id run_ids")),
+    probe(cancelled_by_status, claim(CANCEL_MANY, body="status"), alone=True),
     probe(deleted, claim(DELETE)),
     probe(
         not_deleted_on_completion,
-        *(claim(one, refused=NO_DELETE) for one in (CREATE, CREATE_STATELESS, WAIT_STATELESS)),
+        *(claim(one, refused=NO_DELETE) for one in (CREATE, WAIT, f"{CREATE}/stream")),
+    ),
+    probe(
+        status_of_a_run_that_asks,
+        differs="A run that ended with a question is `interrupted`; the Agent Server says `success`, so that only its thread tells "
+        "whether somebody is asked.",
+    ),
+    probe(
+        cancelled_before_its_turn,
+        differs="A run that waits for another one of its thread and is cancelled never begins, but is `pending` (with "
+        "`cancel_requested_at`) until its turn comes: the runs of a thread end in their order.",
     ),
     probe(
         accepted,

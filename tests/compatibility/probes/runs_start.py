@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
+from functools import partial
 from typing import Any
 
 import httpx
 from tests.compatibility.probe import ACCEPTED
-from tests.compatibility.stage import Stage, mark, refusal
-from tests.compatibility.starts import ALL, STATEFUL, STATELESS, Start, of_each
+from tests.compatibility.stage import Stage, eventually, mark, refusal
+from tests.compatibility.starts import ALL, Start, of_each
 
 
 async def with_input(stage: Stage, start: Start) -> None:
@@ -47,7 +49,7 @@ async def with_context(stage: Stage, start: Start) -> None:
 async def with_interrupts(stage: Stage, start: Start) -> None:
     assert (await start(stage, input={"n": 3}, interrupt_before=["right"]))["log"] == ["left"]
     assert (await start(stage, input={"n": 3}, interrupt_after=["right"]))["log"] == ["left", "right"]
-    assert "log" not in await start(stage, input={"n": 3}, interrupt_before="*")
+    assert not (await start(stage, input={"n": 3}, interrupt_before="*")).get("log")
 
 
 async def with_a_webhook(stage: Stage, start: Start) -> None:
@@ -78,14 +80,22 @@ async def resumed_without_a_thread(stage: Stage, start: Start) -> None:
 
 
 async def directed(stage: Stage, start: Start) -> None:
-    thread, _ = await stage.asked()
-    values = await start(stage, "ask", thread, command={"update": {"note": "noted"}, "goto": "finish"})
-    assert (values["note"], values["log"]) == ("noted", ["finish"])
+    thread, _ = await stage.walked(1)
+    values = await start(stage, thread=thread, command={"update": {"n": 3}, "goto": "right"})
+    assert (values["n"], values["log"]) == (3, ["left", "right", "left"])
 
 
 async def directed_without_a_thread(stage: Stage, start: Start) -> None:
+    """LangGraph goes to the node beside the one where the graph begins."""
+    values = await start(stage, command={"update": {"n": 1}, "goto": "right"})
+    assert (values["n"], values["log"]) == (1, ["right", "left"])
+
+
+async def directed_to_a_question(stage: Stage, start: Start) -> None:
     values = await start(stage, "ask", command={"update": {"note": "noted"}, "goto": "finish"})
-    assert (values["note"], values["log"]) == ("noted", ["finish"])
+    assert "__error__" not in values
+    (interrupt,) = values["__interrupt__"]
+    assert interrupt["value"] == {"question": "go on?"}
 
 
 async def at_a_checkpoint(stage: Stage, start: Start) -> None:
@@ -190,6 +200,25 @@ async def kept(stage: Stage, start: Start) -> None:
     assert thread["values"]["log"] == ["left"]
 
 
+async def deleted_after_its_end(stage: Stage, start: Start) -> None:
+    metadata = mark()
+    searching = partial(stage.sdk.threads.search, metadata=metadata)
+    if start.kind in {"create", "batch"}:
+        run = await start.run(stage, "walk", None, input={"n": 1}, metadata=metadata, on_completion="delete")
+        async with refusal(404):
+            await _gone(stage, run["thread_id"])
+    else:
+        values = await start(stage, metadata=metadata, on_completion="delete")
+        assert values["log"] == ["left"]
+    await eventually(searching, "the thread is gone", lambda threads: threads == [])
+
+
+async def _gone(stage: Stage, thread: str) -> None:
+    while True:
+        await stage.sdk.threads.get(thread)
+        await asyncio.sleep(0.1)
+
+
 async def while_somebody_listens(stage: Stage, start: Start) -> None:
     for wanted, options in {
         "success": {"on_disconnect": "continue"},
@@ -213,8 +242,11 @@ async def while_somebody_listens(stage: Stage, start: Start) -> None:
         assert (await stage.ended(run))["status"] == wanted
 
 
-WAITS = tuple(one for one in ALL if one.kind == "wait")
-ENTERED = tuple(one for one in ALL if one.kind != "wait")
+STATEFUL = tuple(one for one in ALL if one.stateful)
+STATELESS = tuple(one for one in ALL if not one.stateful)
+BATCH = tuple(one for one in ALL if one.kind == "batch")
+HELD = tuple(one for one in ALL if one.kind in {"wait", "stream"})
+NOT_STREAMED = tuple(one for one in ALL if one.kind != "stream")
 DURABLE = "always `sync`: every superstep is durable before the next one, at least what is asked for"
 ROOT = '`""` only: a run starts at a checkpoint of the whole graph'
 
@@ -232,6 +264,7 @@ PROBES = (
     *of_each(STATELESS, resumed_without_a_thread, body="command.resume"),
     *of_each(STATEFUL, directed, body="command.update command.goto"),
     *of_each(STATELESS, directed_without_a_thread, body="command.update command.goto"),
+    *of_each(STATELESS, directed_to_a_question, body="command.update command.goto"),
     *of_each(STATEFUL, at_a_checkpoint, body="checkpoint.checkpoint_id checkpoint_id"),
     *of_each(STATEFUL, at_a_checkpoint_of_a_subgraph, partly={"body.checkpoint.checkpoint_ns": ROOT}),
     *of_each(STATEFUL, on_a_thread_that_is_not_there, body="if_not_exists=create if_not_exists=reject"),
@@ -251,15 +284,16 @@ PROBES = (
         partly={"body.feedback_keys": "accepted; no feedback links are made", "body.langsmith_tracer": ACCEPTED},
     ),
     *of_each(
-        tuple(one for one in ALL if one.kind == "batch"),
+        BATCH,
         feedback_without_effect,
         partly={"body.feedback_keys": "accepted; no feedback links are made"},
     ),
     *of_each(
-        ALL,
+        NOT_STREAMED,
         not_streamed,
         partly=dict.fromkeys(("body.stream_mode", "body.stream_subgraphs", "body.stream_resumable"), ACCEPTED),
     ),
     *of_each(STATELESS, kept, body="on_completion=keep"),
-    *of_each(WAITS, while_somebody_listens, body="on_disconnect=continue on_disconnect=cancel"),
+    *of_each(STATELESS, deleted_after_its_end, body="on_completion=delete"),
+    *of_each(HELD, while_somebody_listens, body="on_disconnect=continue on_disconnect=cancel"),
 )

@@ -58,7 +58,7 @@ async def at_rest(stage: Stage, read: Read) -> None:
     assert state["values"]["log"] == ["left", "right"]
     assert state["next"] == []
     checkpoint = state["checkpoint"]
-    assert (checkpoint["thread_id"], checkpoint["checkpoint_ns"]) == (thread, "")
+    assert (checkpoint["thread_id"], checkpoint.get("checkpoint_ns", "")) == (thread, "")
     assert checkpoint["checkpoint_id"] == await _newest_id(stage, thread)
     parent = state["parent_checkpoint"]["checkpoint_id"]
     before = await stage.sdk.threads.get_state(thread, checkpoint_id=parent)
@@ -104,22 +104,23 @@ async def _nested(stage: Stage) -> tuple[str, str]:
     """A thread whose subgraph asks, and the namespace of the subgraph's checkpoints."""
     thread = await stage.thread()
     await stage.ended(await stage.sdk.runs.create(thread, "nested", input={}))
-    (task,) = (await newest(stage, thread))["tasks"]
-    namespace = task["checkpoint"]["checkpoint_ns"]
+    (task,) = (await stage.sdk.threads.get_state(thread, subgraphs=True))["tasks"]
+    namespace = str(task["checkpoint"]["checkpoint_ns"])  # type: ignore[index]
     assert namespace.startswith("inner:")
     return thread, namespace
 
 
-async def of_a_subgraph(stage: Stage, read: Read) -> None:
-    thread, namespace = await _nested(stage)
-    (task,) = (await read(stage, thread))["tasks"]
-    assert (task["name"], task["checkpoint"]["checkpoint_ns"]) == ("inner", namespace)
-    assert task["state"] is None
+async def no_checkpoint_of_a_subgraph(stage: Stage) -> None:
+    thread, _ = await _nested(stage)
+    for read in (newest, at, at_post):
+        (task,) = (await read(stage, thread))["tasks"]
+        assert (task["name"], task["checkpoint"], task["state"]) == ("inner", None, None)
 
 
 async def with_subgraphs(stage: Stage) -> None:
     thread, namespace = await _nested(stage)
     (task,) = (await stage.sdk.threads.get_state(thread, subgraphs=True))["tasks"]
+    assert task["checkpoint"]["checkpoint_ns"] == namespace  # type: ignore[index]
     _assert_inside(task["state"], namespace)
     newest_id = await _newest_id(stage, thread)
     (task,) = (await stage.sdk.threads.get_state(thread, checkpoint_id=newest_id, subgraphs=True))["tasks"]
@@ -167,7 +168,7 @@ async def history(stage: Stage) -> None:
     assert len(everything) >= 4
     assert (await stage.http.get(path, params={"limit": 2})).json() == everything[:2]
     before = everything[1]["checkpoint"]["checkpoint_id"]
-    assert (await stage.http.get(path, params={"before": before})).json() == everything[2:]
+    assert (await stage.http.get(path, params={"before": before, "limit": 100})).json() == everything[2:]
 
 
 async def history_posted(stage: Stage) -> None:
@@ -175,13 +176,20 @@ async def history_posted(stage: Stage) -> None:
     second = await stage.walk(thread)
     everything = await stage.sdk.threads.get_history(thread, limit=100)
     assert await stage.sdk.threads.get_history(thread, limit=2) == everything[:2]
-    before = everything[1]["checkpoint"]
-    assert await stage.sdk.threads.get_history(thread, before=before["checkpoint_id"], limit=100) == everything[2:]
+    before: Any = {"configurable": {"checkpoint_id": everything[1]["checkpoint"]["checkpoint_id"]}}
     assert await stage.sdk.threads.get_history(thread, before=before, limit=100) == everything[2:]
     of_run = await stage.sdk.threads.get_history(thread, metadata={"run_id": first["run_id"]}, limit=100)
     assert of_run == [one for one in everything if one["metadata"]["run_id"] == first["run_id"]]
     assert 0 < len(of_run) < len(everything)
     assert second["run_id"] != first["run_id"]
+
+
+async def before_a_checkpoint(stage: Stage) -> None:
+    thread, _ = await stage.walked()
+    everything = await stage.sdk.threads.get_history(thread, limit=100)
+    before = everything[1]["checkpoint"]
+    assert await stage.sdk.threads.get_history(thread, before=before, limit=100) == everything[2:]
+    assert await stage.sdk.threads.get_history(thread, before=before["checkpoint_id"], limit=100) == everything[2:]
 
 
 async def empty(stage: Stage) -> None:
@@ -226,13 +234,21 @@ PROBES = (
     *_of_each(asking, ASKING),
     *_of_each(fanned_out, "tasks.result tasks.path"),
     *_of_each(failed, "tasks.error"),
-    *_of_each(of_a_subgraph, "tasks.checkpoint"),
+    probe(
+        no_checkpoint_of_a_subgraph,
+        *(claim(one, partly={"answer.tasks.checkpoint": "with `subgraphs` only"}) for one in (STATE, AT, AT_POST)),
+    ),
     probe(with_subgraphs, *_subgraph_claims()),
     probe(in_a_namespace, claim(AT_POST, body="checkpoint.checkpoint_ns")),
     probe(history_in_a_namespace, claim(HISTORY_POST, body="checkpoint.checkpoint_ns")),
     probe(earlier, claim(AT), claim(AT_POST, body="checkpoint.checkpoint_id")),
     probe(history, claim(HISTORY, query="limit before")),
     probe(history_posted, claim(HISTORY_POST, body="limit before metadata")),
+    probe(
+        before_a_checkpoint,
+        differs="`before` of a posted history may be a config (as the Agent Server has it), and, as the SDK's types say, a "
+        "checkpoint or its id.",
+    ),
     probe(empty, claim(STATE)),
     probe(unknown, claim(STATE), claim(HISTORY_POST)),
 )

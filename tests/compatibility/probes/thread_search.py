@@ -139,7 +139,12 @@ PROBES = (
     probe(by_metadata, claim(SEARCH, body="metadata"), claim(COUNT, body="metadata")),
     probe(by_graph, claim(SEARCH, body="metadata"), claim(COUNT, body="metadata")),
     probe(by_ids, claim(SEARCH, body="ids")),
-    probe(by_values, claim(SEARCH, body="values"), claim(COUNT, body="values")),
+    probe(
+        by_values,
+        claim(SEARCH, body="values"),
+        claim(COUNT, body="values"),
+        reference=False,  # its in-memory runtime answers 500
+    ),
     probe(by_status, claim(SEARCH, body="status"), claim(COUNT, body="status")),
     probe(in_pages, claim(SEARCH, body="limit offset", answer_header="X-Pagination-Total X-Pagination-Next")),
     probe(sorted_by, claim(SEARCH, body="sort_by sort_order")),

@@ -83,7 +83,7 @@ def approval_view(wait: Mapping[str, Any]) -> Document:
         "action": question.action,
         "action_digest": question.action_digest,
         "answer_schema": question.answer_schema,
-        "interrupt": _interrupt_view(wait, interrupt) if interrupt is not None else None,
+        **({"interrupt": _interrupt_view(wait, interrupt)} if interrupt is not None else {}),
         "events": wait.get("events") or [],
         "assigned_to": wait.get("assigned_to"),
         "escalate_to": list(question.escalate_to),

@@ -141,7 +141,8 @@ class Joiner:
         shown = dict(values) if isinstance(values, dict) else {"values": values} if values is not None else {}
         if run["status"] in {RunStatus.ERROR, RunStatus.TIMEOUT}:
             error = run.get("error") or {}
-            shown["__error__"] = {"error": error.get("type", run["status"]), "message": error.get("message", "")}
+            name = str(error.get("type") or run["status"]).rpartition(".")[2]  # as the Agent Server: without its module
+            shown["__error__"] = {"error": name, "message": error.get("message", "")}
         elif run["status"] == RunStatus.INTERRUPTED:
             shown["__interrupt__"] = questions(run.get("interrupts") or (state["interrupts"] if state else []))
         return shown

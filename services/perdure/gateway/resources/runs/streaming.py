@@ -110,7 +110,7 @@ class RunStreams:
 
     async def join_thread(self, request: web.Request) -> web.StreamResponse:
         """``GET /threads/{thread_id}/stream``."""
-        given = [*request.query.getall("stream_modes", []), *request.query.getall("stream_mode", [])]
+        given = request.query.getall("stream_modes", []) or request.query.getall("stream_mode", [])
         kinds = modes_of(given, KINDS, "query:stream_modes") or ("run_modes",)
         cursor = cursor_of(request)
         thread = await require_thread(self._store, request)
