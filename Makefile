@@ -6,6 +6,7 @@ PYTHON ?= python3
 CONFIG ?= examples/langgraph.json
 SEED ?= 1
 MINUTES ?= 2
+REFERENCE ?= .venv/reference
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -14,10 +15,10 @@ SHORT := awk '/^(Collecting|Downloading|Installing|Successfully)/ { print substr
 LOCK := $(BIN)/uv pip compile pyproject.toml --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-annotate --no-header --python-version 3.11 --quiet
 
-.PHONY: help setup demo up down test chaos check fix conformance bench bench-smoke lock
+.PHONY: help setup demo up down test chaos check fix conformance compatibility compatibility-reference bench bench-smoke lock
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-24s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Create .venv and install everything pinned (again only when the lock file changes)
 
@@ -66,6 +67,14 @@ chaos: setup ## Kill everything for MINUTES and check every promise (SEED=1 MINU
 
 conformance: setup ## Run LangGraph's conformance suite and its own tests against the saver
 	$(BIN)/python -m pytest -s tests/integration/test_conformance.py tests/integration/test_langgraph_suite.py
+
+compatibility: setup ## Run the probes of docs/compatibility.md against the whole system, and write the page
+	COMPATIBILITY_WRITE=1 $(BIN)/python -m pytest tests/e2e/test_compatibility.py
+
+compatibility-reference: setup ## Run the same probes against the Agent Server's "langgraph dev", installed into REFERENCE=.venv/reference
+	@test -x $(REFERENCE)/bin/langgraph || { $(PYTHON) -m venv $(REFERENCE) && $(REFERENCE)/bin/python -m pip install \
+		--disable-pip-version-check "langgraph-api==0.16.7" "langgraph-cli[inmem]==0.4.40" | $(SHORT); }
+	$(BIN)/python -m tests.compatibility.reference $(REFERENCE)
 
 bench: setup ## Measure Perdure and its peers in turn (QUICK=1 PEERS=.. WORKLOADS=.. ROUNDS=3 SOAK_MINUTES=30)
 	$(BIN)/python benchmarks/run.py $(if $(QUICK),--quick) $(if $(PEERS),--peers $(PEERS)) $(if $(ROUNDS),--rounds $(ROUNDS)) \

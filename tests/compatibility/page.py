@@ -39,7 +39,8 @@ test fails when the page says something else.
 DIFFERENCES: Final = f"""## Differences and their reasons
 
 Where Perdure answers otherwise, and why. For each there is a probe that passes here and, in `make compatibility-reference`, fails
-against `langgraph dev` with {REFERENCE} {REFERENCE_VERSION}; all other probes pass there as well, but those for a {PARTLY} or {NO}.
+against `langgraph dev` with {REFERENCE} {REFERENCE_VERSION}; the other probes pass there as well,
+but those for a {PARTLY} or {NO}, and a few that it cannot answer with its memory as database.
 """
 
 

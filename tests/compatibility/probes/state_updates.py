@@ -63,7 +63,7 @@ async def refused(stage: Stage) -> None:
 
 async def made_of_states(stage: Stage) -> None:
     steps: Any = [
-        {"updates": [{"values": {"n": 2}, "as_node": "__input__"}]},
+        {"updates": [{"values": {"n": 2}, "as_node": "__start__"}]},
         {"updates": [{"values": {"done": 0}, "as_node": "begin"}]},
         {"updates": [{"values": {"done": 1, "log": ["made"]}, "as_node": "left"}]},
     ]
@@ -102,15 +102,13 @@ async def gone_after_its_time(stage: Stage) -> None:
         await eventually(is_gone, "the thread is gone")
 
 
-UPDATES = (
+PROBES = (
     probe(updated, claim(UPDATE, body="values", answer="checkpoint")),
     probe(updated_as_a_node, claim(UPDATE, body="as_node")),
     probe(ended_by_hand, claim(UPDATE, body="as_node")),
     probe(forked, claim(UPDATE, body="checkpoint.checkpoint_id")),
     probe(refused, claim(UPDATE, body="as_node")),
-)
-STATES = (probe(made_of_states, claim(CREATE, body="supersteps")),)
-TIMES = (
+    probe(made_of_states, claim(CREATE, body="supersteps")),
     probe(
         kept_for_a_time,
         claim(CREATE, body="ttl.ttl ttl.strategy"),

@@ -115,6 +115,7 @@ async def no_checkpoint_of_a_subgraph(stage: Stage) -> None:
     for read in (newest, at, at_post):
         (task,) = (await read(stage, thread))["tasks"]
         assert (task["name"], task["checkpoint"], task["state"]) == ("inner", None, None)
+    await with_subgraphs(stage)
 
 
 async def with_subgraphs(stage: Stage) -> None:

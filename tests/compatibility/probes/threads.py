@@ -156,19 +156,6 @@ async def pruned_to_the_latest(stage: Stage) -> None:
     assert [one["values"] for one in await stage.sdk.threads.get_history(kept)] == [values]
 
 
-async def not_kept_for_a_time(stage: Stage) -> None:
-    async with refusal():
-        await stage.sdk.threads.create(ttl={"ttl": 60, "strategy": "delete"})
-    async with refusal():
-        await stage.sdk.threads.update(await stage.thread(), metadata={}, ttl={"ttl": 60, "strategy": "delete"})
-
-
-async def not_made_with_states(stage: Stage) -> None:
-    step = {"updates": [{"values": {"log": ["made"]}, "as_node": "left"}]}
-    async with refusal():
-        await stage.sdk.threads.create(graph_id="walk", supersteps=[step])
-
-
 async def storage(stage: Stage) -> None:
     thread, _ = await stage.walked()
     told = (await stage.http.get(f"/threads/{thread}/storage")).raise_for_status().json()
@@ -181,7 +168,6 @@ async def storage_by_part(stage: Stage) -> None:
     assert told["total"]["bytes"] >= told["parts"]["checkpoints"]["bytes"] > 0
 
 
-TTL = {"body.ttl.ttl": "refused with 422", "body.ttl.strategy": "refused with 422"}
 PROBES = (
     probe(
         made_with_an_id,
@@ -191,8 +177,6 @@ PROBES = (
     ),
     probe(made_twice, claim("POST /threads", body="if_exists=raise if_exists=do_nothing")),
     probe(made_again_while_it_asks, claim("POST /threads", answer="values interrupts")),
-    probe(not_kept_for_a_time, claim("POST /threads", refused=TTL), claim("PATCH /threads/{thread_id}", refused=TTL)),
-    probe(not_made_with_states, claim("POST /threads", refused={"body.supersteps": "refused with 422"})),
     probe(read, claim("GET /threads/{thread_id}", answer=FILLED)),
     probe(read_while_it_asks, claim("GET /threads/{thread_id}", answer="interrupts")),
     probe(read_after_an_error, claim("GET /threads/{thread_id}", answer="status")),
