@@ -9,7 +9,6 @@ from tests.support.javascript import run_script
 
 def test_a_conversation_with_an_interrupt(system: Any) -> None:
     got = run_script("ag_ui.mjs", system.services.gateway_url)
-    assert set(got["answeredHere"]) <= {"/assistants/{id}/graph"}, "all the rest is the gateway's"
     for name, said in (("first", "I heard: one two "), ("second", "I heard: three ")):
         names = [event["type"] for event in got[name]["events"]]
         assert (names[0], names[-1]) == ("RUN_STARTED", "RUN_FINISHED")

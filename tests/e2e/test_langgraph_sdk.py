@@ -148,6 +148,8 @@ async def test_the_methods_that_are_listed_as_working_work(system: Any, sdk: Rec
     (found,) = await sdk.call("assistants", "search", graph_id="chain")
     assert (await sdk.call("assistants", "get", found["assistant_id"]))["graph_id"] == "chain"
     assert (await sdk.call("assistants", "get_schemas", found["assistant_id"]))["graph_id"] == "chain"
+    drawn = await sdk.call("assistants", "get_graph", found["assistant_id"])
+    assert {"__start__", "__end__"} < {one["id"] for one in drawn["nodes"]}
 
     cron = await sdk.call("crons", "create", "chain", schedule="0 7 * * *", input={})
     of_thread = await sdk.call("crons", "create_for_thread", thread_id, "chain", schedule="0 8 * * *", input={})

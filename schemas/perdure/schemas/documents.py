@@ -362,6 +362,8 @@ class GraphDocument(TypedDict, total=False):
     nodes: list[str]
     input_schema: dict[str, Any]
     output_schema: dict[str, Any]
+    drawings: list[dict[str, Any]]
+    """Nodes and edges as LangGraph draws them, by how many levels of subgraphs are opened."""
     config: dict[str, Any]
     updated_at: datetime
 

@@ -389,6 +389,15 @@ class Graph(BaseModel):
     workers: int = Field(description="Living workers that serve it now. With 0, runs are accepted and wait.")
 
 
+class GraphDrawing(BaseModel):
+    """What LangGraph's ``Graph.to_json`` says of a graph."""
+
+    nodes: list[dict[str, Any]]
+    """``id``, ``type`` and ``data`` of each."""
+    edges: list[dict[str, Any]]
+    """``source``, ``target``, and ``conditional`` where a function decides."""
+
+
 class GraphSchemas(BaseModel):
     """The JSON schemas of a graph; null where they are not known."""
 

@@ -30,6 +30,8 @@ from perdure.chassis.telemetry import logger
 
 log = logger(__name__)
 
+DEEPEST_DRAWING: Final = 8
+"""Levels of subgraphs that are drawn, at most."""
 _WANTED: Final = "Name a compiled graph, a StateGraph, or a function that returns one"
 
 
@@ -52,6 +54,7 @@ class ServedGraph:
             "nodes": list(self.nodes),
             "input_schema": _schema(self.graph.get_input_jsonschema, self.graph_id),
             "output_schema": _schema(self.graph.get_output_jsonschema, self.graph_id),
+            "drawings": _drawings(self.graph, self.graph_id),
         }
 
 
@@ -123,6 +126,20 @@ def _version(graph: Pregel[Any, Any, Any, Any], nodes: tuple[str, ...]) -> str:
         log.warning("graph.structure_unknown", error=str(error))
         structure = nodes
     return hashlib.sha256(json.dumps(structure)).hexdigest()[:16]
+
+
+def _drawings(graph: Pregel[Any, Any, Any, Any], graph_id: str) -> list[dict[str, Any]]:
+    """Nodes and edges as LangGraph draws them: with subgraphs as nodes, then opened one level more each, until none is left."""
+    found: list[dict[str, Any]] = []
+    try:
+        for depth in range(DEEPEST_DRAWING + 1):
+            drawing = json.loads(json.dumps(graph.get_graph(xray=depth).to_json()))
+            if found and drawing == found[-1]:
+                break
+            found.append(drawing)
+    except Exception as error:
+        log.debug("graph.drawing_unknown", graph=graph_id, error=str(error))
+    return found
 
 
 def _schema(get: Any, graph_id: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from tests.compatibility.stage import Stage, refusal
 
 ASSISTANT = "assistant_id graph_id config context created_at updated_at metadata version name"
 SEARCH, READ = "POST /assistants/search", "GET /assistants/{assistant_id}"
+GRAPH = "GET /assistants/{assistant_id}/graph"
 SCHEMAS = "GET /assistants/{assistant_id}/schemas"
 
 
@@ -57,6 +58,17 @@ async def schemas(stage: Stage) -> None:
         assert {"n", "log"} <= found[name]["properties"].keys()  # type: ignore[literal-required]
 
 
+async def drawings(stage: Stage) -> None:
+    (assistant,) = await stage.sdk.assistants.search(graph_id="nested")
+    closed = await stage.sdk.assistants.get_graph(assistant["assistant_id"])
+    names = {one["id"] for one in closed["nodes"]}
+    assert {"__start__", "__end__"} < names
+    assert all({one["source"], one["target"]} <= names for one in closed["edges"])
+    for xray in (True, 1):
+        opened = await stage.sdk.assistants.get_graph(assistant["assistant_id"], xray=xray)
+        assert len(opened["nodes"]) > len(closed["nodes"]), "the subgraph's own nodes are drawn"
+
+
 async def alive(stage: Stage) -> None:
     answer = await stage.http.get("/ok")
     assert (answer.status_code, answer.json()["ok"]) == (200, True)
@@ -87,6 +99,7 @@ PROBES = (
         no_assistants_of_an_unknown_graph,
         differs="A search for the assistants of a graph that nobody serves finds none; the Agent Server answers 404.",
     ),
+    probe(drawings, claim(GRAPH, path="assistant_id", query="xray")),
     probe(assistants_that_match, claim(SEARCH, body="metadata name limit offset")),
     probe(
         assistants_unsorted,

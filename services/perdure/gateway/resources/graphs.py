@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import web
 
+from perdure.gateway.http.problems import invalid
 from perdure.gateway.http.requests import read_body
 from perdure.gateway.http.responses import json_response
-from perdure.gateway.http.route import BODY, Route
+from perdure.gateway.http.route import BODY, Parameter, Route
 from perdure.gateway.stores.graphs import ServedGraphs
 from perdure.gateway.stores.workers import Workers
 from perdure.registry.runs import assistant_id_of
@@ -18,6 +19,13 @@ from perdure.schemas import http
 from perdure.schemas.http import AssistantSearch
 
 Document = dict[str, Any]
+
+DEEPEST: Final = 1_000
+XRAY = Parameter(
+    "xray",
+    {"anyOf": [{"type": "boolean"}, {"type": "integer", "minimum": 1, "maximum": DEEPEST}], "default": False},
+    "Whether subgraphs are opened, or how many levels of them.",
+)
 
 
 class GraphsResource:
@@ -44,6 +52,11 @@ class GraphsResource:
                 "Graphs", {200: http.Assistant}, problems=("unknown-graph", "not-ready"),
             ),
             Route(
+                "GET", "/assistants/{assistant_id}/graph", self.get_drawing, "getAssistantGraph",
+                "A graph's nodes and edges", "Graphs", {200: http.GraphDrawing}, parameters=(XRAY,),
+                problems=("unknown-graph", "not-ready"),
+            ),
+            Route(
                 "GET", "/assistants/{assistant_id}/schemas", self.get_schemas, "getAssistantSchemas",
                 "A graph's schemas", "Graphs", {200: http.GraphSchemas}, problems=("unknown-graph", "not-ready"),
             ),
@@ -67,6 +80,13 @@ class GraphsResource:
         graph = await self._graphs.resolve(request.match_info["assistant_id"])
         return json_response(assistant_view(graph))
 
+    async def get_drawing(self, request: web.Request) -> web.Response:
+        """``GET /assistants/{assistant_id}/graph``."""
+        depth = _depth(request.query.get("xray", "false"))
+        graph = await self._graphs.resolve(request.match_info["assistant_id"])
+        drawings = graph.get("drawings") or [{"nodes": [], "edges": []}]
+        return json_response(drawings[min(depth, len(drawings) - 1)])
+
     async def get_schemas(self, request: web.Request) -> web.Response:
         """``GET /assistants/{assistant_id}/schemas``."""
         graph = await self._graphs.resolve(request.match_info["assistant_id"])
@@ -80,6 +100,16 @@ class GraphsResource:
                 "context_schema": None,
             }
         )
+
+
+def _depth(xray: str) -> int:
+    """How many levels of subgraphs ``xray`` opens."""
+    named = {"false": 0, "true": DEEPEST}
+    if xray.lower() in named:
+        return named[xray.lower()]
+    if not xray.isdecimal() or not 1 <= int(xray) <= DEEPEST:
+        raise invalid("query:xray", f"must be true, false or a number from 1 to {DEEPEST}")
+    return int(xray)
 
 
 def _matches(view: Document, wanted: AssistantSearch) -> bool:
