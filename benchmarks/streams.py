@@ -3,7 +3,7 @@
     python benchmarks/streams.py [--chunks 10000] [--rounds 5] [--agents 1] [--pause-ms 0]
 
 Starts Kafka, a MongoDB-compatible server and one process of agent-step, with empty data. In every round ``--agents`` runs of the
-graph ``tokens`` say ``--chunks`` things together, by a model or by the stream writer, first without a stream mode that tells them,
+graph ``chatter`` say ``--chunks`` things together, by a model or by the stream writer, first without a stream mode that tells them,
 then with one. CPU is user and system time of the whole worker process, from the command until the run's end is recorded. The topic
 is read in the end: a stream that lost a chunk, or a run without one that told any, fails the measurement. One JSON line for each
 mode; the exit status is 1 if a chunk costs more than ``--budget`` CPU-milliseconds (median of the rounds' differences).
@@ -59,6 +59,11 @@ class Bench:
         self._worker = worker
         self._options = options
 
+    async def close(self) -> None:
+        """Let go of the servers."""
+        await self._producer.close()
+        self._db.client.close()
+
     async def pair(self, mode: str) -> dict[str, float]:
         """Without and with a stream of this mode: CPU and wall seconds."""
         without, took = await self._runs(mode, asked=False)
@@ -76,7 +81,7 @@ class Bench:
             payload["stream"] = {"modes": [mode], "subgraphs": False}
         runs = [
             run_document(
-                tenant="default", thread_id=uuid.uuid4().hex, graph_id="tokens", graph_version=None,
+                tenant="default", thread_id=uuid.uuid4().hex, graph_id="chatter", graph_version=None,
                 packed=pack(payload), metadata={}, traceparent=TRACE, moment=now(), run_id=new_id(), new_thread=True,
             )
             for _ in range(self._options.agents)
@@ -165,6 +170,7 @@ async def measure(environment: dict[str, str], pid: int, options: argparse.Names
             "machine": machine(),
         }
         print(json.dumps(line), flush=True)
+    await bench.close()
     return within
 
 

@@ -1,60 +1,47 @@
-"""``tokens``: a node that says ``chunks`` things, by a chat model that streams or by the stream writer, ``pause_s`` apart."""
+"""``tokens``: one step whose chat model says sixty words, 25 ms apart; each word is the time at which it was said.
+
+So whoever reads the stream knows how long each word travelled, on a machine with one clock.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
-from typing import Any, TypedDict
+from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langgraph.config import get_stream_writer
-from langgraph.graph import END, START, StateGraph
+from langgraph.graph import END, START, MessagesState, StateGraph
+
+WORDS = 60
+PAUSE_S = 0.025
 
 
-class Scripted(BaseChatModel):
-    """A chat model that says ``chunks`` tokens."""
-
-    chunks: int
-    pause_s: float
+class Clock(BaseChatModel):
+    """A chat model that says what time it is."""
 
     @property
     def _llm_type(self) -> str:
-        return "scripted"
+        return "clock"
 
     def _generate(self, *_: Any, **__: Any) -> ChatResult:
-        return ChatResult(generations=[ChatGeneration(message=AIMessage("token " * self.chunks))])
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(f"{time.time():.6f} "))])
 
     async def _astream(self, *_: Any, **__: Any) -> AsyncIterator[ChatGenerationChunk]:
-        for _number in range(self.chunks):
-            await asyncio.sleep(self.pause_s)
-            yield ChatGenerationChunk(message=AIMessageChunk(content="token "))
+        for _number in range(WORDS):
+            await asyncio.sleep(PAUSE_S)
+            yield ChatGenerationChunk(message=AIMessageChunk(f"{time.time():.6f} "))
 
 
-class State(TypedDict, total=False):
-    chunks: int
-    pause_s: float
-    by: str
-    said: int
+async def talk(state: MessagesState) -> dict[str, Any]:
+    """Ask the model."""
+    return {"messages": [await Clock().ainvoke(state["messages"])]}
 
 
-async def says(state: State) -> dict[str, Any]:
-    """Says them; the same work, whether somebody listens or not."""
-    said = 0
-    if state["by"] == "writer":
-        write = get_stream_writer()
-        for said in range(1, state["chunks"] + 1):
-            await asyncio.sleep(state["pause_s"])
-            write({"progress": said, "text": "token "})
-    else:
-        async for _ in Scripted(chunks=state["chunks"], pause_s=state["pause_s"]).astream("hi"):
-            said += 1
-    return {"said": said}
-
-
-builder = StateGraph(State)
-builder.add_node("says", says)
-builder.add_edge(START, "says")
-builder.add_edge("says", END)
+builder = StateGraph(MessagesState)
+builder.add_node("talk", talk)
+builder.add_edge(START, "talk")
+builder.add_edge("talk", END)
 graph = builder.compile()

@@ -34,7 +34,7 @@ class AgentServer:
         await self._http.close()
 
     async def words(self, key: str) -> list[float]:
-        """Run ``clock`` as a stream; for each word the seconds from the moment when it was said until it was read here.
+        """Run ``tokens`` as a stream; for each word the seconds from the moment when it was said until it was read here.
 
         Raises:
             RuntimeError: the stream ended without all of the words, or with an error.
@@ -42,7 +42,7 @@ class AgentServer:
         """
         thread = await self._thread(key)
         body = {
-            "assistant_id": "clock",
+            "assistant_id": "tokens",
             "input": {"messages": [{"role": "user", "content": "What time is it?"}]},
             "stream_mode": ["messages-tuple"],
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from tests.support.polling import until_blocking
 
 pytestmark = pytest.mark.timeout(180)
 
-CHAT = Path(__file__).resolve().parents[2] / "examples" / "chat"
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
+CHAT = ROOT / "examples" / "chat"
 DECISIONS = {
     "accept": ({"type": "accept", "args": None}, "Deleted: the drafts."),
     "edit": ({"type": "edit", "args": {"action": "delete", "args": {"what": "one draft"}}}, "Deleted: one draft."),
@@ -90,6 +93,15 @@ def test_a_reader_that_comes_back_reads_on_where_it_was(chat: Any, tmp_path: Pat
     assert after
     assert {"updates", "values", "metadata"} == {line.split(" ")[1] for line in shown.read_text().splitlines()}
     assert json.dumps("It is time: call Ann")[1:-1] in shown.read_text()
+
+
+def test_what_the_readme_shows_works(chat: Any) -> None:
+    (code,) = [one for one in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if "get_client" in one]
+    code = code.replace("http://127.0.0.1:8123", chat.services.gateway_url)
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
+    said, _, thread = shown.strip().partition("\nNothing of the agent is in memory now. Its thread: ")
+    assert said == "In 5 seconds I will remind you: call Ann"
+    until_blocking(lambda: last_words(chat, thread) == "It is time: call Ann", "the reminder")
 
 
 @pytest.mark.parametrize("decision", DECISIONS)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
-from tests.support.javascript import CLIENTS, run_script
+import pytest
+from tests.support.javascript import CHAT_APP, CLIENTS, run_script
 
 
 def test_the_javascript_sdk(system: Any) -> None:
@@ -43,8 +45,10 @@ def test_a_web_page_may_use_the_local_stack(system: Any) -> None:
     assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (204, "*")
 
 
-def test_the_packages_are_pinned_without_an_address() -> None:
-    locked = json.loads((CLIENTS / "package-lock.json").read_text())["packages"]
-    named = json.loads((CLIENTS / "package.json").read_text())["dependencies"]
+@pytest.mark.parametrize("folder", [CLIENTS, CHAT_APP], ids=lambda folder: folder.name)
+def test_the_packages_are_pinned_without_an_address(folder: Path) -> None:
+    locked = json.loads((folder / "package-lock.json").read_text())["packages"]
+    named = json.loads((folder / "package.json").read_text())["dependencies"]
     assert {name: locked[f"node_modules/{name}"]["version"] for name in named} == named
-    assert all("integrity" in package and "resolved" not in package for name, package in locked.items() if name)
+    own = [package for name, package in locked.items() if name and not package.get("inBundle")]
+    assert all("integrity" in package and "resolved" not in package for package in own)

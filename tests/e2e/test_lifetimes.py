@@ -78,6 +78,22 @@ def test_a_run_that_is_active_keeps_its_thread(system: Any) -> None:
     assert system.http.get(f"/threads/{thread}").status_code == 200
 
 
+def test_a_thread_under_legal_hold_stays(system: Any) -> None:
+    run = system.start("chain", {"n": 2}, made(system))
+    thread = run["thread_id"]
+    system.until_ended(run)
+    hold = {"by": "the court", "reason": "evidence"}
+    system.http.put(f"/threads/{thread}/hold", json=hold).raise_for_status()
+    system.http.patch(f"/threads/{thread}", json={"ttl": 0.001}).raise_for_status()
+
+    def postponed() -> bool:
+        mark = system.db.threads.find_one({"_id": thread})["ttl"]
+        return bool(mark["due_at"] > mark["expires_at"])
+
+    until_blocking(postponed, "the scheduler has looked at it")
+    assert system.http.get(f"/threads/{thread}").status_code == 200
+
+
 @pytest.mark.parametrize("how", ["ttl", "prune"])
 def test_the_index_follows_when_older_states_go(system: Any, opensearch_url: str, how: str) -> None:
     run = system.start("chain", {"n": 5}, made(system))

@@ -62,7 +62,7 @@ async def test_what_cannot_be_changed_is_refused(gateway: Gateway) -> None:
     thread_id = await new_thread(gateway, metadata={"a": "x" * 40_000})
     path = f"/threads/{thread_id}"
     assert problem(await gateway.http.patch("/threads/nobody", json={}), 404)[0] == "unknown-thread"
-    assert problem(await gateway.http.patch(path, json={"ttl": {"ttl": 5}}), 422)[0] == "not-supported"
+    assert problem(await gateway.http.patch(path, json={"ttl": {"ttl": 0}}), 422)[0] == "invalid-request"
     assert "metadata" in problem(await gateway.http.patch(path, json={"metadata": []}), 422)[1]
     assert "larger" in problem(await gateway.http.patch(path, json={"metadata": {"b": "x" * 40_000}}), 422)[1]
     assert (await shown(gateway, thread_id))["metadata"] == {"a": "x" * 40_000}

@@ -143,6 +143,31 @@ async def test_a_question_goes_to_whoever_is_asked_and_can_be_answered(stage: St
     assert mail["Reply-To"].partition("@")[0].removeprefix("reply+") not in str(address), "only its digest is stored"
 
 
+async def test_a_plain_interrupt_is_mailed_readably_with_its_link_and_takes_no_reply(
+    stage: Stage, mailbox: Mailbox
+) -> None:
+    subscription = await stage.subscribe("max@example.com", ("approval_wanted",), channel="email")
+    call = {"name": "send_mail", "args": {"to": EVIL, "lines": ["one", "two"]}}
+    value = {
+        "action_requests": [call | {"description": "Shall I send it?"}],
+        "review_configs": [{"action_name": "send_mail", "allowed_decisions": ["approve", "reject"]}],
+    }
+    like = succeeded(subscription["tenant"]).model_dump(exclude={"steps", "checkpoint_id"})
+    asked = RunInterrupted(**like, interrupts=(InterruptInfo(id="i0", value=value),), next=("tools",))
+    await stage.happen(asked, asked)
+    (delivery,) = await stage.deliveries(subscription)
+    await stage.until(delivery, "delivered")
+    (mail,) = mailbox.to("max@example.com")
+    assert mail["Reply-To"] is None
+    plain, html = (mail.get_body((kind,)).get_content().replace("\r\n", "\n") for kind in ("plain", "html"))
+    assert mail["Subject"] == "audit asks: Shall I send it?"
+    assert "name: send_mail\nargs:\n  to:" in plain
+    assert "  lines:\n    - one\n    - two" in plain
+    assert '{"' not in plain
+    assert "<script>" not in html
+    assert "https://agents.example.com/answer/" in plain
+
+
 async def test_4xx_is_tried_again_under_the_same_message_id_and_5xx_is_dead(stage: Stage, mailbox: Mailbox) -> None:
     mailbox.refusals = {"busy@example.com": ["451 later"], "nobody@example.com": ["550 no such user"] * 9}
     (busy,) = await stage.tell("busy@example.com", channel="email")

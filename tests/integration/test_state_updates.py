@@ -13,7 +13,7 @@ from tests.support.polling import until
 from perdure.chassis.payload import pack
 from perdure.gateway.resources.states import States
 from perdure.schemas.documents import RunKind
-from perdure.schemas.state_updates import CANCELLED, MOVED_ON
+from perdure.schemas.state_updates import CANCELLED, MOVED_ON, NO_CHECKPOINT
 
 
 class State(TypedDict, total=False):
@@ -53,8 +53,7 @@ async def update_on(stage: Stage, thread: dict[str, Any], *words: str, **fields:
         thread_id=thread["_id"],
         new_thread=False,
         kind=RunKind.UPDATE.value,
-        payload=pack({"supersteps": supersteps}).inline,
-        **{"at_seq": thread["seq"]} | fields,
+        **{"at_seq": thread["seq"], "payload": pack({"supersteps": supersteps}).inline} | fields,
     )
 
 
@@ -153,6 +152,51 @@ async def test_who_takes_an_update_over_makes_all_of_it_once(mongodb_uri: str, k
         made = {"run": update["_id"], "kind": "c"}
         assert await stage.db.notebook.count_documents(made | {"undone": True}) == 1
         assert await stage.db.notebook.count_documents(made | {"undone": None}) == 2
+
+
+async def test_a_subgraph_is_changed_where_it_waits(mongodb_uri: str, kafka_bootstrap: str) -> None:
+    inner = StateGraph(State)
+    inner.add_node("first", lambda _: {"log": ["first"]})
+    inner.add_node("asks", lambda state: {"log": [f"{interrupt('what?')} after {state['log']}"]})
+    inner.add_edge(START, "first")
+    inner.add_edge("first", "asks")
+    outer = StateGraph(State)
+    outer.add_node("inner", lambda _: {"log": inner_graph.invoke({"log": []})["log"]})
+    outer.add_edge(START, "inner")
+    inner_graph = inner.compile()
+    async with open_worker(mongodb_uri, kafka_bootstrap, {"graph": outer.compile()}) as stage:
+        before = await waiting(stage)
+        (of_inner,) = await stage.db.notebook.find({"thread": before["_id"], "kind": "c", "ns": {"$ne": ""}}).distinct(
+            "ns"
+        )
+        payload = {"supersteps": [[{"values": {"log": ["mended"]}, "as_node": "first"}]], "checkpoint_ns": of_inner}
+        update = await update_on(stage, before, payload=pack(payload).inline)
+        await stage.worker.start([before["_id"]])
+        done = await stage.until(update, "success")
+        assert done["update"]["checkpoint"]["checkpoint_ns"] == of_inner
+        after = await thread_after(stage, done)
+        assert (after["status"], after["head"], after["interrupts"]) == (
+            "interrupted",
+            before["head"],
+            before["interrupts"],
+        )
+        answer = await stage.run(
+            thread_id=before["_id"], new_thread=False, payload=pack({"command": {"resume": "b"}}).inline
+        )
+        await stage.worker.start([before["_id"]])
+        await stage.until(answer, "success")
+        assert (await state_of(stage, before["_id"]))["values"]["log"][-1] == "b after ['first', 'mended']"
+
+
+async def test_an_update_of_a_checkpoint_that_is_gone_is_refused(mongodb_uri: str, kafka_bootstrap: str) -> None:
+    async with open_worker(mongodb_uri, kafka_bootstrap, {"graph": graph()}) as stage:
+        before = await waiting(stage)
+        payload = {"supersteps": [[{"values": {"log": ["x"]}, "as_node": "a"}]], "checkpoint_id": "gone"}
+        update = await update_on(stage, before, payload=pack(payload).inline)
+        await stage.worker.start([before["_id"]])
+        refused = await stage.until(update, "error")
+        assert refused["update"]["refused"]["type"] == NO_CHECKPOINT
+        assert unchanged(before, await thread_after(stage, refused), update)
 
 
 async def _as_if_died_after_the_first(stage: Stage, before: dict[str, Any], update: dict[str, Any]) -> None:

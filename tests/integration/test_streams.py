@@ -7,6 +7,7 @@ import operator
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, TypedDict
 
+import httpx
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.graph import START, MessagesState, StateGraph
@@ -14,6 +15,7 @@ from langgraph.types import Send, interrupt
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 from tests.integration.streaming_stage import Event, Streaming, events_of, open_streaming
+from tests.support.gateway import OpenGateway, open_gateway
 from tests.support.polling import until
 
 DURABLE = ("values", "updates", "tasks", "checkpoints", "debug")
@@ -104,8 +106,7 @@ async def test_a_stream_tells_a_run_from_its_beginning_to_its_end(streaming: Str
 @pytest.mark.parametrize("graph", ["line", "fan", "asking", "failing", "sub", "chat"])
 async def test_the_replay_is_the_live_stream_from_every_place(streaming: Streaming, graph: str) -> None:
     given = {"messages": [{"role": "user", "content": "hi", "id": "his"}]} if graph == "chat" else {"log": []}
-    modes = [*DURABLE, "messages-tuple"]
-    body = {"assistant_id": graph, "input": given, "stream_mode": modes, "stream_subgraphs": True}
+    body = {"assistant_id": graph, "input": given, "stream_mode": [*DURABLE], "stream_subgraphs": True}
     live = await streaming.read("POST", "/runs/stream", json=body)
     assert live[0].name == "metadata"
     assert live[-1].name == "end"
@@ -153,6 +154,13 @@ async def test_an_interrupt_ends_the_stream_and_a_command_goes_on(streaming: Str
         ("values", {"log": ["a", "answer yes", "z"]}),
         ("end", None),
     ]
+
+
+async def test_tasks_carry_what_is_known_of_their_run(streaming: Streaming) -> None:
+    run = await streaming.run("line", {"log": []}, metadata={"team": "red"})
+    begun = [data for _, data in said(await streaming.replay(run, "-1", "tasks"), "tasks") if "input" in data]
+    ids = {"run_id": run["_id"], "graph_id": "line", "assistant_id": run["assistant_id"]}
+    assert [one["metadata"] for one in begun] == [{"team": "red", **ids}] * 2
 
 
 async def test_an_error_is_told(streaming: Streaming, sdk: LangGraphClient) -> None:
@@ -262,3 +270,27 @@ async def test_a_reader_who_comes_while_the_end_is_being_written_misses_nothing(
                 await runs.update_one({"_id": run["_id"]}, {"$set": fields})
             lines.append(line)
     assert [line.removeprefix("event: ") for line in lines if line.startswith("event: ")] == [one.name for one in whole]
+
+
+async def test_a_gateway_that_ends_breaks_streams_off(mongodb_uri: str, kafka_bootstrap: str) -> None:
+    async with open_streaming(mongodb_uri, kafka_bootstrap, graphs()) as opened:
+        body = {"assistant_id": "asking", "input": {"log": []}, "after_seconds": 60}
+        run = (await opened.http.post("/runs", json=body)).json()
+        path = f"{opened.url}/threads/{run['thread_id']}/runs/{run['run_id']}/stream"
+        client = httpx.AsyncClient(timeout=30)
+        answer = await client.send(client.build_request("GET", path), stream=True)
+        assert answer.status_code == 200
+    with pytest.raises(httpx.RemoteProtocolError):
+        await answer.aread()
+    await client.aclose()
+
+
+async def test_streams_go_on_while_kafka_is_away(streaming: Streaming, mongodb_uri: str) -> None:
+    uri = mongodb_uri.rsplit("/", 1)[0] + f"/{streaming.database.name}"
+    async with open_gateway(uri, "127.0.0.1:9", OpenGateway) as blind:
+        run = (await streaming.http.post("/runs", json={"assistant_id": "slow", "input": {"log": []}})).json()
+        path = f"/threads/{run['thread_id']}/runs/{run['run_id']}/stream?stream_mode=updates&stream_mode=messages-tuple"
+        async with blind.http.stream("GET", path, headers={"Last-Event-ID": "-1"}) as answer:
+            told = [(event.name, event.data) async for event in events_of(answer)]
+    assert [name for name, _ in told] == ["metadata", "updates", "updates", "updates", "end"]
+    assert told[3][1] == {"z": {"log": ["z"]}}

@@ -134,6 +134,7 @@ async def test_the_stream_is_langgraphs(streaming: Streaming, streamed: list[Eve
     given: dict[str, Any] = {"notes": ["in"]} if graph == "noting" else {"log": ["in"]}
     if graph == "deep":
         given = {"messages": [{"role": "user", "content": "write", "id": "first"}]}
+    streamed.clear()
     stream = {"stream_mode": [*MODES], "stream_subgraphs": True}
     run = await streaming.run(graph, given, **stream)
     await compare(streaming, streamed, run)
@@ -143,6 +144,7 @@ async def test_the_stream_is_langgraphs(streaming: Streaming, streamed: list[Eve
 
 
 async def test_an_update_by_a_command_and_a_fork(streaming: Streaming, streamed: list[Event]) -> None:
+    streamed.clear()
     stream = {"stream_mode": [*MODES], "stream_subgraphs": True}
     run = await streaming.run("asking", {"log": ["in"]}, **stream)
     await compare(streaming, streamed, run)

@@ -20,6 +20,7 @@ from perdure.agent_step.hibernation import Hibernation
 from perdure.agent_step.lease import OWNED_FIELDS, Owned
 from perdure.agent_step.poison import Poison
 from perdure.agent_step.settings import AgentStepSettings
+from perdure.agent_step.shown import initial_values
 from perdure.agent_step.timings import Timings
 from perdure.agent_step.worker import Ports, Worker
 from perdure.chassis import mongo
@@ -99,7 +100,7 @@ async def open_worker(
     served: dict[str, ServedGraph] = {}
     for name, graph in graphs.items():
         graph.checkpointer = store
-        served[name] = ServedGraph(name, graph, "v1", tuple(graph.nodes))
+        served[name] = ServedGraph(name, graph, "v1", tuple(graph.nodes), initial=initial_values(graph.channels))
     producer = Producer(kafka_bootstrap, "test")
     runs, threads = (GroupCommit(db[name], availability=store.availability) for name in ("runs", "threads"))
     incarnation = ["worker-1"]

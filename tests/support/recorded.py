@@ -171,8 +171,8 @@ def comparable(events: list[Event]) -> dict[str, list[Any]]:
 
 def stripped(mode: str, data: Any) -> Any:
     if mode == "debug":
-        shown = {"checkpoint": "checkpoints", "task": "tasks", "task_result": "tasks"}[data["type"]]
-        return {**data, "timestamp": None, "payload": stripped(shown, data["payload"])}
+        kind = {"checkpoint": "checkpoints", "task": "tasks", "task_result": "tasks"}[data["type"]]
+        return {**data, "timestamp": None, "payload": stripped(kind, data["payload"])}
     if mode == "checkpoints":
         parent = data["parent_config"]
         return {
@@ -184,13 +184,14 @@ def stripped(mode: str, data: Any) -> Any:
             "tasks": [without_schema({**task, "state": None}) for task in data["tasks"]],
         }
     if mode == "tasks":
-        return without_schema({**data, "error": bool(data.get("error"))})
+        shown = {name: value for name, value in data.items() if name != "metadata"}  # nodes may have their own
+        return without_schema({**shown, "error": bool(data.get("error"))})
     return without_schema(data)
 
 
 def before_the_input(data: Any) -> Any:
     """Channels that are empty before anything is written to them are in the root graph's history of a worker only."""
-    return {name: value for name, value in data["values"].items() if value != []}
+    return {name: value for name, value in data["values"].items() if value not in ([], {})}
 
 
 def without_schema(value: Any) -> Any:

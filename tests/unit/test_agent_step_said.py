@@ -108,7 +108,13 @@ def test_our_own_configuration_is_not_said() -> None:
     scope = RunScope("thread", "run", 1, 1)
     config = {"configurable": {"__perdure_run": scope, "__pregel_send": print, "thread_id": "t"}, "tags": []}
     assert json.loads(encode({"config": config})) == {"config": {"configurable": {"thread_id": "t"}, "tags": []}}
-    assert json.loads(encode("a text with __perdure in it")) == "a text with __perdure in it"
+
+
+@pytest.mark.parametrize(
+    "value", ["a text with __perdure in it", {"path": ["__pregel_pull"]}, ['a "__pregel": b', "__perdure:"]]
+)
+def test_values_that_only_look_like_it_are_said(value: Any) -> None:
+    assert json.loads(encode(value)) == value
 
 
 def test_a_command_is_said_as_the_agent_server_does() -> None:

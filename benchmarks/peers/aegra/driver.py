@@ -24,7 +24,7 @@ from harness.system import System
 from payload import STEPS, first_message
 
 GRAPHS = Path(chain.__file__).resolve().parent
-SERVED = ("chain", "short", "approve", "chat", "fanout", "clock")
+SERVED = ("chain", "short", "approve", "chat", "fanout", "tokens")
 CLIENTS = 64
 KEPT_S = 2.0
 """Its server closes a connection that was idle for five seconds."""

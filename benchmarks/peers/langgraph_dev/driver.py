@@ -15,7 +15,7 @@ from harness.session import main
 from harness.system import System
 
 GRAPHS = Path(chain.__file__).resolve().parent
-SERVED = ("short", "clock")
+SERVED = ("short", "tokens")
 IN_MEMORY = "it keeps its data in memory: nothing is durable, so there is nothing to compare"
 OTHERS = ("chain", "hibernate", "timers", "sleepers", "chat", "fanout", "batch", "soak")
 

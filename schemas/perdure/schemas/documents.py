@@ -123,6 +123,8 @@ class ThreadDocument(TypedDict, total=False):
     """There while the thread is under legal hold."""
     restored_at: datetime
     """When it last came back from the archive: its retention begins anew."""
+    questions_moved: bool
+    """True while a subgraph's state has been changed since the thread began to wait: LangGraph asks under other ids there."""
     ttl: TtlMark
     """There while the thread, or its older states, is to be removed at a time."""
     refused_run_id: str

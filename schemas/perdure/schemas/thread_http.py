@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from perdure.schemas.bodies import Body, Metadata
 from perdure.schemas.http import ThreadId
@@ -41,16 +41,17 @@ MAX_TTL_MINUTES: Final = 100 * 366 * 24 * 60
 
 
 class TimeToLive(Body):
-    """When a thread, or its older states, are removed."""
+    """When a thread, or its older states, are removed; also only the minutes."""
 
     ttl: float = Field(gt=0, le=MAX_TTL_MINUTES, description="Minutes from now on.")
     strategy: Literal["delete", "keep_latest"] | None = Field(
         default="delete", description="`delete`: the thread. `keep_latest`: its older states, once."
     )
 
-
-Ttl = TimeToLive | Annotated[float, Field(gt=0, le=MAX_TTL_MINUTES)]
-"""Also only the minutes."""
+    @model_validator(mode="before")
+    @classmethod
+    def _of_minutes(cls, given: Any) -> Any:
+        return {"ttl": given} if isinstance(given, int | float) and not isinstance(given, bool) else given
 
 
 class ThreadCreate(Body):
@@ -66,7 +67,7 @@ class ThreadCreate(Body):
         max_length=SUPERSTEPS_LIMIT,
         description="States that the thread is made with, oldest first; `metadata.graph_id` names the graph.",
     )
-    ttl: Ttl | None = None
+    ttl: TimeToLive | None = None
 
 
 class ThreadCount(Body):
@@ -108,7 +109,7 @@ class ThreadPatch(Body):
     metadata: Metadata | None = Field(
         default=None, description="Keys that are added or replaced; the others stay. At most 64 KiB as JSON together."
     )
-    ttl: Ttl | None = Field(default=None, description="Begins anew from now on.")
+    ttl: TimeToLive | None = Field(default=None, description="Begins anew from now on.")
 
 
 class ThreadPrune(Body):

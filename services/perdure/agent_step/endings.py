@@ -13,7 +13,7 @@ from perdure.chassis.assignments import Assignment
 from perdure.chassis.clock import now
 from perdure.chassis.group_commit import GroupCommit
 from perdure.registry.runs import first_run_of
-from perdure.schemas.documents import RunDocument, RunStatus, ThreadStatus
+from perdure.schemas.documents import RunStatus, ThreadStatus
 from perdure.schemas.state_updates import CANCELLED
 
 THREAD_STATUS = {
@@ -62,20 +62,21 @@ class Endings:
         close_run = Assignment(run["_id"], ended, equal={"epoch": run["epoch"], "status": RunStatus.RUNNING.value})
         if outcome.refused is not None or not self._hibernation.concerns(claimed, outcome):
             await asyncio.gather(
-                self._runs.write(assignments=[close_run]), self._close_thread(run, outcome, shared, first_seq, seq)
+                self._runs.write(assignments=[close_run]), self._close_thread(claimed, outcome, shared, first_seq, seq)
             )
             return
         # The run is closed last: until then it is recovered if we die, and nobody can wake a thread whose document does not
         # show yet what it waits for.
         await asyncio.gather(
             self._hibernation.project(claimed, outcome, moment),
-            self._close_thread(run, outcome, shared, first_seq, seq),
+            self._close_thread(claimed, outcome, shared, first_seq, seq),
         )
         await self._runs.write(assignments=[close_run])
 
     async def _close_thread(
-        self, run: RunDocument, outcome: Outcome, shared: Mapping[str, Any], first_seq: int, seq: int
+        self, claimed: Claimed, outcome: Outcome, shared: Mapping[str, Any], first_seq: int, seq: int
     ) -> None:
+        run = claimed.run
         # The gateway may have died between the run that made its thread and the thread.
         made = {"tenant": run["tenant"], "created_at": run["created_at"], "metadata": run.get("metadata") or {}}
         if run.get("ephemeral"):
@@ -97,7 +98,16 @@ class Endings:
             }
             if outcome.update is None:
                 left["last_run_id"] = run["_id"]
+            moved = _is_of_subgraph(outcome)
+            if moved or (claimed.thread or {}).get("questions_moved"):
+                left["questions_moved"] = moved
         await self._threads.write(assignments=[Assignment(run["thread_id"], left, below={"seq": seq}, otherwise=made)])
+
+
+def _is_of_subgraph(outcome: Outcome) -> bool:
+    """Whether the state of a subgraph was changed."""
+    made = (outcome.update or {}).get("checkpoint") or {}
+    return bool(made.get("checkpoint_ns"))
 
 
 def _of_update(update: Mapping[str, Any]) -> dict[str, Any]:

@@ -308,7 +308,8 @@ class Execution:
             return given.get("input")
         resume = command.get("resume")
         if resume is not None:
-            waiting = [one["id"] for one in self._waiting()]
+            moved = (self._claimed.thread or {}).get("questions_moved")
+            waiting = [] if moved else [one["id"] for one in self._waiting()]
             resume = resume_map(resume, waiting)
             if self.scope.epoch > 1 or self._claimed.run.get("resumes"):
                 state = await self._served.graph.aget_state(config)

@@ -8,6 +8,7 @@ themselves are left out.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -24,7 +25,8 @@ log = logger(__name__)
 OPTIONS: Final = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS
 INTERNAL: Final = ("__perdure", "__pregel")
 """How keys of ``configurable`` begin that are no node's business."""
-_INTERNAL_JSON: Final = tuple(f'"{name}'.encode() for name in INTERNAL)
+_INTERNAL_KEY: Final = re.compile(rb'"(?:%b)[^"]*":' % "|".join(INTERNAL).encode())
+"""Such a key in JSON. LangGraph has values that begin so in the metadata of every event, which stay."""
 _CACHED: Final = 64
 """Metadata of which the JSON is kept, at most."""
 
@@ -35,7 +37,7 @@ def encode(value: Any) -> bytes:
         encoded = orjson.dumps(value, _plain, OPTIONS)
     except (TypeError, ValueError, RecursionError):
         encoded = _encode_all_the_same(value)
-    if any(name in encoded for name in _INTERNAL_JSON):
+    if _INTERNAL_KEY.search(encoded):
         encoded = orjson.dumps(_without_internal(orjson.loads(encoded)))
     return encoded
 

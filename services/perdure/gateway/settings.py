@@ -30,7 +30,7 @@ class GatewaySettings(ServiceSettings):
     """Origins whose web pages may use the API: ``https://app.example.com``, several separated by commas; ``*``: all. `perdure up`
     and `perdure dev` set ``*`` unless the environment says otherwise."""
     gateway_join_timeout_s: float = Field(default=60.0, gt=0)
-    """How long ``join?timeout=`` and ``cancel?wait=true`` wait for a run's end at most, in seconds."""
+    """How long ``join?timeout=`` waits for a run's end at most, in seconds."""
     gateway_update_timeout_s: float = Field(default=30.0, gt=0)
     """How long ``POST /threads/{id}/state`` waits for the worker that changes the state, in seconds. The update is durable, so it
     may happen later; the answer then says how to find out."""

@@ -59,6 +59,8 @@ class Tail:
         self._take = take
         self._loop = asyncio.get_running_loop()
         self._stopping = threading.Event()
+        self._down = threading.Event()
+        """Set when no broker can be reached."""
         self._thread: threading.Thread | None = None
         self._open = asyncio.Event()
         self.opened_at = 0.0
@@ -95,15 +97,17 @@ class Tail:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            consumer = RdConsumer(_options(self._bootstrap_servers, self._client_id, self._lost), logger=_RdLog())
+            self._down.clear()
+            consumer = RdConsumer(_options(self._bootstrap_servers, self._client_id, self._note), logger=_RdLog())
             try:
                 self._read(consumer)
             except KafkaException as error:
-                self._tell(self._closed)
                 log.warning("kafka.tail_lost", topic=self._topic, error=describe(error))
-                self._stopping.wait(AGAIN_S)
             finally:
                 consumer.close()
+            if not self._stopping.is_set():
+                self._tell(self._open.clear)
+                self._stopping.wait(AGAIN_S)
 
     def _read(self, consumer: RdConsumer) -> None:
         known = _ends(consumer, self._topic, {})
@@ -111,6 +115,9 @@ class Tail:
         self._tell(self._begun)
         look_at = time.monotonic() + NEW_PARTITIONS_S
         while not self._stopping.is_set():
+            if self._down.is_set():
+                log.warning("kafka.tail_lost", topic=self._topic, error="all brokers are down")
+                return
             fresh = [one for one in _records(consumer) if one.key is not None and self._wanted(one.key)]
             if fresh:
                 self._tell(partial(self._take, fresh))
@@ -121,18 +128,15 @@ class Tail:
                     known = added
                     consumer.incremental_assign([added[one] for one in added.keys() - known.keys()])
 
-    def _lost(self, error: KafkaError) -> None:
-        """Called by librdkafka, in the reading thread."""
+    def _note(self, error: KafkaError) -> None:
+        """Called by librdkafka in the reading thread, also while it closes: must not raise."""
         if error.name() == "_ALL_BROKERS_DOWN":
-            raise KafkaException(error)
+            self._down.set()
 
     def _begun(self) -> None:
         self.opened_at = time.time()
         self._open.set()
         self._take(())
-
-    def _closed(self) -> None:
-        self._open.clear()
 
     def _tell(self, call: Callable[[], None]) -> None:
         try:
@@ -238,7 +242,7 @@ def _records(consumer: RdConsumer) -> list[Origin]:
     return found
 
 
-def _options(bootstrap_servers: str, client_id: str, lost: Callable[[KafkaError], None] | None) -> dict[str, Any]:
+def _options(bootstrap_servers: str, client_id: str, note: Callable[[KafkaError], None] | None) -> dict[str, Any]:
     return {
         "bootstrap.servers": bootstrap_servers,
         "client.id": client_id,
@@ -249,5 +253,5 @@ def _options(bootstrap_servers: str, client_id: str, lost: Callable[[KafkaError]
         "fetch.wait.max.ms": 500,
         "fetch.message.max.bytes": 4_194_304,
         "queued.max.messages.kbytes": 16_384,
-        **({"error_cb": lost} if lost is not None else {}),
+        **({"error_cb": note} if note is not None else {}),
     }

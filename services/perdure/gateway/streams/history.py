@@ -94,7 +94,10 @@ class History:
         if run is None:
             return None
         kwargs, first = await asyncio.gather(self._store.kwargs(run), self.first_seq(run))
-        return RunRecord(RunFacts(run_id, run["graph_id"], run["assistant_id"], thread_id, kwargs or {}), run, first)
+        facts = RunFacts(
+            run_id, run["graph_id"], run["assistant_id"], thread_id, kwargs or {}, run.get("metadata") or {}
+        )
+        return RunRecord(facts, run, first)
 
     async def say(self, document: Document, run: RunRecord | None) -> Said:
         """What one document of the history says; ``run``: that it belongs to."""
@@ -160,7 +163,10 @@ class History:
     async def _say_updated(self, entry: Document, run: RunRecord) -> Sequence[Told]:
         thread_id, seq = entry["thread"], int(entry["seq"])
         command = run.facts.payload.get("command") or {}
-        standing = await self._standing(thread_id, "", entry["ev"]["checkpoint_id"], seq, command)
+        # Tasks of the run may have written already: that is said when their superstep ends.
+        standing = await self._standing(
+            thread_id, "", entry["ev"]["checkpoint_id"], seq, command, of_tasks=run.first_seq
+        )
         if standing is None:
             return ()
         inner = await self._inner(thread_id, standing, seq)
@@ -198,14 +204,26 @@ class History:
         return None
 
     async def _standing(
-        self, thread_id: str, ns: str, checkpoint_id: str, seq: int, command: Document | None = None
+        self,
+        thread_id: str,
+        ns: str,
+        checkpoint_id: str,
+        seq: int,
+        command: Document | None = None,
+        *,
+        of_tasks: int | None = None,
     ) -> Standing | None:
-        """A checkpoint with what became of its tasks until a sequence number; ``None`` if it is not there."""
+        """A checkpoint with what became of its tasks until a sequence number; ``None`` if it is not there.
+
+        ``of_tasks``: for what tasks wrote themselves an earlier number.
+        """
         found = await self._notebook.store.exact(Place(thread_id, ns, checkpoint_id))
         if found is None:
             return None
         codec = self._saver.codec
         until = [one for one in found.writes if documents.written_after(one["_id"]) <= seq]
+        if of_tasks is not None:
+            until = [one for one in until if _is_of_command(one) or documents.written_after(one["_id"]) <= of_tasks]
         updated = bool(documents.shown_after_writes(codec, until))
         point = await self._point(Found(found.document, until if updated else []))
         planned = plan(point, command)
@@ -270,6 +288,10 @@ class History:
 
 async def _nothing() -> None:
     return None
+
+
+def _is_of_command(writes: Document) -> bool:
+    return keys.parts(writes["_id"])[4] == documents.NULL_TASK
 
 
 def _updates(command: Document) -> bool:

@@ -31,7 +31,7 @@ LOOK_AT_RUN_S: Final = 5.0
 BATCH_BYTES: Final = 64 * 1024
 """Events that are there are sent together up to so many bytes."""
 AGAIN_S: Final = 1.0
-GRACE_S: Final = 0.3
+GRACE_S: Final = 1.0
 """How long a document waits for the chunks before it, in seconds: both come through Kafka, by two topics."""
 LIVE_S: Final = 5.0
 """A document that is older does not wait, in seconds."""

@@ -10,13 +10,13 @@ Where the history knows less than the process that wrote it:
   leaves out, or that a node does not read.
 - Tasks that called tasks of the functional API have no name, so ``updates`` leaves them out.
 - A superstep that ends with an interrupt changes no channel: what its other tasks wrote is in ``updates`` alone.
-- ``state`` of a task in ``checkpoints`` is null until the task has failed or waits.
+- ``state`` of a task in ``checkpoints`` is null.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -50,16 +50,19 @@ class RunFacts:
     thread_id: str
     payload: Mapping[str, Any]
     """What it was started with."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def ids(self) -> dict[str, str]:
-        """What messages carry in their metadata."""
-        return {
-            "run_id": self.id,
-            "thread_id": self.thread_id,
-            "graph_id": self.graph_id,
-            "assistant_id": self.assistant_id,
-        }
+    def of_tasks(self) -> dict[str, Any]:
+        """What its tasks carry as metadata."""
+        asked = (self.payload.get("config") or {}).get("metadata") or {}
+        ids = {"run_id": self.id, "graph_id": self.graph_id, "assistant_id": self.assistant_id}
+        return {**asked, **self.metadata, **ids}
+
+    @property
+    def of_messages(self) -> dict[str, Any]:
+        """What its messages carry in their metadata."""
+        return {**self.of_tasks, "thread_id": self.thread_id}
 
 
 def metadata(run_id: str, attempt: int) -> Told:
@@ -75,7 +78,7 @@ def say_resumed(standing: Standing, inner: Iterable[Standing], run: RunFacts, at
         yield from _checkpoint(one, at)
         if stops(point, one.planned, run.payload.get("interrupt_before"), None, ()):
             return
-        yield from _tasks(one, at)
+        yield from _tasks(one, run, at)
         for work in one.works:
             if work.done and not work.hidden and work.error is None and work.run_id != run.id:
                 yield told("updates", point.ns, _update(work) | {"__metadata__": {"cached": True}})
@@ -111,7 +114,7 @@ def say_checkpoint(
         return  # nothing is executed
     asked = run.payload
     if not stops(point, planned, asked.get("interrupt_before"), asked.get("interrupt_after"), ran):
-        yield from _tasks(standing, at)
+        yield from _tasks(standing, run, at)
 
 
 def say_ended(
@@ -162,7 +165,7 @@ def _work(
     work: Work, before: Point, after: Point | None, seen: set[str], run: RunFacts | None, at: datetime
 ) -> Iterator[Told]:
     if work.done and work.error is None:
-        yield from whole_messages(work, before, after, seen, run.ids if run is not None else {})
+        yield from whole_messages(work, before, after, seen, run.of_messages if run is not None else {})
         if work.name:
             yield told("updates", before.ns, _update(work))
     yield from _result(work, before, [], at)
@@ -231,11 +234,17 @@ def _planned_task(one: Planned, work: Work | None) -> dict[str, Any]:
     return shown
 
 
-def _tasks(standing: Standing, at: datetime) -> Iterator[Told]:
+def _tasks(standing: Standing, run: RunFacts, at: datetime) -> Iterator[Told]:
     point = standing.point
     for one in standing.planned:
         if not one.hidden:
-            value = {"id": one.id, "name": one.name, "input": one.input, "triggers": one.triggers}
+            value = {
+                "id": one.id,
+                "name": one.name,
+                "input": one.input,
+                "triggers": one.triggers,
+                "metadata": run.of_tasks,
+            }
             content = told("tasks", point.ns, value)
             yield content
             yield _debug("task", point.step + 1, point.ns, content, at)

@@ -22,7 +22,6 @@ from perdure.gateway.resources.runs.starting import Starter
 from perdure.gateway.resources.runs.views import locations, run_view, shown_status, traceparent_of
 from perdure.gateway.stores.commands import cancel_record, publish
 from perdure.gateway.stores.store import Store
-from perdure.gateway.streams.watch import RunWatch
 from perdure.schemas import http
 from perdure.schemas.documents import CancelAction, RunStatus
 
@@ -57,20 +56,15 @@ class RunsResource:
         joiner: Joiner,
         producer: Producer,
         *,
-        ended: RunWatch,
         page: int,
-        join_timeout_s: float,
     ) -> None:
         self._store = store
         self._starter = starter
         self._retrier = retrier
         self._joiner = joiner
         self._producer = producer
-        self._ended = ended
-        """Waits for runs to end."""
         self._page = page
         """Runs in a list that names no limit."""
-        self._join_timeout_s = join_timeout_s
 
     def routes(self) -> tuple[Route, ...]:
         """The rows of the route table."""

@@ -36,7 +36,7 @@ from perdure.schemas.thread_http import ThreadPatch, ThreadPrune
 
 Document = dict[str, Any]
 
-COPIED: Final = ("status", "head", "next", "interrupts", "error", "graph_id", "assistant_id")
+COPIED: Final = ("status", "head", "next", "interrupts", "questions_moved", "error", "graph_id", "assistant_id")
 """What a copy has of its source's document: where its states stand."""
 MINIMAL: Final = "return=minimal"
 PREFER = Parameter("Prefer", TEXT, "`return=minimal`: 204 without the thread.", "header")

@@ -8,14 +8,13 @@ from typing import Any
 
 from perdure.schemas.moments import in_milliseconds
 from perdure.schemas.state_documents import TtlMark
-from perdure.schemas.thread_http import TimeToLive, Ttl
+from perdure.schemas.thread_http import TimeToLive
 
 
-def ttl_mark(wanted: Ttl, moment: datetime) -> TtlMark:
+def ttl_mark(wanted: TimeToLive, moment: datetime) -> TtlMark:
     """The mark of a thread whose time begins at ``moment``."""
-    given = wanted if isinstance(wanted, TimeToLive) else TimeToLive(ttl=wanted)
-    end = in_milliseconds(moment + timedelta(minutes=given.ttl))
-    return {"strategy": given.strategy or "delete", "minutes": given.ttl, "expires_at": end, "due_at": end}
+    end = in_milliseconds(moment + timedelta(minutes=wanted.ttl))
+    return {"strategy": wanted.strategy or "delete", "minutes": wanted.ttl, "expires_at": end, "due_at": end}
 
 
 def ttl_view(thread: Mapping[str, Any]) -> dict[str, Any] | None:
