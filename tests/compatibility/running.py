@@ -14,12 +14,16 @@ from tests.support.web import recording_server
 
 AT_ONCE = 12
 PROBE_TIMEOUT_S = 90.0
+KEEPALIVE_S = 1.0
+"""Less than any server keeps an idle connection, so that none is used while its server closes it."""
 
 
 async def failures_of(probes: Sequence[Probe], url: str, *, claims: bool = True) -> dict[str, str]:
     """Run them; by the name of each that failed, why. ``claims``: a probe that did not use what it claims has failed."""
     places = asyncio.Semaphore(AT_ONCE)
-    async with httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=200)) as shared:
+    async with httpx.AsyncHTTPTransport(
+        limits=httpx.Limits(max_connections=200, keepalive_expiry=KEEPALIVE_S)
+    ) as shared:
         with recording_server() as hooks:
 
             async def one(probe: Probe) -> str | None:

@@ -105,23 +105,25 @@ async def _nested(stage: Stage) -> tuple[str, str]:
     thread = await stage.thread()
     await stage.ended(await stage.sdk.runs.create(thread, "nested", input={}))
     (task,) = (await stage.sdk.threads.get_state(thread, subgraphs=True))["tasks"]
-    namespace = str(task["checkpoint"]["checkpoint_ns"])  # type: ignore[index]
+    namespace = str(task["state"]["checkpoint"]["checkpoint_ns"])  # type: ignore[index]
     assert namespace.startswith("inner:")
     return thread, namespace
 
 
 async def no_checkpoint_of_a_subgraph(stage: Stage) -> None:
-    thread, _ = await _nested(stage)
+    thread, namespace = await _nested(stage)
     for read in (newest, at, at_post):
         (task,) = (await read(stage, thread))["tasks"]
         assert (task["name"], task["checkpoint"], task["state"]) == ("inner", None, None)
-    await with_subgraphs(stage)
+    checkpoint: Any = {"checkpoint_id": await _newest_id(stage, thread), "checkpoint_ns": ""}
+    for named in ({}, {"checkpoint_id": checkpoint["checkpoint_id"]}, {"checkpoint": checkpoint}):
+        (task,) = (await stage.sdk.threads.get_state(thread, subgraphs=True, **named))["tasks"]  # type: ignore[arg-type]
+        assert task["checkpoint"]["checkpoint_ns"] == namespace
 
 
 async def with_subgraphs(stage: Stage) -> None:
     thread, namespace = await _nested(stage)
     (task,) = (await stage.sdk.threads.get_state(thread, subgraphs=True))["tasks"]
-    assert task["checkpoint"]["checkpoint_ns"] == namespace  # type: ignore[index]
     _assert_inside(task["state"], namespace)
     newest_id = await _newest_id(stage, thread)
     (task,) = (await stage.sdk.threads.get_state(thread, checkpoint_id=newest_id, subgraphs=True))["tasks"]

@@ -31,7 +31,16 @@ from perdure.schemas import http
 from perdure.schemas.http import STREAM_MODES
 
 LAST_EVENT_ID: Final = "Last-Event-ID"
-TELLS = Plain("Server-sent events: the guide to streams says which.", {"type": "string"}, "text/event-stream")
+EVENT: Final = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"type": "string"},
+        "data": {"type": "string", "description": "JSON."},
+        "id": {"type": "string", "description": "A place in the thread's history."},
+    },
+}
+TELLS = Plain("Server-sent events of this shape: the guide to streams says which.", EVENT, "text/event-stream")
 SINCE = Parameter(
     LAST_EVENT_ID, TEXT, "The id of the last event that was read; `-1`: from the beginning. By default from now on.", "header"
 )  # fmt: skip
