@@ -76,6 +76,7 @@ class Readers:
             asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(10)
+            self._loop.close()
         return self.streamed
 
     def _begin(self, thread_id: str) -> None:
