@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -43,7 +44,8 @@ def main() -> None:
     parser.add_argument("--place", type=Path, help="where to keep the last event's id; THREAD.place by default")
     given = parser.parse_args()
     place = given.place or Path(f"{given.thread}.place")
-    asyncio.run(follow(given.thread, given.url, place))
+    with suppress(KeyboardInterrupt):
+        asyncio.run(follow(given.thread, given.url, place))
 
 
 if __name__ == "__main__":
