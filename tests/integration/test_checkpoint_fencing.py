@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypedDict
 from uuid import uuid4
 
 import pytest
+from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.graph import END, START, StateGraph
 from tests.support.polling import until
 
@@ -148,3 +149,23 @@ async def test_a_repeated_put_of_the_same_owner_is_no_fence(savers: tuple[Perdur
     await graph(old, "old", gate, hold=-1).ainvoke({"log": []}, config(scope), durability="sync")
     await old.notebook.commit.write("t", inserts=[dict(seen[-1])])
     assert len(await entries(old)) == len(seen)
+
+
+async def test_a_checkpoint_whose_put_is_cancelled_is_known_when_it_is_durable(
+    savers: tuple[PerdureSaver, PerdureSaver],
+) -> None:
+    """The write is on its way: what the database holds must have its event, whoever waits for it or not."""
+    saver, _ = savers
+    durable: list[int] = []
+    scope = RunScope("t", "r", 1, 1, new_thread=True, on_durable=lambda document: durable.append(document["seq"]))
+    checkpoint = empty_checkpoint()
+    put = asyncio.create_task(saver.aput(config(scope), checkpoint, {"source": "loop", "step": 0, "parents": {}}, {}))
+    while not scope.in_flight:
+        await asyncio.sleep(0)
+    put.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await put
+    await scope.landed()
+    assert durable == [1]
+    assert [entry["seq"] for entry in await entries(saver)] == [1]
+    assert scope.head == checkpoint["id"]

@@ -151,10 +151,13 @@ class Execution:
                 raise
             if self._task is not None:
                 self._task.uncancel()
+            if self._stop is not StopReason.LOST:
+                await self.scope.landed()
             return self._stopped()
         except GraphDrained as error:
             raise HandedOver from error
         except Exception as error:
+            await self.scope.landed()  # LangGraph cancels the tasks beside the one that failed
             if self.scope.fenced:
                 raise Lost from error
             status = RunStatus.TIMEOUT if is_timeout(error) else RunStatus.ERROR

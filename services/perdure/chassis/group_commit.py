@@ -154,11 +154,32 @@ class GroupCommit:
             pymongo.errors.PyMongoError: The client could not send it (not BSON, too large, not allowed).
 
         """
+        await (
+            await self.submit(content=content, inserts=inserts, updates=updates, assignments=assignments, nbytes=nbytes)
+        )
+
+    async def submit(
+        self,
+        *,
+        content: Sequence[Document] = (),
+        inserts: Sequence[Document] = (),
+        updates: Sequence[Update] = (),
+        assignments: Sequence[Assignment] = (),
+        nbytes: int | None = None,
+    ) -> asyncio.Future[None]:
+        """Hand over what :meth:`write` writes, when there is room for it.
+
+        Returns:
+            A future that is done when it is written, or has the error. What was handed over is written even if it is cancelled.
+
+        """
         if self._closed:
             raise WriteRefused("this group commit is closed")
         ops = len(content) + len(inserts) + len(updates) + len(assignments)
         if not ops:
-            return
+            nothing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            nothing.set_result(None)
+            return nothing
         size = ops * ASSUMED_BYTES if nbytes is None else nbytes
         if self._waiters or (self._pending_bytes and self._pending_bytes + size > self._max_pending_bytes):
             await self._room(size)
@@ -168,7 +189,7 @@ class GroupCommit:
         self._queue.append(submission)
         if self._task is None:
             self._task = asyncio.create_task(self._drain(), name="group-commit", context=Context())
-        await submission.done
+        return submission.done
 
     async def close(self) -> None:
         """Refuse new writes and wait for those that were submitted."""

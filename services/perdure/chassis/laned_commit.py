@@ -42,6 +42,19 @@ class LanedCommit:
         lane = self._lanes[hash(key) % len(self._lanes)]
         await lane.write(content=content, inserts=inserts, updates=updates, nbytes=nbytes)
 
+    async def submit(
+        self,
+        key: str,
+        *,
+        content: Sequence[Document] = (),
+        inserts: Sequence[Document] = (),
+        updates: Sequence[Update] = (),
+        nbytes: int | None = None,
+    ) -> asyncio.Future[None]:
+        """See :meth:`GroupCommit.submit`; ``key`` chooses the lane."""
+        lane = self._lanes[hash(key) % len(self._lanes)]
+        return await lane.submit(content=content, inserts=inserts, updates=updates, nbytes=nbytes)
+
     async def close(self) -> None:
         """Refuse new writes and wait for those that were submitted."""
         await asyncio.gather(*(lane.close() for lane in self._lanes))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from langchain_core.runnables import RunnableConfig
@@ -296,28 +297,47 @@ class Notebook:
         """An owner's checkpoint takes a sequence number; a number that another holds ends the ownership (ADR 1)."""
         if scope.updating is not None:
             await scope.updating
-        async with pages.slots:
+        await pages.slots.acquire()
+        try:
             _refuse_if_fenced(scope)
             seq = scope.take_seq()
             documents.own(document, scope, seq, event)
             nbytes = bundle.nbytes + len(document["body"]) + 2048
-            try:
-                await self.commit.write(
-                    document["thread"],
-                    content=bundle.submit(),
-                    inserts=[document],
-                    updates=_head_update(document),
-                    nbytes=nbytes,
-                )
-            except DuplicateKey as error:
-                scope.fenced = True
-                raise Fenced(scope.thread_id, scope.run_id, scope.epoch, seq) from error
-            except WriteRefused as error:
-                raise StoreRefused(scope.thread_id, str(error)) from error
-        if document["ns"] == "" and (scope.head is None or scope.head < document["checkpoint_id"]):
-            scope.head = document["checkpoint_id"]
-        if scope.on_durable is not None:
-            scope.on_durable(document)
+            written = await self.commit.submit(
+                document["thread"],
+                content=bundle.submit(),
+                inserts=[document],
+                updates=_head_update(document),
+                nbytes=nbytes,
+            )
+        except BaseException:
+            pages.slots.release()
+            raise
+        scope.in_flight.add(written)
+        written.add_done_callback(partial(_landed, pages, scope, document))
+        try:
+            # Also of a run that is cancelled now: what is written is a part of the history, and its event has to be told.
+            await asyncio.shield(written)
+        except DuplicateKey as error:
+            raise Fenced(scope.thread_id, scope.run_id, scope.epoch, seq) from error
+        except WriteRefused as error:
+            raise StoreRefused(scope.thread_id, str(error)) from error
+
+
+def _landed(pages: ThreadPages, scope: RunScope, document: Document, written: asyncio.Future[None]) -> None:
+    """An owner's checkpoint is written, or refused."""
+    scope.in_flight.discard(written)
+    pages.slots.release()
+    if written.cancelled():
+        return
+    error = written.exception()
+    if error is not None:
+        scope.fenced |= isinstance(error, DuplicateKey)
+        return
+    if document["ns"] == "" and (scope.head is None or scope.head < document["checkpoint_id"]):
+        scope.head = document["checkpoint_id"]
+    if scope.on_durable is not None:
+        scope.on_durable(document)
 
 
 def _refuse_if_fenced(scope: RunScope | None) -> None:

@@ -67,6 +67,8 @@ class RunScope:
     """Values that channels of the root graph have before anything is written to them (ADR 22)."""
     sdk: object = None
     """What ``perdure.sdk`` works with (``perdure.sdk.context.SdkContext``); the saver does not look at it."""
+    in_flight: set[asyncio.Future[None]] = field(default_factory=set, repr=False)
+    """Writes of checkpoints that have a sequence number and are not known to be durable yet."""
     fenced: bool = False
     """Set by the saver when another owner was met; every later write raises at once."""
     _closers: list[Callable[[], None]] = field(default_factory=list, repr=False)
@@ -76,6 +78,11 @@ class RunScope:
         seq = self.next_seq
         self.next_seq = seq + 1
         return seq
+
+    async def landed(self) -> None:
+        """Wait until all checkpoints that were handed to the database are durable, or refused; also those of cancelled puts."""
+        while self.in_flight:
+            await asyncio.wait(self.in_flight)
 
     def on_close(self, closer: Callable[[], None]) -> None:
         """Have ``closer`` called when the run ends (the saver drops what it keeps for the run)."""
