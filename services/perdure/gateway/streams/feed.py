@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
+from heapq import heapify, heappop, heapreplace
 from typing import Any, Final, cast
 
 from perdure.checkpoint import keys
@@ -42,6 +43,8 @@ class Entry:
         self.at = document["at"].timestamp()
         """When it was made, in seconds since 1970."""
         self.nbytes = len(document.get("body") or b"") + 1024
+        self.kept_by: Feed | None = None
+        """The feed whose ``nbytes`` this document is part of."""
 
     @property
     def closes_gaps(self) -> bool:
@@ -64,8 +67,13 @@ class Entry:
             self._saying = asyncio.create_task(self._say(self._document), name=f"say {self.seq}")
         said = await asyncio.shield(cast("asyncio.Task[Said]", self._saying))
         self._document = None
-        self.nbytes = said.nbytes or 2048
+        self._resize(said.nbytes or 2048)
         return said
+
+    def _resize(self, nbytes: int) -> None:
+        if self.kept_by is not None:
+            self.kept_by.nbytes += nbytes - self.nbytes
+        self.nbytes = nbytes
 
     @staticmethod
     def _failed(task: asyncio.Task[Said]) -> bool:
@@ -87,6 +95,8 @@ class Feed:
         self._kept = kept
         self._following: OrderedDict[int, Entry] = OrderedDict()
         """By a number, the entry that follows it."""
+        self.nbytes = 0
+        """About how many bytes these hold."""
         self._reading: dict[int, asyncio.Task[list[Entry]]] = {}
         self._runs: dict[str, RunRecord | None] = {}
         self._news = asyncio.Event()
@@ -136,17 +146,24 @@ class Feed:
             self._runs[run_id] = await self._history.run(run_id, self.thread_id, self.tenant)
         return self._runs[run_id]
 
-    @property
-    def nbytes(self) -> int:
-        """About how many bytes are kept."""
-        return sum(entry.nbytes for entry in self._following.values())
-
     def shrink(self) -> bool:
         """Drop the document that was read longest ago; false where there is none."""
         if not self._following:
             return False
-        self._following.popitem(last=False)
+        self._drop(next(iter(self._following)))
         return True
+
+    def _keep(self, before: int, entry: Entry) -> None:
+        self._drop(before)
+        self._following[before] = entry
+        self.nbytes += entry.nbytes
+        entry.kept_by = self
+
+    def _drop(self, before: int) -> None:
+        entry = self._following.pop(before, None)
+        if entry is not None:
+            self.nbytes -= entry.nbytes
+            entry.kept_by = None
 
     def _chain(self, seq: int) -> list[Entry]:
         """What is kept of what follows a number."""
@@ -166,10 +183,10 @@ class Feed:
         entries = [*_without_gaps(found, seq, beyond=after > seq)]
         before = seq
         for entry in entries:
-            self._following[before] = entry
+            self._keep(before, entry)
             before = entry.seq
         while len(self._following) > KEPT_ENTRIES:
-            self._following.popitem(last=False)
+            self.shrink()
         if entries:
             self._kept.trim()
         return entries
@@ -229,12 +246,18 @@ class Kept:
             return
         self._trimmed_at = time.monotonic()
         total = sum(feed.nbytes for feed in self._feeds.values())
-        while total > KEPT_BYTES:
-            largest = max(self._feeds.values(), key=lambda feed: feed.nbytes)
-            before = largest.nbytes
-            if not largest.shrink():
-                return
-            total -= before - largest.nbytes
+        if total <= KEPT_BYTES:
+            return
+        largest = [(-feed.nbytes, number, feed) for number, feed in enumerate(self._feeds.values())]
+        heapify(largest)
+        while total > KEPT_BYTES and largest:
+            _, number, feed = largest[0]
+            before = feed.nbytes
+            if feed.shrink():
+                total -= before - feed.nbytes
+                heapreplace(largest, (-feed.nbytes, number, feed))
+            else:
+                heappop(largest)
 
 
 def _without_gaps(entries: list[Entry], seq: int, *, beyond: bool) -> Iterator[Entry]:
