@@ -265,15 +265,26 @@ class Streams:
         idle_since = time.monotonic()
         while True:
             await asyncio.sleep(POLL_S)
-            if len(self._kept) or any(one.busy for one in self._ends):
+            if self._is_read():
                 idle_since = time.monotonic()
             elif time.monotonic() - idle_since > LINGER_S:
                 await asyncio.gather(self._events.stop(), self._chunks.stop())
-                return
+                if not self._is_read():
+                    return
+                self._go_on()  # somebody came meanwhile
             for feed in self._kept:
                 feed.chunks_come = self._chunks.open
                 if not self._events.open:
                     feed.wake()
+
+    def _is_read(self) -> bool:
+        return bool(len(self._kept)) or any(one.busy for one in self._ends)
+
+    def _go_on(self) -> None:
+        """Read again, for those who came while reading was being stopped."""
+        self._events.start()
+        if any(feed.ring.since != NEVER for feed in self._kept):
+            self._chunks.start()
 
 
 def _before(records: list[Told], oldest: Told | None) -> list[Told]:
