@@ -67,6 +67,7 @@ class Stage:
         self.reader = RunReader(self.feed, cast("Store", Runs()), RUN, Wanted(modes), cursor, self.live, streams=True)
         self.seen: list[str] = []
         self.ids: list[str] = []
+        self.data: list[tuple[str, Any]] = []
         self._reading = asyncio.create_task(self._read())
 
     def chunk(self, seq: int, first: int, *data: Any, mode: str = "messages") -> None:
@@ -99,6 +100,7 @@ class Stage:
                     data = json.loads(fields["data"])
                     self.seen.append(data if isinstance(data, str) else fields["event"])
                     self.ids.append(fields.get("id", ""))
+                    self.data.append((fields["event"], data))
 
 
 def history(stage: Stage, last: int = 4) -> None:
@@ -206,6 +208,21 @@ async def test_messages_so_far() -> None:
     stage.closes(2, 2)
     stage.closes(3, 0)
     assert await stage.end() == ["started", "messages/metadata", "messages/partial", "messages/partial", "success"]
+
+
+async def test_a_chunk_that_comes_twice_is_part_of_its_message_once() -> None:
+    stage = Stage(Cursor(1, WHOLE), modes=frozenset({"messages"}), chunks=1)
+    history(stage, 3)
+    chunk = {"type": "AIMessageChunk", "id": "one", "additional_kwargs": {}, "response_metadata": {}}
+    stage.closes(1, 0)
+    for _ in range(2):
+        stage.chunk(1, 1, [{**chunk, "content": "Hel"}, {}], [{**chunk, "content": "lo"}, {}])
+    stage.chunk(1, 3, [{**chunk, "content": "!"}, {}])
+    stage.closes(2, 3)
+    stage.closes(3, 0)
+    await stage.end()
+    partial = [data[0]["content"] for name, data in stage.data if name == "messages/partial"]
+    assert partial == ["Hello", "Hello!"]
 
 
 async def test_the_ring_is_bounded_and_who_falls_behind_takes_whole_messages() -> None:

@@ -49,6 +49,8 @@ class Live:
         self._lost = complete_from - 1
         """The newest number after which chunks were missed."""
         self._partials = Partials()
+        self._joined = (0, 0)
+        """The chunk that was added to the messages so far last: the number that it follows, and its own."""
 
     def pump(self, seq: int) -> Iterator[bytes]:
         """The chunks that can be told after the document ``seq``, which was told."""
@@ -97,12 +99,14 @@ class Live:
         if record.first > self._told + 1:
             self._gap = True
         for index in range(len(record.chunks)):
-            events = self._chunk(record, index)
-            if record.first + index > self._told:
-                self._told = record.first + index
-                yield from events
-            elif "messages" in self._modes:
-                for _ in events:  # told before, and part of the messages so far
+            number = record.first + index
+            is_new, is_repeated = number > self._told, (record.seq, number) <= self._joined
+            self._joined = max(self._joined, (record.seq, number))
+            if is_new:
+                self._told = number
+                yield from self._chunk(record, index)
+            elif "messages" in self._modes and not is_repeated:
+                for _ in self._chunk(record, index):  # told before the reader came, and part of the messages so far
                     pass
 
     def _chunk(self, record: Told, index: int) -> Iterator[bytes]:
