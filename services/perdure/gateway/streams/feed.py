@@ -97,7 +97,7 @@ class Feed:
         """By a number, the entry that follows it."""
         self.nbytes = 0
         """About how many bytes these hold."""
-        self._reading: dict[int, asyncio.Task[list[Entry]]] = {}
+        self._reading: dict[tuple[int, int], asyncio.Task[list[Entry]]] = {}
         self._runs: dict[str, RunRecord | None] = {}
         self._news = asyncio.Event()
         self.closing = False
@@ -128,14 +128,16 @@ class Feed:
     async def after(self, seq: int, last: int | None = None) -> list[Entry]:
         """The entries that follow a number without a gap, at most a page; empty where nothing follows yet.
 
-        ``last``: the last number of a run that has ended, so that what was pruned before it is passed over.
+        ``last``: the last number of a run that has ended. Up to it nothing more comes: what is not there was pruned, and is passed
+        over.
         """
         if kept := self._chain(seq):
             return kept
-        reading = self._reading.get(seq)
+        asked = (seq, last or 0)
+        reading = self._reading.get(asked)
         if reading is None:
-            reading = self._reading[seq] = asyncio.create_task(self._read(seq, last), name=f"history after {seq}")
-            reading.add_done_callback(lambda _: self._reading.pop(seq, None))
+            reading = self._reading[asked] = asyncio.create_task(self._read(*asked), name=f"history after {seq}")
+            reading.add_done_callback(lambda _: self._reading.pop(asked, None))
         return await asyncio.shield(reading)
 
     async def run(self, run_id: str) -> RunRecord | None:
@@ -173,14 +175,14 @@ class Feed:
             seq = entry.seq
         return found
 
-    async def _read(self, seq: int, last: int | None) -> list[Entry]:
+    async def _read(self, seq: int, last: int) -> list[Entry]:
         after = seq
         while True:
             found = [Entry(document, self._say) for document in await self._history.page(self.thread_id, after)]
-            if found or last is None or after + PAGE > last:
+            if found or after + PAGE > last:
                 break
             after += PAGE
-        entries = [*_without_gaps(found, seq, beyond=after > seq)]
+        entries = [*_without_gaps(found, seq, last)]
         before = seq
         for entry in entries:
             self._keep(before, entry)
@@ -260,12 +262,13 @@ class Kept:
                 heappop(largest)
 
 
-def _without_gaps(entries: list[Entry], seq: int, *, beyond: bool) -> Iterator[Entry]:
-    """The entries up to the first number that may still come."""
-    expected = entries[0].seq if beyond and entries else seq + 1
-    closed = max((entry.seq for entry in entries if entry.closes_gaps), default=0)
+def _without_gaps(entries: list[Entry], seq: int, last: int) -> Iterator[Entry]:
+    """The entries after a number up to the first number that may still come; up to ``last`` none may."""
+    closed = max(last, *(entry.seq for entry in entries if entry.closes_gaps), 0)
+    expected = max(seq, closed) + 1
     for entry in entries:
-        if entry.seq != expected and closed < entry.seq:
-            return
+        if entry.seq > closed:
+            if entry.seq != expected:
+                return
+            expected += 1
         yield entry
-        expected = entry.seq + 1

@@ -27,7 +27,7 @@ from perdure.schemas.documents import RunStatus
 log = logger(__name__)
 
 LOOK_AT_RUN_S: Final = 5.0
-"""How often a reader for whom nothing comes looks whether its run is still there, in seconds."""
+"""How often a reader that is told nothing looks whether its run is still there, in seconds, whatever wakes it meanwhile."""
 BATCH_BYTES: Final = 64 * 1024
 """Events that are there are sent together up to so many bytes."""
 AGAIN_S: Final = 1.0
@@ -101,6 +101,8 @@ class RunReader:
         self._ended = False
         self._looked = -1
         """``Feed.stored`` when nothing followed in the history."""
+        self._look_at = time.monotonic() + LOOK_AT_RUN_S
+        """When it is looked whether the run is still there (monotonic)."""
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         """The events as they are sent, several together where they are there.
@@ -115,22 +117,27 @@ class RunReader:
                 raise Closing
             for part in batches(self._chunks()):
                 yield part
-            wait_s = LOOK_AT_RUN_S
+                self._look_later()
+            hold_s = 0.0
             entries = await self._stored()
             for entry in entries:
                 if hold_s := self._hold(entry):
-                    wait_s = hold_s
                     break
                 for part in batches([*await self._tell(entry), *self._chunks()]):
                     yield part
                 if self._ended:
                     return
-            else:
-                if entries:
-                    continue
-            if not await self._feed.news(version, wait_s) and not entries:
+                if self._is_own(entry):
+                    self._look_later()
+            rest_s = self._look_at - time.monotonic()
+            if hold_s:
+                await self._feed.news(version, hold_s)
+            elif rest_s <= 0:
                 self._looked = -1
+                self._look_later()
                 await self._look_at_run()
+            elif not entries:
+                await self._feed.news(version, rest_s)
 
     @property
     def cursor(self) -> Cursor:
@@ -189,6 +196,9 @@ class RunReader:
 
     def _is_own(self, entry: Entry) -> bool:
         return bool(entry.run_id == self._run["_id"])
+
+    def _look_later(self) -> None:
+        self._look_at = time.monotonic() + LOOK_AT_RUN_S
 
     async def _look_at_run(self) -> None:
         """Notice that the run ended without an entry that could be read, or that it is gone."""
