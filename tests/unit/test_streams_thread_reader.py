@@ -142,3 +142,9 @@ async def test_a_run_that_is_gone_is_noticed_in_a_thread_that_goes_on(feed: Feed
     async with asyncio.timeout(5):
         assert [part async for part in events] == []
     going_on.cancel()
+
+
+async def test_an_outage_while_a_run_is_looked_up_is_waited_out(feed: Feed, documents: Documents) -> None:
+    documents.numbers, documents.run_of_all, documents.failures = [1], "run", 2
+    assert await places(reader(feed, documents), 1) == [1]
+    assert documents.failures == 0

@@ -21,7 +21,7 @@ from perdure.gateway.streams.chunks import NEVER, Told, read_records
 from perdure.gateway.streams.feed import Feed, Kept
 from perdure.gateway.streams.history import History
 from perdure.gateway.streams.live import Live
-from perdure.gateway.streams.reader import RunReader, Wanted
+from perdure.gateway.streams.reader import RunReader, Wanted, retry_through_outage
 from perdure.gateway.streams.sse import event_bytes
 from perdure.gateway.streams.telling import BEGINNING, WHOLE, Cursor
 from perdure.gateway.streams.thread_reader import ThreadReader
@@ -111,7 +111,7 @@ class Streams:
                 self._chunks.start()
                 if feed.ring.since == NEVER:
                     feed.ring.begin(run["created_at"].timestamp() if fresh else time.time())
-            first = await self._history.first_seq(run)
+            first = await retry_through_outage(partial(self._history.first_seq, run))
             start = await self._place(run, cursor, first)
             live, ask = None, None
             if wanted.modes & EPHEMERAL_MODES:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from perdure.chassis.telemetry import logger
 from perdure.checkpoint.errors import NotebookError
@@ -25,6 +25,7 @@ from perdure.gateway.streams.telling import ALWAYS, WHOLE, Cursor, Said, Told, n
 from perdure.schemas.documents import RunStatus
 
 log = logger(__name__)
+T = TypeVar("T")
 
 LOOK_AT_RUN_S: Final = 5.0
 """How often a reader that is told nothing looks whether its run is still there, in seconds, whatever wakes it meanwhile."""
@@ -219,16 +220,22 @@ def position(cursor: Cursor) -> int:
 
 async def saying(entry: Entry) -> Said:
     """What an entry says, however long the database is away; where its state is damaged, an error in its place."""
+    try:
+        return await retry_through_outage(entry.said)
+    except NotebookError as error:
+        log.exception("gateway.damaged_state")
+        failure = {"error": "damaged-state", "message": str(error)}
+        return Said(entry.seq, entry.run_id, entry.ns, numbered([told(ALWAYS, "", failure, event="error")]))
+
+
+async def retry_through_outage(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask the database again until it answers: a stream that was opened cannot be refused any more."""
     while True:
         try:
-            return await entry.said()
+            return await ask()
         except RequestProblem as problem:
             if not problem.retryable:
                 raise
-        except NotebookError as error:
-            log.exception("gateway.damaged_state")
-            failure = {"error": "damaged-state", "message": str(error)}
-            return Said(entry.seq, entry.run_id, entry.ns, numbered([told(ALWAYS, "", failure, event="error")]))
         await asyncio.sleep(AGAIN_S)
 
 

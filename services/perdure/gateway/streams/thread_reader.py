@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from perdure.gateway.http.problems import RequestProblem
@@ -18,7 +19,16 @@ from perdure.gateway.stores.store import Store
 from perdure.gateway.streams.feed import Entry, Feed
 from perdure.gateway.streams.live import Live
 from perdure.gateway.streams.open_answer import Closing
-from perdure.gateway.streams.reader import LOOK_AT_RUN_S, RunReader, Wanted, batches, chosen, position, saying
+from perdure.gateway.streams.reader import (
+    LOOK_AT_RUN_S,
+    RunReader,
+    Wanted,
+    batches,
+    chosen,
+    position,
+    retry_through_outage,
+    saying,
+)
 from perdure.gateway.streams.sse import event_bytes
 from perdure.gateway.streams.telling import ALWAYS, WHOLE, Cursor, Said, Told
 from perdure.schemas.documents import RunKind
@@ -96,7 +106,9 @@ class ThreadReader:
 
     async def _told(self, entry: Entry) -> AsyncGenerator[bytes, None]:
         """What an entry says, and, where it belongs to a run, all the rest of that run."""
-        record = await self._feed.run(entry.run_id) if entry.run_id is not None and not self._is_told(entry) else None
+        record = None
+        if entry.run_id is not None and not self._is_told(entry):
+            record = await retry_through_outage(partial(self._feed.run, entry.run_id))
         if record is None:
             skipped = self._cursor.said if entry.seq == self._cursor.seq else 0
             wanted = WantedOfThread(frozenset(), kinds=self._kinds)
