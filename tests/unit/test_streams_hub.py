@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any, cast
 
+import orjson
 import pytest
 from tests.support.polling import until
 
+from perdure.chassis.clock import now
+from perdure.chassis.kafka.deadletter import Origin
 from perdure.gateway.http.problems import store_unavailable
 from perdure.gateway.stores.store import Store
-from perdure.gateway.streams import hub
+from perdure.gateway.streams import chunks, hub
 from perdure.gateway.streams import reader as readers
 from perdure.gateway.streams.asking import Asking
+from perdure.gateway.streams.chunks import Passed
 from perdure.gateway.streams.feed import Kept
 from perdure.gateway.streams.history import History
 from perdure.gateway.streams.hub import Streams
 from perdure.gateway.streams.reader import Wanted
 from perdure.gateway.streams.sse import event_bytes
 from perdure.gateway.streams.telling import ALWAYS, BEGINNING, Said, numbered, told
+from perdure.schemas.stream import StreamChunks
 
 
 class SlowTail:
@@ -29,8 +36,9 @@ class SlowTail:
     made: list[SlowTail]
     may_stop: asyncio.Event
 
-    def __init__(self, *_: object) -> None:
+    def __init__(self, *given: Any) -> None:
         self.made.append(self)
+        self.wanted, self.take = given[3:]
         self.reads = False
         self.stops = 0
         self.open = False
@@ -120,3 +128,61 @@ async def test_an_outage_while_a_stream_is_opened_is_waited_out(
     run = {"_id": "run", "thread_id": "thread", "tenant": "default", "status": "success", "ended_seq": 1}
     events = streams.run_events(run, Wanted(frozenset({"updates"})), BEGINNING, started={})
     assert [part async for part in events] == [event_bytes("end", b"null", "1-1")]
+
+
+def record(**content: Any) -> Origin:
+    value = orjson.dumps({"run_id": "run", **content})
+    return Origin("perdure.stream", 0, 0, b"thread", value, [("ce_type", StreamChunks.TYPE.encode())])
+
+
+@pytest.mark.parametrize("is_passed_over", [True, False])
+async def test_chunks_that_were_told_before_the_stream_of_a_fresh_run_was_opened_are_read_back(
+    streams: Streams, monkeypatch: pytest.MonkeyPatch, *, is_passed_over: bool
+) -> None:
+    records = [record(seq=0, chunks=[{"mode": "custom", "data": "early"}]), record(seq=1, before=1, modes=["custom"])]
+    history = AwayAtFirst()
+    history.asked = 1
+    monkeypatch.setattr(streams, "_history", history)
+    monkeypatch.setattr(streams._kept, "_history", history)
+    monkeypatch.setattr(streams, "_asking", SimpleNamespace(ask=lambda *_, **__: None))
+    back: list[bytes] = []
+
+    def read_back(_: str, __: str, ___: str, key: bytes, ____: float, **_____: object) -> tuple[list[Origin], bool]:
+        back.append(key)
+        return records, True
+
+    monkeypatch.setattr(hub, "read_back", read_back)
+    tail = SlowTail.made[1]
+    tail.open, tail.opened_at = True, 1.0
+    run = {"_id": "run", "thread_id": "thread", "tenant": "default", "status": "running", "created_at": now()}
+    if is_passed_over:
+        assert not tail.wanted(b"thread")
+    events = streams.run_events(
+        run, Wanted(frozenset({"custom"})), BEGINNING, started={"modes": ["custom"]}, fresh=True
+    )
+    reading = asyncio.create_task(_joined(events))
+    if not is_passed_over:
+        await until(lambda: len(streams._kept) == 1, "the stream is open")
+        assert tail.wanted(b"thread")
+        tail.take(records)
+    assert await reading == event_bytes("custom", b'"early"', "0+1") + event_bytes("end", b"null", "1-1")
+    assert back == ([b"thread"] if is_passed_over else [])
+
+
+async def _joined(events: AsyncIterator[bytes]) -> bytes:
+    return b"".join([part async for part in events])
+
+
+def test_what_was_passed_over_is_known_or_taken_for_granted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "PASSED", 2)
+    passed, began = Passed(), time.time()
+    assert not passed.since(b"a", began)
+    passed.note(b"a")
+    assert passed.since(b"a", began)
+    assert not passed.since(b"b", began)
+    assert not passed.since(b"a", time.time() + 1)
+    passed.note(b"b")
+    passed.note(b"c")
+    assert passed.since(b"a", began), "forgotten, so it may be"
+    assert passed.since(b"d", began)
+    assert not passed.since(b"d", time.time() + 1)

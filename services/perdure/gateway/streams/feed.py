@@ -15,7 +15,7 @@ from heapq import heapify, heappop, heapreplace
 from typing import Any, Final, cast
 
 from perdure.checkpoint import keys
-from perdure.gateway.streams.chunks import Ring
+from perdure.gateway.streams.chunks import Passed, Ring
 from perdure.gateway.streams.history import PAGE, UNDER_WAY, History, RunRecord
 from perdure.gateway.streams.telling import Said
 
@@ -206,6 +206,7 @@ class Kept:
         self._feeds: dict[tuple[str, str], Feed] = {}
         self._by_key: dict[bytes, list[Feed]] = {}
         self._trimmed_at = 0.0
+        self.passed = Passed()
 
     def __iter__(self) -> Iterator[Feed]:
         return iter([*self._feeds.values()])
@@ -220,6 +221,13 @@ class Kept:
     def reads(self, key: bytes) -> bool:
         """Whether somebody reads the thread that records with a key are about. May be called in any thread."""
         return key in self._by_key
+
+    def takes_chunks(self, key: bytes) -> bool:
+        """The same for a record with chunks; that it is passed over is remembered. Called in one thread, which reads chunks."""
+        if key in self._by_key:
+            return True
+        self.passed.note(key)
+        return key in self._by_key  # whoever opens a feed looks at what was passed over afterwards
 
     @contextmanager
     def open(self, thread_id: str, tenant: str) -> Iterator[Feed]:

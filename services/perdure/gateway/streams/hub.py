@@ -82,7 +82,7 @@ class Streams:
         self._kept = Kept(history)
         self._ends: list[Ends] = []
         self._events = Tail(bootstrap_servers, client_id, EVENTS.name, self._reads, self._take_events)
-        self._chunks = Tail(bootstrap_servers, client_id, STREAM.name, self._kept.reads, self._take_chunks)
+        self._chunks = Tail(bootstrap_servers, client_id, STREAM.name, self._kept.takes_chunks, self._take_chunks)
         self._reading_back = asyncio.Semaphore(BACK_AT_ONCE)
         self._watching: asyncio.Task[None] | None = None
 
@@ -110,7 +110,7 @@ class Streams:
             if wanted.modes & EPHEMERAL_MODES:
                 self._chunks.start()
                 if feed.ring.since == NEVER:
-                    feed.ring.begin(run["created_at"].timestamp() if fresh else time.time())
+                    feed.ring.begin(self._complete_since(run) if fresh else time.time())
             first = await retry_through_outage(partial(self._history.first_seq, run))
             start = await self._place(run, cursor, first)
             live, ask = None, None
@@ -181,6 +181,13 @@ class Streams:
         if self._watching is not None:
             self._watching.cancel()
         await asyncio.gather(self._events.stop(), self._chunks.stop())
+
+    def _complete_since(self, run: Mapping[str, Any]) -> float:
+        """Since when all chunks of a thread come here whose feed was opened just now, for a run that was started just now."""
+        created_at: float = run["created_at"].timestamp()
+        if self._chunks.opened_at > created_at or self._kept.passed.since(run["thread_id"].encode(), created_at):
+            return time.time()  # what the run told before is read back
+        return created_at
 
     def _ask(self, run: Mapping[str, Any], wanted: Wanted, started: Mapping[str, Any], seq: int) -> None:
         """Ask the run's worker to tell what is read."""
