@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from perdure.gateway.stores.store import Store
+from perdure.gateway.streams import reader as readers
 from perdure.gateway.streams.chunks import RING_BYTES, Told
 from perdure.gateway.streams.feed import Kept
 from perdure.gateway.streams.history import History
@@ -223,6 +224,22 @@ async def test_a_chunk_that_comes_twice_is_part_of_its_message_once() -> None:
     await stage.end()
     partial = [data[0]["content"] for name, data in stage.data if name == "messages/partial"]
     assert partial == ["Hello", "Hello!"]
+
+
+async def test_only_the_events_that_are_sent_next_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(modes=frozenset({"custom"}))
+    stage._reading.cancel()
+    history(stage, 3)
+    stage.closes(1, 0)
+    stage.chunk(1, 1, *range(10_000), mode="custom")
+    stage.closes(2, 10_000)
+    stage.closes(3, 0)
+    monkeypatch.setattr(readers, "BATCH_BYTES", 1_000)
+    events = stage.reader.events()
+    while b"custom" not in await anext(events):
+        pass
+    assert stage.live._told < 10_000
+    await events.aclose()
 
 
 async def test_the_ring_is_bounded_and_who_falls_behind_takes_whole_messages() -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final, TypeVar
 
 from perdure.chassis.telemetry import logger
@@ -31,6 +32,8 @@ LOOK_AT_RUN_S: Final = 5.0
 """How often a reader that is told nothing looks whether its run is still there, in seconds, whatever wakes it meanwhile."""
 BATCH_BYTES: Final = 64 * 1024
 """Events that are there are sent together up to so many bytes."""
+BATCH_S: Final = 0.02
+"""Events are made for so long at once, in seconds."""
 AGAIN_S: Final = 1.0
 GRACE_S: Final = 1.0
 """How long a document waits for the chunks before it, in seconds: both come through Kafka, by two topics."""
@@ -124,7 +127,7 @@ class RunReader:
             for entry in entries:
                 if hold_s := self._hold(entry):
                     break
-                for part in batches([*await self._tell(entry), *self._chunks()]):
+                for part in batches(chain(await self._tell(entry), self._chunks())):
                     yield part
                 if self._ended:
                     return
@@ -158,11 +161,11 @@ class RunReader:
     def _last(self) -> int | None:
         return self._run.get("ended_seq") if not RunStatus(self._run["status"]).active else None
 
-    def _chunks(self) -> list[bytes]:
-        """The chunks that come after what was told."""
+    def _chunks(self) -> Iterable[bytes]:
+        """The chunks that come after what was told; each is made when it is asked for."""
         if self._live is None or self._cursor.said != WHOLE:
-            return []
-        return [*self._live.pump(self._cursor.seq)]
+            return ()
+        return self._live.pump(self._cursor.seq)
 
     def _hold(self, entry: Entry) -> float:
         """For how many seconds to wait for chunks that come before an entry; 0 where none do, or they are given up."""
@@ -246,15 +249,15 @@ def chosen(said: Said, wanted: Wanted, skipped: int, *, whole: bool) -> Iterator
             yield wanted.sent(event, said)
 
 
-def batches(parts: list[bytes]) -> Iterator[bytes]:
-    """Several events together, where they are small."""
+def batches(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Several events together, where they are small and made quickly: others have their turn between two batches."""
     waiting: list[bytes] = []
-    size = 0
+    size, since = 0, time.monotonic()
     for part in parts:
         waiting.append(part)
         size += len(part)
-        if size >= BATCH_BYTES:
+        if size >= BATCH_BYTES or time.monotonic() - since > BATCH_S:
             yield b"".join(waiting)
-            waiting, size = [], 0
+            waiting, size, since = [], 0, time.monotonic()
     if waiting:
         yield b"".join(waiting)
