@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from perdure.gateway.streams import feed as feeds
+from perdure.gateway.streams.chunks import Told
 from perdure.gateway.streams.feed import Kept
 from perdure.gateway.streams.history import PAGE, History
 from perdure.gateway.streams.telling import Said
@@ -71,3 +72,19 @@ async def test_many_feeds_are_trimmed_in_no_time(kept: Kept, monkeypatch: pytest
     sizes = [feed.nbytes for feed in opened_feeds]
     assert feeds.KEPT_BYTES - 2 * len(BODY) < sum(sizes) <= feeds.KEPT_BYTES
     assert max(sizes) - min(sizes) < 2 * len(BODY), "the largest are trimmed first"
+
+
+async def test_the_chunks_of_all_threads_together_are_bounded(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeds, "TRIM_S", 0.0)
+    large, small = (Told({"run_id": "run", "seq": 1, "chunks": [{}]}, nbytes) for nbytes in (50_000, 5))
+    with ExitStack() as opened:
+        rings = [opened.enter_context(kept.open(f"thread {number}", "default")).ring for number in range(200)]
+        rings[0].add([small])
+        for ring in rings[1:]:
+            ring.add([large] * 10)
+        assert sum(ring.nbytes for ring in rings) > feeds.RINGS_BYTES
+        kept.trim()
+    total = sum(ring.nbytes for ring in rings)
+    assert feeds.RINGS_BYTES - large.nbytes < total <= feeds.RINGS_BYTES
+    assert rings[0].oldest is small, "the largest are trimmed first"
+    assert all(ring.start == 10 - ring.nbytes // large.nbytes for ring in rings[1:]), "the oldest are dropped"

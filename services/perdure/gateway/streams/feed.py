@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from heapq import heapify, heappop, heapreplace
 from typing import Any, Final, cast
@@ -22,6 +22,8 @@ from perdure.gateway.streams.telling import Said
 KEPT_BYTES: Final = 64 * 1024 * 1024
 """What all documents that are kept hold, about."""
 TRIM_S: Final = 0.25
+RINGS_BYTES: Final = 64 * 1024 * 1024
+"""What the chunks of all threads hold, about."""
 KEPT_ENTRIES: Final = 256
 """Documents of one thread that are kept."""
 
@@ -251,23 +253,29 @@ class Kept:
                     del self._by_key[thread_id.encode()]
 
     def trim(self) -> None:
-        """Keep within ``KEPT_BYTES``; called often, it looks once in ``TRIM_S``."""
+        """Keep within ``KEPT_BYTES`` and ``RINGS_BYTES``; called often, it looks once in ``TRIM_S``."""
         if time.monotonic() - self._trimmed_at < TRIM_S:
             return
         self._trimmed_at = time.monotonic()
-        total = sum(feed.nbytes for feed in self._feeds.values())
-        if total <= KEPT_BYTES:
-            return
-        largest = [(-feed.nbytes, number, feed) for number, feed in enumerate(self._feeds.values())]
-        heapify(largest)
-        while total > KEPT_BYTES and largest:
-            _, number, feed = largest[0]
-            before = feed.nbytes
-            if feed.shrink():
-                total -= before - feed.nbytes
-                heapreplace(largest, (-feed.nbytes, number, feed))
-            else:
-                heappop(largest)
+        _shrink([*self._feeds.values()], KEPT_BYTES)
+        _shrink([feed.ring for feed in self._feeds.values()], RINGS_BYTES)
+
+
+def _shrink(some: Sequence[Feed | Ring], limit: int) -> None:
+    """Drop the oldest of the largest until all together hold at most ``limit`` bytes."""
+    total = sum(one.nbytes for one in some)
+    if total <= limit:
+        return
+    largest = [(-one.nbytes, number, one) for number, one in enumerate(some)]
+    heapify(largest)
+    while total > limit and largest:
+        _, number, one = largest[0]
+        before = one.nbytes
+        if one.shrink():
+            total -= before - one.nbytes
+            heapreplace(largest, (-one.nbytes, number, one))
+        else:
+            heappop(largest)
 
 
 def _without_gaps(entries: list[Entry], seq: int, last: int) -> Iterator[Entry]:

@@ -261,6 +261,7 @@ class Streams:
             for feed in feeds:
                 feed.ring.add(records)
                 feed.wake(stored=stored)
+        self._kept.trim()
 
     def _watch(self) -> None:
         self._events.start()
@@ -279,6 +280,7 @@ class Streams:
                 if not self._is_read():
                     return
                 self._go_on()  # somebody came meanwhile
+            self._kept.trim()
             for feed in self._kept:
                 feed.chunks_come = self._chunks.open
                 if not self._events.open:
