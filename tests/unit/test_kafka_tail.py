@@ -1,10 +1,16 @@
-"""The partition that a key has by Kafka's own partitioner."""
+"""The partition that a key has by Kafka's own partitioner; a reader that is started while another stops."""
 
 from __future__ import annotations
 
-import pytest
+import asyncio
+import threading
+import time
 
-from perdure.chassis.kafka.tail import partition_of
+import pytest
+from tests.support.polling import until
+
+from perdure.chassis.kafka.deadletter import Origin
+from perdure.chassis.kafka.tail import Tail, partition_of
 
 
 @pytest.mark.parametrize(
@@ -20,3 +26,48 @@ from perdure.chassis.kafka.tail import partition_of
 def test_the_partition_is_that_of_kafka(key: str, hashed: int) -> None:
     """The values are those of ``UtilsTest.testMurmur2`` of Kafka."""
     assert partition_of(key.encode(), 12) == (hashed & 0x7FFFFFFF) % 12
+
+
+class Topic:
+    """Stands for the thread's reading of Kafka: each reader is counted, and takes a while to notice that it is stopped."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reading = 0
+        self.slow = threading.Event()
+        self._lock = threading.Lock()
+        monkeypatch.setattr("perdure.chassis.kafka.tail.RdConsumer", lambda *_, **__: self)
+        monkeypatch.setattr("perdure.chassis.kafka.tail._ends", lambda *_: {})
+        monkeypatch.setattr("perdure.chassis.kafka.tail._records", self._records)
+
+    def assign(self, _: object) -> None:
+        with self._lock:
+            self.reading += 1
+
+    def close(self) -> None:
+        with self._lock:
+            self.reading -= 1
+
+    def _records(self, _: object) -> list[Origin]:
+        self.slow.wait(0.5)  # until the test has started the next reader
+        time.sleep(0.01)
+        return []
+
+
+async def test_a_reader_that_is_started_while_another_stops_is_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    topic = Topic(monkeypatch)
+    tail = Tail("nowhere", "test", "topic", lambda _: True, lambda _: None)
+    tail.start()
+    assert await tail.until_open(5)
+    stopping = asyncio.create_task(tail.stop())
+    await asyncio.sleep(0)
+    assert not tail.open, "from the moment when it is asked to stop"
+    tail.start()
+    topic.slow.set()
+    async with asyncio.timeout(5):
+        await stopping
+    assert await tail.until_open(5)
+    await until(lambda: topic.reading == 1, "one reader is left")
+    async with asyncio.timeout(5):
+        await tail.stop()
+    assert topic.reading == 0
+    assert not tail.open

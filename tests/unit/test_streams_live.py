@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from perdure.gateway.stores.store import Store
+from perdure.gateway.streams import reader as readers
 from perdure.gateway.streams.chunks import RING_BYTES, Told
 from perdure.gateway.streams.feed import Kept
 from perdure.gateway.streams.history import History
@@ -67,6 +68,7 @@ class Stage:
         self.reader = RunReader(self.feed, cast("Store", Runs()), RUN, Wanted(modes), cursor, self.live, streams=True)
         self.seen: list[str] = []
         self.ids: list[str] = []
+        self.data: list[tuple[str, Any]] = []
         self._reading = asyncio.create_task(self._read())
 
     def chunk(self, seq: int, first: int, *data: Any, mode: str = "messages") -> None:
@@ -99,6 +101,7 @@ class Stage:
                     data = json.loads(fields["data"])
                     self.seen.append(data if isinstance(data, str) else fields["event"])
                     self.ids.append(fields.get("id", ""))
+                    self.data.append((fields["event"], data))
 
 
 def history(stage: Stage, last: int = 4) -> None:
@@ -206,6 +209,61 @@ async def test_messages_so_far() -> None:
     stage.closes(2, 2)
     stage.closes(3, 0)
     assert await stage.end() == ["started", "messages/metadata", "messages/partial", "messages/partial", "success"]
+
+
+async def test_a_reader_that_is_behind_is_told_a_message_once_for_many_chunks() -> None:
+    stage = Stage(modes=frozenset({"messages", "custom"}))
+    history(stage, 3)
+    chunk = {"type": "AIMessageChunk", "content": "x", "additional_kwargs": {}, "response_metadata": {}}
+    stage.closes(1, 0)
+    for number in range(1, 101):
+        stage.chunk(1, number, [{**chunk, "id": "one"}, {}])
+    stage.chunk(1, 101, "mine", mode="custom")
+    stage.chunk(1, 102, *([{**chunk, "id": name}, {}] for name in ("one", "two", "two", "one")))
+    stage.closes(2, 105)
+    stage.closes(3, 0)
+    await stage.end()
+    told = [
+        (data[0]["id"], len(data[0]["content"]), place)
+        for (name, data), place in zip(stage.data, stage.ids, strict=True)
+        if name == "messages/partial"
+    ]
+    assert told == [
+        ("one", 1, "1+1"), ("one", 33, "1+33"), ("one", 65, "1+65"), ("one", 97, "1+97"), ("one", 100, "1+100"),
+        ("one", 101, "1+102"), ("two", 1, "1+103"), ("two", 2, "1+104"), ("one", 102, "1+105"),
+    ]  # fmt: skip
+    assert stage.seen.index("mine") == stage.ids.index("1+100") + 1
+
+
+async def test_a_chunk_that_comes_twice_is_part_of_its_message_once() -> None:
+    stage = Stage(Cursor(1, WHOLE), modes=frozenset({"messages"}), chunks=1)
+    history(stage, 3)
+    chunk = {"type": "AIMessageChunk", "id": "one", "additional_kwargs": {}, "response_metadata": {}}
+    stage.closes(1, 0)
+    for _ in range(2):
+        stage.chunk(1, 1, [{**chunk, "content": "Hel"}, {}], [{**chunk, "content": "lo"}, {}])
+    stage.chunk(1, 3, [{**chunk, "content": "!"}, {}])
+    stage.closes(2, 3)
+    stage.closes(3, 0)
+    await stage.end()
+    partial = [data[0]["content"] for name, data in stage.data if name == "messages/partial"]
+    assert partial == ["Hello!"]
+
+
+async def test_only_the_events_that_are_sent_next_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(modes=frozenset({"custom"}))
+    stage._reading.cancel()
+    history(stage, 3)
+    stage.closes(1, 0)
+    stage.chunk(1, 1, *range(10_000), mode="custom")
+    stage.closes(2, 10_000)
+    stage.closes(3, 0)
+    monkeypatch.setattr(readers, "BATCH_BYTES", 1_000)
+    events = stage.reader.events()
+    while b"custom" not in await anext(events):
+        pass
+    assert stage.live._told < 10_000
+    await events.aclose()
 
 
 async def test_the_ring_is_bounded_and_who_falls_behind_takes_whole_messages() -> None:

@@ -59,8 +59,7 @@ class Tail:
         self._take = take
         self._loop = asyncio.get_running_loop()
         self._stopping = threading.Event()
-        self._down = threading.Event()
-        """Set when no broker can be reached."""
+        """Ends the thread that reads; every thread has one of its own, so that a thread that ends is never told to go on."""
         self._thread: threading.Thread | None = None
         self._open = asyncio.Event()
         self.opened_at = 0.0
@@ -74,8 +73,10 @@ class Tail:
     def start(self) -> None:
         """Begin to read, unless it reads already."""
         if self._thread is None:
-            self._stopping.clear()
-            self._thread = threading.Thread(target=self._run, name=f"tail-{self._topic}", daemon=True)
+            self._stopping = threading.Event()
+            self._thread = threading.Thread(
+                target=self._run, args=(self._stopping,), name=f"tail-{self._topic}", daemon=True
+            )
             self._thread.start()
 
     async def until_open(self, timeout_s: float) -> bool:
@@ -88,39 +89,40 @@ class Tail:
         return True
 
     async def stop(self) -> None:
-        """Read no more."""
+        """Read no more; returns when the thread has ended. It can be started again meanwhile."""
         thread, self._thread = self._thread, None
         if thread is not None:
             self._stopping.set()
-            await self._loop.run_in_executor(None, thread.join)
             self._open.clear()
+            await self._loop.run_in_executor(None, thread.join)
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            self._down.clear()
-            consumer = RdConsumer(_options(self._bootstrap_servers, self._client_id, self._note), logger=_RdLog())
+    def _run(self, stopping: threading.Event) -> None:
+        while not stopping.is_set():
+            down = threading.Event()
+            consumer = RdConsumer(
+                _options(self._bootstrap_servers, self._client_id, partial(_note, down)), logger=_RdLog()
+            )
             try:
-                self._read(consumer)
+                self._read(consumer, stopping, down)
             except KafkaException as error:
                 log.warning("kafka.tail_lost", topic=self._topic, error=describe(error))
             finally:
                 consumer.close()
-            if not self._stopping.is_set():
-                self._tell(self._open.clear)
-                self._stopping.wait(AGAIN_S)
+            self._tell(stopping, self._open.clear)
+            stopping.wait(AGAIN_S)
 
-    def _read(self, consumer: RdConsumer) -> None:
+    def _read(self, consumer: RdConsumer, stopping: threading.Event, down: threading.Event) -> None:
         known = _ends(consumer, self._topic, {})
         consumer.assign([*known.values()])
-        self._tell(self._begun)
+        self._tell(stopping, self._begun)
         look_at = time.monotonic() + NEW_PARTITIONS_S
-        while not self._stopping.is_set():
-            if self._down.is_set():
+        while not stopping.is_set():
+            if down.is_set():
                 log.warning("kafka.tail_lost", topic=self._topic, error="all brokers are down")
                 return
             fresh = [one for one in _records(consumer) if one.key is not None and self._wanted(one.key)]
             if fresh:
-                self._tell(partial(self._take, fresh))
+                self._tell(stopping, partial(self._take, fresh))
             if time.monotonic() > look_at:
                 look_at = time.monotonic() + NEW_PARTITIONS_S
                 added = _ends(consumer, self._topic, known)
@@ -128,21 +130,17 @@ class Tail:
                     known = added
                     consumer.incremental_assign([added[one] for one in added.keys() - known.keys()])
 
-    def _note(self, error: KafkaError) -> None:
-        """Called by librdkafka in the reading thread, also while it closes: must not raise."""
-        if error.name() == "_ALL_BROKERS_DOWN":
-            self._down.set()
-
     def _begun(self) -> None:
         self.opened_at = time.time()
         self._open.set()
         self._take(())
 
-    def _tell(self, call: Callable[[], None]) -> None:
+    def _tell(self, stopping: threading.Event, call: Callable[[], None]) -> None:
+        """Call a function on the event loop, unless the thread was stopped before its turn comes."""
         try:
-            self._loop.call_soon_threadsafe(call)
+            self._loop.call_soon_threadsafe(lambda: None if stopping.is_set() else call())
         except RuntimeError:
-            self._stopping.set()  # the loop is closed: nobody is left to be told
+            stopping.set()  # the loop is closed: nobody is left to be told
 
 
 def read_back(
@@ -207,6 +205,12 @@ def _murmur2(data: bytes) -> int:
         h = (h ^ int.from_bytes(rest, "little")) * m & mask
     h = (h ^ h >> 13) * m & mask
     return h ^ h >> 15
+
+
+def _note(down: threading.Event, error: KafkaError) -> None:
+    """Called by librdkafka in the reading thread, also while it closes: must not raise. Sets ``down`` if no broker is there."""
+    if error.name() == "_ALL_BROKERS_DOWN":
+        down.set()
 
 
 def _ends(consumer: RdConsumer, topic: str, known: dict[int, TopicPartition]) -> dict[int, TopicPartition]:

@@ -6,6 +6,7 @@ is turned into the bytes that are sent once, for whoever reads it.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -16,8 +17,10 @@ from perdure.chassis.kafka.deadletter import Origin
 from perdure.gateway.streams.sse import event_bytes
 from perdure.schemas.stream import StreamChunks
 
-RING_BYTES: Final = 4 * 1024 * 1024
-"""Chunks of one thread that are kept, in bytes."""
+RING_BYTES: Final = 8 * 1024 * 1024
+"""What the chunks of one thread hold, about: five times as much as their JSON."""
+PASSED: Final = 10_000
+"""Threads of which it is known when a record of theirs was passed over."""
 NEVER: Final = float("inf")
 TYPE: Final = StreamChunks.TYPE.encode()
 
@@ -35,7 +38,7 @@ class Told:
         self.chunks: Sequence[dict[str, Any]] = content.get("chunks") or ()
         self.modes = frozenset(content.get("modes") or ())
         self.subgraphs = bool(content.get("subgraphs"))
-        self.nbytes = 2 * nbytes + 512
+        self.nbytes = 5 * nbytes + 400 * (1 + len(self.chunks))  # measured, with the bytes that are sent
         self._sent: dict[int, bytes] = {}
 
     @property
@@ -66,6 +69,31 @@ def read_records(origins: Iterable[Origin]) -> list[Told]:
         except (orjson.JSONDecodeError, KeyError, TypeError):
             continue
     return found
+
+
+class Passed:
+    """Threads whose records were passed over, because nobody read them: one thread of the process writes, others ask.
+
+    Contract: never says that nothing was passed over if something was; forgets the thread that was passed over longest ago.
+    """
+
+    def __init__(self) -> None:
+        self._at: dict[bytes, float] = {}
+        self._forgotten = 0.0
+        """When a record of a thread that was forgotten was passed over last, at most: seconds since 1970."""
+
+    def note(self, key: bytes) -> None:
+        """A record with this key is passed over."""
+        self._at.pop(key, None)
+        self._at[key] = time.time()
+        if len(self._at) > PASSED:
+            oldest = next(iter(self._at))
+            self._forgotten = self._at[oldest]
+            del self._at[oldest]
+
+    def since(self, key: bytes, at: float) -> bool:
+        """Whether a record with this key may have been passed over since a time, in seconds since 1970."""
+        return max(self._at.get(key, 0.0), self._forgotten) >= at
 
 
 class Ring:
@@ -107,8 +135,15 @@ class Ring:
             self.runs.add(record.run_id)
             self._bytes += record.nbytes
         while self._bytes > RING_BYTES:
-            self._bytes -= self._records.popleft().nbytes
-            self.start += 1
+            self.shrink()
+
+    def shrink(self) -> bool:
+        """Drop the oldest record; false where there is none."""
+        if not self._records:
+            return False
+        self._bytes -= self._records.popleft().nbytes
+        self.start += 1
+        return True
 
     def add_before(self, records: Sequence[Told]) -> None:
         """Records that were written before the oldest; of these as many as there is room for, the newest."""

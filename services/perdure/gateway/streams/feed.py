@@ -9,18 +9,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from heapq import heapify, heappop, heapreplace
 from typing import Any, Final, cast
 
 from perdure.checkpoint import keys
-from perdure.gateway.streams.chunks import Ring
+from perdure.gateway.streams.chunks import Passed, Ring
 from perdure.gateway.streams.history import PAGE, UNDER_WAY, History, RunRecord
 from perdure.gateway.streams.telling import Said
 
 KEPT_BYTES: Final = 64 * 1024 * 1024
 """What all documents that are kept hold, about."""
 TRIM_S: Final = 0.25
+RINGS_BYTES: Final = 64 * 1024 * 1024
+"""What the chunks of all threads hold, about."""
 KEPT_ENTRIES: Final = 256
 """Documents of one thread that are kept."""
 
@@ -42,6 +45,8 @@ class Entry:
         self.at = document["at"].timestamp()
         """When it was made, in seconds since 1970."""
         self.nbytes = len(document.get("body") or b"") + 1024
+        self.kept_by: Feed | None = None
+        """The feed whose ``nbytes`` this document is part of."""
 
     @property
     def closes_gaps(self) -> bool:
@@ -64,8 +69,13 @@ class Entry:
             self._saying = asyncio.create_task(self._say(self._document), name=f"say {self.seq}")
         said = await asyncio.shield(cast("asyncio.Task[Said]", self._saying))
         self._document = None
-        self.nbytes = said.nbytes or 2048
+        self._resize(said.nbytes or 2048)
         return said
+
+    def _resize(self, nbytes: int) -> None:
+        if self.kept_by is not None:
+            self.kept_by.nbytes += nbytes - self.nbytes
+        self.nbytes = nbytes
 
     @staticmethod
     def _failed(task: asyncio.Task[Said]) -> bool:
@@ -87,7 +97,9 @@ class Feed:
         self._kept = kept
         self._following: OrderedDict[int, Entry] = OrderedDict()
         """By a number, the entry that follows it."""
-        self._reading: dict[int, asyncio.Task[list[Entry]]] = {}
+        self.nbytes = 0
+        """About how many bytes these hold."""
+        self._reading: dict[tuple[int, int], asyncio.Task[list[Entry]]] = {}
         self._runs: dict[str, RunRecord | None] = {}
         self._news = asyncio.Event()
         self.closing = False
@@ -118,14 +130,16 @@ class Feed:
     async def after(self, seq: int, last: int | None = None) -> list[Entry]:
         """The entries that follow a number without a gap, at most a page; empty where nothing follows yet.
 
-        ``last``: the last number of a run that has ended, so that what was pruned before it is passed over.
+        ``last``: the last number of a run that has ended. Up to it nothing more comes: what is not there was pruned, and is passed
+        over.
         """
         if kept := self._chain(seq):
             return kept
-        reading = self._reading.get(seq)
+        asked = (seq, last or 0)
+        reading = self._reading.get(asked)
         if reading is None:
-            reading = self._reading[seq] = asyncio.create_task(self._read(seq, last), name=f"history after {seq}")
-            reading.add_done_callback(lambda _: self._reading.pop(seq, None))
+            reading = self._reading[asked] = asyncio.create_task(self._read(*asked), name=f"history after {seq}")
+            reading.add_done_callback(lambda _: self._reading.pop(asked, None))
         return await asyncio.shield(reading)
 
     async def run(self, run_id: str) -> RunRecord | None:
@@ -136,17 +150,24 @@ class Feed:
             self._runs[run_id] = await self._history.run(run_id, self.thread_id, self.tenant)
         return self._runs[run_id]
 
-    @property
-    def nbytes(self) -> int:
-        """About how many bytes are kept."""
-        return sum(entry.nbytes for entry in self._following.values())
-
     def shrink(self) -> bool:
         """Drop the document that was read longest ago; false where there is none."""
         if not self._following:
             return False
-        self._following.popitem(last=False)
+        self._drop(next(iter(self._following)))
         return True
+
+    def _keep(self, before: int, entry: Entry) -> None:
+        self._drop(before)
+        self._following[before] = entry
+        self.nbytes += entry.nbytes
+        entry.kept_by = self
+
+    def _drop(self, before: int) -> None:
+        entry = self._following.pop(before, None)
+        if entry is not None:
+            self.nbytes -= entry.nbytes
+            entry.kept_by = None
 
     def _chain(self, seq: int) -> list[Entry]:
         """What is kept of what follows a number."""
@@ -156,20 +177,20 @@ class Feed:
             seq = entry.seq
         return found
 
-    async def _read(self, seq: int, last: int | None) -> list[Entry]:
+    async def _read(self, seq: int, last: int) -> list[Entry]:
         after = seq
         while True:
             found = [Entry(document, self._say) for document in await self._history.page(self.thread_id, after)]
-            if found or last is None or after + PAGE > last:
+            if found or after + PAGE > last:
                 break
             after += PAGE
-        entries = [*_without_gaps(found, seq, beyond=after > seq)]
+        entries = [*_without_gaps(found, seq, last)]
         before = seq
         for entry in entries:
-            self._following[before] = entry
+            self._keep(before, entry)
             before = entry.seq
         while len(self._following) > KEPT_ENTRIES:
-            self._following.popitem(last=False)
+            self.shrink()
         if entries:
             self._kept.trim()
         return entries
@@ -187,6 +208,7 @@ class Kept:
         self._feeds: dict[tuple[str, str], Feed] = {}
         self._by_key: dict[bytes, list[Feed]] = {}
         self._trimmed_at = 0.0
+        self.passed = Passed()
 
     def __iter__(self) -> Iterator[Feed]:
         return iter([*self._feeds.values()])
@@ -201,6 +223,13 @@ class Kept:
     def reads(self, key: bytes) -> bool:
         """Whether somebody reads the thread that records with a key are about. May be called in any thread."""
         return key in self._by_key
+
+    def takes_chunks(self, key: bytes) -> bool:
+        """The same for a record with chunks; that it is passed over is remembered. Called in one thread, which reads chunks."""
+        if key in self._by_key:
+            return True
+        self.passed.note(key)
+        return key in self._by_key  # whoever opens a feed looks at what was passed over afterwards
 
     @contextmanager
     def open(self, thread_id: str, tenant: str) -> Iterator[Feed]:
@@ -224,25 +253,38 @@ class Kept:
                     del self._by_key[thread_id.encode()]
 
     def trim(self) -> None:
-        """Keep within ``KEPT_BYTES``; called often, it looks once in ``TRIM_S``."""
+        """Keep within ``KEPT_BYTES`` and ``RINGS_BYTES``; called often, it looks once in ``TRIM_S``."""
         if time.monotonic() - self._trimmed_at < TRIM_S:
             return
         self._trimmed_at = time.monotonic()
-        total = sum(feed.nbytes for feed in self._feeds.values())
-        while total > KEPT_BYTES:
-            largest = max(self._feeds.values(), key=lambda feed: feed.nbytes)
-            before = largest.nbytes
-            if not largest.shrink():
-                return
-            total -= before - largest.nbytes
+        _shrink([*self._feeds.values()], KEPT_BYTES)
+        _shrink([feed.ring for feed in self._feeds.values()], RINGS_BYTES)
 
 
-def _without_gaps(entries: list[Entry], seq: int, *, beyond: bool) -> Iterator[Entry]:
-    """The entries up to the first number that may still come."""
-    expected = entries[0].seq if beyond and entries else seq + 1
-    closed = max((entry.seq for entry in entries if entry.closes_gaps), default=0)
+def _shrink(some: Sequence[Feed | Ring], limit: int) -> None:
+    """Drop the oldest of the largest until all together hold at most ``limit`` bytes."""
+    total = sum(one.nbytes for one in some)
+    if total <= limit:
+        return
+    largest = [(-one.nbytes, number, one) for number, one in enumerate(some)]
+    heapify(largest)
+    while total > limit and largest:
+        _, number, one = largest[0]
+        before = one.nbytes
+        if one.shrink():
+            total -= before - one.nbytes
+            heapreplace(largest, (-one.nbytes, number, one))
+        else:
+            heappop(largest)
+
+
+def _without_gaps(entries: list[Entry], seq: int, last: int) -> Iterator[Entry]:
+    """The entries after a number up to the first number that may still come; up to ``last`` none may."""
+    closed = max(last, *(entry.seq for entry in entries if entry.closes_gaps), 0)
+    expected = max(seq, closed) + 1
     for entry in entries:
-        if entry.seq != expected and closed < entry.seq:
-            return
+        if entry.seq > closed:
+            if entry.seq != expected:
+                return
+            expected += 1
         yield entry
-        expected = entry.seq + 1

@@ -21,7 +21,7 @@ from perdure.gateway.streams.chunks import NEVER, Told, read_records
 from perdure.gateway.streams.feed import Feed, Kept
 from perdure.gateway.streams.history import History
 from perdure.gateway.streams.live import Live
-from perdure.gateway.streams.reader import RunReader, Wanted
+from perdure.gateway.streams.reader import RunReader, Wanted, retry_through_outage
 from perdure.gateway.streams.sse import event_bytes
 from perdure.gateway.streams.telling import BEGINNING, WHOLE, Cursor
 from perdure.gateway.streams.thread_reader import ThreadReader
@@ -82,7 +82,7 @@ class Streams:
         self._kept = Kept(history)
         self._ends: list[Ends] = []
         self._events = Tail(bootstrap_servers, client_id, EVENTS.name, self._reads, self._take_events)
-        self._chunks = Tail(bootstrap_servers, client_id, STREAM.name, self._kept.reads, self._take_chunks)
+        self._chunks = Tail(bootstrap_servers, client_id, STREAM.name, self._kept.takes_chunks, self._take_chunks)
         self._reading_back = asyncio.Semaphore(BACK_AT_ONCE)
         self._watching: asyncio.Task[None] | None = None
 
@@ -110,8 +110,8 @@ class Streams:
             if wanted.modes & EPHEMERAL_MODES:
                 self._chunks.start()
                 if feed.ring.since == NEVER:
-                    feed.ring.begin(run["created_at"].timestamp() if fresh else time.time())
-            first = await self._history.first_seq(run)
+                    feed.ring.begin(self._complete_since(run) if fresh else time.time())
+            first = await retry_through_outage(partial(self._history.first_seq, run))
             start = await self._place(run, cursor, first)
             live, ask = None, None
             if wanted.modes & EPHEMERAL_MODES:
@@ -181,6 +181,13 @@ class Streams:
         if self._watching is not None:
             self._watching.cancel()
         await asyncio.gather(self._events.stop(), self._chunks.stop())
+
+    def _complete_since(self, run: Mapping[str, Any]) -> float:
+        """Since when all chunks of a thread come here whose feed was opened just now, for a run that was started just now."""
+        created_at: float = run["created_at"].timestamp()
+        if self._chunks.opened_at > created_at or self._kept.passed.since(run["thread_id"].encode(), created_at):
+            return time.time()  # what the run told before is read back
+        return created_at
 
     def _ask(self, run: Mapping[str, Any], wanted: Wanted, started: Mapping[str, Any], seq: int) -> None:
         """Ask the run's worker to tell what is read."""
@@ -254,6 +261,7 @@ class Streams:
             for feed in feeds:
                 feed.ring.add(records)
                 feed.wake(stored=stored)
+        self._kept.trim()
 
     def _watch(self) -> None:
         self._events.start()
@@ -265,15 +273,27 @@ class Streams:
         idle_since = time.monotonic()
         while True:
             await asyncio.sleep(POLL_S)
-            if len(self._kept) or any(one.busy for one in self._ends):
+            if self._is_read():
                 idle_since = time.monotonic()
             elif time.monotonic() - idle_since > LINGER_S:
                 await asyncio.gather(self._events.stop(), self._chunks.stop())
-                return
+                if not self._is_read():
+                    return
+                self._go_on()  # somebody came meanwhile
+            self._kept.trim()
             for feed in self._kept:
                 feed.chunks_come = self._chunks.open
                 if not self._events.open:
                     feed.wake()
+
+    def _is_read(self) -> bool:
+        return bool(len(self._kept)) or any(one.busy for one in self._ends)
+
+    def _go_on(self) -> None:
+        """Read again, for those who came while reading was being stopped."""
+        self._events.start()
+        if any(feed.ring.since != NEVER for feed in self._kept):
+            self._chunks.start()
 
 
 def _before(records: list[Told], oldest: Told | None) -> list[Told]:

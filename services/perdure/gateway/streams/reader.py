@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from itertools import chain
+from typing import Any, Final, TypeVar
 
 from perdure.chassis.telemetry import logger
 from perdure.checkpoint.errors import NotebookError
@@ -25,11 +26,14 @@ from perdure.gateway.streams.telling import ALWAYS, WHOLE, Cursor, Said, Told, n
 from perdure.schemas.documents import RunStatus
 
 log = logger(__name__)
+T = TypeVar("T")
 
 LOOK_AT_RUN_S: Final = 5.0
-"""How often a reader for whom nothing comes looks whether its run is still there, in seconds."""
+"""How often a reader that is told nothing looks whether its run is still there, in seconds, whatever wakes it meanwhile."""
 BATCH_BYTES: Final = 64 * 1024
 """Events that are there are sent together up to so many bytes."""
+BATCH_S: Final = 0.02
+"""Events are made for so long at once, in seconds."""
 AGAIN_S: Final = 1.0
 GRACE_S: Final = 1.0
 """How long a document waits for the chunks before it, in seconds: both come through Kafka, by two topics."""
@@ -101,6 +105,8 @@ class RunReader:
         self._ended = False
         self._looked = -1
         """``Feed.stored`` when nothing followed in the history."""
+        self._look_at = time.monotonic() + LOOK_AT_RUN_S
+        """When it is looked whether the run is still there (monotonic)."""
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         """The events as they are sent, several together where they are there.
@@ -115,22 +121,27 @@ class RunReader:
                 raise Closing
             for part in batches(self._chunks()):
                 yield part
-            wait_s = LOOK_AT_RUN_S
+                self._look_later()
+            hold_s = 0.0
             entries = await self._stored()
             for entry in entries:
                 if hold_s := self._hold(entry):
-                    wait_s = hold_s
                     break
-                for part in batches([*await self._tell(entry), *self._chunks()]):
+                for part in batches(chain(await self._tell(entry), self._chunks())):
                     yield part
                 if self._ended:
                     return
-            else:
-                if entries:
-                    continue
-            if not await self._feed.news(version, wait_s) and not entries:
+                if self._is_own(entry):
+                    self._look_later()
+            rest_s = self._look_at - time.monotonic()
+            if hold_s:
+                await self._feed.news(version, hold_s)
+            elif rest_s <= 0:
                 self._looked = -1
+                self._look_later()
                 await self._look_at_run()
+            elif not entries:
+                await self._feed.news(version, rest_s)
 
     @property
     def cursor(self) -> Cursor:
@@ -150,11 +161,11 @@ class RunReader:
     def _last(self) -> int | None:
         return self._run.get("ended_seq") if not RunStatus(self._run["status"]).active else None
 
-    def _chunks(self) -> list[bytes]:
-        """The chunks that come after what was told."""
+    def _chunks(self) -> Iterable[bytes]:
+        """The chunks that come after what was told; each is made when it is asked for."""
         if self._live is None or self._cursor.said != WHOLE:
-            return []
-        return [*self._live.pump(self._cursor.seq)]
+            return ()
+        return self._live.pump(self._cursor.seq)
 
     def _hold(self, entry: Entry) -> float:
         """For how many seconds to wait for chunks that come before an entry; 0 where none do, or they are given up."""
@@ -190,6 +201,9 @@ class RunReader:
     def _is_own(self, entry: Entry) -> bool:
         return bool(entry.run_id == self._run["_id"])
 
+    def _look_later(self) -> None:
+        self._look_at = time.monotonic() + LOOK_AT_RUN_S
+
     async def _look_at_run(self) -> None:
         """Notice that the run ended without an entry that could be read, or that it is gone."""
         try:
@@ -209,16 +223,22 @@ def position(cursor: Cursor) -> int:
 
 async def saying(entry: Entry) -> Said:
     """What an entry says, however long the database is away; where its state is damaged, an error in its place."""
+    try:
+        return await retry_through_outage(entry.said)
+    except NotebookError as error:
+        log.exception("gateway.damaged_state")
+        failure = {"error": "damaged-state", "message": str(error)}
+        return Said(entry.seq, entry.run_id, entry.ns, numbered([told(ALWAYS, "", failure, event="error")]))
+
+
+async def retry_through_outage(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask the database again until it answers: a stream that was opened cannot be refused any more."""
     while True:
         try:
-            return await entry.said()
+            return await ask()
         except RequestProblem as problem:
             if not problem.retryable:
                 raise
-        except NotebookError as error:
-            log.exception("gateway.damaged_state")
-            failure = {"error": "damaged-state", "message": str(error)}
-            return Said(entry.seq, entry.run_id, entry.ns, numbered([told(ALWAYS, "", failure, event="error")]))
         await asyncio.sleep(AGAIN_S)
 
 
@@ -229,15 +249,15 @@ def chosen(said: Said, wanted: Wanted, skipped: int, *, whole: bool) -> Iterator
             yield wanted.sent(event, said)
 
 
-def batches(parts: list[bytes]) -> Iterator[bytes]:
-    """Several events together, where they are small."""
+def batches(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Several events together, where they are small and made quickly: others have their turn between two batches."""
     waiting: list[bytes] = []
-    size = 0
+    size, since = 0, time.monotonic()
     for part in parts:
         waiting.append(part)
         size += len(part)
-        if size >= BATCH_BYTES:
+        if size >= BATCH_BYTES or time.monotonic() - since > BATCH_S:
             yield b"".join(waiting)
-            waiting, size = [], 0
+            waiting, size, since = [], 0, time.monotonic()
     if waiting:
         yield b"".join(waiting)

@@ -6,9 +6,11 @@ reader stays when the thread is at rest, and ends when the thread is removed.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from perdure.gateway.http.problems import RequestProblem
@@ -17,7 +19,16 @@ from perdure.gateway.stores.store import Store
 from perdure.gateway.streams.feed import Entry, Feed
 from perdure.gateway.streams.live import Live
 from perdure.gateway.streams.open_answer import Closing
-from perdure.gateway.streams.reader import LOOK_AT_RUN_S, RunReader, Wanted, batches, chosen, position, saying
+from perdure.gateway.streams.reader import (
+    LOOK_AT_RUN_S,
+    RunReader,
+    Wanted,
+    batches,
+    chosen,
+    position,
+    retry_through_outage,
+    saying,
+)
 from perdure.gateway.streams.sse import event_bytes
 from perdure.gateway.streams.telling import ALWAYS, WHOLE, Cursor, Said, Told
 from perdure.schemas.documents import RunKind
@@ -68,22 +79,36 @@ class ThreadReader:
             Closing: the gateway ends.
 
         """
+        look_at = time.monotonic() + LOOK_AT_RUN_S
         while True:
             version = self._feed.version
             if self._feed.closing:
                 raise Closing
-            entries = await self._feed.after(position(self._cursor))
-            if not entries:
-                if not await self._feed.news(version, LOOK_AT_RUN_S) and await self._is_removed():
-                    return
-                continue
-            async with aclosing(self._told(entries[0])) as parts:
-                async for part in parts:
-                    yield part
+            last = self._last()
+            entries = await self._feed.after(position(self._cursor), last)
+            if entries:
+                async with aclosing(self._told(entries[0])) as parts:
+                    async for part in parts:
+                        yield part
+                look_at = time.monotonic() + LOOK_AT_RUN_S
+            elif self._cursor.seq < last:
+                self._cursor = Cursor(last, WHOLE)
+            elif (rest_s := look_at - time.monotonic()) > 0:
+                await self._feed.news(version, rest_s)
+            elif await self._is_removed():
+                return
+            else:
+                look_at = time.monotonic() + LOOK_AT_RUN_S
+
+    def _last(self) -> int:
+        """The last number of the runs that have ended: what is missing before it was pruned. 0: nothing is known to be pruned."""
+        return 0 if self._thread.get("archive") else int(self._thread.get("seq") or 0)
 
     async def _told(self, entry: Entry) -> AsyncGenerator[bytes, None]:
         """What an entry says, and, where it belongs to a run, all the rest of that run."""
-        record = await self._feed.run(entry.run_id) if entry.run_id is not None and not self._is_told(entry) else None
+        record = None
+        if entry.run_id is not None and not self._is_told(entry):
+            record = await retry_through_outage(partial(self._feed.run, entry.run_id))
         if record is None:
             skipped = self._cursor.said if entry.seq == self._cursor.seq else 0
             wanted = WantedOfThread(frozenset(), kinds=self._kinds)
@@ -118,6 +143,8 @@ class ThreadReader:
 
     async def _is_removed(self) -> bool:
         try:
-            return await self._store.thread(self._thread["_id"], self._thread["tenant"]) is None
+            thread = await self._store.thread(self._thread["_id"], self._thread["tenant"])
         except RequestProblem:
             return False  # the database is away: it is asked again
+        self._thread = thread or self._thread
+        return thread is None
