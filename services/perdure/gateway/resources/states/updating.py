@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from perdure.chassis.clock import now
@@ -58,6 +58,13 @@ class Update:
     checkpoint_map: Document | None = None
     key: tuple[str, str] | None = None
     nbytes: int = 0
+
+    def after(self, run_id: str) -> Update:
+        """The update to ask for when the run of its key has not made it.
+
+        Its key names that run, so that of several repeats one asks, and no request's own key is like it: those have no line break.
+        """
+        return self if self.key is None else replace(self, key=(f"{self.key[0]}\n{run_id}", self.key[1]))
 
     def payload(self) -> Document:
         """What the run's document keeps of it."""
@@ -110,8 +117,10 @@ class StateUpdates:
 
         """
         thread_id, tenant = str(thread["_id"]), str(thread["tenant"])
-        if update.key is not None and (earlier := await self._store.run_of_key(tenant, update.key[0])) is not None:
-            return await self._replayed(earlier, update.key[1])
+        while update.key is not None and (earlier := await self._store.run_of_key(tenant, update.key[0])) is not None:
+            if (replayed := await self._replayed(earlier, update.key[1])) is not None:
+                return replayed
+            update = update.after(earlier["_id"])
         graph = await self._served_graph(thread)
         await self._require_checkpoint(thread_id, update)
         packed = await _packed(update)
@@ -125,7 +134,7 @@ class StateUpdates:
                 return Updated(checkpoint)
             if not _was_overtaken(ended):
                 raise _refusal(ended)
-            await self._store.release_key(run["_id"])
+            update = update.after(run["_id"])
         raise _not_made(thread_id, "each time a run of it came before the update")
 
     async def require_served(self, thread: Mapping[str, Any]) -> None:
@@ -137,7 +146,8 @@ class StateUpdates:
         """
         await self._served_graph(thread)
 
-    async def _replayed(self, run: Mapping[str, Any], digest: str) -> Updated:
+    async def _replayed(self, run: Mapping[str, Any], digest: str) -> Updated | None:
+        """What came of an earlier request with the same key; ``None`` if its update was not made: a repeat makes it."""
         if run.get("idempotency_digest") != digest:
             raise RequestProblem(
                 "idempotency-conflict",
@@ -145,9 +155,11 @@ class StateUpdates:
             )
         ended = await self._wait(run)
         checkpoint = _checkpoint_of(ended)
-        if checkpoint is None:
-            raise _refusal(ended)
-        return Updated(checkpoint, replayed=True)
+        if checkpoint is not None:
+            return Updated(checkpoint, replayed=True)
+        if _reason(ended)["type"] in (MOVED_ON, CANCELLED):
+            return None
+        raise _refusal(ended)
 
     async def _served_graph(self, thread: Mapping[str, Any]) -> GraphDocument:
         """The thread's graph, which a living worker serves."""
