@@ -23,8 +23,12 @@ SUPERSTEPS = [{"updates": [{"values": {"n": 1}, "as_node": "a"}]}]
 @pytest.fixture(autouse=True)
 async def worker(gateway: Gateway) -> None:
     """A living worker, whom the test plays."""
-    fields = {"graphs": [GRAPH], "state": "alive", "slots": 1, "expires_at": from_now(600)}
-    await gateway.database.workers.update_one({"_id": "w"}, [{"$set": fields}], upsert=True)
+    await lives(gateway, "w", 600, updates=True)
+
+
+async def lives(gateway: Gateway, name: str, ttl_s: float, **more: Any) -> None:
+    fields = {"graphs": [GRAPH], "state": "alive", "slots": 1, "expires_at": from_now(ttl_s), **more}
+    await gateway.database.workers.update_one({"_id": name}, [{"$set": fields}], upsert=True)
 
 
 def refused(kind: str) -> dict[str, Any]:
@@ -119,3 +123,31 @@ async def test_a_thread_that_has_other_states_keeps_them(gateway: Gateway) -> No
     await gateway.database.threads.update_one({"_id": thread}, {"$set": {"seq": 5, "ended_run_id": "r"}})
     assert (await gateway.http.post("/threads", json=body)).status_code == 200
     assert await gateway.database.runs.count_documents({"thread_id": thread}) == 1
+
+
+async def test_no_update_is_asked_of_a_worker_that_makes_none(gateway: Gateway) -> None:
+    """A worker of an earlier version would execute nodes in its place."""
+    thread = await new_thread(gateway, metadata={"graph_id": GRAPH})
+    body = {"values": {"n": 1}, "as_node": "a"}
+    await lives(gateway, "earlier", 600)
+    problem = problem_of(await gateway.http.post(f"/threads/{thread}/state", json=body), 503, "no-worker")
+    assert "earlier version" in problem["detail"]
+    assert await gateway.database.runs.count_documents({"thread_id": thread}) == 0
+    await lives(gateway, "earlier", -1)
+    asked = gateway.http.post(f"/threads/{thread}/state", json=body)
+    assert (await answered(gateway, asked, thread, ("success", MADE))).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("status", "fields"), [("success", {}), ("error", {"error": {"type": "ValueError", "message": "no", "node": "a"}})]
+)
+async def test_an_update_of_which_nothing_is_known_is_not_called_refused(
+    gateway: Gateway, status: str, fields: dict[str, Any]
+) -> None:
+    thread = await new_thread(gateway, metadata={"graph_id": GRAPH})
+    asked = gateway.http.post(f"/threads/{thread}/state", json={"values": {"n": 1}, "as_node": "a"})
+    answer = await answered(gateway, asked, thread, (status, fields))
+    problem = problem_of(answer, 409, "update-unknown")
+    assert "othing was changed" not in problem["detail"]
+    (run,) = await gateway.database.runs.find({"thread_id": thread}).to_list(None)
+    assert answer.headers["location"] == f"/threads/{thread}/runs/{run['_id']}"

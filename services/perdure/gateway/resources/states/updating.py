@@ -114,6 +114,7 @@ class StateUpdates:
         Raises:
             RequestProblem: ``thread-busy``, ``unknown-checkpoint``, ``no-graph``, ``unknown-graph``, ``no-worker``,
                 ``update-refused``, ``idempotency-conflict``: nothing was changed. ``update-pending``: it may still be.
+                ``update-unknown``: it may have been.
 
         """
         thread_id, tenant = str(thread["_id"]), str(thread["tenant"])
@@ -157,12 +158,12 @@ class StateUpdates:
         checkpoint = _checkpoint_of(ended)
         if checkpoint is not None:
             return Updated(checkpoint, replayed=True)
-        if _reason(ended)["type"] in (MOVED_ON, CANCELLED):
+        if _refused(ended).get("type") in (MOVED_ON, CANCELLED):
             return None
         raise _refusal(ended)
 
     async def _served_graph(self, thread: Mapping[str, Any]) -> GraphDocument:
-        """The thread's graph, which a living worker serves."""
+        """The thread's graph, which living workers serve that all make updates."""
         metadata = thread.get("metadata") or {}
         named = thread.get("graph_id") or metadata.get("graph_id") or metadata.get("assistant_id")
         if not isinstance(named, str):
@@ -172,11 +173,19 @@ class StateUpdates:
                 '{"graph_id": ...}.',
             )
         graph = await self._graphs.resolve(named)
-        if not (await self._workers.counts())[graph["_id"]]:
+        serving = await self._workers.serving(graph["_id"])
+        if not serving:
             raise RequestProblem(
                 "no-worker",
                 f"No living worker serves graph {graph['_id']!r}, whose code a state update needs. Nothing was changed; start an "
                 "agent-step that serves it and try again.",
+                headers={"Retry-After": "5"},
+            )
+        if not all(worker.get("updates") for worker in serving):
+            raise RequestProblem(
+                "no-worker",
+                f"A worker of an earlier version, which makes no state updates, serves graph {graph['_id']!r}. Nothing was "
+                "changed; upgrade every agent-step that serves it and try again.",
                 headers={"Retry-After": "5"},
             )
         return graph
@@ -266,17 +275,19 @@ def _checkpoint_of(run: Mapping[str, Any]) -> Document | None:
 
 
 def _was_overtaken(run: Mapping[str, Any]) -> bool:
-    return bool(_reason(run)["type"] == MOVED_ON)
+    return _refused(run).get("type") == MOVED_ON
 
 
-def _reason(run: Mapping[str, Any]) -> Mapping[str, Any]:
-    unknown = {"type": "unknown", "message": f"it ended as {run['status']}", "node": None}
-    return (run.get("update") or {}).get("refused") or run.get("error") or unknown
+def _refused(run: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Why the worker did not make an update, as it recorded it; empty where it did not."""
+    return (run.get("update") or {}).get("refused") or {}
 
 
 def _refusal(run: Mapping[str, Any]) -> RequestProblem:
-    """Why an update changed nothing."""
-    reason, thread_id = _reason(run), run["thread_id"]
+    """Why an update changed nothing, or that nobody knows whether it did."""
+    reason, thread_id = _refused(run), run["thread_id"]
+    if not reason:
+        return _unknown(run)
     if reason["type"] == NO_CHECKPOINT:
         return RequestProblem("unknown-checkpoint", f"Nothing was changed: {reason['message']}.")
     if reason["type"] == CANCELLED:
@@ -295,6 +306,17 @@ def _not_made(thread_id: str, why: str) -> RequestProblem:
     return RequestProblem(
         "thread-busy",
         f"The state of thread {thread_id!r} was not changed: {why}. Look at the thread, then send the update again.",
+    )
+
+
+def _unknown(run: Mapping[str, Any]) -> RequestProblem:
+    path = f"/threads/{run['thread_id']}/runs/{run['_id']}"
+    return RequestProblem(
+        "update-unknown",
+        f"The update, run {run['_id']!r}, ended as {run['status']}, and the worker did not record what it made: probably one of an "
+        f"earlier version, which executed the graph in its place. Look at GET /threads/{run['thread_id']}/history before you send "
+        "the update again, and upgrade every worker.",
+        headers={"Location": path},
     )
 
 
