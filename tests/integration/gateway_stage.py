@@ -31,7 +31,11 @@ class Gateway(OpenGateway):
 @pytest.fixture(scope="module", name="gateway")
 async def gateway_of_module(mongodb_uri: str, kafka_bootstrap: str) -> AsyncIterator[Gateway]:
     await TopicAdmin(kafka_bootstrap).apply(topics.ALL)
-    settings: dict[str, Any] = {"gateway_body_limit_bytes": 8 * 1024 * 1024, "gateway_join_timeout_s": 2.0}
+    settings: dict[str, Any] = {
+        "gateway_body_limit_bytes": 8 * 1024 * 1024,
+        "gateway_join_timeout_s": 2.0,
+        "gateway_update_timeout_s": 3.0,
+    }
     async with open_gateway(fresh_database(mongodb_uri, "gateway"), kafka_bootstrap, Gateway, **settings) as opened:
         await until(opened.ready, "the gateway is ready")
         empty = await opened.start()

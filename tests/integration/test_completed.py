@@ -71,3 +71,23 @@ async def test_the_mark_is_the_one_that_a_deletion_by_a_client_leaves(db: mongo.
     assert document is not None
     assert set(document["archive"]) == {"state", "at", "expires_at", "leftover"}
     assert abs((now() - document["archive"]["at"]).total_seconds()) < 30
+
+
+async def test_threads_that_stay_keep_no_other_from_being_deleted(
+    db: mongo.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perdure.scheduler.completed.PORTION", 3)
+    for number in range(4):
+        await thread(db, f"paused-{number}", "interrupted", age_s=100 - number)
+    moment = now() - timedelta(seconds=90)
+    for number in range(7):  # more than a portion that ended at the same moment
+        await thread(db, f"tied-{number}", "interrupted" if number < 4 else "success", updated_at=moment)
+    await thread(db, "ended")
+    turns = Completed(db, DatabaseClock(db), AFTER_S)
+    for _ in range(6):
+        await turns.turn()
+    assert await deleted(db) == {"tied-4", "tied-5", "tied-6", "ended"}
+    await thread(db, "older", age_s=200)
+    for _ in range(5):  # the walk begins anew
+        await turns.turn()
+    assert "older" in await deleted(db)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -302,6 +303,22 @@ async def test_the_inbox_is_filtered_and_paged(waiting: Any, problem_of: Refused
     assert len(await inbox(waiting, assigned_to=team, status="answered")) == 1
     for params in ({"status": "odd"}, {"after": "é"}, {"after": "QUJD"}, {"limit": 0}):
         problem_of(await waiting.http.get("/approvals", params=params), 422, "invalid-request")
+
+
+async def test_schemas_are_judged_beside_the_other_requests(waiting: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large schema takes seconds; meanwhile the gateway answers others."""
+    beside: list[bool] = []
+
+    def judge(_: Any) -> None:
+        beside.append(threading.current_thread() is not threading.main_thread())
+
+    monkeypatch.setattr("perdure.registry.questions.require_schema", judge)
+    schema = {"title": uuid.uuid4().hex, "type": "string"}
+    asked = await waiting.interrupt("Go on?", schema)
+    for _ in range(2):
+        (listed,) = await inbox(waiting, thread_id=asked["thread_id"])
+        assert listed["answer_schema"] == schema
+    assert beside == [True], "once, in another thread"
 
 
 async def test_another_tenant_sees_nothing(waiting: Any, problem_of: Refused) -> None:

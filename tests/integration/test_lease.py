@@ -24,7 +24,7 @@ async def test_a_heartbeat_that_fails_ends_neither_the_lease_nor_the_heartbeats(
 
     async def expires_at() -> Any:
         found: Any = await db.workers.find_one({"_id": lease.incarnation})
-        assert found["state"] == "alive"
+        assert (found["state"], found["updates"]) == ("alive", True)
         return found["expires_at"]
 
     async def is_told() -> bool:

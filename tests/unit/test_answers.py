@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
+from referencing import Resource
 
 from perdure.registry.answers import BrokenSchema, reasons, require_schema
 from perdure.sdk import WaitError, ask_human
@@ -84,3 +86,16 @@ def test_a_schema_without_end_is_broken(depth: int) -> None:
         reasons(deep, 1)
     except BrokenSchema:
         return
+
+
+@pytest.mark.parametrize("reference", ["#", "#a", "#/$defs/a"])
+def test_what_is_referred_to_often_is_judged_once(monkeypatch: pytest.MonkeyPatch, reference: str) -> None:
+    judged: list[Any] = []
+    searched: list[Any] = []
+    judge, search = Draft202012Validator.check_schema, Resource.anchors
+    monkeypatch.setattr(Draft202012Validator, "check_schema", lambda schema: (judged.append(schema), judge(schema)))
+    monkeypatch.setattr(Resource, "anchors", lambda self: (searched.append(self), search(self))[1])
+    fields = {str(number): {"$ref": reference} for number in range(50)}
+    require_schema({"$defs": {"a": {"$anchor": "a", "type": "string"}}, "properties": fields})
+    assert 1 <= len(judged) <= 2
+    assert len(searched) < 100, "there are 52 schemas within it"

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from perdure.agent_step.domain import INTERRUPT_VALUE_LIMIT, interrupt_info
 from perdure.gateway.answers.forms import Field, Kind, form_of
 from perdure.gateway.answers.typed import inputs_of, place, read
-from perdure.registry.answers import reasons
+from perdure.registry.answers import reasons, require_schema
 from perdure.registry.questions import UNASKED, question_in, question_of
 
 JSON = st.recursive(
@@ -253,3 +253,18 @@ def test_a_schema_over_what_the_value_leaves_is_left_out() -> None:
     large = interrupt_info(Interrupt("x" * (INTERRUPT_VALUE_LIMIT - 500), "i", response_schema=schema))
     assert (large.response_schema, len(large.value)) == (None, INTERRUPT_VALUE_LIMIT - 500)
     assert "response_schema" not in large.model_dump()
+
+
+def test_a_schema_is_judged_once_for_all_questions_that_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[Any] = []
+
+    def judge(schema: Any) -> None:
+        judged.append(schema)
+        require_schema(schema)
+
+    monkeypatch.setattr("perdure.registry.questions.require_schema", judge)
+    good, broken = {"title": "judged once", "type": "string"}, {"title": "judged once", "type": "nonsense"}
+    for _ in range(3):
+        assert question_of("Go on?", dict(good)).answer_schema == good
+        assert question_of("Go on?", dict(broken)).answer_schema is None
+    assert judged == [good, broken]

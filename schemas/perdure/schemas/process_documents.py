@@ -23,6 +23,8 @@ class WorkerDocument(TypedDict, total=False):
     graphs: list[str]
     slots: int
     """Runs that it executes at once at most."""
+    updates: bool
+    """Whether it makes state updates (ADR 33); absent where it would execute nodes in their place, as an earlier version."""
 
 
 class SchedulerDocument(TypedDict, total=False):

@@ -95,6 +95,7 @@ class Lease:
                         "pid": os.getpid(),
                         "graphs": self._graphs,
                         "slots": self._slots,
+                        "updates": True,
                         "state": "alive",
                         "started_at": "$$NOW",
                         "expires_at": from_now(self._ttl_s),

@@ -39,9 +39,15 @@ def require_schema(schema: Mapping[str, Any]) -> None:
     try:
         Draft202012Validator.check_schema(schema)
         resource = Resource.from_contents(schema, default_specification=DRAFT202012)
-        resolver = REGISTRY.with_resource(resource.id() or "", resource).resolver_with_root(resource)
+        uri = resource.id() or ""
+        # Crawled once here, as each reference to an anchor would do it anew.
+        resolver = REGISTRY.with_resource(uri, resource).crawl().resolver(uri)
+        judged = {id(schema)}
         for found, within in _references(resource, resolver):
-            Draft202012Validator.check_schema(within.lookup(found).contents)
+            target = within.lookup(found).contents
+            if id(target) not in judged:
+                judged.add(id(target))
+                Draft202012Validator.check_schema(target)
     except SchemaError as error:
         raise BrokenSchema(
             f"at {_pointer(error.absolute_path) or 'its root'}: {error.message}"[:REASON_LENGTH]

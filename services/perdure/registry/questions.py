@@ -10,7 +10,9 @@ Outside: questions of ``ask_human``, which say all of this themselves (``perdure
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from perdure.registry.answers import BrokenSchema, require_schema
@@ -24,6 +26,8 @@ ASKING: Final = ("question", "message", "prompt", "description", "title", "text"
 """The key whose text is the question, the first that there is."""
 ACTIONS_LIMIT: Final = 100
 """More requests in one interrupt have no form of their own: they are answered with JSON."""
+VERDICTS: Final = 256
+"""Schemas whose verdicts are remembered; each is at most 64 KiB of JSON."""
 FORM_OF_DEFAULT: Final = "x-perdure-form-of-default"
 """Annotation of an object's schema: a form has one field for each key of its ``default``."""
 
@@ -211,8 +215,14 @@ def _is_object(value: Any) -> bool:
 
 
 def _is_usable(schema: Mapping[str, Any]) -> bool:
+    return _is_usable_text(json.dumps(schema))
+
+
+@lru_cache(maxsize=VERDICTS)
+def _is_usable_text(schema: str) -> bool:
+    """Whether answers can be judged by a schema, given as JSON: the questions of a node mostly have the same one."""
     try:
-        require_schema(schema)
+        require_schema(json.loads(schema))
     except BrokenSchema:
         return False
     return True

@@ -1,7 +1,8 @@
 """The deletion of threads that were made for one run with ``on_completion: "delete"`` (ADR 32).
 
 Contract: such a thread is deleted some time after its last run has ended, so that whoever waits for the run can read what came of
-it. A thread that waits for somebody or something has not ended. Every step can be repeated; a crash loses none.
+it. A thread that waits for somebody or something has not ended. The turns walk over all of them, so that threads which stay for
+long keep no other from being deleted. Every step can be repeated; a crash loses none.
 
 Outside: removing what belongs to the thread (``perdure.scheduler.removing``).
 """
@@ -9,7 +10,7 @@ Outside: removing what belongs to the thread (``perdure.scheduler.removing``).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from perdure.archive.removing import HIDING, removal
@@ -22,7 +23,7 @@ from perdure.schemas.documents import RUNS, THREADS, RunStatus
 log = logger(__name__)
 
 PORTION: Final = 500
-"""Threads that one turn looks at, those at rest for longest first."""
+"""Threads that one turn looks at, those at rest for longest first; the next turn goes on after them."""
 
 
 class Completed:
@@ -40,34 +41,51 @@ class Completed:
         self._threads = db[THREADS]
         self._clock = clock
         self._after = timedelta(seconds=after_s)
+        self._from: datetime | None = None
+        """When the last thread that was looked at came to rest; ``None``: the walk begins."""
+        self._seen: list[str] = []
+        """The threads looked at that came to rest at that very instant."""
 
     async def turn(self) -> None:
-        """Delete what has ended for long enough.
+        """Delete what has ended for long enough, of the next threads.
 
         Raises:
             PyMongoError: the database does not answer.
 
         """
+        span = {"$lte": await self._clock.now() - self._after}
+        if self._from is not None:
+            span["$gte"] = self._from
         query = {
             "ephemeral": True,
-            "updated_at": {"$lte": await self._clock.now() - self._after},
+            "updated_at": span,
+            "_id": {"$nin": self._seen},
             "ended_run_id": {"$exists": True},
             "interrupts.0": {"$exists": False},
             "archive.state": {"$exists": False},
             "hold": {"$exists": False},
         }
         found = (
-            await self._threads.find(query, {"ended_run_id": 1, "tenant": 1})
+            await self._threads.find(query, {"ended_run_id": 1, "tenant": 1, "updated_at": 1})
             .sort("updated_at", 1)
             .limit(PORTION)
             .to_list(None)
         )
-        if not found:
-            return
-        going = await self._not_ended(found)
+        going = await self._not_ended(found) if found else set()
         for thread in found:
             if thread["_id"] not in going:
                 await self._delete(thread)
+        self._go_on_after(found)
+
+    def _go_on_after(self, threads: list[dict[str, Any]]) -> None:
+        """Remember where the next turn goes on: at the beginning once no more threads follow."""
+        if len(threads) < PORTION:
+            self._from, self._seen = None, []
+            return
+        last = threads[-1]["updated_at"]
+        seen = [thread["_id"] for thread in threads if thread["updated_at"] == last]
+        self._seen = [*self._seen, *seen] if last == self._from else seen
+        self._from = last
 
     async def _not_ended(self, threads: list[dict[str, Any]]) -> set[str]:
         """The threads of which a run is active, or whose last run stopped on the way, at a break point."""

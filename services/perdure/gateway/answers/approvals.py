@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from aiohttp import web
 
 from perdure.gateway.answers.answering import Answering
@@ -69,7 +71,8 @@ class ApprovalsResource:
             after=query_cursor(request, "after"),
         )
         found = await self._questions.page(query, limit)
-        shown = [approval_view(wait) for wait in found[:limit]]
+        # Aside: the schema of each question is judged, which takes milliseconds where it is a new one.
+        shown = await asyncio.to_thread(lambda: [approval_view(wait) for wait in found[:limit]])
         return json_response({"approvals": shown, "cursor": cursor_of(found, "opened_at", limit)})
 
     async def get(self, request: web.Request) -> web.Response:

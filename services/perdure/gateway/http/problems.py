@@ -41,6 +41,7 @@ TITLES: dict[str, tuple[int, str]] = {
     "thread-held": (409, "The thread is under legal hold"),
     "thread-busy": (409, "A run of this thread is active"),
     "update-pending": (409, "The state update has not ended yet"),
+    "update-unknown": (409, "Nobody knows whether the state update was made"),
     "schedule-busy": (409, "The schedule is being changed"),
     "batch-status": (409, "The batch is not in a status for this"),
     "nothing-to-redrive": (409, "The batch has no such items"),

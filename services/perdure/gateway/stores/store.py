@@ -186,10 +186,6 @@ class Store:
         """The run that was registered with this idempotency key."""
         return await self.read(lambda: self._runs.find_one({"tenant": tenant, "idempotency_key": key}))
 
-    async def release_key(self, run_id: str) -> None:
-        """Let the idempotency key of a run be used again."""
-        await self.read(lambda: self._runs.update_one({"_id": run_id}, {"$unset": {"idempotency_key": ""}}))
-
     async def is_busy(self, thread_id: str) -> bool:
         """Whether a run of the thread is pending or running."""
         query = {"thread_id": thread_id, "status": {"$in": ACTIVE}, "settled": False}

@@ -40,9 +40,18 @@ class Workers:
         found = await self._store.read(self._alive)
         return Counter(graph for worker in found for graph in worker["graphs"])
 
+    async def serving(self, graph_id: str) -> list[dict[str, Any]]:
+        """The living workers that serve a graph: ``graphs`` and ``updates`` of their documents.
+
+        Raises:
+            RequestProblem: ``store-unavailable``.
+
+        """
+        return [worker for worker in await self._store.read(self._alive) if graph_id in worker["graphs"]]
+
     async def _alive(self) -> list[dict[str, Any]]:
         alive = {"state": "alive", "expires_at": {"$gt": await server_time(self._database)}}
-        workers: list[dict[str, Any]] = await self._workers.find(alive, {"graphs": 1}).to_list(None)
+        workers: list[dict[str, Any]] = await self._workers.find(alive, {"graphs": 1, "updates": 1}).to_list(None)
         return workers
 
     async def watch(self) -> None:

@@ -31,6 +31,7 @@ UPDATE = (
     "unknown-graph",
     "thread-busy",
     "update-pending",
+    "update-unknown",
     "no-graph",
     "update-refused",
     "idempotency-conflict",

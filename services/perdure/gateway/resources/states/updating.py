@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from perdure.chassis.clock import now
@@ -58,6 +58,13 @@ class Update:
     checkpoint_map: Document | None = None
     key: tuple[str, str] | None = None
     nbytes: int = 0
+
+    def after(self, run_id: str) -> Update:
+        """The update to ask for when the run of its key has not made it.
+
+        Its key names that run, so that of several repeats one asks, and no request's own key is like it: those have no line break.
+        """
+        return self if self.key is None else replace(self, key=(f"{self.key[0]}\n{run_id}", self.key[1]))
 
     def payload(self) -> Document:
         """What the run's document keeps of it."""
@@ -107,11 +114,14 @@ class StateUpdates:
         Raises:
             RequestProblem: ``thread-busy``, ``unknown-checkpoint``, ``no-graph``, ``unknown-graph``, ``no-worker``,
                 ``update-refused``, ``idempotency-conflict``: nothing was changed. ``update-pending``: it may still be.
+                ``update-unknown``: it may have been.
 
         """
         thread_id, tenant = str(thread["_id"]), str(thread["tenant"])
-        if update.key is not None and (earlier := await self._store.run_of_key(tenant, update.key[0])) is not None:
-            return await self._replayed(earlier, update.key[1])
+        while update.key is not None and (earlier := await self._store.run_of_key(tenant, update.key[0])) is not None:
+            if (replayed := await self._replayed(earlier, update.key[1])) is not None:
+                return replayed
+            update = update.after(earlier["_id"])
         graph = await self._served_graph(thread)
         await self._require_checkpoint(thread_id, update)
         packed = await _packed(update)
@@ -125,7 +135,7 @@ class StateUpdates:
                 return Updated(checkpoint)
             if not _was_overtaken(ended):
                 raise _refusal(ended)
-            await self._store.release_key(run["_id"])
+            update = update.after(run["_id"])
         raise _not_made(thread_id, "each time a run of it came before the update")
 
     async def require_served(self, thread: Mapping[str, Any]) -> None:
@@ -137,7 +147,8 @@ class StateUpdates:
         """
         await self._served_graph(thread)
 
-    async def _replayed(self, run: Mapping[str, Any], digest: str) -> Updated:
+    async def _replayed(self, run: Mapping[str, Any], digest: str) -> Updated | None:
+        """What came of an earlier request with the same key; ``None`` if its update was not made: a repeat makes it."""
         if run.get("idempotency_digest") != digest:
             raise RequestProblem(
                 "idempotency-conflict",
@@ -145,12 +156,14 @@ class StateUpdates:
             )
         ended = await self._wait(run)
         checkpoint = _checkpoint_of(ended)
-        if checkpoint is None:
-            raise _refusal(ended)
-        return Updated(checkpoint, replayed=True)
+        if checkpoint is not None:
+            return Updated(checkpoint, replayed=True)
+        if _refused(ended).get("type") in (MOVED_ON, CANCELLED):
+            return None
+        raise _refusal(ended)
 
     async def _served_graph(self, thread: Mapping[str, Any]) -> GraphDocument:
-        """The thread's graph, which a living worker serves."""
+        """The thread's graph, which living workers serve that all make updates."""
         metadata = thread.get("metadata") or {}
         named = thread.get("graph_id") or metadata.get("graph_id") or metadata.get("assistant_id")
         if not isinstance(named, str):
@@ -160,11 +173,19 @@ class StateUpdates:
                 '{"graph_id": ...}.',
             )
         graph = await self._graphs.resolve(named)
-        if not (await self._workers.counts())[graph["_id"]]:
+        serving = await self._workers.serving(graph["_id"])
+        if not serving:
             raise RequestProblem(
                 "no-worker",
                 f"No living worker serves graph {graph['_id']!r}, whose code a state update needs. Nothing was changed; start an "
                 "agent-step that serves it and try again.",
+                headers={"Retry-After": "5"},
+            )
+        if not all(worker.get("updates") for worker in serving):
+            raise RequestProblem(
+                "no-worker",
+                f"A worker of an earlier version, which makes no state updates, serves graph {graph['_id']!r}. Nothing was "
+                "changed; upgrade every agent-step that serves it and try again.",
                 headers={"Retry-After": "5"},
             )
         return graph
@@ -254,17 +275,19 @@ def _checkpoint_of(run: Mapping[str, Any]) -> Document | None:
 
 
 def _was_overtaken(run: Mapping[str, Any]) -> bool:
-    return bool(_reason(run)["type"] == MOVED_ON)
+    return _refused(run).get("type") == MOVED_ON
 
 
-def _reason(run: Mapping[str, Any]) -> Mapping[str, Any]:
-    unknown = {"type": "unknown", "message": f"it ended as {run['status']}", "node": None}
-    return (run.get("update") or {}).get("refused") or run.get("error") or unknown
+def _refused(run: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Why the worker did not make an update, as it recorded it; empty where it did not."""
+    return (run.get("update") or {}).get("refused") or {}
 
 
 def _refusal(run: Mapping[str, Any]) -> RequestProblem:
-    """Why an update changed nothing."""
-    reason, thread_id = _reason(run), run["thread_id"]
+    """Why an update changed nothing, or that nobody knows whether it did."""
+    reason, thread_id = _refused(run), run["thread_id"]
+    if not reason:
+        return _unknown(run)
     if reason["type"] == NO_CHECKPOINT:
         return RequestProblem("unknown-checkpoint", f"Nothing was changed: {reason['message']}.")
     if reason["type"] == CANCELLED:
@@ -283,6 +306,17 @@ def _not_made(thread_id: str, why: str) -> RequestProblem:
     return RequestProblem(
         "thread-busy",
         f"The state of thread {thread_id!r} was not changed: {why}. Look at the thread, then send the update again.",
+    )
+
+
+def _unknown(run: Mapping[str, Any]) -> RequestProblem:
+    path = f"/threads/{run['thread_id']}/runs/{run['_id']}"
+    return RequestProblem(
+        "update-unknown",
+        f"The update, run {run['_id']!r}, ended as {run['status']}, and the worker did not record what it made: probably one of an "
+        f"earlier version, which executed the graph in its place. Look at GET /threads/{run['thread_id']}/history before you send "
+        "the update again, and upgrade every worker.",
+        headers={"Location": path},
     )
 
 

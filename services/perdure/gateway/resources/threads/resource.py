@@ -119,8 +119,10 @@ class ThreadsResource:
     async def _has_states(self, thread: Mapping[str, Any]) -> bool:
         """Whether a thread has states of another origin than the request that made it."""
         key = f"{SUPERSTEPS}{thread['_id']}"
-        if await self._store.run_of_key(str(thread["tenant"]), key) is not None:
-            return False  # this request, or one like it: it is answered the same
+        if (earlier := await self._store.run_of_key(str(thread["tenant"]), key)) is not None:
+            if "refused" not in (earlier.get("update") or {}):
+                return False  # this request, or one like it: it is answered the same
+            return bool(thread.get("ended_run_id"))
         return bool(thread.get("seq")) or await self._store.is_busy(str(thread["_id"]))
 
     async def get(self, request: web.Request) -> web.Response:
