@@ -211,6 +211,31 @@ async def test_messages_so_far() -> None:
     assert await stage.end() == ["started", "messages/metadata", "messages/partial", "messages/partial", "success"]
 
 
+async def test_a_reader_that_is_behind_is_told_a_message_once_for_many_chunks() -> None:
+    stage = Stage(modes=frozenset({"messages", "custom"}))
+    history(stage, 3)
+    chunk = {"type": "AIMessageChunk", "content": "x", "additional_kwargs": {}, "response_metadata": {}}
+    stage.closes(1, 0)
+    for number in range(1, 101):
+        stage.chunk(1, number, [{**chunk, "id": "one"}, {}])
+    stage.chunk(1, 101, "mine", mode="custom")
+    stage.chunk(1, 102, *([{**chunk, "id": name}, {}] for name in ("one", "two", "two", "one")))
+    stage.closes(2, 105)
+    stage.closes(3, 0)
+    await stage.end()
+    told = [
+        (data[0]["id"], len(data[0]["content"]), place)
+        for (name, data), place in zip(stage.data, stage.ids, strict=True)
+        if name == "messages/partial"
+    ]
+    assert told == [
+        ("one", 1, "1+1"), ("one", 33, "1+33"), ("one", 65, "1+65"),
+        *(("one", number, f"1+{number}") for number in range(89, 101)),
+        ("one", 101, "1+102"), ("two", 1, "1+103"), ("two", 2, "1+104"), ("one", 102, "1+105"),
+    ]  # fmt: skip
+    assert stage.seen.index("mine") == stage.ids.index("1+100") + 1
+
+
 async def test_a_chunk_that_comes_twice_is_part_of_its_message_once() -> None:
     stage = Stage(Cursor(1, WHOLE), modes=frozenset({"messages"}), chunks=1)
     history(stage, 3)

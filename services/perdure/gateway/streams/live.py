@@ -8,7 +8,7 @@ or the worker did not tell what is read here, the reader takes whole messages (A
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -17,6 +17,11 @@ from perdure.gateway.streams.chunks import Ring, Told
 from perdure.gateway.streams.partial import Partials
 from perdure.gateway.streams.sse import event_bytes
 from perdure.schemas.stream import EPHEMERAL_MODES
+
+BEHIND: Final = 16
+"""A reader that has more records of chunks before it is behind."""
+TOGETHER: Final = 32
+"""Chunks of a message that are told with one event at most, to a reader that is behind."""
 
 
 class Live:
@@ -51,9 +56,20 @@ class Live:
         self._partials = Partials()
         self._joined = (0, 0)
         """The chunk that was added to the messages so far last: the number that it follows, and its own."""
+        self._due: tuple[str, str, str] | None = None
+        """The message that is to be told so far: its id, its namespace, and the place of its newest chunk."""
+        self._together = 0
+        """How many of its chunks are told with that."""
 
     def pump(self, seq: int) -> Iterator[bytes]:
-        """The chunks that can be told after the document ``seq``, which was told."""
+        """The chunks that can be told after the document ``seq``, which was told.
+
+        In mode ``messages`` a reader that is behind is told a message at its first chunk, then once for up to ``TOGETHER`` chunks.
+        """
+        yield from self._pump(seq)
+        yield from self._partial()
+
+    def _pump(self, seq: int) -> Iterator[bytes]:
         while True:
             if self._at < self._ring.start:
                 self._at, self._gap = self._ring.start, True  # fell behind
@@ -106,8 +122,10 @@ class Live:
                 self._told = number
                 yield from self._chunk(record, index)
             elif "messages" in self._modes and not is_repeated:
+                yield from self._partial()
                 for _ in self._chunk(record, index):  # told before the reader came, and part of the messages so far
                     pass
+                self._due, self._together = None, 0
 
     def _chunk(self, record: Told, index: int) -> Iterator[bytes]:
         chunk = record.chunks[index]
@@ -120,16 +138,37 @@ class Live:
             elif "messages" in self._modes:
                 yield from self._so_far(chunk["data"], ns, f"{record.seq}+{record.first + index}")
         elif mode in self._modes:
+            yield from self._partial()
             yield record.sent(index)
 
     def _so_far(self, data: Any, ns: str, place: str) -> Iterator[bytes]:
-        events = [*self._partials.events(data)]
-        for number, (name, value) in enumerate(events, 1):
-            full = f"{name}|{ns}" if ns else name
-            yield event_bytes(full, orjson.dumps(value, default=str), place if number == len(events) else None)
+        message = str(data[0].get("id"))
+        if self._due is not None and self._due[0] != message:
+            yield from self._partial()
+        events = [*self._partials.add(data)]
+        is_whole = bool(events) and events[-1][0] == "messages/complete"
+        for name, value in events:
+            yield _event(name, value, place if name == "messages/complete" else None, ns=ns)
+        if is_whole:
+            return
+        self._due, self._together = (message, ns, place), self._together + 1
+        is_behind = self._ring.end - self._at > BEHIND
+        if events or not is_behind or self._together >= TOGETHER:
+            yield from self._partial()
+
+    def _partial(self) -> Iterator[bytes]:
+        """The message so far that is yet to be told."""
+        if self._due is not None:
+            message, ns, place = self._due
+            self._due, self._together = None, 0
+            yield _event(*self._partials.so_far(message), place, ns=ns)
 
     def _are_told(self, record: Told) -> bool:
         """Whether the worker told what would stand for whole messages here."""
         if not self._modes & MESSAGES:
             return True
         return bool(record.modes & MESSAGES) and (record.subgraphs or not self._subgraphs)
+
+
+def _event(name: str, value: Any, place: str | None, *, ns: str) -> bytes:
+    return event_bytes(f"{name}|{ns}" if ns else name, orjson.dumps(value, default=str), place)

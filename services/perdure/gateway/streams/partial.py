@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from langchain_core.messages import AIMessageChunk, BaseMessageChunk, message_chunk_to_message
 
@@ -17,8 +17,8 @@ class Partials:
     def __init__(self) -> None:
         self._messages: dict[str, BaseMessageChunk | None] = {}
 
-    def events(self, data: Any) -> Iterator[tuple[str, Any]]:
-        """Names and data of the events that tell one chunk, ``[message, metadata]``."""
+    def add(self, data: Any) -> Iterator[tuple[str, Any]]:
+        """Add one chunk, ``[message, metadata]``. Yields names and data of the events that tell it, without the message so far."""
         message, metadata = data
         name = str(message.get("id"))
         if name not in self._messages:
@@ -33,4 +33,9 @@ class Partials:
         before = self._messages[name]
         so_far: Any = chunk if before is None else before + chunk
         self._messages[name] = so_far
-        yield "messages/partial", [message_chunk_to_message(so_far).model_dump()]
+
+    def so_far(self, name: str) -> tuple[str, Any]:
+        """Name and data of the event that tells a message so far; ``name``: its id."""
+        return "messages/partial", [
+            message_chunk_to_message(cast("BaseMessageChunk", self._messages[name])).model_dump()
+        ]
