@@ -18,8 +18,10 @@ from perdure.gateway.streams.partial import Partials
 from perdure.gateway.streams.sse import event_bytes
 from perdure.schemas.stream import EPHEMERAL_MODES
 
+BEHIND: Final = 16
+"""A reader that has more records of chunks before it is behind."""
 TOGETHER: Final = 32
-"""Chunks of a message that are told with one event at most, where they are there already."""
+"""Chunks of a message that are told with one event at most, to a reader that is behind."""
 
 
 class Live:
@@ -62,7 +64,7 @@ class Live:
     def pump(self, seq: int) -> Iterator[bytes]:
         """The chunks that can be told after the document ``seq``, which was told.
 
-        In mode ``messages`` a message is told at its first chunk, then once for all its chunks that are there, up to ``TOGETHER``.
+        In mode ``messages`` a reader that is behind is told a message at its first chunk, then once for up to ``TOGETHER`` chunks.
         """
         yield from self._pump(seq)
         yield from self._partial()
@@ -150,7 +152,8 @@ class Live:
         if is_whole:
             return
         self._due, self._together = (message, ns, place), self._together + 1
-        if events or self._together >= TOGETHER:
+        is_behind = self._ring.end - self._at > BEHIND
+        if events or not is_behind or self._together >= TOGETHER:
             yield from self._partial()
 
     def _partial(self) -> Iterator[bytes]:
