@@ -28,7 +28,8 @@ from perdure.scheduler.escalation import Escalations
 from perdure.scheduler.shares import Members, Shares
 from perdure.scheduler.timers import Timers
 from perdure.scheduler.unfinished import Unfinished
-from perdure.schemas.documents import ScheduleDocument, WaitDocument
+from perdure.schemas.documents import WaitDocument
+from perdure.schemas.schedule_documents import ScheduleDocument
 from perdure.schemas.waits import wait_id
 
 DEADLINE_S = 90.0

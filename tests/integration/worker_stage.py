@@ -19,10 +19,11 @@ from perdure.agent_step.graphs import ServedGraph
 from perdure.agent_step.hibernation import Hibernation
 from perdure.agent_step.lease import OWNED_FIELDS, Owned
 from perdure.agent_step.poison import Poison
+from perdure.agent_step.ports import Ports
 from perdure.agent_step.settings import AgentStepSettings
 from perdure.agent_step.shown import initial_values
 from perdure.agent_step.timings import Timings
-from perdure.agent_step.worker import Ports, Worker
+from perdure.agent_step.worker import Worker
 from perdure.chassis import mongo
 from perdure.chassis.clock import now
 from perdure.chassis.group_commit import GroupCommit

@@ -1,8 +1,8 @@
 """The documents of the store that more than one service reads: field names and meanings.
 
-Collections: ``threads``, ``runs``, ``leaders``, ``graphs``, ``payloads``, ``waits``, ``signals``, ``schedules``,
-``reply_addresses`` (ADR 13) and ``notebook``, the checkpoint store (ADR 3). Other modules of ``perdure.schemas`` have the
-documents of notices (``notices``), of batches (``batch_documents``), effects (``effect_documents``), dead letters
+Collections: ``threads``, ``runs``, ``leaders``, ``graphs``, ``payloads``, ``waits``, ``signals``, ``reply_addresses`` (ADR 13)
+and ``notebook``, the checkpoint store (ADR 3). Other modules of ``perdure.schemas`` have the documents of schedules
+(``schedule_documents``), of notices (``notices``), of batches (``batch_documents``), effects (``effect_documents``), dead letters
 (``deadletter_documents``), and of processes (``process_documents``).
 Contract: BSON documents as typed dictionaries. ``status`` values are those of the LangGraph Agent Server, and ``cancelled``.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, NotRequired, TypedDict
+from typing import Any, TypedDict
 
 from perdure.schemas.archive_documents import ArchiveMark
 from perdure.schemas.state_documents import StateUpdateMark, TtlMark
@@ -366,74 +366,3 @@ class GraphDocument(TypedDict, total=False):
     """Nodes and edges as LangGraph draws them, by how many levels of subgraphs are opened."""
     config: dict[str, Any]
     updated_at: datetime
-
-
-class FiringMark(TypedDict):
-    """What was decided about one firing, before it is done (ADR 7)."""
-
-    key: str
-    """The idempotency key of its run."""
-    cause: str
-    """``perdure.registry.schedules.Cause``."""
-    at: datetime
-    """The fire time."""
-    start: bool
-    """False: it is skipped, the run before is not finished."""
-    cancel: bool
-    """Whether the run before is cancelled first."""
-    rollback: NotRequired[bool]
-    """Whether what that run wrote is undone; absent: no."""
-    run_id: str
-    thread_id: str
-
-
-class MissedPeriod(TypedDict):
-    """Fire times that nobody was there for, as far as they are not made up (ADR 19)."""
-
-    at: datetime
-    """The next of them."""
-    until: datetime
-    """The last moment of the period; fire times after it were decided at their time."""
-
-
-class ScheduleDocument(TypedDict, total=False):
-    """One schedule; ``_id`` is its id (ADR 7)."""
-
-    _id: str
-    tenant: str
-    graph_id: str
-    assistant_id: str
-    thread_id: str | None
-    """``None``: each run gets a new thread."""
-    cron: str
-    timezone: str
-    """IANA name."""
-    payload: bytes
-    """Input, config, ... of the runs, as JSON, packed by ``perdure.chassis.payload``; always inline."""
-    metadata: dict[str, Any]
-    overlap: str
-    """``perdure.registry.cron.Overlap``."""
-    ephemeral: bool
-    """Whether the threads of its runs are deleted once these have ended; absent: no."""
-    catch_up_s: float
-    """A fire time that was missed by more seconds is not made up."""
-    paused: bool
-    end_at: datetime | None
-    next_at: datetime
-    """The next fire time; absent while paused and after the end."""
-    firing: FiringMark
-    """There between the decision about a fire time and what comes of it."""
-    catch_up: list[MissedPeriod]
-    """What is left to make up, oldest first; each of it waits until the run before has ended."""
-    revision: int
-    """Grows by one with every change, so that a change meets what it was decided on."""
-    created_at: datetime
-    updated_at: datetime
-    last_fired_at: datetime
-    last_run_id: str
-    last_thread_id: str
-    fired: int
-    skipped: int
-    """Fire times at which the run before was not finished."""
-    missed: int
-    """Fire times that were missed and not made up: by more than ``catch_up_s``, or a newer run took their place."""

@@ -22,11 +22,12 @@ from perdure.agent_step.hibernation import Hibernation
 from perdure.agent_step.lease import Lease
 from perdure.agent_step.pace import Allowance, Pace
 from perdure.agent_step.poison import Poison
+from perdure.agent_step.ports import Ports
 from perdure.agent_step.publisher import SOURCE
 from perdure.agent_step.settings import AgentStepSettings
 from perdure.agent_step.shown import show_delta_channels
 from perdure.agent_step.timings import Timings
-from perdure.agent_step.worker import Ports, ShuttingDown, Worker
+from perdure.agent_step.worker import ShuttingDown, Worker
 from perdure.chassis import mongo
 from perdure.chassis.clock import now
 from perdure.chassis.group_commit import GroupCommit

@@ -10,42 +10,34 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextvars import Context
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
 from perdure.agent_step import metrics
 from perdure.agent_step.audit import Audit, Ownership, report
 from perdure.agent_step.backlog import Backlog
-from perdure.agent_step.chunks import RunChunks, Streams
-from perdure.agent_step.claims import Claimed, Claims
+from perdure.agent_step.chunks import RunChunks
+from perdure.agent_step.claims import Claimed
 from perdure.agent_step.domain import Outcome, UnknownGraphError, error_info
-from perdure.agent_step.endings import Endings
 from perdure.agent_step.execution import Execution, HandedOver, Lost, StopReason, cancelled_before
-from perdure.agent_step.graphs import ServedGraph
 from perdure.agent_step.history import Beginning, append, begin, entries_from, entries_of
 from perdure.agent_step.lease import Owned
 from perdure.agent_step.logs import log_as, log_ended, log_started
-from perdure.agent_step.pace import Pace
-from perdure.agent_step.poison import Poison
+from perdure.agent_step.ports import Ports
 from perdure.agent_step.publisher import SOURCE, RunEvents
 from perdure.agent_step.settings import AgentStepSettings
 from perdure.agent_step.updating import Updating, concluded, is_update, start_over
 from perdure.chassis.assignments import Assignment
 from perdure.chassis.clock import after
-from perdure.chassis.group_commit import GroupCommit
 from perdure.chassis.group_read import GroupRead
-from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.telemetry import logger
-from perdure.checkpoint import PerdureSaver
 from perdure.checkpoint.errors import Fenced
 from perdure.registry.crashes import is_suspect, together
 from perdure.registry.runs import publish_start
 from perdure.schemas.commands import StartReason
 from perdure.schemas.documents import RunDocument, RunStatus
-from perdure.sdk.context import SdkContext
 
 log = logger(__name__)
 
@@ -58,23 +50,6 @@ class ShuttingDown(Exception):
     """The worker claims nothing any more; the command is left, unstored, to the next owner of its partition."""
 
     retryable = True
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """What the worker works with."""
-
-    saver: PerdureSaver
-    runs: GroupCommit
-    claims: Claims
-    endings: Endings
-    producer: Producer
-    graphs: Mapping[str, ServedGraph]
-    paces: Mapping[str, Pace]
-    """By graph id."""
-    poison: Poison
-    sdk: SdkContext
-    streams: Streams
 
 
 class Worker:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from perdure.registry import cron
 from perdure.registry.cron import Due, Overlap
-from perdure.schemas.documents import MissedPeriod
+from perdure.schemas.schedule_documents import MissedPeriod
 
 PUNCTUAL: Final = timedelta(seconds=2)
 """A fire time that is looked at later than this was missed: nobody was there at its time."""

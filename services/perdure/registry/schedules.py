@@ -38,11 +38,9 @@ from perdure.schemas.documents import (
     SCHEDULES,
     THREADS,
     CancelAction,
-    FiringMark,
-    MissedPeriod,
-    ScheduleDocument,
     ThreadStatus,
 )
+from perdure.schemas.schedule_documents import FiringMark, MissedPeriod, ScheduleDocument
 
 log = logger(__name__)
 

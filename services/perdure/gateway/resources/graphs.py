@@ -15,8 +15,8 @@ from perdure.gateway.http.route import BODY, Parameter, Route
 from perdure.gateway.stores.graphs import ServedGraphs
 from perdure.gateway.stores.workers import Workers
 from perdure.registry.runs import assistant_id_of
-from perdure.schemas import http
-from perdure.schemas.http import AssistantSearch
+from perdure.schemas import graph_http
+from perdure.schemas.graph_http import AssistantSearch
 
 Document = dict[str, Any]
 
@@ -41,24 +41,24 @@ class GraphsResource:
         return (
             Route(
                 "GET", "/graphs", self.list_graphs, "listGraphs", "The graphs, and how many workers serve each", "Graphs",
-                {200: (http.Graph,)},
+                {200: (graph_http.Graph,)},
             ),
             Route(
                 "POST", "/assistants/search", self.search_assistants, "searchAssistants", "The graphs, as assistants",
-                "Graphs", {200: (http.Assistant,)}, http.AssistantSearch, problems=BODY,
+                "Graphs", {200: (graph_http.Assistant,)}, graph_http.AssistantSearch, problems=BODY,
             ),
             Route(
                 "GET", "/assistants/{assistant_id}", self.get_assistant, "getAssistant", "A graph, as an assistant",
-                "Graphs", {200: http.Assistant}, problems=("unknown-graph", "not-ready"),
+                "Graphs", {200: graph_http.Assistant}, problems=("unknown-graph", "not-ready"),
             ),
             Route(
                 "GET", "/assistants/{assistant_id}/graph", self.get_drawing, "getAssistantGraph",
-                "A graph's nodes and edges", "Graphs", {200: http.GraphDrawing}, parameters=(XRAY,),
+                "A graph's nodes and edges", "Graphs", {200: graph_http.GraphDrawing}, parameters=(XRAY,),
                 problems=("unknown-graph", "not-ready"),
             ),
             Route(
                 "GET", "/assistants/{assistant_id}/schemas", self.get_schemas, "getAssistantSchemas",
-                "A graph's schemas", "Graphs", {200: http.GraphSchemas}, problems=("unknown-graph", "not-ready"),
+                "A graph's schemas", "Graphs", {200: graph_http.GraphSchemas}, problems=("unknown-graph", "not-ready"),
             ),
         )
         # fmt: on

@@ -22,7 +22,8 @@ from perdure.registry import cron
 from perdure.registry.cron import Overlap
 from perdure.registry.runs import assistant_id_of, new_id
 from perdure.registry.schedules import Cause, Firing, ScheduleBusy, Schedules, fire_key, next_of
-from perdure.schemas.documents import GraphDocument, ScheduleDocument
+from perdure.schemas.documents import GraphDocument
+from perdure.schemas.schedule_documents import ScheduleDocument
 
 T = TypeVar("T")
 Document = dict[str, Any]
