@@ -120,7 +120,7 @@ def test_a_deep_agent_is_seen_at_every_checkpoint(served: Any, agents: Any, open
         )
     texts = [state.get("text", "") for state in indexed(served, opensearch_url, thread)]
     assert sum("is written" in text for text in texts) == 2, "once as it is said, once as the second run begins"
-    assert differences(served) == []
+    until_blocking(lambda: differences(served) == [], "index and store agree", explain=lambda: differences(served))
 
 
 def test_a_deep_agent_whose_worker_is_killed(served: Any, agents: Any, tmp_path: Path, opensearch_url: str) -> None:
@@ -141,7 +141,7 @@ def test_a_deep_agent_whose_worker_is_killed(served: Any, agents: Any, tmp_path:
     served.assert_linear([thread])
     served.assert_indexed(opensearch_url, [thread])
     until_blocking(lambda: found(served, f'"quince" thread:{thread}'), "the word of the next worker is found")
-    assert differences(served) == []
+    until_blocking(lambda: differences(served) == [], "index and store agree", explain=lambda: differences(served))
 
 
 def test_an_update_by_command_is_seen_at_once(served: Any, agents: Any, tmp_path: Path, opensearch_url: str) -> None:
@@ -186,7 +186,7 @@ def test_an_update_by_command_is_seen_at_once(served: Any, agents: Any, tmp_path
     # ``next`` also names the node that the command went to: it was a task of this checkpoint.
     assert [(step, values) for step, _, values in history(served, thread)] == [(s, v) for s, _, v in told(reference)]
     served.assert_indexed(opensearch_url, [thread])
-    assert differences(served) == []
+    until_blocking(lambda: differences(served) == [], "index and store agree", explain=lambda: differences(served))
 
 
 def test_what_cannot_do_anything_is_refused_or_says_so(served: Any, tmp_path: Path) -> None:

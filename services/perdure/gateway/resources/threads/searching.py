@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any, Final
 
 import orjson
@@ -34,8 +35,11 @@ Order = list[tuple[str, int]]
 
 SORT_FIELDS: Final = {"thread_id": "_id", "state_updated_at": "head"}
 """Where a field to sort by has another name. ``head`` is a checkpoint id, which begins with its time."""
-WINDOWS: Final = (timedelta(hours=1), timedelta(hours=16), timedelta(days=10))
-"""The newest threads are looked for in these last hours first: a server that sorts all that match then sorts few."""
+WINDOWS: Final = tuple(timedelta(hours=2**number) for number in range(13))
+"""The newest threads are looked for in the last hour first, then in the hour before, in the two before these and so on: a server
+that sorts all that match then sorts few, and none twice. A span without threads costs next to nothing."""
+FEW: Final = 1_000
+"""Threads before a page that are read with it."""
 OF_STATE: Final = frozenset({"values", "interrupts", "waits", "state_updated_at"})
 """Fields of a thread that come from its newest state."""
 FIELDS: Final = {"next": 0, "interrupts": 0, "archive": 0, "hold": 0}
@@ -130,13 +134,18 @@ class ThreadSearching:
     async def _part(self, query: Document, asked: _Wanted, skip: int, limit: int) -> list[Document]:
         field, direction = asked.order[0]
         newest_first = direction == DESCENDING and field in ("updated_at", "created_at") and not asked.by_id
+        if not newest_first or skip > FEW:
+            return await self._find(query, asked.order, skip, limit)
         moment = now()
-        spans = [{field: {"$gte": moment - window}} for window in WINDOWS] if newest_first else []
-        for span in [*spans, {}]:
-            found = await self._find(query | span, asked.order, skip, limit)
-            if len(found) == limit:
+        starts = [moment - window for window in WINDOWS]
+        spans: list[Document] = [{"$gte": starts[0]}]
+        spans += [{"$gte": start, "$lt": end} for end, start in pairwise(starts)]
+        found: list[Document] = []
+        for span in [*spans, {"$lt": starts[-1]}]:
+            found += await self._find(query | {field: span}, asked.order, 0, skip + limit - len(found))
+            if len(found) == skip + limit:
                 break
-        return found
+        return found[skip:]
 
     async def _find(self, query: Document, order: Order, skip: int, limit: int) -> list[Document]:
         return await self._store.read(
