@@ -35,7 +35,7 @@ BATCH_BYTES: Final = 64 * 1024
 BATCH_S: Final = 0.02
 """Events are made for so long at once, in seconds."""
 AGAIN_S: Final = 1.0
-GRACE_S: Final = 1.0
+GRACE_S: Final = 2.5
 """How long a document waits for the chunks before it, in seconds: both come through Kafka, by two topics."""
 LIVE_S: Final = 5.0
 """A document that is older does not wait, in seconds."""
