@@ -6,8 +6,6 @@ run, state, history, change the files, stop. States are compared with those that
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
-from tests.e2e.test_deltas import CONFIG, FOLDER, differences, history, plain, told
+from tests.e2e.test_deltas import CONFIG, FOLDER, differences, history, load_agents, plain, told
 from tests.support.polling import until
 
 pytestmark = pytest.mark.timeout(240)
@@ -27,13 +25,7 @@ DONE = [{"content": "research", "status": "completed"}, {"content": "write", "st
 
 @pytest.fixture(scope="module")
 def agents() -> Any:
-    spec = importlib.util.spec_from_file_location("team_of_tests", FOLDER / "agent.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_agents()
 
 
 @pytest.fixture(scope="module")

@@ -26,8 +26,8 @@ FOLDER = Path(__file__).parent / "graphs" / "deep"
 CONFIG: Any = {"configurable": {"thread_id": "1"}}
 
 
-@pytest.fixture(scope="module")
-def agents() -> Any:
+def load_agents() -> Any:
+    """The module of the agents that the system of these tests serves."""
     spec = importlib.util.spec_from_file_location("deep_agents_of_tests", FOLDER / "agent.py")
     assert spec is not None
     assert spec.loader is not None
@@ -35,6 +35,11 @@ def agents() -> Any:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def agents() -> Any:
+    return load_agents()
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from perdure.gateway.streams import feed as feeds
-from perdure.gateway.streams.chunks import Told
+from perdure.gateway.streams.chunks import ChunkRecord
 from perdure.gateway.streams.feed import Kept
 from perdure.gateway.streams.history import PAGE, History
 from perdure.gateway.streams.telling import Said
@@ -76,7 +76,7 @@ async def test_many_feeds_are_trimmed_in_no_time(kept: Kept, monkeypatch: pytest
 
 async def test_the_chunks_of_all_threads_together_are_bounded(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feeds, "TRIM_S", 0.0)
-    large, small = (Told({"run_id": "run", "seq": 1, "chunks": [{}]}, nbytes) for nbytes in (50_000, 5))
+    large, small = (ChunkRecord({"run_id": "run", "seq": 1, "chunks": [{}]}, nbytes) for nbytes in (50_000, 5))
     with ExitStack() as opened:
         rings = [opened.enter_context(kept.open(f"thread {number}", "default")).ring for number in range(200)]
         rings[0].add([small])

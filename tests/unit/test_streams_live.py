@@ -12,7 +12,7 @@ import pytest
 
 from perdure.gateway.stores.store import Store
 from perdure.gateway.streams import reader as readers
-from perdure.gateway.streams.chunks import RING_BYTES, Told
+from perdure.gateway.streams.chunks import RING_BYTES, ChunkRecord
 from perdure.gateway.streams.feed import Kept
 from perdure.gateway.streams.history import History
 from perdure.gateway.streams.live import Live
@@ -79,7 +79,7 @@ class Stage:
         self._record({"seq": seq, "before": before, "modes": modes})
 
     def _record(self, content: dict[str, Any]) -> None:
-        self.feed.ring.add([Told({"run_id": "run", **content}, 100)])
+        self.feed.ring.add([ChunkRecord({"run_id": "run", **content}, 100)])
 
     async def end(self) -> list[str]:
         """Everything, once the run's end was told."""
@@ -274,7 +274,7 @@ async def test_the_ring_is_bounded_and_who_falls_behind_takes_whole_messages() -
     await stage.until(1)
     large = "x" * 100_000
     for number in range(1, 200):
-        stage.feed.ring.add([Told({"run_id": "run", "seq": 1, "first": number, "chunks": [{"mode": "custom", "data": 1}]},
+        stage.feed.ring.add([ChunkRecord({"run_id": "run", "seq": 1, "first": number, "chunks": [{"mode": "custom", "data": 1}]},
                                   len(large))])  # fmt: skip
     assert stage.feed.ring.nbytes <= RING_BYTES
     stage.closes(2, 199)

@@ -25,7 +25,7 @@ NEVER: Final = float("inf")
 TYPE: Final = StreamChunks.TYPE.encode()
 
 
-class Told:
+class ChunkRecord:
     """One record of ``perdure.stream``: chunks, or that a sequence number is durable."""
 
     __slots__ = ("_sent", "before", "chunks", "first", "modes", "nbytes", "run_id", "seq", "subgraphs")
@@ -57,15 +57,15 @@ class Told:
         return found
 
 
-def read_records(origins: Iterable[Origin]) -> list[Told]:
+def read_records(origins: Iterable[Origin]) -> list[ChunkRecord]:
     """Records of the topic; what is none of ours is passed over."""
-    found: list[Told] = []
+    found: list[ChunkRecord] = []
     for origin in origins:
         if origin.value is None or not any(name == "ce_type" and value == TYPE for name, value in origin.headers):
             continue
         try:
             content = orjson.loads(origin.value)
-            found.append(Told(content, len(origin.value)))
+            found.append(ChunkRecord(content, len(origin.value)))
         except (orjson.JSONDecodeError, KeyError, TypeError):
             continue
     return found
@@ -100,7 +100,7 @@ class Ring:
     """Records in the order of their partition; each has an index that never changes."""
 
     def __init__(self) -> None:
-        self._records: deque[Told] = deque()
+        self._records: deque[ChunkRecord] = deque()
         self.start = 0
         """The index of the oldest that is kept."""
         self._bytes = 0
@@ -115,7 +115,7 @@ class Ring:
         return self.start + len(self._records)
 
     @property
-    def oldest(self) -> Told | None:
+    def oldest(self) -> ChunkRecord | None:
         """The oldest record."""
         return self._records[0] if self._records else None
 
@@ -124,11 +124,11 @@ class Ring:
         """How many bytes it holds, about."""
         return self._bytes
 
-    def get(self, index: int) -> Told | None:
+    def get(self, index: int) -> ChunkRecord | None:
         """The record with an index; ``None`` if it is yet to come."""
         return self._records[index - self.start] if self.start <= index < self.end else None
 
-    def add(self, records: Iterable[Told]) -> None:
+    def add(self, records: Iterable[ChunkRecord]) -> None:
         """New records."""
         for record in records:
             self._records.append(record)
@@ -145,7 +145,7 @@ class Ring:
         self.start += 1
         return True
 
-    def add_before(self, records: Sequence[Told]) -> None:
+    def add_before(self, records: Sequence[ChunkRecord]) -> None:
         """Records that were written before the oldest; of these as many as there is room for, the newest."""
         for record in reversed(records):
             if self._bytes + record.nbytes > RING_BYTES:

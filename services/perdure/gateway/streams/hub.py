@@ -17,7 +17,7 @@ from perdure.chassis.kafka.deadletter import Origin
 from perdure.chassis.kafka.tail import Tail, read_back
 from perdure.gateway.stores.store import Store
 from perdure.gateway.streams.asking import Asking
-from perdure.gateway.streams.chunks import NEVER, Told, read_records
+from perdure.gateway.streams.chunks import NEVER, ChunkRecord, read_records
 from perdure.gateway.streams.feed import Feed, Kept
 from perdure.gateway.streams.history import History
 from perdure.gateway.streams.live import Live
@@ -106,7 +106,7 @@ class Streams:
 
         """
         with self._kept.open(run["thread_id"], run["tenant"]) as feed:
-            self._watch()
+            self.listen()
             if wanted.modes & EPHEMERAL_MODES:
                 self._chunks.start()
                 if feed.ring.since == NEVER:
@@ -148,7 +148,7 @@ class Streams:
 
         """
         with self._kept.open(thread["_id"], thread["tenant"]) as feed:
-            self._watch()
+            self.listen()
             if "run_modes" in kinds:
                 self._chunks.start()
                 if feed.ring.since == NEVER:
@@ -168,7 +168,9 @@ class Streams:
 
     def listen(self) -> None:
         """Begin to read events, unless they are read already."""
-        self._watch()
+        self._events.start()
+        if self._watching is None or self._watching.done():
+            self._watching = asyncio.create_task(self._poll(), name="streams")
 
     def release(self) -> None:
         """Let everybody go: they come back to another instance."""
@@ -263,11 +265,6 @@ class Streams:
                 feed.wake(stored=stored)
         self._kept.trim()
 
-    def _watch(self) -> None:
-        self._events.start()
-        if self._watching is None or self._watching.done():
-            self._watching = asyncio.create_task(self._poll(), name="streams")
-
     async def _poll(self) -> None:
         """Wake readers while Kafka is away; stop reading Kafka when nobody has read for a while."""
         idle_since = time.monotonic()
@@ -296,7 +293,7 @@ class Streams:
             self._chunks.start()
 
 
-def _before(records: list[Told], oldest: Told | None) -> list[Told]:
+def _before(records: list[ChunkRecord], oldest: ChunkRecord | None) -> list[ChunkRecord]:
     """Those of the records that are before the oldest that is kept already."""
     if oldest is None:
         return records

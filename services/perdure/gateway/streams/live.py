@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 from perdure.gateway.streams.asking import MESSAGES
-from perdure.gateway.streams.chunks import Ring, Told
+from perdure.gateway.streams.chunks import ChunkRecord, Ring
 from perdure.gateway.streams.partial import Partials
 from perdure.gateway.streams.sse import event_bytes
 from perdure.schemas.stream import EPHEMERAL_MODES
@@ -111,7 +111,7 @@ class Live:
         """Whether all chunks were told since the document ``seq``."""
         return self._lost < seq
 
-    def _tell(self, record: Told) -> Iterator[bytes]:
+    def _tell(self, record: ChunkRecord) -> Iterator[bytes]:
         if record.first > self._told + 1:
             self._gap = True
         for index in range(len(record.chunks)):
@@ -127,7 +127,7 @@ class Live:
                     pass
                 self._due, self._together = None, 0
 
-    def _chunk(self, record: Told, index: int) -> Iterator[bytes]:
+    def _chunk(self, record: ChunkRecord, index: int) -> Iterator[bytes]:
         chunk = record.chunks[index]
         mode, ns = chunk["mode"], chunk.get("ns") or ""
         if ns and not self._subgraphs:
@@ -163,7 +163,7 @@ class Live:
             self._due, self._together = None, 0
             yield _event(*self._partials.so_far(message), place, ns=ns)
 
-    def _are_told(self, record: Told) -> bool:
+    def _are_told(self, record: ChunkRecord) -> bool:
         """Whether the worker told what would stand for whole messages here."""
         if not self._modes & MESSAGES:
             return True

@@ -18,8 +18,6 @@ from perdure.gateway.http.responses import as_text
 
 ALWAYS: Final = ""
 """The mode of what every stream tells: the beginning, an error, the end."""
-DURABLE_MODES: Final = frozenset({"values", "updates", "tasks", "checkpoints", "debug"})
-"""Stream modes that are told from the history."""
 _PLACE: Final = re.compile(r"(\d{1,18})(?:([-+])(\d{1,18}))?", re.ASCII)
 
 
