@@ -16,8 +16,8 @@ from standardwebhooks import Webhook
 from tests.integration.notifier_stage import Receiver, Stage, ok, receiving, staged, succeeded
 from tests.support.polling import until
 
+from perdure.chassis.addresses import AddressRules
 from perdure.chassis.outage import Availability
-from perdure.notifier.channels.addresses import AddressRules
 from perdure.notifier.channels.http import GuardedHttp, Limits
 from perdure.notifier.results import Change
 from perdure.registry.deliveries import Deliveries
@@ -283,7 +283,7 @@ class Rebinding(AbstractResolver):
 async def test_a_name_that_changes_between_check_and_connect_reaches_nothing(receiver: Receiver) -> None:
     port = receiver.url.rpartition(":")[2]
     resolver = Rebinding()
-    http = GuardedHttp(AddressRules([]), Limits(0.5, 1024), resolver=lambda: resolver)
+    http = GuardedHttp(AddressRules([], "SETTING"), Limits(0.5, 1024), resolver=lambda: resolver)
     try:
         results = [await http.post(f"https://rebind.example:{port}/rebound", b"{}", {}) for _ in range(3)]
     finally:

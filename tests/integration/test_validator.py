@@ -18,7 +18,9 @@ from bson import Decimal128, ObjectId
 from tests.integration.validator_stage import LIMIT, World, opened_reader, validator_world  # noqa: F401
 
 from perdure.chassis import mongo
+from perdure.chassis.addresses import AddressRules
 from perdure.chassis.errors import ConfigurationError
+from perdure.chassis.hosts import Hosts
 from perdure.local.stack import Stack
 from perdure.schemas.validation import (
     FetcherSource,
@@ -34,17 +36,30 @@ from perdure.schemas.validation import (
     Verdict,
     VerdictOutcome,
 )
+from perdure.sdk.validation import eq
 from perdure.validator.__main__ import connections, readers
 from perdure.validator.fetchers import load_fetchers
 from perdure.validator.handlers import Validator
 from perdure.validator.reading import Reader
+from perdure.validator.secrets import Secrets
 from perdure.validator.settings import ValidatorSettings
 from perdure.validator.sources.fetcher import FetcherReader
-from perdure.validator.sources.http import HttpReader
+from perdure.validator.sources.http import HOSTS_SETTING, TARGETS_SETTING, HttpReader
 from perdure.validator.sources.mongodb import MongoReader
 from perdure.validator.sources.opensearch import OpenSearchReader
 
 P, S, U, A = VerdictOutcome.PROCEED, VerdictOutcome.STALE, VerdictOutcome.UNKNOWN, VerdictOutcome.ASK
+
+
+def http_reader(
+    *only: str, allowed: tuple[str, ...] = ("127.0.0.0/8",), environment: dict[str, str] | None = None
+) -> HttpReader:
+    return HttpReader(
+        AddressRules((*allowed, *only), TARGETS_SETTING),
+        LIMIT,
+        Secrets(environment or {}),
+        Hosts(only, HOSTS_SETTING) if only else None,
+    )
 
 
 async def verdict(reader: Reader, *premises: Premise, limit_s: float = 20) -> Verdict:
@@ -69,7 +84,7 @@ async def finding(reader: Reader, source: Any, limit_s: float = 20, **fields: An
 
 
 async def test_a_fresh_price_proceeds_and_another_is_stale(world: World, opened: Callable[..., Reader]) -> None:
-    reader = opened(http=HttpReader(None, LIMIT))
+    reader = opened(http=http_reader())
     source = HttpSource(url=f"{world.url}/price")
     assert (await finding(reader, source, pointer="/price", believed=10)).outcome is P
     stale = await finding(reader, source, pointer="/price", believed=12, rule=Relative(tolerance=0.01))
@@ -96,7 +111,7 @@ async def test_a_fresh_price_proceeds_and_another_is_stale(world: World, opened:
 async def test_a_server_that_misbehaves_is_unknown(
     world: World, opened: Callable[..., Reader], path: str, reason: str, tries: int
 ) -> None:
-    reader = opened(http=HttpReader(None, LIMIT))
+    reader = opened(http=http_reader())
     found = await finding(
         reader, HttpSource(url=f"{world.url}/{path}"), pointer="/price", believed=10, attempts=2, timeout_s=0.2
     )
@@ -111,7 +126,7 @@ async def test_a_server_that_misbehaves_is_unknown(
 
 
 async def test_nobody_there_is_unknown(opened: Callable[..., Reader]) -> None:
-    reader = opened(http=HttpReader(None, LIMIT))
+    reader = opened(http=http_reader())
     found = await finding(reader, HttpSource(url="http://127.0.0.1:1/"), attempts=2)
     assert found.outcome is U
     assert "no connection" in found.reason
@@ -119,14 +134,23 @@ async def test_nobody_there_is_unknown(opened: Callable[..., Reader]) -> None:
 
 
 async def test_a_server_that_recovers_is_read(world: World, opened: Callable[..., Reader]) -> None:
-    reader = opened(http=HttpReader(None, LIMIT))
+    reader = opened(http=http_reader())
     found = await finding(reader, HttpSource(url=f"{world.url}/flaky"), pointer="/price", believed=10, attempts=5)
     assert (found.outcome, found.attempts) == (P, 3)
 
 
 async def test_secrets_of_headers(world: World, opened: Callable[..., Reader]) -> None:
-    environment = {"PERDURE_SOURCE_KEY": "s3cret", "PERDURE_MONGODB_URI": "hidden", "PERDURE_SOURCE_BAD": "a\r\nb: c"}
-    reader = opened(http=HttpReader(None, LIMIT, environment))
+    environment = {
+        "PERDURE_SOURCE_KEY": "s3cret",
+        "PERDURE_SOURCE_KEY_HOSTS": "127.0.0.1",
+        "PERDURE_MONGODB_URI": "hidden",
+        "PERDURE_SOURCE_BAD": "a\r\nb: c",
+        "PERDURE_SOURCE_BAD_HOSTS": "127.0.0.1",
+        "PERDURE_SOURCE_UNBOUND": "s3cret",
+        "PERDURE_SOURCE_OTHER": "s3cret",
+        "PERDURE_SOURCE_OTHER_HOSTS": "quotes.example.com,*.example.org",
+    }
+    reader = opened(http=http_reader(environment=environment))
 
     async def sent(header: str) -> Finding:
         return await finding(
@@ -137,9 +161,20 @@ async def test_secrets_of_headers(world: World, opened: Callable[..., Reader]) -
         )
 
     assert (await sent("Key ${PERDURE_SOURCE_KEY}!")).outcome is P
-    for header in ("${PERDURE_MONGODB_URI}", "${PERDURE_SOURCE_NONE}", "${HOME}", "${PERDURE_SOURCE_BAD}", "${}"):
+    for header, reason in {
+        "${PERDURE_MONGODB_URI}": "only variables PERDURE_SOURCE_",
+        "${PERDURE_SOURCE_NONE}": "does not have",
+        "${HOME}": "only variables PERDURE_SOURCE_",
+        "${PERDURE_SOURCE_BAD}": "cannot be sent",
+        "${}": "only variables PERDURE_SOURCE_",
+        "${PERDURE_SOURCE_UNBOUND}": "PERDURE_SOURCE_UNBOUND_HOSTS=127.0.0.1",
+        "${PERDURE_SOURCE_OTHER}": "not among PERDURE_SOURCE_OTHER_HOSTS",
+        "${PERDURE_SOURCE_KEY_HOSTS}": "only variables PERDURE_SOURCE_",
+    }.items():
         refused = await sent(header)
         assert refused.outcome is U
+        assert reason in refused.reason
+        assert "s3cret" not in refused.reason
         assert "hidden" not in refused.reason
         assert "b: c" not in refused.reason
     assert len(world.seen) == 1
@@ -147,15 +182,36 @@ async def test_secrets_of_headers(world: World, opened: Callable[..., Reader]) -
 
 async def test_only_listed_hosts_are_read(world: World, opened: Callable[..., Reader]) -> None:
     host = world.url.removeprefix("http://")
-    for hosts, outcome in ([host], P), (["127.0.0.*"], P), (["example.com"], U), ([], U):
-        reader = opened(http=HttpReader(hosts, LIMIT))
+    for hosts, outcome in ([host], P), (["127.0.0.0/8"], P), (["example.com"], U), (["127.0.0.1:1"], U):
+        reader = opened(http=http_reader(*hosts))
         found = await finding(reader, HttpSource(url=f"{world.url}/price"), pointer="/price", believed=10)
         assert found.outcome is outcome
     assert len(world.seen) == 2
 
 
+async def test_private_addresses_are_read_only_where_they_are_listed(
+    world: World, opened: Callable[..., Reader]
+) -> None:
+    port = world.url.rpartition(":")[2]
+    reader = opened(http=http_reader(allowed=()))
+    for url in (
+        f"http://127.0.0.1:{port}/price",
+        f"https://127.0.0.1:{port}/price",
+        f"https://localhost:{port}/price",
+        f"https://[::ffff:127.0.0.1]:{port}/price",
+        f"https://\uff11\uff12\uff17.\uff10.\uff10.\uff11:{port}/price",
+        f"http://127\u30020\u30020\u30021:{port}/price",
+        "https://169.254.169.254/latest/meta-data",
+    ):
+        found = await finding(reader, HttpSource(url=url), pointer="/price", believed=10)
+        assert found.outcome is U, url
+        assert TARGETS_SETTING in found.reason, (url, found.reason)
+        assert found.attempts == 1
+    assert not world.seen
+
+
 async def test_premises_on_one_source_are_judged_on_one_reading(world: World, opened: Callable[..., Reader]) -> None:
-    reader = opened(http=HttpReader(None, LIMIT))
+    reader = opened(http=http_reader())
     source = HttpSource(url=f"{world.url}/price")
     given = await verdict(
         reader,
@@ -171,7 +227,7 @@ async def test_premises_on_one_source_are_judged_on_one_reading(world: World, op
 async def test_reads_of_one_source_are_capped_and_do_not_hold_up_another(
     world: World, opened: Callable[..., Reader]
 ) -> None:
-    reader = opened(per_source=3, http=HttpReader(None, LIMIT), fetcher=FetcherReader({"quick": lambda: 1}, 1))
+    reader = opened(per_source=3, http=http_reader(), fetcher=FetcherReader({"quick": lambda: 1}, 1))
     slow = [
         asyncio.create_task(finding(reader, HttpSource(url=f"{world.url}/held?{n}"), pointer="/price", believed=10))
         for n in range(12)
@@ -189,7 +245,7 @@ async def test_reads_of_one_source_are_capped_and_do_not_hold_up_another(
 
 
 async def test_the_whole_validation_has_a_deadline(world: World, opened: Callable[..., Reader]) -> None:
-    reader = opened(http=HttpReader(None, LIMIT))
+    reader = opened(http=http_reader())
     found = await finding(reader, HttpSource(url=f"{world.url}/held"), limit_s=0.2, believed=1)
     assert found.outcome is U
     assert "0.2 s that the whole validation has" in found.reason
@@ -264,6 +320,22 @@ def test_connections_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     assert connections(named) == ({"crm": "mongodb://u:pw@h/crm"}, {"shop": "https://h:9200"})
 
 
+def test_settings_of_premises_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value, reason in (
+        (
+            "PERDURE_VALIDATOR_SOURCE_HOSTS",
+            '["10.*"]',
+            "PERDURE_VALIDATOR_SOURCE_HOSTS|PERDURE_VALIDATOR_ALLOWED_TARGETS",
+        ),
+        ("PERDURE_SOURCE_X_HOSTS", "10.*", "PERDURE_SOURCE_X_HOSTS"),
+        ("PERDURE_VALIDATOR_SCRIPTED", '["shop"]', "no connection of PERDURE_VALIDATOR_CONNECTIONS"),
+    ):
+        with monkeypatch.context() as context:
+            context.setenv(name, value)
+            with pytest.raises(ConfigurationError, match=reason):
+                readers(ValidatorSettings())
+
+
 async def test_mongodb(own_mongodb: Stack, opened: Callable[..., Reader]) -> None:
     uri = own_mongodb.environment()["PERDURE_MONGODB_URI"]
     client = mongo.connect(uri)
@@ -294,6 +366,31 @@ async def test_mongodb(own_mongodb: Stack, opened: Callable[..., Reader]) -> Non
     assert (await found({"status": "lost"}, "/status", believed=None)).outcome is U
     assert (await found({"status": "done"}, "/status", believed="done")).outcome is U, "over the limit"
     assert "no MongoDB connection 'erp'" in (await found({}, connection="erp")).reason
+    for refused in (
+        {"$where": "sleep(1000) || true"},
+        {"$expr": {"$function": {"body": "function() { return true }", "args": [], "lang": "js"}}},
+        {"status": {"$not": {"$where": "true"}}},
+        {"$and": [{"$expr": {"$eq": ["$status", "open"]}}]},
+        {"$jsonSchema": {"required": ["status"]}},
+    ):
+        said = await found(refused, "/status", believed="open")
+        assert (said.outcome, "premises compare fields only" in said.reason) == (U, True), said
+    injected: Any = {"$ne": None}
+    assert (await found({"status": injected}, "/status", believed="open")).outcome is P, "an operator out of a state"
+    assert (await found({"status": eq(injected)}, believed=None)).outcome is P, (
+        "eq() makes a value of it: there is none"
+    )
+    assert (await found({"status": eq("open")}, "/status", believed="open")).outcome is P
+    listed = opened(mongodb=MongoReader({"crm": uri, "own": uri}, LIMIT, allowed={"crm": ["order*"]}, own=uri))
+    source = MongoSource(connection="crm", collection="orders", filter=by_id)
+    assert (await finding(listed, source, pointer="/status", believed="open")).outcome is P
+    for connection, collection in ("crm", "threads"), ("own", "orders"):
+        source = MongoSource(connection=connection, collection=collection, filter={})
+        said = await finding(listed, source, believed=None)
+        assert (said.outcome, "PERDURE_VALIDATOR_ALLOWED_COLLECTIONS" in said.reason) == (U, True)
+    scripted = opened(mongodb=MongoReader({"crm": uri}, LIMIT, scripted=["crm"]))
+    compares = MongoSource(connection="crm", collection="orders", filter={"$expr": {"$eq": ["$status", "open"]}})
+    assert (await finding(scripted, compares, pointer="/status", believed="open")).outcome is P
     own_mongodb.stop_server("mongodb", kill=True)
     began = time.monotonic()
     gone = await found(by_id, "/status", believed="open", timeout_s=0.5, attempts=1)
@@ -327,4 +424,24 @@ async def test_opensearch(opensearch_url: str, opened: Callable[..., Reader]) ->
             await found("", connection="gone", believed=1, attempts=1, timeout_s=2),
         ):
             assert (unknown.holds, unknown.outcome) == (None, U)
+        for body in (
+            {"query": {"script": {"script": "true"}}},
+            {"script_fields": {"x": {"script": {"source": "1"}}}},
+            {"query": {"bool": {"filter": [{"terms": {"sku": {"index": "perdure-states", "id": "1", "path": "x"}}}]}}},
+            {"query": {"more_like_this": {"like": [{"_index": "perdure-states", "_id": "1"}]}}},
+        ):
+            said = await finding(reader, OpenSearchSource(connection="shop", index=index, body=body), believed=1)
+            assert (said.outcome, "PERDURE_VALIDATOR_SCRIPTED" in said.reason) == (U, True), said
+        for other in ("perdure-states-000001", "*", "_all", f"{index},per*", ".kibana", "<perdure-{now/d}>", ""):
+            said = await found("", where=other, believed=1)
+            assert (said.outcome, "PERDURE_VALIDATOR_ALLOWED_COLLECTIONS" in said.reason) == (U, True), (other, said)
+        listed = opened(opensearch=OpenSearchReader({"shop": opensearch_url}, LIMIT, allowed={"shop": ["test-vali*"]}))
+        source = OpenSearchSource(connection="shop", index="test-vali*", body={"query": {"term": {"sku": 7}}})
+        assert (await finding(listed, source, pointer="/timed_out", believed=False)).outcome is P
+        for other in ("other", "test-*"):
+            source = OpenSearchSource(connection="shop", index=other, body={})
+            assert (await finding(listed, source, believed=1)).outcome is U
+        await http.put(f"/{index}/_doc/2?refresh=true", json={"sku": 7, "pad": "x" * (2 * LIMIT)})
+        long = await found("/hits/total/value", believed=2)
+        assert (long.outcome, "longer than" in long.reason, long.attempts) == (U, True, 1)
         await http.delete(f"/{index}")

@@ -14,7 +14,8 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 import orjson
-from opensearchpy import AsyncOpenSearch, OpenSearchException
+from aiohttp import ClientResponse
+from opensearchpy import AIOHttpConnection, AsyncOpenSearch, OpenSearchException
 from opensearchpy.exceptions import ConnectionError as NoConnection
 from opensearchpy.exceptions import ConnectionTimeout, SerializationError, TransportError
 from opensearchpy.serializer import Serializer
@@ -42,6 +43,40 @@ class OpenSearchRefusedError(RefusedError):
         self.reason = reason
 
 
+class AnswerTooLong(RefusedError):
+    """An answer is longer than the client reads."""
+
+
+class _LimitedAnswer(ClientResponse):
+    """Reads no more than its session's ``answer_limit``, after decompression."""
+
+    limit: int
+
+    async def text(self, encoding: str | None = None, errors: str = "strict") -> str:
+        found = bytearray()
+        async for chunk in self.content.iter_any():
+            found += chunk
+            if len(found) > self.limit:
+                raise AnswerTooLong(f"the answer is longer than {self.limit} bytes")
+        return found.decode(encoding or "utf-8", errors if errors != "strict" else "surrogatepass")
+
+
+def _limited(limit: int) -> type[AIOHttpConnection]:
+    """opensearch-py's connection with a limit for each answer."""
+
+    class Answer(_LimitedAnswer):
+        pass
+
+    Answer.limit = limit
+
+    class Connection(AIOHttpConnection):  # type: ignore[misc,unused-ignore]
+        async def _create_aiohttp_session(self) -> None:
+            await super()._create_aiohttp_session()
+            self.session._response_class = Answer  # noqa: SLF001 (the library has no argument for this)
+
+    return Connection
+
+
 class _Orjson(Serializer):  # type: ignore[misc,unused-ignore]
     mimetype = "application/json"
 
@@ -63,13 +98,22 @@ class OpenSearch:
         ca_file: Certificates that ``https`` is verified with; the system's by default.
         timeout_s: Of one request, in seconds.
         retries: How often a request that met no connection is sent again at once.
+        answer_limit: Bytes of an answer that are read at most; any number without.
 
     Raises:
         ConfigurationError: the URL or the CA file cannot be used.
 
     """
 
-    def __init__(self, url: str, *, ca_file: str | None = None, timeout_s: float = 30.0, retries: int = 0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        ca_file: str | None = None,
+        timeout_s: float = 30.0,
+        retries: int = 0,
+        answer_limit: int | None = None,
+    ) -> None:
         parts = urlsplit(url)
         try:
             port = parts.port
@@ -80,6 +124,8 @@ class OpenSearch:
         self.address: Final = f"{parts.scheme}://{parts.hostname}" + (f":{port}" if port else "")
         """Without user and password, fit for messages."""
         options: dict[str, Any] = {"ca_certs": ca_file} if ca_file else {}
+        if answer_limit is not None:
+            options["connection_class"] = _limited(answer_limit)
         if parts.username:
             options["http_auth"] = (unquote(parts.username), unquote(parts.password or ""))
         host = {"host": parts.hostname, "port": port or (443 if parts.scheme == "https" else 80)}
@@ -112,6 +158,7 @@ class OpenSearch:
         Raises:
             UnavailableError: nobody answers, or the server cannot serve now.
             OpenSearchRefusedError: any other refusal.
+            AnswerTooLong: the answer is over the client's limit.
 
         """
         try:
@@ -124,6 +171,8 @@ class OpenSearch:
                 timeout=timeout_s,
             )
         except TransportError as error:
+            if isinstance(error.info, AnswerTooLong):
+                raise error.info from error
             raise self._classified(error, f"{method} {path}") from error
         except SerializationError as error:
             raise UnavailableError("OpenSearch", self.address, f"{method} {path}: the answer is not JSON") from error

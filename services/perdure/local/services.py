@@ -33,8 +33,9 @@ from perdure.local.state import Record, StateFile
 SERVICES: Final = ("gateway", "agent_step", "validator", "notifier", "indexer", "scheduler")
 GATEWAY_PORT: Final = 8123
 TARGETS: Final = "PERDURE_NOTIFIER_ALLOWED_TARGETS"
-LOCAL_TARGETS: Final = {TARGETS: '["127.0.0.0/8", "::1/128"]'}
-"""Webhooks of a local stack may reach receivers on this machine, unless its environment says otherwise."""
+_LOOPBACK: Final = '["127.0.0.0/8", "::1/128"]'
+LOCAL_TARGETS: Final = {TARGETS: _LOOPBACK, "PERDURE_VALIDATOR_ALLOWED_TARGETS": _LOOPBACK}
+"""Webhooks and premises of a local stack may reach servers on this machine, unless its environment says otherwise."""
 ORIGINS: Final = "PERDURE_CORS_ALLOW_ORIGINS"
 LOCAL_ORIGINS: Final = {ORIGINS: "*"}
 """Web pages of all origins may use a local gateway, unless its environment says otherwise."""
@@ -296,7 +297,7 @@ class Services:
         An ephemeral stack's gateway takes a free port unless ``env`` names one.
         """
         ports = {"PERDURE_GATEWAY_PORT": "0"} if stack.ephemeral else {}
-        targets = {} if TARGETS in os.environ else LOCAL_TARGETS
+        targets = {name: value for name, value in LOCAL_TARGETS.items() if name not in os.environ}
         origins = {} if ORIGINS in os.environ else LOCAL_ORIGINS
         merged = {**stack.environment(), **ports, **targets, **origins, **(env or {})}
         if merged.get("PERDURE_GATEWAY_PORT") == "0":

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pymongo.errors import PyMongoError
 
 from perdure.chassis import mongo
+from perdure.chassis.addresses import AddressRules
 from perdure.chassis.health import HealthServer
 from perdure.chassis.kafka.consumer import Consumer, Subscription
 from perdure.chassis.kafka.producer import Producer
@@ -17,7 +18,6 @@ from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.service import run_service
 from perdure.chassis.telemetry import logger
-from perdure.notifier.channels.addresses import AddressRules
 from perdure.notifier.channels.email import EmailChannel
 from perdure.notifier.channels.http import GuardedHttp, Limits
 from perdure.notifier.channels.result import Send
@@ -77,7 +77,7 @@ def compose(settings: NotifierSettings, db: Database, availability: Availability
         log.warning("notifier.no_links", hint=NOT_OFFERED)
     composer = Composer(links, ReplyAddresses(db, availability), settings.notifier_link_days)
     http = GuardedHttp(
-        AddressRules(settings.notifier_allowed_targets),
+        AddressRules(settings.notifier_allowed_targets, "PERDURE_NOTIFIER_ALLOWED_TARGETS"),
         Limits(settings.notifier_timeout_s, settings.notifier_response_limit),
         ca_file=settings.notifier_ca_file,
     )

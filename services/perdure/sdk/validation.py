@@ -156,6 +156,8 @@ def premise(
 def http(url: str, pointer: str = "", *, headers: Mapping[str, str] | None = None) -> Place:
     """JSON over HTTP (GET). ``${PERDURE_SOURCE_X}`` in a header is the validator's environment variable.
 
+    The variable is sent to the hosts that ``PERDURE_SOURCE_X_HOSTS`` names there, and to no other.
+
     Args:
         url: ``http://`` or ``https://``.
         pointer: JSON Pointer (RFC 6901) to the value, ``/price``; empty: the whole answer.
@@ -178,7 +180,7 @@ def mongodb(
     Args:
         connection: Its name in the validator's ``PERDURE_VALIDATOR_CONNECTIONS``.
         collection: In the database that the connection names.
-        query: A MongoDB filter.
+        query: A MongoDB filter that compares fields; wrap values of the state in :func:`eq`.
         pointer: As for :func:`http`.
         sort: Field to 1 (ascending) or -1.
 
@@ -191,6 +193,15 @@ def mongodb(
         filter=dict(query),
         sort=dict(sort or {}),
     )
+
+
+def eq(value: Any) -> dict[str, Any]:
+    """A condition of a MongoDB query: the field equals this value, whatever the value is.
+
+    ``{"desk": state["desk"]}`` asks something else than it seems to when the state's value is ``{"$ne": None}``;
+    ``{"desk": eq(state["desk"])}`` does not.
+    """
+    return {"$eq": value}
 
 
 def opensearch(connection: str, index: str, body: Mapping[str, Any], pointer: str = "") -> Place:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 
 from pydantic import SecretStr
 
+from perdure.chassis.addresses import AddressRules
 from perdure.chassis.errors import ConfigurationError
 from perdure.chassis.health import HealthServer
+from perdure.chassis.hosts import Hosts
 from perdure.chassis.kafka.consumer import Consumer, Subscription
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.service import run_service
@@ -17,10 +20,11 @@ from perdure.schemas import topics, validation
 from perdure.validator.fetchers import load_fetchers
 from perdure.validator.handlers import Validator
 from perdure.validator.reading import Reader
+from perdure.validator.secrets import HOSTS, Secrets
 from perdure.validator.settings import ValidatorSettings
 from perdure.validator.sources.errors import SourceReader
 from perdure.validator.sources.fetcher import FetcherReader
-from perdure.validator.sources.http import HttpReader
+from perdure.validator.sources.http import HOSTS_SETTING, TARGETS_SETTING, HttpReader
 from perdure.validator.sources.mongodb import MongoReader
 from perdure.validator.sources.opensearch import OpenSearchReader
 
@@ -59,12 +63,36 @@ def readers(settings: ValidatorSettings) -> dict[str, SourceReader]:
     """
     mongodb, opensearch = connections(settings.validator_connections)
     limit = settings.validator_response_limit
+    allowed, scripted = settings.validator_allowed_collections, settings.validator_scripted
+    for name in (*allowed, *scripted):
+        if name not in settings.validator_connections:
+            raise ConfigurationError(f"{name!r} is no connection of PERDURE_VALIDATOR_CONNECTIONS")
     return {
-        "http": HttpReader(settings.validator_source_hosts, limit),
-        "mongodb": MongoReader(mongodb, limit),
-        "opensearch": OpenSearchReader(opensearch, limit, settings.opensearch_ca_file),
+        "http": http_reader(settings, limit),
+        "mongodb": MongoReader(mongodb, limit, allowed=allowed, scripted=scripted, own=settings.mongodb_uri),
+        "opensearch": OpenSearchReader(
+            opensearch, limit, settings.opensearch_ca_file, allowed=allowed, scripted=scripted
+        ),
         "fetcher": FetcherReader(load_fetchers(settings.langgraph_config), settings.validator_reads_per_source),
     }
+
+
+def http_reader(settings: ValidatorSettings, limit: int) -> HttpReader:
+    """The reader of HTTP premises.
+
+    Raises:
+        ConfigurationError: a list of hosts cannot be used.
+
+    """
+    only, secrets = settings.validator_source_hosts, Secrets(os.environ)
+    for name in secrets.unbound():
+        log.warning("validator.secret_unbound", variable=name, hint=f"it is sent to the hosts of {name}{HOSTS} only")
+    return HttpReader(
+        AddressRules((*settings.validator_allowed_targets, *(only or ())), TARGETS_SETTING),
+        limit,
+        secrets,
+        Hosts(only, HOSTS_SETTING) if only is not None else None,
+    )
 
 
 async def main(settings: ValidatorSettings, stopping: asyncio.Event) -> None:

@@ -17,7 +17,18 @@ class ValidatorSettings(ServiceSettings):
     validator_connections: dict[str, SecretStr] = Field(default_factory=dict)
     """JSON: names that premises use, and what they mean: ``{"crm": "mongodb://host/crm", "shop": "https://host:9200"}``."""
     validator_source_hosts: tuple[str, ...] | None = None
-    """JSON: the hosts that HTTP premises may read, ``["api.example.com", "*.internal", "10.0.0.1:8080"]``; any without."""
+    """JSON: the only hosts that HTTP premises may read, ``["api.example.com", "*.internal", "10.0.0.1:8080"]``, private ones too
+    and by plain ``http``. Without it they may read every public host by ``https``."""
+    validator_allowed_targets: tuple[str, ...] = ()
+    """JSON: hosts (``quotes.internal``, ``*.internal``) and networks (``10.1.0.0/16``) that HTTP premises may reach although they
+    are private, and by plain ``http``."""
+    validator_allowed_collections: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """JSON: the collections and indices that premises may read, by connection: ``{"crm": ["orders"], "shop": ["stock-*"]}``.
+    Without an entry: of MongoDB all of the connection's database, but nothing of Perdure's own; of OpenSearch what is named without
+    a wildcard, but no hidden index and none of Perdure's own."""
+    validator_scripted: tuple[str, ...] = ()
+    """JSON: connections whose premises may use MongoDB's ``$expr`` and ``$function``, and OpenSearch's scripts and lookups in other
+    indices."""
     validator_reads_per_source: int = Field(default=8, ge=1)
     """Reads of one host, connection or fetcher at once; further reads wait."""
     validator_max_reads: int = Field(default=64, ge=1)

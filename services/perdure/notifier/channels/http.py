@@ -1,7 +1,6 @@
 """POST to an address that somebody else chose.
 
-Contract: the connection is made to an address that was judged (``addresses``), resolved once for each connection: the check
-and the connection cannot differ. The URL is read once, by yarl, as aiohttp reads it. No proxy, no cookies, no redirect, no
+Contract: sent by :mod:`perdure.chassis.outgoing`; the URL is read once, by yarl, as aiohttp reads it. No redirect, no
 decompression. The status must be there within the time-out; at most ``response_bytes`` of the answer's body are read, for at
 most ``BODY_S``. A receiver that took the request (2xx) took it, whatever it does with the rest of its answer.
 """
@@ -9,17 +8,16 @@ most ``BODY_S``. A receiver that took the request (2xx) took it, whatever it doe
 from __future__ import annotations
 
 import asyncio
-import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from perdure.chassis.addresses import AddressRules
 from perdure.chassis.clock import now
-from perdure.notifier.channels.addresses import AddressRefused, AddressRules
+from perdure.chassis.outgoing import MakeResolver, Outgoing, refusal_of
 from perdure.notifier.channels.result import Result, dead, down, short
 from perdure.notifier.timing import retry_after_s
 
@@ -36,41 +34,6 @@ class Limits:
     response_bytes: int
 
 
-class JudgedConnector(aiohttp.TCPConnector):
-    """Connects to addresses that may be connected to, and to no other: names and literal addresses are judged alike.
-
-    What is judged is what aiohttp connects to, after its own reading of the URL (IDNA makes ``127.0.0.1`` of full-width
-    digits), and the socket's peer is judged once more before anything is sent to it.
-
-    Args:
-        rules: Which.
-        plain: For connections without TLS.
-        options: Of ``aiohttp.TCPConnector``.
-
-    """
-
-    def __init__(self, rules: AddressRules, *, plain: bool, **options: Any) -> None:
-        super().__init__(**options)
-        self._rules = rules
-        self._plain = plain
-
-    async def _resolve_host(self, host: str, port: int, traces: Any = None) -> list[ResolveResult]:
-        found = await super()._resolve_host(host, port, traces)
-        usable = set(self._rules.usable(host, [one["host"] for one in found], plain=self._plain))
-        return [one for one in found if one["host"] in usable]
-
-    async def _wrap_create_connection(self, *args: Any, **kwargs: Any) -> Any:
-        transport, protocol = await super()._wrap_create_connection(*args, **kwargs)
-        peer = transport.get_extra_info("peername")
-        try:
-            if peer is not None:  # else it is closed already
-                self._rules.usable(kwargs["req"].url.raw_host or "", [peer[0]], plain=self._plain)
-        except AddressRefused:
-            transport.abort()
-            raise
-        return transport, protocol
-
-
 class GuardedHttp:
     """Sends requests; belongs to one event loop."""
 
@@ -80,38 +43,32 @@ class GuardedHttp:
         limits: Limits,
         *,
         ca_file: str | None = None,
-        resolver: Callable[[], AbstractResolver] | None = None,
+        resolver: MakeResolver | None = None,
     ) -> None:
-        self._rules = rules
         self._limits = limits
-        self._ca_file = ca_file
-        self._resolver = resolver
-        self._sessions: dict[bool, aiohttp.ClientSession] = {}
+        self._outgoing = Outgoing(
+            rules, {"User-Agent": AGENT, "Accept-Encoding": "identity"}, ca_file=ca_file, resolver=resolver
+        )
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Result:
         """POST once."""
         try:
             return await self._post(URL(url), body, headers)
-        except AddressRefused as error:
-            return dead(str(error))
         except TimeoutError:
             return down(f"no answer within {self._limits.timeout_s:g} s")
         except (aiohttp.InvalidURL, ValueError) as error:
             return dead(f"the address cannot be used ({type(error).__name__}); change the subscription")
         except (aiohttp.ClientError, OSError) as error:
-            cause = error.__cause__
-            return dead(str(cause)) if isinstance(cause, AddressRefused) else down(_problem(error))
+            refused = refusal_of(error)
+            return dead(f"{refused}, then redrive") if refused is not None else down(_problem(error))
 
     async def close(self) -> None:
         """Close the connections."""
-        for session in self._sessions.values():
-            await session.close()
+        await self._outgoing.close()
 
     async def _post(self, url: URL, body: bytes, headers: Mapping[str, str]) -> Result:
         async with asyncio.timeout(self._limits.timeout_s):
-            asked = self._session(plain=url.scheme != "https").post(
-                url, data=body, headers=headers, allow_redirects=False
-            )
+            asked = self._outgoing.session(url).post(url, data=body, headers=headers, allow_redirects=False)
             answer = await asked
         async with answer:  # what it says further is read for a second at most: its status counts already
             if 200 <= answer.status < 300:
@@ -149,34 +106,6 @@ class GuardedHttp:
                 break
             found += chunk
         return bytes(found)
-
-    def _session(self, *, plain: bool) -> aiohttp.ClientSession:
-        found = self._sessions.get(plain)
-        if found is None:
-            connector = JudgedConnector(
-                self._rules,
-                plain=plain,
-                limit=0,
-                use_dns_cache=False,
-                resolver=self._resolver() if self._resolver is not None else aiohttp.ThreadedResolver(),
-                ssl=_trust(self._ca_file),
-            )
-            found = self._sessions[plain] = aiohttp.ClientSession(
-                connector=connector,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"User-Agent": AGENT, "Accept-Encoding": "identity"},
-                auto_decompress=False,
-                trust_env=False,
-            )
-        return found
-
-
-def _trust(ca_file: str | None) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if ca_file is not None:
-        context.load_verify_locations(ca_file)
-    return context
 
 
 def _refusal(answer: aiohttp.ClientResponse, said: str, url: URL) -> Result:

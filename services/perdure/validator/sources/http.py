@@ -1,27 +1,27 @@
 """JSON over HTTP.
 
-Contract: GET, no cache, no proxy of the environment, no cookies, no redirect (a redirect could lead past the list of hosts and
-carry secrets there). Only a 2xx answer of JSON within the limit counts, measured after decompression.
-``${PERDURE_SOURCE_X}`` in a header is the environment variable; no other variable can be sent. No header's value is ever shown.
+Contract: GET through :mod:`perdure.chassis.outgoing`, no cache, no redirect (a redirect could lead past the list of hosts and carry
+secrets there). The URL is read once. Only a 2xx answer of JSON within the limit counts, measured after decompression.
+``${PERDURE_SOURCE_X}`` in a header is a secret of the environment (:mod:`perdure.validator.secrets`). No header's value is shown.
 """
 
 from __future__ import annotations
 
-import fnmatch
-import os
-import re
-from collections.abc import Mapping, Sequence
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import aiohttp
+from yarl import URL
 
 from perdure.chassis import json
+from perdure.chassis.addresses import AddressRules
+from perdure.chassis.hosts import Hosts
+from perdure.chassis.outgoing import Outgoing, refusal_of
 from perdure.schemas.validation import HttpSource
+from perdure.validator.secrets import Secrets
 from perdure.validator.sources.errors import SourceError
 
-PREFIX: Final = "PERDURE_SOURCE_"
-_VARIABLE: Final = re.compile(r"\$\{([^}]*)\}")
+HOSTS_SETTING: Final = "PERDURE_VALIDATOR_SOURCE_HOSTS"
+TARGETS_SETTING: Final = "PERDURE_VALIDATOR_ALLOWED_TARGETS"
 _HEADERS: Final = {"Accept": "application/json", "Cache-Control": "no-cache", "User-Agent": "perdure-validator"}
 _TRANSIENT: Final = frozenset({408, 425, 429})
 
@@ -30,40 +30,30 @@ class HttpReader:
     """Reads :class:`HttpSource`.
 
     Args:
-        hosts: Patterns of ``host`` or ``host:port`` that may be read; any without.
+        rules: Which addresses may be read.
         limit: Bytes of an answer.
-        environment: Where variables of headers are looked up.
+        secrets: What headers may name.
+        only: The hosts that may be read; without, all that ``rules`` let.
 
     """
 
-    def __init__(self, hosts: Sequence[str] | None, limit: int, environment: Mapping[str, str] | None = None) -> None:
-        self._hosts = hosts
+    def __init__(self, rules: AddressRules, limit: int, secrets: Secrets, only: Hosts | None = None) -> None:
         self._limit = limit
-        self._environment = os.environ if environment is None else environment
-        self._session: aiohttp.ClientSession | None = None
+        self._secrets = secrets
+        self._only = only
+        self._outgoing = Outgoing(rules, _HEADERS, auto_decompress=True)
 
     def key(self, source: HttpSource) -> str:
         """``host:port``."""
-        try:
-            parts = urlsplit(source.url)
-            host, port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
-        except ValueError as error:
-            raise SourceError(f"the address is none: {error}", retryable=False) from error
-        if not host:
-            raise SourceError("the address names no host", retryable=False)
-        allowed = self._hosts
-        if allowed is not None and not any(
-            fnmatch.fnmatchcase(one, p) for p in allowed for one in (host, f"{host}:{port}")
-        ):
-            raise SourceError(f"{host}:{port} is not among PERDURE_VALIDATOR_SOURCE_HOSTS", retryable=False)
-        return f"{host}:{port}"
+        return _where(self._url(source))
 
     async def read(self, source: HttpSource, _timeout_s: float) -> Any:
         """GET it."""
-        where = self.key(source)
-        headers = {**_HEADERS, **{name: self._filled(value) for name, value in source.headers.items()}}
+        url = self._url(source)
+        where = _where(url)
+        headers = {name: self._secrets.fill(value, url) for name, value in source.headers.items()}
         try:
-            async with self._open().get(source.url, headers=headers, allow_redirects=False) as answer:
+            async with self._outgoing.session(url).get(url, headers=headers, allow_redirects=False) as answer:
                 self._check(answer, where)
                 body = await self._body(answer.content, where)
         except (aiohttp.InvalidURL, ValueError) as error:
@@ -72,6 +62,8 @@ class HttpReader:
                 f"{where}: the request cannot be sent ({type(error).__name__})", retryable=False
             ) from error
         except (aiohttp.ClientError, OSError) as error:
+            if (refused := refusal_of(error)) is not None:
+                raise SourceError(str(refused), retryable=False) from error
             raise SourceError(f"{where}: {_kind(error)}", retryable=True) from error
         try:
             return json.loads(body)
@@ -80,19 +72,18 @@ class HttpReader:
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
+        await self._outgoing.close()
 
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            # Time-outs and the number of connections are decided by whoever calls.
-            self._session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
-                connector=aiohttp.TCPConnector(limit=0),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
-            )
-        return self._session
+    def _url(self, source: HttpSource) -> URL:
+        try:
+            url = URL(source.url)
+        except ValueError as error:
+            raise SourceError(f"the address is none: {error}", retryable=False) from error
+        if not url.raw_host or url.scheme not in ("http", "https"):
+            raise SourceError("the address names no host", retryable=False)
+        if self._only is not None and not self._only.name(url):
+            raise SourceError(f"{_where(url)} is not among {HOSTS_SETTING}", retryable=False)
+        return url
 
     def _check(self, answer: aiohttp.ClientResponse, where: str) -> None:
         status = answer.status
@@ -113,18 +104,9 @@ class HttpReader:
                 raise SourceError(f"{where}: the answer is longer than {self._limit} bytes", retryable=False)
         return bytes(body)
 
-    def _filled(self, value: str) -> str:
-        return _VARIABLE.sub(self._variable, value)
 
-    def _variable(self, found: re.Match[str]) -> str:
-        name = found[1]
-        if not name.startswith(PREFIX):
-            raise SourceError(f"a header names ${{{name}}}: only variables {PREFIX}* may be sent", retryable=False)
-        if name not in self._environment:
-            raise SourceError(
-                f"a header needs {name}, which the validator's environment does not have", retryable=False
-            )
-        return self._environment[name]
+def _where(url: URL) -> str:
+    return f"{url.raw_host}:{url.port}"
 
 
 def _kind(error: Exception) -> str:
