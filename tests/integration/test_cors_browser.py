@@ -88,7 +88,7 @@ async def test_a_page_of_another_origin_reads_nothing(
     mongodb_uri: str, kafka_bootstrap: str, chromium: Browser
 ) -> None:
     async with (
-        page_of(chromium, "localhost") as (page, _),
+        page_of(chromium, "foreign.test") as (page, _),
         serving(mongodb_uri, kafka_bootstrap, "https://app.example.com") as gateway,
     ):
         body = {"assistant_id": "agent", "input": {}}

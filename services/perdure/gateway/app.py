@@ -22,13 +22,18 @@ from perdure.gateway.answers.approvals import ApprovalsResource
 from perdure.gateway.answers.inbound import MailResource
 from perdure.gateway.answers.links import PATH, LinkPages
 from perdure.gateway.answers.questions import Questions
+from perdure.gateway.auth.credentials import Authenticator
+from perdure.gateway.auth.keys import KeyAuthenticator
+from perdure.gateway.auth.middleware import Authentication
+from perdure.gateway.auth.policy import Policy
 from perdure.gateway.console.resource import ConsolePages
 from perdure.gateway.console.stored_states import StoredStates
+from perdure.gateway.http.browsers import BrowserGuard
 from perdure.gateway.http.cors import Cors
 from perdure.gateway.http.middleware import SECRET_BELOW, problems
 from perdure.gateway.http.openapi import SPECIFICATION, describe
+from perdure.gateway.http.origins import Hosts, Origins, is_loopback
 from perdure.gateway.http.route import ForPeople, Page, Resource, Route
-from perdure.gateway.http.tenants import DEFAULT_TENANT
 from perdure.gateway.resources.archive import Archive, ArchiveResource
 from perdure.gateway.resources.batches import BatchCreator, BatchesResource, BatchStore, Results
 from perdure.gateway.resources.crons import CronsResource
@@ -54,6 +59,7 @@ from perdure.gateway.streams.history import History
 from perdure.gateway.streams.hub import Streams
 from perdure.gateway.streams.watch import RunWatch
 from perdure.registry.answer_links import NOT_OFFERED, AnswerLinks, links_offered
+from perdure.registry.api_keys import ApiKeys
 from perdure.registry.reply_addresses import ReplyAddresses
 from perdure.registry.schedules import Schedules
 from perdure.registry.signals import Signals
@@ -106,6 +112,18 @@ class Gateway:
         """Build everything; ``links``: to the pages of questions, ``None`` where they are not offered."""
         database, availability, producer = servers.database, servers.availability, servers.producer
         self._servers = servers
+        keys = ApiKeys(database)
+        self._key_authenticator = KeyAuthenticator(keys, settings.gateway_store_timeout_s)
+        chain: tuple[Authenticator, ...] = (self._key_authenticator,)
+        """Who is asked for the caller of a request, in this order."""
+        self.policy = Policy(
+            keys,
+            settings.auth,
+            host=settings.gateway_host,
+            configured=len(chain) > 1,
+            timeout_s=settings.gateway_store_timeout_s,
+        )
+        self.authentication = Authentication(self.policy, chain, settings.tenant)
         self._store = store = Store(database, availability, settings.gateway_store_timeout_s)
         self._waits = Waits(database, store.run_commit, producer, availability, SOURCE)
         self._signals = Signals(database, self._waits, availability)
@@ -232,6 +250,7 @@ class Gateway:
             "kafka": lambda: conditions.watch_kafka(servers.admin),
             "index": lambda: conditions.watch_index(servers.admin),
             "opensearch": servers.opensearch.circuit.watch,
+            "policy": self.policy.watch,
             "registry": self._graphs.keep_fresh,
             "workers": self._workers.watch,
         }
@@ -242,6 +261,7 @@ class Gateway:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._key_authenticator.close()
             await self._streams.close()
             await self._finish_waits()
             await self._letters.close()
@@ -275,15 +295,19 @@ def make_app(settings: GatewaySettings) -> web.Application:
     if links is None:
         log.info("gateway.links_not_offered", detail=NOT_OFFERED)
     gateway = Gateway(settings, Servers.of(settings), links)
-    routes = gateway.routes()
+    routes, pages = gateway.routes(), gateway.pages()
     app = web.Application(middlewares=[problems], client_max_size=settings.gateway_body_limit_bytes)
-    Cors(settings.cors_allow_origins).install(app)
-    app[DEFAULT_TENANT] = settings.tenant
+    local = is_loopback(settings.gateway_host)
+    origins = Origins(settings.cors_allow_origins, settings.public_url, local=local)
+    hosts = Hosts(settings.gateway_hosts, settings.public_url, local=local)
+    BrowserGuard(hosts, origins, gateway.policy.may_be_open, (PATH,)).install(app)
+    Cors(origins).install(app)
+    gateway.authentication.install(app, (*routes, *pages))
     app[SECRET_BELOW] = (PATH,)
     app[SPECIFICATION] = describe(routes, installed_version())
     for route in routes:
         app.router.add_route(route.method, route.path, route.handle)
-    for page in gateway.pages():
+    for page in pages:
         app.router.add_route(page.method, page.path, page.handle)
         if page.method == METH_GET:  # monitors and link previews ask by HEAD
             app.router.add_route(METH_HEAD, page.path, page.handle)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, SecretStr
 
 from perdure.chassis.settings import ServiceSettings
+from perdure.gateway.auth.mode import AuthMode
 from perdure.gateway.http.preferences import StartStatus
 from perdure.schemas.notices import WebhookFormat
 
@@ -16,6 +17,9 @@ class GatewaySettings(ServiceSettings):
     """The address to listen on; ``0.0.0.0`` in a container."""
     gateway_port: int = Field(default=8123, ge=0, le=65535)
     """0 takes a free one; the log says which."""
+    auth: AuthMode = AuthMode.AUTO
+    """Whether everybody must say who they are. ``keys``: always. ``none``: never. ``auto``: as soon as an API key exists or an
+    issuer is configured; until then a gateway on loopback is open to local programs, and one on another address does not start."""
     gateway_body_limit_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
     """A larger request body is refused with 413."""
     gateway_store_timeout_s: float = Field(default=3.0, gt=0)
@@ -27,8 +31,11 @@ class GatewaySettings(ServiceSettings):
     """How the end of a run is told to its ``webhook`` where the request has no ``webhook_format``. ``standard``: Standard Webhooks.
     ``langgraph``: the run with its values, as the LangGraph Agent Server posts it."""
     cors_allow_origins: str = Field(default="", pattern=r"^ *(\*|[a-z]+://[^/, ]+/?( *, *[a-z]+://[^/, ]+/?)*)? *$")
-    """Origins whose web pages may use the API: ``https://app.example.com``, several separated by commas; ``*``: all. `perdure up`
-    and `perdure dev` set ``*`` unless the environment says otherwise."""
+    """Origins whose web pages may use the API: ``https://app.example.com``, several separated by commas; ``*``: all. Pages of
+    ``PERDURE_PUBLIC_URL`` may, and of all ports of this machine where the gateway listens on loopback."""
+    gateway_hosts: str = ""
+    """Names under which a gateway that asks nobody who calls answers, separated by commas, besides loopback's and the one in
+    ``PERDURE_PUBLIC_URL``; ``*``: all. Under another name it answers 403, since a web page may have given it this address."""
     gateway_join_timeout_s: float = Field(default=60.0, gt=0)
     """How long ``join?timeout=`` waits for a run's end at most, in seconds."""
     gateway_update_timeout_s: float = Field(default=30.0, gt=0)

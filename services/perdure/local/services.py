@@ -36,9 +36,6 @@ TARGETS: Final = "PERDURE_NOTIFIER_ALLOWED_TARGETS"
 _LOOPBACK: Final = '["127.0.0.0/8", "::1/128"]'
 LOCAL_TARGETS: Final = {TARGETS: _LOOPBACK, "PERDURE_VALIDATOR_ALLOWED_TARGETS": _LOOPBACK}
 """Webhooks and premises of a local stack may reach servers on this machine, unless its environment says otherwise."""
-ORIGINS: Final = "PERDURE_CORS_ALLOW_ORIGINS"
-LOCAL_ORIGINS: Final = {ORIGINS: "*"}
-"""Web pages of all origins may use a local gateway, unless its environment says otherwise."""
 _START_TIMEOUT_S: Final = 60.0
 _STOP_TIMEOUT_S: Final = 30.0
 _OLD_PORT_PATIENCE_S: Final = 5.0
@@ -298,8 +295,7 @@ class Services:
         """
         ports = {"PERDURE_GATEWAY_PORT": "0"} if stack.ephemeral else {}
         targets = {name: value for name, value in LOCAL_TARGETS.items() if name not in os.environ}
-        origins = {} if ORIGINS in os.environ else LOCAL_ORIGINS
-        merged = {**stack.environment(), **ports, **targets, **origins, **(env or {})}
+        merged = {**stack.environment(), **ports, **targets, **(env or {})}
         if merged.get("PERDURE_GATEWAY_PORT") == "0":
             merged["PERDURE_GATEWAY_PORT"] = str(free_port())
         port = {**os.environ, **merged}.get("PERDURE_GATEWAY_PORT") or GATEWAY_PORT

@@ -9,14 +9,15 @@ from aiohttp import web
 from perdure.gateway.answers.answering import Answering
 from perdure.gateway.answers.questions import Questions
 from perdure.gateway.answers.views import OPEN, STATUSES, approval_view, approvals_query
+from perdure.gateway.auth.caller import tenant_of
 from perdure.gateway.http.cursors import cursor_of
 from perdure.gateway.http.requests import query_choice, query_cursor, query_int, read_body
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import AFTER, BODY, TEXT, Parameter, Route, page_of
-from perdure.gateway.http.tenants import tenant_of
 from perdure.schemas import http
 from perdure.schemas.documents import WaitDocument
 from perdure.schemas.http import ApprovalAnswer
+from perdure.schemas.scopes import Scope
 
 PAGE, PAGE_LIMIT = 20, 200
 
@@ -41,11 +42,11 @@ class ApprovalsResource:
                     Parameter("assigned_to", TEXT, "Only those that this person or group is asked now."),
                     Parameter("thread_id", TEXT, "Only those of this thread."),
                     Parameter("graph", TEXT, "Only those of this graph: a graph id or an assistant id."),
-                ),
+                ), scope=Scope.APPROVALS_READ,
             ),
             Route(
                 "GET", "/approvals/{approval_id}", self.get, "getApproval", "A question", "Waits", {200: http.Approval},
-                problems=("unknown-approval",),
+                problems=("unknown-approval",), scope=Scope.APPROVALS_READ,
             ),
             Route(
                 "POST", "/approvals/{approval_id}", self.answer, "answerApproval",
@@ -54,7 +55,7 @@ class ApprovalsResource:
                 problems=(
                     *BODY, "unknown-approval", "already-answered", "approval-expired", "approval-closed", "action-mismatch",
                     "broken-question",
-                ),
+                ), scope=Scope.APPROVALS_ANSWER,
             ),
         )
         # fmt: on

@@ -28,6 +28,7 @@ from perdure.registry.answer_links import reply_expired, reply_tokens
 from perdure.registry.reply_addresses import ReplyAddresses
 from perdure.schemas import http
 from perdure.schemas.documents import ReplyAddressDocument
+from perdure.schemas.scopes import Exempt
 
 log = logger(__name__)
 
@@ -71,6 +72,7 @@ class MailResource:
                     ),
                 ),
                 problems=("not-authorized", "unsupported-media-type", "body-too-large"),
+                scope=Exempt("The mail server sends its own secret, PERDURE_INBOUND_SECRET."),
             ),
         )
         # fmt: on

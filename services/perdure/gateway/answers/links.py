@@ -34,12 +34,14 @@ from perdure.registry.answers import BrokenSchema, require_schema
 from perdure.registry.questions import question_in
 from perdure.schemas.documents import WaitDocument, WaitStatus
 from perdure.schemas.http import ApprovalAnswer
+from perdure.schemas.scopes import Exempt
 from perdure.schemas.waits import Question
 
 log = logger(__name__)
 
 PATH: Final = "/answer/"
 """Below it is the link's token, which lets its holder answer."""
+LINK: Final = Exempt("The link's own token lets its holder answer one question.")
 COOKIE: Final = "perdure_answer"
 FORM_LIMIT: Final = 2 * 1024 * 1024
 """Bytes of a posted form: an answer of 512 KiB, percent-encoded."""
@@ -76,7 +78,7 @@ class LinkPages:
 
     def pages(self) -> tuple[Page, ...]:
         """The pages for people."""
-        return (Page("GET", f"{PATH}{{token}}", self.show), Page("POST", f"{PATH}{{token}}", self.post))
+        return (Page("GET", f"{PATH}{{token}}", self.show, LINK), Page("POST", f"{PATH}{{token}}", self.post, LINK))
 
     async def show(self, request: web.Request) -> web.Response:
         """``GET /answer/{token}``."""

@@ -20,12 +20,12 @@ from markupsafe import Markup, escape
 
 from perdure.chassis.clock import now
 from perdure.chassis.opensearch_circuit import CircuitOpenSearch
+from perdure.gateway.auth.caller import tenant_of
 from perdure.gateway.console.parts import DATABASE, SEARCH, Problem, or_instead, tried
 from perdure.gateway.console.stored_states import StoredStates
 from perdure.gateway.http.pages import Pages, visible
 from perdure.gateway.http.problems import invalid
 from perdure.gateway.http.route import Page
-from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.resources.batches import BatchStore, batch_view, item_view
 from perdure.gateway.resources.stuck import Marks
 from perdure.gateway.resources.system import Conditions
@@ -36,6 +36,7 @@ from perdure.gateway.stores.store import Store
 from perdure.gateway.stores.workers import Workers
 from perdure.schemas.batch_documents import ENDED_ITEMS, BatchStatus
 from perdure.schemas.documents import ArchiveState, ThreadStatus
+from perdure.schemas.scopes import Scope
 
 PAGES: Final = Pages(Path(__file__).parent, "console.css")
 REFRESH_S: Final = 5
@@ -86,12 +87,12 @@ class ConsolePages:
     def pages(self) -> tuple[Page, ...]:
         """The pages for people."""
         return (
-            Page("GET", "/", self.home),
-            Page("GET", "/console", self.overview),
-            Page("GET", "/console/batches", self.batches),
-            Page("GET", "/console/batches/{batch_id}", self.batch),
-            Page("GET", "/console/search", self.search),
-            Page("GET", "/console/threads/{thread_id}", self.thread),
+            Page("GET", "/", self.home, Scope.CONSOLE_READ),
+            Page("GET", "/console", self.overview, Scope.CONSOLE_READ),
+            Page("GET", "/console/batches", self.batches, Scope.CONSOLE_READ),
+            Page("GET", "/console/batches/{batch_id}", self.batch, Scope.CONSOLE_READ),
+            Page("GET", "/console/search", self.search, Scope.CONSOLE_READ),
+            Page("GET", "/console/threads/{thread_id}", self.thread, Scope.CONSOLE_READ),
         )
 
     async def home(self, _: web.Request) -> web.Response:

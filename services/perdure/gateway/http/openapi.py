@@ -15,6 +15,7 @@ from pydantic.json_schema import models_json_schema
 
 from perdure.gateway.http.problems import TITLES, URN
 from perdure.schemas.problem import MEDIA_TYPE, Problem
+from perdure.schemas.scopes import Exempt
 
 if TYPE_CHECKING:
     from perdure.gateway.http.route import Answer, Parameter, Route
@@ -24,6 +25,12 @@ Document = dict[str, Any]
 SPECIFICATION: web.AppKey[Document] = web.AppKey("specification", dict)
 REFERENCES = "#/components/schemas/{model}"
 ALWAYS = ("invalid-request", "store-unavailable", "internal-error")
+ASKED = ("not-authorized", "scope-missing", "tenant-refused")
+"""Of every row that needs a caller."""
+SCHEMES: Document = {
+    "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, or a token of the configured issuer."},
+}
 _PLACE = re.compile(r"{(\w+)}")
 
 
@@ -46,7 +53,7 @@ def describe(routes: Iterable[Route], version: str) -> Document:
         },
         "tags": [{"name": name} for name in dict.fromkeys(route.tag for route in table)],
         "paths": paths,
-        "components": {"schemas": definitions["$defs"]},
+        "components": {"schemas": definitions["$defs"], "securitySchemes": SCHEMES},
     }
 
 
@@ -81,7 +88,14 @@ def _operation(route: Route) -> Document:
             "required": any(field.is_required() for field in _entry_of(route.body).model_fields.values()),
             "content": {"application/json": {"schema": _schema(route.body)}},
         }
-    for status, names in _by_status((*route.problems, *(ALWAYS if route.tag != "System" else ()))).items():
+    if isinstance(route.scope, Exempt):
+        operation |= {"security": [], "x-perdure-no-caller": route.scope.why}
+        asked: tuple[str, ...] = ()
+    else:
+        operation |= {"security": [{name: []} for name in SCHEMES], "x-perdure-scope": route.scope}
+        asked = ASKED
+    always = ALWAYS if route.tag != "System" else ()
+    for status, names in _by_status(dict.fromkeys((*route.problems, *asked, *always))).items():
         sentences = "; ".join(f"`{URN}{name}`: {TITLES[name][1]}" for name in names)
         operation["responses"].setdefault(
             str(status), {"description": sentences, "content": {MEDIA_TYPE: {"schema": _reference(Problem)}}}

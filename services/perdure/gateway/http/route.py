@@ -9,6 +9,8 @@ from typing import Protocol
 from aiohttp import web
 from pydantic import BaseModel
 
+from perdure.schemas.scopes import Need
+
 Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -42,6 +44,7 @@ class Route:
     Attributes:
         answers: By status.
         problems: Names from ``perdure.gateway.http.problems.TITLES`` that this operation may answer, besides those of all.
+        scope: What a caller needs, or why no caller is needed.
 
     """
 
@@ -55,6 +58,7 @@ class Route:
     body: type[BaseModel] | tuple[type[BaseModel]] | None = None
     parameters: tuple[Parameter, ...] = ()
     problems: tuple[str, ...] = field(default=())
+    scope: Need = field(kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class Page:
     method: str
     path: str
     handle: Handle
+    scope: Need
 
 
 class Resource(Protocol):

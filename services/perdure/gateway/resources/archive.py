@@ -14,16 +14,17 @@ from aiohttp import web
 from perdure.archive.sources import Owner, sizes
 from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database, from_now
+from perdure.gateway.auth.caller import tenant_of
 from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.http.requests import read_body
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import BODY, Route
-from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.resources.named import being_purged, require_known
 from perdure.gateway.stores.store import Store
 from perdure.schemas import archive_http
 from perdure.schemas.archive_http import HoldRequest, RestoreRequest
 from perdure.schemas.documents import THREADS, ArchiveState, HoldMark
+from perdure.schemas.scopes import Scope
 
 Document = dict[str, Any]
 
@@ -87,22 +88,22 @@ class ArchiveResource:
             Route(
                 "PUT", "/threads/{thread_id}/hold", self.hold, "holdThread",
                 "Put a thread under legal hold: it is neither archived nor purged", "Archive", {200: archive_http.Hold},
-                archive_http.HoldRequest, problems=(*BODY, "unknown-thread"),
+                archive_http.HoldRequest, problems=(*BODY, "unknown-thread"), scope=Scope.ARCHIVE_HOLD,
             ),
             Route(
                 "DELETE", "/threads/{thread_id}/hold", self.release, "releaseThread", "End a legal hold", "Archive",
-                {204: "Ended."}, problems=("unknown-thread",),
+                {204: "Ended."}, problems=("unknown-thread",), scope=Scope.ARCHIVE_HOLD,
             ),
             Route(
                 "POST", "/threads/{thread_id}/restore", self.restore, "restoreThread",
                 "Bring a thread back from the archive; it is there when `GET /threads/{thread_id}` answers 200", "Archive",
                 {202: archive_http.Archived}, archive_http.RestoreRequest,
-                problems=(*BODY, "unknown-thread", "thread-not-archived"),
+                problems=(*BODY, "unknown-thread", "thread-not-archived"), scope=Scope.ARCHIVE_RESTORE,
             ),
             Route(
                 "GET", "/threads/{thread_id}/storage", self.storage, "getThreadStorage",
                 "What a thread takes up, in the database or in the archive", "Archive", {200: archive_http.ThreadStorage},
-                problems=("unknown-thread",),
+                problems=("unknown-thread",), scope=Scope.THREADS_READ,
             ),
         )
         # fmt: on

@@ -8,12 +8,12 @@ from typing import Any
 from aiohttp import web
 
 from perdure.chassis.payload import unpack
+from perdure.gateway.auth.caller import tenant_of
 from perdure.gateway.http.cursors import Document
 from perdure.gateway.http.problems import RequestProblem, not_supported
 from perdure.gateway.http.requests import read_body
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import BODY, NUMBER, Plain, Route
-from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.resources.named import THREAD
 from perdure.gateway.resources.schedules import (
     ScheduleStore,
@@ -29,6 +29,7 @@ from perdure.registry.cron import BadSchedule, Overlap
 from perdure.registry.runs import assistant_id_of
 from perdure.schemas import schedule_http
 from perdure.schemas.schedule_http import CronCreate, CronFields, CronPatch, CronQuery, CronSearch
+from perdure.schemas.scopes import Scope
 
 POINTERS = {"cron": "/schedule", "timezone": "/timezone"}
 POLICIES = {
@@ -55,33 +56,35 @@ class CronsResource:
             Route(
                 "POST", "/runs/crons", self.create, "createCron", "A schedule, in the Agent Server's shape", "Crons",
                 {200: schedule_http.Cron}, schedule_http.CronCreate,
-                problems=(*BODY, "unknown-graph", "not-supported", "not-ready"),
+                problems=(*BODY, "unknown-graph", "not-supported", "not-ready"), scope=Scope.SCHEDULES_WRITE,
             ),
             Route(
                 "POST", "/threads/{thread_id}/runs/crons", self.create_on_thread, "createThreadCron",
                 "A schedule of one thread, in the Agent Server's shape", "Crons", {200: schedule_http.Cron},
                 schedule_http.CronCreate, problems=(*BODY, "unknown-graph", *THREAD, "not-supported", "not-ready"),
+                scope=Scope.SCHEDULES_WRITE,
             ),
             Route(
                 "POST", "/runs/crons/search", self.search, "searchCrons", "Crons, newest first", "Crons",
-                {200: (schedule_http.Cron,)}, schedule_http.CronSearch, problems=BODY,
+                {200: (schedule_http.Cron,)}, schedule_http.CronSearch, problems=BODY, scope=Scope.SCHEDULES_READ,
             ),
             Route(
                 "POST", "/runs/crons/count", self.count, "countCrons", "How many crons", "Crons", {200: NUMBER},
-                schedule_http.CronQuery, problems=BODY,
+                schedule_http.CronQuery, problems=BODY, scope=Scope.SCHEDULES_READ,
             ),
             Route(
                 "GET", "/runs/crons/{cron_id}", self.get, "getCron", "A cron", "Crons", {200: schedule_http.Cron},
-                problems=("unknown-schedule",),
+                problems=("unknown-schedule",), scope=Scope.SCHEDULES_READ,
             ),
             Route(
                 "PATCH", "/runs/crons/{cron_id}", self.patch, "updateCron", "Change a cron", "Crons",
                 {200: schedule_http.Cron}, schedule_http.CronPatch,
-                problems=(*BODY, "unknown-schedule", "schedule-busy", "not-supported"),
+                problems=(*BODY, "unknown-schedule", "schedule-busy", "not-supported"), scope=Scope.SCHEDULES_WRITE,
             ),
             Route(
                 "DELETE", "/runs/crons/{cron_id}", self.delete, "deleteCron", "Remove a cron; its runs go on", "Crons",
                 {200: Plain("An empty object.", {"type": "object"})}, problems=("unknown-schedule",),
+                scope=Scope.SCHEDULES_WRITE,
             ),
         )
         # fmt: on

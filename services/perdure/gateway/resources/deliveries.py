@@ -13,17 +13,18 @@ from aiohttp import web
 
 from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database
+from perdure.gateway.auth.caller import tenant_of
 from perdure.gateway.http.cursors import cursor_at, require_cursor_at
 from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.http.requests import query_bool, query_choice, query_int, read_body
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import BODY, CURSOR, FLAG, TEXT, Parameter, Route, page_of
-from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.stores.store import Store
 from perdure.registry.deliveries import Deliveries, shown_target
 from perdure.schemas import notice_http
 from perdure.schemas.notice_http import Delivery, RedriveDeliveries, RedriveDelivery
 from perdure.schemas.notices import Channel, DeliveryState
+from perdure.schemas.scopes import Scope
 
 T = TypeVar("T")
 Document = dict[str, Any]
@@ -110,21 +111,23 @@ class DeliveriesResource:
                     page_of(50, 1000), CURSOR,
                     Parameter("state", {"enum": ["pending", "gathered", "delivered", "dead", "dropped"]}), CHANNEL,
                     *(Parameter(name, TEXT) for name in ("thread_id", "run_id", "subscription_id", "kind")),
-                ),
+                ), scope=Scope.DELIVERIES_READ,
             ),
             Route(
                 "GET", "/deliveries/{delivery_id}", self.get_delivery, "getDelivery", "A notice and every attempt to deliver it",
                 "Notices", {200: notice_http.DeliveryDetail}, problems=("unknown-delivery",),
+                scope=Scope.DELIVERIES_READ,
             ),
             Route(
                 "POST", "/deliveries/{delivery_id}/redrive", self.redrive, "redriveDelivery",
                 "Send a dead notice again, under the same message id", "Notices", {200: notice_http.Delivery},
                 notice_http.RedriveDelivery, (Parameter("force", FLAG, "Also when it was delivered or dropped."),),
-                (*BODY, "unknown-delivery", "delivery-not-dead"),
+                (*BODY, "unknown-delivery", "delivery-not-dead"), scope=Scope.DELIVERIES_WRITE,
             ),
             Route(
                 "POST", "/deliveries/redrive", self.redrive_many, "redriveDeliveries", "Redrive dead notices, the oldest first",
                 "Notices", {200: notice_http.RedrivenDeliveries}, notice_http.RedriveDeliveries, problems=BODY,
+                scope=Scope.DELIVERIES_WRITE,
             ),
         )
         # fmt: on

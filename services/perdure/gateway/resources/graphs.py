@@ -17,6 +17,7 @@ from perdure.gateway.stores.workers import Workers
 from perdure.registry.runs import assistant_id_of
 from perdure.schemas import graph_http
 from perdure.schemas.graph_http import AssistantSearch
+from perdure.schemas.scopes import Scope
 
 Document = dict[str, Any]
 
@@ -41,24 +42,26 @@ class GraphsResource:
         return (
             Route(
                 "GET", "/graphs", self.list_graphs, "listGraphs", "The graphs, and how many workers serve each", "Graphs",
-                {200: (graph_http.Graph,)},
+                {200: (graph_http.Graph,)}, scope=Scope.GRAPHS_READ,
             ),
             Route(
                 "POST", "/assistants/search", self.search_assistants, "searchAssistants", "The graphs, as assistants",
                 "Graphs", {200: (graph_http.Assistant,)}, graph_http.AssistantSearch, problems=BODY,
+                scope=Scope.GRAPHS_READ,
             ),
             Route(
                 "GET", "/assistants/{assistant_id}", self.get_assistant, "getAssistant", "A graph, as an assistant",
-                "Graphs", {200: graph_http.Assistant}, problems=("unknown-graph", "not-ready"),
+                "Graphs", {200: graph_http.Assistant}, problems=("unknown-graph", "not-ready"), scope=Scope.GRAPHS_READ,
             ),
             Route(
                 "GET", "/assistants/{assistant_id}/graph", self.get_drawing, "getAssistantGraph",
                 "A graph's nodes and edges", "Graphs", {200: graph_http.GraphDrawing}, parameters=(XRAY,),
-                problems=("unknown-graph", "not-ready"),
+                problems=("unknown-graph", "not-ready"), scope=Scope.GRAPHS_READ,
             ),
             Route(
                 "GET", "/assistants/{assistant_id}/schemas", self.get_schemas, "getAssistantSchemas",
                 "A graph's schemas", "Graphs", {200: graph_http.GraphSchemas}, problems=("unknown-graph", "not-ready"),
+                scope=Scope.GRAPHS_READ,
             ),
         )
         # fmt: on

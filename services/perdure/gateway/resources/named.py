@@ -8,8 +8,8 @@ from typing import Any
 
 from aiohttp import web
 
+from perdure.gateway.auth.caller import tenant_of
 from perdure.gateway.http.problems import RequestProblem
-from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.stores.store import Store
 from perdure.schemas.documents import ArchiveState
 from perdure.schemas.http import THREAD_ID_PATTERN

@@ -21,6 +21,7 @@ from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database
 from perdure.chassis.payload import pack, unpack
 from perdure.chassis.telemetry import logger
+from perdure.gateway.auth.caller import tenant_of
 from perdure.gateway.http.cursors import cursor_of, later_than
 from perdure.gateway.http.problems import RequestProblem, invalid
 from perdure.gateway.http.requests import (
@@ -34,7 +35,6 @@ from perdure.gateway.http.requests import (
 )
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import AFTER, BODY, Parameter, Route, idempotency_key_of, page_of
-from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.resources.named import THREAD, require_thread
 from perdure.gateway.stores.store import Store
 from perdure.registry.runs import new_id
@@ -42,6 +42,7 @@ from perdure.registry.signals import FREE, TAKEN, Signals, Stored
 from perdure.schemas import http
 from perdure.schemas.documents import SIGNALS, SignalDocument
 from perdure.schemas.http import SignalCreate
+from perdure.schemas.scopes import Scope
 from perdure.schemas.waits import SIGNAL_NAME_PATTERN
 
 log = logger(__name__)
@@ -134,13 +135,13 @@ class SignalsResource:
             Route(
                 "POST", "/threads/{thread_id}/signals/{name}", self.send, "sendSignal",
                 "Send a signal; it is kept until a wait of its name takes it", "Waits", {202: http.Signal}, http.SignalCreate,
-                (KEY,), (*BODY, *THREAD, "signal-conflict"),
+                (KEY,), (*BODY, *THREAD, "signal-conflict"), scope=Scope.SIGNALS_WRITE,
             ),
             Route(
                 "GET", "/threads/{thread_id}/signals", self.list_signals, "listSignals", "Signals of a thread, oldest first",
                 "Waits", {200: http.SignalPage},
                 parameters=(page_of(20, 100), AFTER, Parameter("state", {"enum": ["free", "taken"]})),
-                problems=THREAD,
+                problems=THREAD, scope=Scope.SIGNALS_READ,
             ),
         )
         # fmt: on

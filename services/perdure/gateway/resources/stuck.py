@@ -21,11 +21,11 @@ from perdure.chassis.clock import now
 from perdure.chassis.errors import UnavailableError
 from perdure.chassis.mongo import Database
 from perdure.chassis.opensearch import OpenSearch
+from perdure.gateway.auth.caller import tenant_of
 from perdure.gateway.http.cursors import cursor_of, read_cursor
 from perdure.gateway.http.problems import RequestProblem, invalid
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import TEXT, Parameter, Route, page_of
-from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.search.query import DEFAULT_LIMIT, MAX_LIMIT, SearchProblem, answer_of, ask, body_of, parse
 from perdure.gateway.search.resource import RETRY_AFTER
 from perdure.gateway.stores.store import Store
@@ -33,6 +33,7 @@ from perdure.schemas import stuck_http
 from perdure.schemas.documents import RUNS, THREADS
 from perdure.schemas.events import StuckCode, ThreadRecovered
 from perdure.schemas.index import STATES
+from perdure.schemas.scopes import Scope
 
 Document = dict[str, Any]
 
@@ -131,7 +132,7 @@ class StuckResource:
                     Parameter("since", TEXT, "Got stuck at or after: ISO 8601, `now-2h`, `today`, `yesterday`. UTC."),
                     Parameter("until", TEXT, "Got stuck before; as `since`."),
                 ),
-                problems=("search-unavailable",),
+                problems=("search-unavailable",), scope=Scope.SEARCH_READ,
             ),
         )
         # fmt: on

@@ -14,11 +14,11 @@ from aiohttp import web
 
 from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database
+from perdure.gateway.auth.caller import tenant_of
 from perdure.gateway.http.problems import RequestProblem, invalid
 from perdure.gateway.http.requests import query_choice, query_int, read_body
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import BODY, CURSOR, TEXT, Parameter, Route, page_of
-from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.resources.deliveries import delivery_view
 from perdure.gateway.resources.targets import require_target
 from perdure.gateway.stores.store import Store
@@ -45,6 +45,7 @@ from perdure.schemas.notices import (
     SubscriptionState,
     WebhookFormat,
 )
+from perdure.schemas.scopes import Scope as CallerScope
 
 T = TypeVar("T")
 Document = dict[str, Any]
@@ -171,6 +172,7 @@ class SubscriptionsResource:
             Route(
                 "POST", "/subscriptions", self.subscribe, "createSubscription", "Be told what happens; the secret is shown once",
                 "Notices", {201: notice_http.SubscriptionWithSecret}, notice_http.SubscriptionCreate, problems=BODY,
+                scope=CallerScope.SUBSCRIPTIONS_WRITE,
             ),
             Route(
                 "GET", "/subscriptions", self.list_subscriptions, "listSubscriptions", "Subscriptions, oldest first",
@@ -178,31 +180,34 @@ class SubscriptionsResource:
                 parameters=(
                     page_of(50, 1000), CURSOR, Parameter("scope", {"enum": ["thread", "run", "assistant", "batch", "tenant"]}),
                     Parameter("scope_id", TEXT), CHANNEL, Parameter("state", {"enum": ["active", "paused", "disabled"]}),
-                ),
+                ), scope=CallerScope.SUBSCRIPTIONS_READ,
             ),
             Route(
                 "GET", "/subscriptions/{subscription_id}", self.get_subscription, "getSubscription", "A subscription",
                 "Notices", {200: notice_http.Subscription}, problems=("unknown-subscription",),
+                scope=CallerScope.SUBSCRIPTIONS_READ,
             ),
             Route(
                 "PATCH", "/subscriptions/{subscription_id}", self.patch_subscription, "updateSubscription",
                 "Change, pause or resume a subscription", "Notices", {200: notice_http.Subscription},
                 notice_http.SubscriptionPatch, problems=(*BODY, "unknown-subscription"),
+                scope=CallerScope.SUBSCRIPTIONS_WRITE,
             ),
             Route(
                 "DELETE", "/subscriptions/{subscription_id}", self.delete_subscription, "deleteSubscription",
                 "Remove a subscription; what was not delivered yet is dropped", "Notices", {204: "Removed."},
-                problems=("unknown-subscription",),
+                problems=("unknown-subscription",), scope=CallerScope.SUBSCRIPTIONS_WRITE,
             ),
             Route(
                 "POST", "/subscriptions/{subscription_id}/rotate-secret", self.rotate_secret, "rotateSubscriptionSecret",
                 "A new signing secret, shown once; the old one signs beside it for a while", "Notices",
                 {200: notice_http.SubscriptionWithSecret}, notice_http.RotateSecret,
-                problems=(*BODY, "unknown-subscription", "no-secret"),
+                problems=(*BODY, "unknown-subscription", "no-secret"), scope=CallerScope.SUBSCRIPTIONS_WRITE,
             ),
             Route(
                 "POST", "/subscriptions/{subscription_id}/test", self.send_test, "testSubscription",
                 "Send a test to its target", "Notices", {202: notice_http.Delivery}, problems=("unknown-subscription",),
+                scope=CallerScope.SUBSCRIPTIONS_WRITE,
             ),
         )
         # fmt: on

@@ -9,11 +9,12 @@ from aiohttp import web
 from perdure.chassis.circuit import LONGEST_S
 from perdure.chassis.errors import UnavailableError
 from perdure.chassis.opensearch import OpenSearch
+from perdure.gateway.auth.caller import tenant_of
 from perdure.gateway.http.problems import RequestProblem, invalid
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import CURSOR, TEXT, Parameter, Plain, Route, page_of
-from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.search.query import SearchBehindError, SearchProblem, search
+from perdure.schemas.scopes import Scope
 
 RETRY_AFTER: Final = {"Retry-After": f"{LONGEST_S:.0f}"}
 COMES_BACK: Final = "Agents go on meanwhile, and what they do becomes searchable when the index is back."
@@ -38,7 +39,7 @@ class SearchResource:
                     Parameter("min_seq", TEXT, "`<thread id>:<seq>`: wait until that state is searchable."),
                     page_of(20, 200), CURSOR,
                 ),
-                problems=("search-unavailable", "search-behind"),
+                problems=("search-unavailable", "search-behind"), scope=Scope.SEARCH_READ,
             ),
         )
         # fmt: on

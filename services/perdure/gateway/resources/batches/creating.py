@@ -13,11 +13,11 @@ from pydantic import ValidationError
 from perdure.chassis.clock import now
 from perdure.chassis.payload import pack
 from perdure.chassis.telemetry import logger
+from perdure.gateway.auth.caller import tenant_of
 from perdure.gateway.http.gunzip import BadGzipError, opened
 from perdure.gateway.http.problems import RequestProblem, invalid, invalid_fields
 from perdure.gateway.http.requests import idempotency_key, read_body, request_digest, require_metadata
 from perdure.gateway.http.responses import json_response
-from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.resources.batches.store import BatchStore
 from perdure.gateway.resources.batches.upload import KeyTakenError, StreamDigest, Upload
 from perdure.gateway.resources.batches.views import batch_view, location_of

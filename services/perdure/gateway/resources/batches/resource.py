@@ -8,11 +8,11 @@ from typing import Any, Final
 from aiohttp import web
 
 from perdure.chassis.telemetry import logger
+from perdure.gateway.auth.caller import tenant_of
 from perdure.gateway.http.problems import invalid
 from perdure.gateway.http.requests import query_choice, query_int, read_body
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import BODY, CURSOR, TEXT, Parameter, Plain, Route, idempotency_key_of, page_of
-from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.resources.batches.creating import BatchCreator
 from perdure.gateway.resources.batches.results import Results
 from perdure.gateway.resources.batches.store import BatchStore
@@ -20,6 +20,7 @@ from perdure.gateway.resources.batches.views import batch_view, item_view, locat
 from perdure.schemas import batch_http
 from perdure.schemas.batch_documents import ENDED_ITEMS, BatchStatus, ItemStatus
 from perdure.schemas.batch_http import BatchRedrive
+from perdure.schemas.scopes import Scope
 
 log = logger(__name__)
 
@@ -76,7 +77,7 @@ class BatchesResource:
                 (
                     *BODY, "bad-request", "unknown-graph", "not-ready", "idempotency-conflict", "batch-too-large", "upload-lost",
                     "upload-stalled",
-                ),
+                ), scope=Scope.BATCHES_WRITE,
             ),
             Route(
                 "GET", "/batches", self.list_batches, "listBatches", "Batches, newest first", "Batches",
@@ -84,15 +85,16 @@ class BatchesResource:
                 parameters=(
                     page_of(50, 1000), CURSOR,
                     Parameter("status", {"enum": ["pending", "running", "paused", "cancelling", "completed", "cancelled"]}),
-                ),
+                ), scope=Scope.BATCHES_READ,
             ),
             Route(
                 "GET", "/batches/{batch_id}", self.get, "getBatch", "A batch: totals by status, rate, time left", "Batches",
-                {200: batch_http.Batch}, problems=KNOWN,
+                {200: batch_http.Batch}, problems=KNOWN, scope=Scope.BATCHES_READ,
             ),
             Route(
                 "GET", "/batches/{batch_id}/items", self.items, "listBatchItems", "Items of a batch, in their order", "Batches",
                 {200: batch_http.BatchItemPage}, parameters=(page_of(100, 1000), CURSOR, ITEM_STATUS), problems=KNOWN,
+                scope=Scope.BATCHES_READ,
             ),
             Route(
                 "GET", "/batches/{batch_id}/results", self.results, "getBatchResults",
@@ -102,24 +104,24 @@ class BatchesResource:
                     ITEM_STATUS, Parameter("after", {"type": "integer", "minimum": 0}, "Only items with a higher number."),
                     Parameter("values", {"enum": ["true", "false"], "default": "true"}, "Whether to read the values."),
                 ),
-                problems=KNOWN,
+                problems=KNOWN, scope=Scope.BATCHES_READ,
             ),
             Route(
                 "POST", "/batches/{batch_id}/pause", self.pause, "pauseBatch", "Start no further item; what runs goes on",
-                "Batches", {200: batch_http.Batch}, problems=STATUS,
+                "Batches", {200: batch_http.Batch}, problems=STATUS, scope=Scope.BATCHES_WRITE,
             ),
             Route(
                 "POST", "/batches/{batch_id}/resume", self.resume, "resumeBatch", "Go on; the failure threshold counts anew",
-                "Batches", {200: batch_http.Batch}, problems=STATUS,
+                "Batches", {200: batch_http.Batch}, problems=STATUS, scope=Scope.BATCHES_WRITE,
             ),
             Route(
                 "POST", "/batches/{batch_id}/cancel", self.cancel, "cancelBatch", "Cancel everything that has not ended",
-                "Batches", {200: batch_http.Batch}, problems=STATUS,
+                "Batches", {200: batch_http.Batch}, problems=STATUS, scope=Scope.BATCHES_WRITE,
             ),
             Route(
                 "POST", "/batches/{batch_id}/redrive", self.redrive, "redriveBatch",
                 "Start failed items again, from their last checkpoints", "Batches", {202: batch_http.Batch},
-                batch_http.BatchRedrive, problems=(*BODY, *STATUS, "nothing-to-redrive"),
+                batch_http.BatchRedrive, problems=(*BODY, *STATUS, "nothing-to-redrive"), scope=Scope.BATCHES_WRITE,
             ),
         )
         # fmt: on

@@ -9,16 +9,17 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from perdure.gateway.auth.caller import tenant_of
 from perdure.gateway.http.cursors import cursor_at, require_cursor_at
 from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.http.requests import query_bool, query_choice, query_int, read_body
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import BODY, CURSOR, FLAG, TEXT, Parameter, Route, page_of
-from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.resources.dead_letters.store import DeadLetterStore
 from perdure.schemas import deadletter_http
 from perdure.schemas.deadletter import LetterState
 from perdure.schemas.deadletter_http import DeadLetter, Decision, RedriveMany
+from perdure.schemas.scopes import Scope
 
 Document = dict[str, Any]
 
@@ -45,27 +46,29 @@ class DeadLettersResource:
                     page_of(50, 1000), CURSOR,
                     Parameter("state", {"enum": ["open", "redriven", "dropped"]}),
                     *(Parameter(name, TEXT) for name in ("topic", "reason", "type", "thread_id")),
-                ),
+                ), scope=Scope.DEAD_LETTERS_READ,
             ),
             Route(
                 "GET", "/dead-letters/{letter_id}", self.get, "getDeadLetter", "A dead letter and its record",
                 "Dead letters", {200: deadletter_http.DeadLetterContent}, problems=("unknown-dead-letter",),
+                scope=Scope.DEAD_LETTERS_READ,
             ),
             Route(
                 "POST", "/dead-letters/{letter_id}/redrive", self.redrive, "redriveDeadLetter",
                 "Send the record to its topic again, as it was", "Dead letters", {200: deadletter_http.DeadLetter},
                 deadletter_http.Decision, (Parameter("force", FLAG, "Also when it was redriven or dropped."),),
                 (*BODY, "unknown-dead-letter", "dead-letter-decided", "redrive-refused", "kafka-unavailable"),
+                scope=Scope.DEAD_LETTERS_WRITE,
             ),
             Route(
                 "POST", "/dead-letters/redrive", self.redrive_many, "redriveDeadLetters",
                 "Redrive open dead letters, the oldest first", "Dead letters", {200: deadletter_http.RedrivenMany},
-                deadletter_http.RedriveMany, problems=(*BODY, "kafka-unavailable"),
+                deadletter_http.RedriveMany, problems=(*BODY, "kafka-unavailable"), scope=Scope.DEAD_LETTERS_WRITE,
             ),
             Route(
                 "POST", "/dead-letters/{letter_id}/drop", self.drop, "dropDeadLetter", "Give a dead letter up",
                 "Dead letters", {200: deadletter_http.DeadLetter}, deadletter_http.Decision,
-                problems=(*BODY, "unknown-dead-letter", "dead-letter-decided"),
+                problems=(*BODY, "unknown-dead-letter", "dead-letter-decided"), scope=Scope.DEAD_LETTERS_WRITE,
             ),
         )
         # fmt: on

@@ -9,11 +9,11 @@ from aiohttp import web
 
 from perdure.chassis.clock import now
 from perdure.chassis.kafka.producer import Producer
+from perdure.gateway.auth.caller import tenant_of
 from perdure.gateway.http.problems import RequestProblem, invalid
 from perdure.gateway.http.requests import query_bool, query_choice, query_int, read_body
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import BODY, FLAG, TEXT, Answer, Parameter, Plain, Route, page_of
-from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.resources.named import RUN, THREAD, require_run, require_thread
 from perdure.gateway.resources.runs.joining import Joiner
 from perdure.gateway.resources.runs.parameters import KEY, PREFER, START, TRACE
@@ -24,6 +24,7 @@ from perdure.gateway.stores.commands import cancel_record, publish
 from perdure.gateway.stores.store import Store
 from perdure.schemas import http
 from perdure.schemas.documents import CancelAction, RunStatus
+from perdure.schemas.scopes import Scope
 
 MAX_OFFSET = 100_000
 OFFSET = Parameter("offset", {"type": "integer", "minimum": 0, "default": 0})
@@ -72,16 +73,16 @@ class RunsResource:
         return (
             Route(
                 "POST", "/runs", self.create, "createRunWithThread", "Start a run on a thread made for it", "Runs",
-                STARTED, http.RunCreate, (KEY, TRACE, PREFER), START,
+                STARTED, http.RunCreate, (KEY, TRACE, PREFER), START, scope=Scope.RUNS_WRITE,
             ),
             Route(
                 "POST", "/runs/batch", self.create_batch, "createRuns", "Start runs, each on a thread made for it", "Runs",
-                {200: (http.Run,)}, (http.RunCreate,), problems=START,
+                {200: (http.Run,)}, (http.RunCreate,), problems=START, scope=Scope.RUNS_WRITE,
             ),
             Route(
                 "POST", "/threads/{thread_id}/runs", self.create_on_thread, "createRun",
                 "Start a run, or resume the thread by `command`", "Runs", STARTED, http.RunCreate, (KEY, TRACE, PREFER),
-                (*START, *THREAD, "thread-busy", "thread-exists"),
+                (*START, *THREAD, "thread-busy", "thread-exists"), scope=Scope.RUNS_WRITE,
             ),
             Route(
                 "GET", "/threads/{thread_id}/runs", self.list_runs, "listRuns", "Runs of a thread, newest first", "Runs",
@@ -90,11 +91,11 @@ class RunsResource:
                     page_of(10, 1000), OFFSET, STATUS,
                     Parameter("select", {"type": "array", "items": TEXT}, "Only these fields of each run."),
                 ),
-                problems=THREAD,
+                problems=THREAD, scope=Scope.RUNS_READ,
             ),
             Route(
                 "GET", "/threads/{thread_id}/runs/{run_id}", self.get, "getRun", "A run", "Runs", {200: http.Run},
-                problems=RUN,
+                problems=RUN, scope=Scope.RUNS_READ,
             ),
             Route(
                 "GET", "/threads/{thread_id}/runs/{run_id}/join", self.join, "joinRun",
@@ -104,21 +105,22 @@ class RunsResource:
                     Parameter("timeout", {"type": "number", "minimum": 0}, "Answer 202 after this time, in seconds."),
                     FOLLOW, Parameter("cancel_on_disconnect", FLAG, "Cancel the run if the client goes away."),
                 ),
-                problems=RUN,
+                problems=RUN, scope=Scope.RUNS_READ,
             ),
             Route(
                 "POST", "/runs/wait", self.wait, "waitRunWithThread", "Start a run on a thread made for it; answer its values",
-                "Runs", {200: VALUES}, http.RunCreate, (KEY, TRACE, FOLLOW), START,
+                "Runs", {200: VALUES}, http.RunCreate, (KEY, TRACE, FOLLOW), START, scope=Scope.RUNS_WRITE,
             ),
             Route(
                 "POST", "/threads/{thread_id}/runs/wait", self.wait, "waitRun",
                 "Start a run, or resume the thread; answer its values", "Runs", {200: VALUES}, http.RunCreate,
-                (KEY, TRACE, FOLLOW), (*START, *THREAD, "thread-busy", "thread-exists"),
+                (KEY, TRACE, FOLLOW), (*START, *THREAD, "thread-busy", "thread-exists"), scope=Scope.RUNS_WRITE,
             ),
             Route(
                 "POST", "/threads/{thread_id}/runs/{run_id}/retry", self.retry, "retryRun",
                 "Go on with a run that failed or was parked, from its last checkpoint", "Runs", {202: http.Run},
                 problems=(*RUN, "run-not-failed", "thread-moved-on", "thread-busy", "damaged-state"),
+                scope=Scope.RUNS_WRITE,
             ),
             Route(
                 "POST", "/threads/{thread_id}/runs/{run_id}/cancel", self.cancel, "cancelRun", "Stop an active run", "Runs",
@@ -127,16 +129,17 @@ class RunsResource:
                     Parameter("wait", FLAG, "Answer the values that the run ends with, as `join` does."),
                     ACTION,
                 ),
-                problems=(*RUN, "run-ended"),
+                problems=(*RUN, "run-ended"), scope=Scope.RUNS_WRITE,
             ),
             Route(
                 "POST", "/runs/cancel", self.cancel_many, "cancelRuns", "Stop active runs", "Runs",
                 {204: "Those that were active are asked to stop."}, http.RunsCancel, (ACTION,), (*BODY, "unknown-run"),
+                scope=Scope.RUNS_WRITE,
             ),
             Route(
                 "DELETE", "/threads/{thread_id}/runs/{run_id}", self.delete, "deleteRun",
                 "Delete a run that has ended; the states that it left stay", "Runs", {204: "Deleted."},
-                problems=(*RUN, "run-active"),
+                problems=(*RUN, "run-active"), scope=Scope.RUNS_WRITE,
             ),
         )
         # fmt: on

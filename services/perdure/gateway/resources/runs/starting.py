@@ -18,11 +18,11 @@ from perdure.chassis.clock import now
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.payload import Packed, pack
 from perdure.chassis.telemetry import logger
+from perdure.gateway.auth.caller import tenant_of
 from perdure.gateway.http.preferences import StartStatus, accepted
 from perdure.gateway.http.problems import RequestProblem, invalid, not_supported
 from perdure.gateway.http.requests import read_bodies, read_body, request_digest, require_metadata
 from perdure.gateway.http.responses import json_response
-from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.resources.named import is_thread_id, require_here, unknown_thread
 from perdure.gateway.resources.runs.startable import require_startable
 from perdure.gateway.resources.runs.views import locations, payload_of, run_view, traceparent_of

@@ -29,6 +29,7 @@ from perdure.gateway.streams.telling import BEGINNING, Cursor, read_cursor
 from perdure.gateway.streams.thread_reader import KINDS
 from perdure.schemas import http
 from perdure.schemas.http import STREAM_MODES
+from perdure.schemas.scopes import Scope
 
 LAST_EVENT_ID: Final = "Last-Event-ID"
 EVENT: Final = {
@@ -77,23 +78,23 @@ class RunStreams:
             Route(
                 "POST", "/runs/stream", self.start, "streamRunWithThread",
                 "Start a run on a thread made for it, and tell its events", "Runs", {200: TELLS}, http.RunCreate,
-                (KEY, TRACE), START,
+                (KEY, TRACE), START, scope=Scope.RUNS_WRITE,
             ),
             Route(
                 "POST", "/threads/{thread_id}/runs/stream", self.start, "streamRun",
                 "Start a run, or resume the thread, and tell its events", "Runs", {200: TELLS}, http.RunCreate, (KEY, TRACE),
-                (*START, *THREAD, "thread-busy", "thread-exists"),
+                (*START, *THREAD, "thread-busy", "thread-exists"), scope=Scope.RUNS_WRITE,
             ),
             Route(
                 "GET", "/threads/{thread_id}/runs/{run_id}/stream", self.join, "joinRunStream",
                 "The events of a run, live or from the history", "Runs", {200: TELLS},
                 parameters=(MODE, Parameter("cancel_on_disconnect", FLAG, "Cancel the run if the client goes away."), SINCE),
-                problems=RUN,
+                problems=RUN, scope=Scope.RUNS_READ,
             ),
             Route(
                 "GET", "/threads/{thread_id}/stream", self.join_thread, "joinThreadStream",
                 "The events of all runs of a thread, until the client goes away", "Threads", {200: TELLS},
-                parameters=(KIND, SINCE), problems=THREAD,
+                parameters=(KIND, SINCE), problems=THREAD, scope=Scope.RUNS_READ,
             ),
         )
         # fmt: on

@@ -6,11 +6,11 @@ from typing import Any
 
 from aiohttp import web
 
+from perdure.gateway.auth.caller import tenant_of
 from perdure.gateway.http.problems import invalid
 from perdure.gateway.http.requests import idempotency_key, query_int, read_body
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import BODY, TEXT, Parameter, Route, idempotency_key_of, page_of
-from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.resources.named import THREAD, require_here, unknown_thread
 from perdure.gateway.resources.schedules.fields import (
     checked_metadata,
@@ -27,6 +27,7 @@ from perdure.gateway.stores.store import Store
 from perdure.registry.cron import BadSchedule, Overlap
 from perdure.schemas import schedule_http
 from perdure.schemas.schedule_http import BackfillRequest, ScheduleCreate, ScheduleFields, SchedulePatch
+from perdure.schemas.scopes import Scope
 
 PAGE = 100
 MAX_PAGE = 1000
@@ -51,45 +52,49 @@ class SchedulesResource:
             Route(
                 "POST", "/schedules", self.create, "createSchedule", "Start runs by the clock", "Schedules",
                 {201: schedule_http.Schedule}, schedule_http.ScheduleCreate,
-                problems=(*BODY, "unknown-graph", *THREAD, "not-ready"),
+                problems=(*BODY, "unknown-graph", *THREAD, "not-ready"), scope=Scope.SCHEDULES_WRITE,
             ),
             Route(
                 "GET", "/schedules", self.list_schedules, "listSchedules", "Schedules, oldest first", "Schedules",
                 {200: (schedule_http.Schedule,)},
                 parameters=(page_of(100, 1000), OFFSET, Parameter("thread_id", TEXT), Parameter("graph_id", TEXT)),
+                scope=Scope.SCHEDULES_READ,
             ),
             Route(
                 "GET", "/schedules/{schedule_id}", self.get, "getSchedule", "A schedule", "Schedules",
-                {200: schedule_http.Schedule}, problems=("unknown-schedule",),
+                {200: schedule_http.Schedule}, problems=("unknown-schedule",), scope=Scope.SCHEDULES_READ,
             ),
             Route(
                 "PATCH", "/schedules/{schedule_id}", self.patch, "updateSchedule", "Change a schedule", "Schedules",
                 {200: schedule_http.Schedule}, schedule_http.SchedulePatch,
-                problems=(*BODY, "unknown-schedule", "schedule-busy"),
+                problems=(*BODY, "unknown-schedule", "schedule-busy"), scope=Scope.SCHEDULES_WRITE,
             ),
             Route(
                 "DELETE", "/schedules/{schedule_id}", self.delete, "deleteSchedule",
                 "Remove a schedule; its runs go on", "Schedules", {204: "Removed."}, problems=("unknown-schedule",),
+                scope=Scope.SCHEDULES_WRITE,
             ),
             Route(
                 "POST", "/schedules/{schedule_id}/pause", self.pause, "pauseSchedule", "Fire no more", "Schedules",
                 {200: schedule_http.Schedule}, problems=("unknown-schedule", "schedule-busy"),
+                scope=Scope.SCHEDULES_WRITE,
             ),
             Route(
                 "POST", "/schedules/{schedule_id}/resume", self.resume, "resumeSchedule",
                 "Go on with the next fire time; what was missed is not made up", "Schedules", {200: schedule_http.Schedule},
-                problems=("unknown-schedule", "schedule-busy"),
+                problems=("unknown-schedule", "schedule-busy"), scope=Scope.SCHEDULES_WRITE,
             ),
             Route(
                 "POST", "/schedules/{schedule_id}/trigger", self.trigger, "triggerSchedule", "Fire now", "Schedules",
                 {200: schedule_http.ScheduleFiring},
                 parameters=(idempotency_key_of("The same key answers the run that it started."),),
-                problems=("unknown-schedule", "schedule-busy"),
+                problems=("unknown-schedule", "schedule-busy"), scope=Scope.SCHEDULES_WRITE,
             ),
             Route(
                 "POST", "/schedules/{schedule_id}/backfill", self.backfill, "backfillSchedule",
                 "Fire the times of a past period that were not fired", "Schedules", {200: schedule_http.Backfilled},
                 schedule_http.BackfillRequest, problems=(*BODY, "unknown-schedule", "schedule-busy"),
+                scope=Scope.SCHEDULES_WRITE,
             ),
         )
         # fmt: on

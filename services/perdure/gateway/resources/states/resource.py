@@ -18,6 +18,7 @@ from perdure.gateway.stores.idempotency import run_key
 from perdure.gateway.stores.store import Store
 from perdure.schemas import http, state_http
 from perdure.schemas.http import HistoryRequest, StateAtCheckpoint
+from perdure.schemas.scopes import Scope
 from perdure.schemas.state_http import StateUpdate
 
 NAMESPACE = Parameter("checkpoint_ns", TEXT, "The namespace of a subgraph; the root's is empty.")
@@ -59,22 +60,23 @@ class StatesResource:
                 "GET", "/threads/{thread_id}/state", self.state, "getState", "The newest state", "States",
                 {200: http.ThreadState},
                 parameters=(Parameter("checkpoint_id", TEXT, "The state at this checkpoint instead."), NAMESPACE, SUBGRAPHS),
-                problems=(*THREAD, "unknown-checkpoint"),
+                problems=(*THREAD, "unknown-checkpoint"), scope=Scope.STATES_READ,
             ),
             Route(
                 "POST", "/threads/{thread_id}/state", self.update, "updateState",
                 "Change the state, as if a node had written it; the thread must be at rest", "States",
                 {200: state_http.StateUpdated}, state_http.StateUpdate, (KEY,), (*BODY, *THREAD, *UPDATE),
+                scope=Scope.STATES_WRITE,
             ),
             Route(
                 "POST", "/threads/{thread_id}/state/checkpoint", self.state_at_checkpoint, "getStateAtCheckpointPost",
                 "The state at a checkpoint, also of a subgraph", "States", {200: http.ThreadState}, http.StateAtCheckpoint,
-                problems=(*BODY, *THREAD, "unknown-checkpoint"),
+                problems=(*BODY, *THREAD, "unknown-checkpoint"), scope=Scope.STATES_READ,
             ),
             Route(
                 "GET", "/threads/{thread_id}/state/{checkpoint_id}", self.state_at, "getStateAtCheckpoint",
                 "The state at a checkpoint", "States", {200: http.ThreadState}, parameters=(NAMESPACE, SUBGRAPHS),
-                problems=(*THREAD, "unknown-checkpoint"),
+                problems=(*THREAD, "unknown-checkpoint"), scope=Scope.STATES_READ,
             ),
             Route(
                 "GET", "/threads/{thread_id}/history", self.history, "getHistory", "Past states, newest first", "States",
@@ -82,11 +84,12 @@ class StatesResource:
                 parameters=(
                     LIMIT_OF_TEN, Parameter("before", TEXT, "Only states older than this checkpoint."), NAMESPACE
                 ),
-                problems=THREAD,
+                problems=THREAD, scope=Scope.STATES_READ,
             ),
             Route(
                 "POST", "/threads/{thread_id}/history", self.history_post, "searchHistory", "Past states, newest first",
                 "States", {200: (http.ThreadState,)}, http.HistoryRequest, problems=(*BODY, *THREAD),
+                scope=Scope.STATES_READ,
             ),
         )
         # fmt: on

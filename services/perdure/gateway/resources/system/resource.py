@@ -17,7 +17,9 @@ from perdure.gateway.http.route import TEXT, Page, Plain, Route
 from perdure.gateway.resources.system.conditions import Conditions
 from perdure.gateway.stores.workers import Workers
 from perdure.schemas import http
+from perdure.schemas.scopes import Exempt, Scope
 
+PROBE: Final = Exempt("Probes ask it; it holds nothing but whether the gateway works.")
 ASSETS: Final = {
     "swagger-ui.css": "text/css",
     "swagger-ui-bundle.js": "text/javascript",
@@ -60,16 +62,16 @@ class SystemResource:
         """The rows of the route table."""
         # fmt: off
         return (
-            Route("GET", "/ok", ok, "ok", "Alive", "System", {200: http.Alive}),
-            Route("GET", "/ready", self.ready, "ready", "Ready", "System", {200: http.Readiness, 503: http.Readiness}),
+            Route("GET", "/ok", ok, "ok", "Alive", "System", {200: http.Alive}, scope=PROBE),
+            Route("GET", "/ready", self.ready, "ready", "Ready", "System", {200: http.Readiness, 503: http.Readiness}, scope=PROBE),
             Route(
                 "GET", "/metrics", metrics, "metrics", "Prometheus metrics", "System",
-                {200: Plain("Prometheus text.", TEXT, "text/plain")},
+                {200: Plain("Prometheus text.", TEXT, "text/plain")}, scope=Scope.METRICS_READ,
             ),
-            Route("GET", "/info", self.info, "info", "Version and features", "System", {200: http.Info}),
+            Route("GET", "/info", self.info, "info", "Version and features", "System", {200: http.Info}, scope=Scope.API_READ),
             Route(
                 "GET", "/openapi.json", self.openapi, "openapi", "This description", "System",
-                {200: Plain("OpenAPI 3.1.", {"type": "object"})},
+                {200: Plain("OpenAPI 3.1.", {"type": "object"})}, scope=Scope.API_READ,
             ),
         )
         # fmt: on
@@ -77,9 +79,9 @@ class SystemResource:
     def pages(self) -> tuple[Page, ...]:
         """The pages for people."""
         return (
-            Page("GET", "/docs", self.page),
-            Page("GET", "/docs/openapi.json", self.page_openapi),
-            Page("GET", "/docs/{name}", self.asset),
+            Page("GET", "/docs", self.page, Scope.API_READ),
+            Page("GET", "/docs/openapi.json", self.page_openapi, Scope.API_READ),
+            Page("GET", "/docs/{name}", self.asset, Scope.API_READ),
         )
 
     async def ready(self, _: web.Request) -> web.Response:

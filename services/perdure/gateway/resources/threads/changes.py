@@ -16,11 +16,11 @@ from perdure.archive.pruning import Pruner
 from perdure.archive.removing import HIDING, removal
 from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database
+from perdure.gateway.auth.caller import tenant_of
 from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.http.requests import read_body, require_metadata
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import BODY, TEXT, Parameter, Route
-from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.resources.named import THREAD, being_purged, require_here, require_known, require_thread
 from perdure.gateway.resources.states import States
 from perdure.gateway.resources.threads.living import ttl_mark
@@ -31,6 +31,7 @@ from perdure.registry.threads import thread_document
 from perdure.schemas import http, thread_http
 from perdure.schemas.batch_documents import BATCHES
 from perdure.schemas.documents import RUNS, THREADS, ArchiveState, ThreadDocument
+from perdure.schemas.scopes import Scope
 from perdure.schemas.state_documents import TtlMark
 from perdure.schemas.thread_http import ThreadPatch, ThreadPrune
 
@@ -94,22 +95,23 @@ class ThreadChangesResource:
         return (
             Route(
                 "POST", "/threads/prune", self.prune, "pruneThreads", "Delete threads, or their older states", "Threads",
-                {200: thread_http.ThreadsPruned}, thread_http.ThreadPrune, problems=BODY,
+                {200: thread_http.ThreadsPruned}, thread_http.ThreadPrune, problems=BODY, scope=Scope.THREADS_WRITE,
             ),
             Route(
                 "PATCH", "/threads/{thread_id}", self.patch, "updateThread",
                 "Add or replace keys of a thread's metadata, set its time to live", "Threads",
                 {200: http.Thread, 204: "Changed."}, thread_http.ThreadPatch, (PREFER,), (*BODY, *THREAD),
+                scope=Scope.THREADS_WRITE,
             ),
             Route(
                 "DELETE", "/threads/{thread_id}", self.delete, "deleteThread",
                 "Delete a thread with everything of it; an active run is cancelled", "Threads", {204: "Deleted."},
-                problems=(*THREAD, "thread-held", "thread-busy"),
+                problems=(*THREAD, "thread-held", "thread-busy"), scope=Scope.THREADS_WRITE,
             ),
             Route(
                 "POST", "/threads/{thread_id}/copy", self.copy, "copyThread",
                 "Make a thread with the metadata and all states of another", "Threads", {200: http.Thread},
-                problems=(*THREAD, "thread-busy"),
+                problems=(*THREAD, "thread-busy"), scope=Scope.THREADS_WRITE,
             ),
         )
         # fmt: on

@@ -9,11 +9,11 @@ from typing import Any
 from aiohttp import web
 
 from perdure.chassis.clock import now
+from perdure.gateway.auth.caller import tenant_of
 from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.http.requests import read_body, request_digest, require_metadata
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import BODY, NUMBER, TEXT, Parameter, Route
-from perdure.gateway.http.tenants import tenant_of
 from perdure.gateway.resources.named import THREAD, being_removed, require_here, require_thread
 from perdure.gateway.resources.states import UPDATE, States, StateUpdates, Update
 from perdure.gateway.resources.threads.changes import ThreadChanges
@@ -26,6 +26,7 @@ from perdure.registry.runs import new_id
 from perdure.registry.threads import thread_document
 from perdure.schemas import http, thread_http
 from perdure.schemas.documents import ThreadDocument
+from perdure.schemas.scopes import Scope
 from perdure.schemas.thread_http import ThreadCount, ThreadCreate, ThreadSearch
 
 INCLUDE = Parameter("include", TEXT, "`ttl`: show the thread's time to live.")
@@ -55,19 +56,21 @@ class ThreadsResource:
             Route(
                 "POST", "/threads", self.create, "createThread", "Make a thread, also with states", "Threads",
                 {200: http.Thread}, thread_http.ThreadCreate, problems=(*BODY, "thread-exists", *UPDATE),
+                scope=Scope.THREADS_WRITE,
             ),
             Route(
                 "POST", "/threads/search", self.search, "searchThreads",
                 "Threads that match, whole, with `X-Pagination-Total` and `X-Pagination-Next`", "Threads",
                 {200: (http.Thread,)}, thread_http.ThreadSearch, problems=(*BODY, "not-supported"),
+                scope=Scope.THREADS_READ,
             ),
             Route(
                 "POST", "/threads/count", self.count, "countThreads", "How many threads match", "Threads",
-                {200: NUMBER}, thread_http.ThreadCount, problems=(*BODY, "not-supported"),
+                {200: NUMBER}, thread_http.ThreadCount, problems=(*BODY, "not-supported"), scope=Scope.THREADS_READ,
             ),
             Route(
                 "GET", "/threads/{thread_id}", self.get, "getThread", "A thread and its newest values", "Threads",
-                {200: http.Thread}, parameters=(INCLUDE,), problems=THREAD,
+                {200: http.Thread}, parameters=(INCLUDE,), problems=THREAD, scope=Scope.THREADS_READ,
             ),
         )
         # fmt: on
