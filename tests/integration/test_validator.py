@@ -15,12 +15,10 @@ from typing import Any
 import httpx
 import pytest
 from bson import Decimal128, ObjectId
-from tests.integration.validator_stage import LIMIT, World, opened_reader, validator_world  # noqa: F401
+from tests.integration.validator_stage import LIMIT, World, http_reader, opened_reader, validator_world  # noqa: F401
 
 from perdure.chassis import mongo
-from perdure.chassis.addresses import AddressRules
 from perdure.chassis.errors import ConfigurationError
-from perdure.chassis.hosts import Hosts
 from perdure.local.stack import Stack
 from perdure.schemas.validation import (
     FetcherSource,
@@ -41,25 +39,13 @@ from perdure.validator.__main__ import connections, readers
 from perdure.validator.fetchers import load_fetchers
 from perdure.validator.handlers import Validator
 from perdure.validator.reading import Reader
-from perdure.validator.secrets import Secrets
 from perdure.validator.settings import ValidatorSettings
 from perdure.validator.sources.fetcher import FetcherReader
-from perdure.validator.sources.http import HOSTS_SETTING, TARGETS_SETTING, HttpReader
+from perdure.validator.sources.http import TARGETS_SETTING
 from perdure.validator.sources.mongodb import MongoReader
 from perdure.validator.sources.opensearch import OpenSearchReader
 
 P, S, U, A = VerdictOutcome.PROCEED, VerdictOutcome.STALE, VerdictOutcome.UNKNOWN, VerdictOutcome.ASK
-
-
-def http_reader(
-    *only: str, allowed: tuple[str, ...] = ("127.0.0.0/8",), environment: dict[str, str] | None = None
-) -> HttpReader:
-    return HttpReader(
-        AddressRules((*allowed, *only), TARGETS_SETTING),
-        LIMIT,
-        Secrets(environment or {}),
-        Hosts(only, HOSTS_SETTING) if only else None,
-    )
 
 
 async def verdict(reader: Reader, *premises: Premise, limit_s: float = 20) -> Verdict:

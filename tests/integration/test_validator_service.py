@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.integration.validator_stage import LIMIT, World, opened_reader, validator_world  # noqa: F401
+from tests.integration.validator_stage import LIMIT, World, http_reader, opened_reader, validator_world  # noqa: F401
 from tests.support.polling import until
 
 from perdure.chassis.clock import now
@@ -34,7 +34,6 @@ from perdure.schemas.validation import (
 from perdure.validator.handlers import Validator
 from perdure.validator.reading import Reader
 from perdure.validator.settings import ValidatorSettings
-from perdure.validator.sources.http import HttpReader
 
 P, S = VerdictOutcome.PROCEED, VerdictOutcome.STALE
 
@@ -71,7 +70,7 @@ async def test_a_slow_source_holds_up_nobody(stack: Stack, world: World, opened:
     consumer = Consumer(bootstrap, "test", subscription, keep, producer)
     consuming = asyncio.create_task(consumer.run())
     settings = ValidatorSettings(validator_patience_s=0.2, validator_max_open=5)
-    reader = opened(http=HttpReader(None, LIMIT))
+    reader = opened(http=http_reader())
     validator = Validator(settings, reader, producer)
     slow = Premise(name="p", source=HttpSource(url=f"{world.url}/held"), pointer="/price", believed=10)
     quick = Premise(name="p", source=HttpSource(url=f"{world.url}/price"), pointer="/price", believed=11, rule=Equal())
@@ -109,7 +108,7 @@ async def test_a_request_that_cannot_be_checked_is_refused_alone(stack: Stack, w
     bootstrap = stack.environment()["PERDURE_KAFKA_BOOTSTRAP_SERVERS"]
     await TopicAdmin(bootstrap).apply([topics.VERDICTS])
     producer = Producer(bootstrap, "test")
-    reader = Failing({"http": HttpReader(None, LIMIT)}, 5, 5)
+    reader = Failing({"http": http_reader()}, 5, 5)
     validator = Validator(ValidatorSettings(validator_patience_s=20.0), reader, producer)
     good = Premise(name="p", source=HttpSource(url=f"{world.url}/price"), pointer="/price", believed=10)
     run = uuid.uuid4().hex

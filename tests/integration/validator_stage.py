@@ -10,10 +10,25 @@ from datetime import UTC, datetime
 import pytest
 from aiohttp import web
 
+from perdure.chassis.addresses import AddressRules
+from perdure.chassis.hosts import Hosts
 from perdure.validator.reading import Reader
+from perdure.validator.secrets import Secrets
 from perdure.validator.sources.errors import SourceReader
+from perdure.validator.sources.http import HOSTS_SETTING, TARGETS_SETTING, HttpReader
 
 LIMIT = 64 * 1024
+
+
+def http_reader(
+    *only: str, allowed: tuple[str, ...] = ("127.0.0.0/8",), environment: dict[str, str] | None = None
+) -> HttpReader:
+    return HttpReader(
+        AddressRules((*allowed, *only), TARGETS_SETTING),
+        LIMIT,
+        Secrets(environment or {}),
+        Hosts(only, HOSTS_SETTING) if only else None,
+    )
 
 
 class World:
