@@ -54,11 +54,12 @@ async def test_a_heartbeat_that_fails_ends_neither_the_lease_nor_the_heartbeats(
                 "epoch": 2,
                 "claim": "c",
                 "cancel_requested_at": 0,
+                "stream_asked": {"modes": ["custom"]},
             }
         )
 
         async def is_told_of_the_run() -> bool:
-            return told[-1] == [Owned("r", 2, "c", cancelled=True)]
+            return told[-1] == [Owned("r", 2, "c", cancelled=True, asked={"modes": ["custom"]})]
 
         await until(is_told_of_the_run, "the run is told", DEADLINE_S)
     finally:

@@ -65,9 +65,7 @@ class Stage:
     async def heartbeat(self) -> None:
         """What the lease tells the worker every few seconds."""
         found = self.db.runs.find({"settled": False, "owner": self.incarnation[0]}, OWNED_FIELDS)
-        self.worker.audit(
-            [Owned(one["_id"], one["epoch"], one.get("claim", ""), "cancel_requested_at" in one) async for one in found]
-        )
+        self.worker.audit([Owned.of(one) async for one in found])
 
     async def stored(self, run: Mapping[str, Any]) -> dict[str, Any]:
         found = await self.db.runs.find_one({"_id": run["_id"]})

@@ -196,7 +196,7 @@ async def test_modes_that_are_asked_for_later_are_told_when_the_run_takes_them_u
     chunks = begun(streams, payload={})
     command = StreamRun(tenant="acme", thread_id="thread-1", run_id="run-1", modes=("messages", "values"))
     assert streams.ask(command)
-    assert not streams.ask(command), "it is asked for already"
+    assert streams.ask(command), "once more changes nothing"
     chunks.durable(8)
     assert kafka.records == [], "what the superstep said was not told: nothing may say that it was"
     assert chunks.tell() == Asked(frozenset({"messages"}))
@@ -212,6 +212,8 @@ async def test_modes_of_a_run_that_is_not_executed_here_yet_are_kept_for_when_it
     assert streams.of({**RUN, "_id": last}, {}).asked == Asked(frozenset({"custom"}))
     assert streams.of({**RUN, "_id": last}, {}).asked == Asked()
     assert streams.of({**RUN, "_id": "run-0"}, {}).asked == Asked(), "the oldest are forgotten"
+    stored = {**RUN, "_id": "run-0", "stream_asked": {"modes": ["messages"], "subgraphs": True}}
+    assert streams.of(stored, {}).asked == Asked(frozenset({"messages"}), subgraphs=True)
 
 
 async def test_a_run_that_is_over_here_is_not_told_any_more(streams: Streams, kafka: Kafka) -> None:

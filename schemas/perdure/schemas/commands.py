@@ -53,9 +53,9 @@ class CancelRun(Message):
 class StreamRun(Message):
     """Tell what the run's nodes say while they run, on ``perdure.stream``, from the run's next superstep on.
 
-    Repeatable: modes that are told already change nothing. Nothing of it is stored: a worker that does not execute the run keeps
-    it in memory for when it does, and the run's next owner does not know of it. Whoever reads on asks again when the run has
-    ``started`` once more.
+    Repeatable: modes that are told already change nothing. A worker that does not execute the run keeps the command in memory for
+    when it does, and stores it in the run's document where another worker executes the run: partitions move between workers, runs
+    do not. That worker finds it there at its next heartbeat. Whoever reads on asks again when the run has ``started`` once more.
     """
 
     TYPE: ClassVar[str] = "perdure.run.stream"

@@ -210,6 +210,8 @@ class RunDocument(TypedDict, total=False):
     cancel_requested_at: datetime
     cancel_action: str
     """:class:`CancelAction`; absent: interrupt."""
+    stream_asked: dict[str, Any]
+    """What readers asked for while another worker than the run's got their commands: ``modes`` and ``subgraphs``."""
     deleted: bool
     """True of a run that clients do not see any more: deleted by one, or undone."""
     kind: str

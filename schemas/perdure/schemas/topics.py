@@ -58,7 +58,6 @@ VALIDATIONS = Topic(
 )
 VERDICTS = Topic("perdure.verdicts", 6, _retention(7 * DAY_MS), summary="Whether the premises still hold.")
 STREAM = Topic("perdure.stream", 6, _retention(HOUR_MS), consumed=False, summary="Output of nodes while they run.")
-REPLIES = Topic("perdure.replies", 6, _retention(HOUR_MS), summary="Answers to commands that ask for one.")
 NOTIFICATIONS = Topic(
     "perdure.notifications",
     6,
@@ -69,7 +68,7 @@ NOTIFICATIONS = Topic(
 INDEXER_GROUP = "perdure-indexer"
 """The consumer group of the indexers: how far it is behind is how far search is behind."""
 
-PRIMARY: tuple[Topic, ...] = (COMMANDS, EVENTS, VALIDATIONS, VERDICTS, STREAM, REPLIES, NOTIFICATIONS)
+PRIMARY: tuple[Topic, ...] = (COMMANDS, EVENTS, VALIDATIONS, VERDICTS, STREAM, NOTIFICATIONS)
 
 DEAD: tuple[Topic, ...] = tuple(
     Topic(

@@ -53,7 +53,7 @@ class Asked:
 
     @classmethod
     def of(cls, stream: Mapping[str, Any] | None) -> Self:
-        """From ``stream`` of a run's payload: ``{"modes": [...], "subgraphs": bool}``."""
+        """From ``stream`` of a run's payload, or ``stream_asked`` of its document: ``{"modes": [...], "subgraphs": bool}``."""
         stream = stream or {}
         return cls(EPHEMERAL_MODES & {*stream.get("modes", ())}, bool(stream.get("subgraphs")))
 
@@ -79,21 +79,28 @@ class Streams:
 
     def of(self, run: RunDocument, payload: Mapping[str, Any]) -> RunChunks:
         """The chunks of a run that is executed here from now on."""
-        asked = Asked.of(payload.get("stream")) | self._asked.pop(run["_id"], Asked())
+        asked = Asked.of(payload.get("stream")) | Asked.of(run.get("stream_asked"))
+        asked |= self._asked.pop(run["_id"], Asked())
         chunks = self._open[run["_id"]] = RunChunks(run, asked, self)
         return chunks
 
     def ask(self, command: StreamRun) -> bool:
-        """Whether the run is executed here and is to be told more of than before. Else the modes are remembered for when it is."""
+        """Send what the command asks for; false when the run is not executed here. Then the modes are remembered for when it is."""
         more = Asked(EPHEMERAL_MODES & {*command.modes}, command.subgraphs)
-        chunks = self._open.get(command.run_id)
-        if chunks is not None:
-            before, chunks.asked = chunks.asked, chunks.asked | more
-            return chunks.asked != before
+        if self.ask_more(command.run_id, more):
+            return True
         self._asked[command.run_id] = self._asked.pop(command.run_id, Asked()) | more
         if len(self._asked) > REMEMBERED:
             del self._asked[next(iter(self._asked))]
         return False
+
+    def ask_more(self, run_id: str, more: Asked) -> bool:
+        """Send more of a run from its next superstep on; false when the run is not executed here."""
+        chunks = self._open.get(run_id)
+        if chunks is None:
+            return False
+        chunks.asked |= more
+        return True
 
     def close(self, chunks: RunChunks) -> None:
         """The run is not executed here any more."""

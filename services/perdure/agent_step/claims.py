@@ -28,6 +28,7 @@ from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.telemetry import logger
 from perdure.registry.crashes import crash_change, is_suspect
 from perdure.registry.superseding import ask_to_end, superseded
+from perdure.schemas.commands import StreamRun
 from perdure.schemas.documents import (
     PAYLOADS,
     RUNS,
@@ -203,6 +204,17 @@ class Claims:
         await self._runs.write(
             updates=[UpdateOne({"_id": run["_id"], "epoch": run["epoch"], "status": "running"}, change)]
         )
+
+    async def ask_owners(self, commands: Sequence[StreamRun]) -> None:
+        """Store what readers ask for in the documents of runs that other workers execute; their next heartbeats find it there."""
+        updates = []
+        for one in commands:
+            theirs = {"_id": one.run_id, "status": "running", "owner": {"$ne": self.incarnation()}}
+            change: dict[str, Any] = {"$addToSet": {"stream_asked.modes": {"$each": [*one.modes]}}}
+            if one.subgraphs:
+                change["$set"] = {"stream_asked.subgraphs": True}
+            updates.append(UpdateOne(theirs, change))
+        await self._runs.write(updates=updates)
 
     async def _give_back(self, run: RunDocument, more: Mapping[str, dict[str, Any]]) -> None:
         change = {"status": RunStatus.PENDING.value, "owner": None, "updated_at": now()}

@@ -14,9 +14,7 @@ async def handle(worker: Worker, batch: Sequence[Decoded]) -> None:
 
     A run that is to be cancelled and runs nowhere is claimed like any other and ends as cancelled before its first superstep.
     """
-    for decoded in batch:
-        if isinstance(decoded.message, StreamRun):
-            worker.streams.ask(decoded.message)
+    await worker.stream([d.message for d in batch if isinstance(d.message, StreamRun)])
     threads = {d.message.thread_id for d in batch if isinstance(d.message, StartRun)}
     cancelled = {d.message.run_id: d.message.thread_id for d in batch if isinstance(d.message, CancelRun)}
     threads.update(cancelled[run_id] for run_id in worker.cancel(list(cancelled)))

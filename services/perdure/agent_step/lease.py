@@ -14,8 +14,9 @@ import asyncio
 import os
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import uuid_utils
 from pymongo.errors import PyMongoError
@@ -26,7 +27,7 @@ from perdure.schemas.documents import RUNS, WORKERS
 
 log = logger(__name__)
 
-OWNED_FIELDS = {"epoch": 1, "claim": 1, "cancel_requested_at": 1}
+OWNED_FIELDS = {"epoch": 1, "claim": 1, "cancel_requested_at": 1, "stream_asked": 1}
 JOIN_S = 5.0
 """How long an orderly end waits for a heartbeat that is under way."""
 
@@ -41,6 +42,14 @@ class Owned:
     """Token of the claim by which it became the owner."""
     cancelled: bool
     """Whether somebody wants the run cancelled."""
+    asked: Mapping[str, Any] | None = None
+    """What readers asked for through another worker (``RunDocument.stream_asked``)."""
+
+    @classmethod
+    def of(cls, run: Mapping[str, Any]) -> Self:
+        """From the run's document, of which ``OWNED_FIELDS`` were read."""
+        cancelled = "cancel_requested_at" in run
+        return cls(run["_id"], run["epoch"], run.get("claim", ""), cancelled, run.get("stream_asked"))
 
 
 class Lease:
@@ -138,4 +147,4 @@ class Lease:
 
     def _owned(self, incarnation: str) -> list[Owned]:
         runs = self._db[RUNS].find({"settled": False, "owner": incarnation}, OWNED_FIELDS)
-        return [Owned(run["_id"], run["epoch"], run.get("claim", ""), "cancel_requested_at" in run) for run in runs]
+        return [*map(Owned.of, runs)]

@@ -18,7 +18,7 @@ from functools import partial
 from perdure.agent_step import metrics
 from perdure.agent_step.audit import Audit, Ownership, report
 from perdure.agent_step.backlog import Backlog
-from perdure.agent_step.chunks import RunChunks
+from perdure.agent_step.chunks import Asked, RunChunks
 from perdure.agent_step.claims import Claimed
 from perdure.agent_step.domain import Outcome, UnknownGraphError, error_info
 from perdure.agent_step.execution import Execution, HandedOver, Lost, StopReason, cancelled_before
@@ -36,7 +36,7 @@ from perdure.chassis.telemetry import logger
 from perdure.checkpoint.errors import Fenced
 from perdure.registry.crashes import is_suspect, together
 from perdure.registry.runs import publish_start
-from perdure.schemas.commands import StartReason
+from perdure.schemas.commands import StartReason, StreamRun
 from perdure.schemas.documents import RunDocument, RunStatus
 
 log = logger(__name__)
@@ -58,7 +58,6 @@ class Worker:
     def __init__(self, settings: AgentStepSettings, ports: Ports) -> None:
         self._settings = settings
         self._ports = ports
-        self.streams = ports.streams
         self._open: dict[str, Execution | None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._claiming = 0
@@ -130,6 +129,12 @@ class Worker:
                 others.append(run_id)
         return others
 
+    async def stream(self, commands: Sequence[StreamRun]) -> None:
+        """Send more of the runs that are executed here; a request for a run of another worker is left in the run's document."""
+        elsewhere = [one for one in commands if not self._ports.streams.ask(one)]
+        if elsewhere:
+            await self._ports.claims.ask_owners(elsewhere)
+
     def lose_everything(self) -> None:
         """The lease is lost: others may own the runs by now. Claims nothing until :meth:`resume`."""
         self._leased.clear()
@@ -151,6 +156,9 @@ class Worker:
     def audit(self, owned: Sequence[Owned]) -> None:
         """Hold the runs that the database says this worker owns against those that it executes; called at every heartbeat."""
         self.cancel([one.run_id for one in owned if one.cancelled])
+        for one in owned:
+            if one.asked is not None:
+                self._ports.streams.ask_more(one.run_id, Asked.of(one.asked))
         for one in self._audit.not_executed(owned, self._owning):
             self._keep(asyncio.create_task(self._give_back(one), name=f"give back {one.run_id}"))
         available = self._ports.saver.availability.available

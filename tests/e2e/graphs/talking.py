@@ -2,12 +2,15 @@
 
 It answers what the last person's message asks for: with ``slow``, many words, ten in a second; with ``transfer``, some words,
 then a ``HumanInterrupt`` that somebody has to accept; else some words.
+
+``speaks``: supersteps that each say some words and then wait for a file, so that a test decides when each of them ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -84,3 +87,28 @@ builder.add_edge(START, "agent")
 builder.add_conditional_edges("agent", then, ["approve", END])
 builder.add_edge("approve", END)
 graph = builder.compile()
+
+
+class Speech(MessagesState):
+    folder: str
+    """Step ``n`` ends when there is a file ``n`` in it."""
+    steps: int
+    done: int
+
+
+async def speak(state: Speech) -> dict[str, Any]:
+    number = state.get("done", 0)
+    model = Scripted(words=[f"step-{number}", "has", "words"], pause_s=PAUSE_S)
+    message = await model.ainvoke(state["messages"])
+    while not (Path(state["folder"]) / str(number)).exists():
+        await asyncio.sleep(0.05)
+    return {"messages": [message], "done": number + 1}
+
+
+speaking = StateGraph(Speech)
+speaking.add_node("speak", speak)
+speaking.add_edge(START, "speak")
+speaking.add_conditional_edges(
+    "speak", lambda state: "speak" if state["done"] < state["steps"] else END, ["speak", END]
+)
+speaks = speaking.compile()
