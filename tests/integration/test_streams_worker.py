@@ -67,6 +67,13 @@ class Agent:
             builder.add_edge(before, after)
         return builder
 
+    def loop(self) -> Any:
+        builder = StateGraph(State)
+        builder.add_node("first", self.first)
+        builder.add_edge(START, "first")
+        builder.add_edge("first", "first")
+        return builder.compile()
+
     def parent(self) -> Any:
         builder = StateGraph(State)
         builder.add_node("child", self.graph("first", "second").compile())
@@ -96,6 +103,7 @@ async def stage(mongodb_uri: str, kafka_bootstrap: str, agent: Agent, reader: Re
         "graph": agent.graph("first", "second", "third").compile(),
         "asks": agent.graph("first", "asks").compile(),
         "parent": agent.parent(),
+        "loop": agent.loop(),
     }
     async with open_worker(mongodb_uri, kafka_bootstrap, graphs) as stage:
         yield stage
@@ -215,6 +223,26 @@ async def test_who_asks_in_the_middle_is_told_from_the_next_superstep_on_and_not
     assert texts(said) == ["three", " ", "four", "whole"]
     assert [one.before for one in records if not one.chunks] == [3, 2, 0]
     assert {one.modes for one in records} == {("custom", "messages")}
+
+
+async def test_who_asks_in_the_middle_does_not_make_the_recursion_limit_start_anew(
+    stage: Stage, reader: Reader, agent: Agent
+) -> None:
+    alone = await stage.until(await started(stage, "loop", config={"recursion_limit": 5}), "error")
+    executed = len(agent.entered)
+    agent.entered.clear()
+    agent.go_on.clear()
+    run = await started(stage, "loop", config={"recursion_limit": 5})
+    await until(lambda: agent.entered, "the node is entered")
+    await asked(stage, run, "messages")
+    agent.go_on.set()
+    failed = await stage.until(run, "error")
+    assert len(agent.entered) == executed
+    assert {name: failed["error"][name] for name in ("type", "message")} == {
+        "type": "langgraph.errors.GraphRecursionError", "message": alone["error"]["message"],
+    }  # fmt: skip
+    assert failed["steps"] == alone["steps"]
+    assert texts([chunk for one in await reader.until_end(failed) for chunk in one.chunks])[:3] == ["one", " ", "two"]
 
 
 async def test_modes_are_added_to_those_that_are_told(stage: Stage, reader: Reader, agent: Agent) -> None:

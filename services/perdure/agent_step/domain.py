@@ -13,7 +13,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Final
 
-from langgraph.errors import NodeTimeoutError
+from langgraph.errors import ErrorCode, GraphRecursionError, NodeTimeoutError, create_error_message
 from langgraph.types import Send
 
 from perdure.chassis import json
@@ -287,3 +287,12 @@ def still_to_answer(resume: Any, pending: Iterable[str]) -> dict[str, Any] | Non
     wanted = set(pending)
     left = {key: value for key, value in resume.items() if key in wanted}
     return left or None
+
+
+def recursion_error(limit: int) -> GraphRecursionError:
+    """The error of a run that needed more supersteps than its recursion limit, in LangGraph's words."""
+    message = (
+        f"Recursion limit of {limit} reached without hitting a stop condition. You can increase the limit by setting the "
+        f"`recursion_limit` config key."
+    )
+    return GraphRecursionError(create_error_message(message=message, error_code=ErrorCode.GRAPH_RECURSION_LIMIT))

@@ -36,6 +36,7 @@ from perdure.agent_step.domain import (
     interrupt_info,
     is_of_task,
     is_timeout,
+    recursion_error,
     resume_map,
     still_to_answer,
 )
@@ -100,6 +101,10 @@ class Execution:
         self._draining = False
         self._told: Asked | None = None
         """What is told of the supersteps under way; ``None`` before the first."""
+        self._limit: int | None = None
+        """The run's recursion limit once LangGraph was started again here, which counts supersteps anew."""
+        self._root_steps: tuple[int, int] | None = None
+        """The steps of the first and of the newest root checkpoint that were written here."""
         self._stop: StopReason | None = None
         self._task: asyncio.Task[Any] | None = None
         self.progress = Progress(head=beginning.head, next=beginning.waiting_at)
@@ -231,11 +236,14 @@ class Execution:
             self._told = told = self._chunks.tell()
             try:
                 await self._supersteps(graph_input, config, told)
-                return
+                if not self._is_beyond_limit() or self.progress.interrupted:
+                    return
             except GraphDrained:
                 if self._draining:
                     raise
-            self._control = RunControl()
+            if self._is_beyond_limit():
+                raise recursion_error(config["recursion_limit"])
+            self._control, self._limit = RunControl(), config["recursion_limit"]
             # As the next owner after a hand-over would: from the newest checkpoint, which is this run's.
             graph_input = None
             config["configurable"].pop("checkpoint_id", None)
@@ -259,6 +267,13 @@ class Execution:
                 self.progress.interrupted = True
                 for interrupt in update[INTERRUPT]:
                     self.progress.interrupts[interrupt.id] = self._interrupt(interrupt)
+
+    def _is_beyond_limit(self) -> bool:
+        """Whether LangGraph would have stopped by now, had it not been started again."""
+        if self._limit is None or self._root_steps is None:
+            return False
+        first, newest = self._root_steps
+        return newest - first > self._limit
 
     def _root_run_id(self) -> uuid.UUID:
         """What LangChain's events call the run: its id, but LangChain wants another one for what is executed once more."""
@@ -356,9 +371,11 @@ class Execution:
         if document["ns"] == "":
             self.progress.head = document["checkpoint_id"]
             self.progress.next = tuple(document["ev"]["next"])
+            self._root_steps = (self._root_steps or (document["step"],))[0], document["step"]
             if document["ev"]["source"] == "loop":
                 self.progress.steps += 1
-                if self._told is not None and self._told != self._chunks.asked:
+                is_more_asked = self._told is not None and self._told != self._chunks.asked
+                if is_more_asked or self._is_beyond_limit():
                     self._control.request_drain()  # between two supersteps of the root graph: nothing is executed again
         self._publish(document)
 
