@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -9,11 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.pregel import Pregel
 
 from perdure.agent_step.graphs import load_graphs
 from perdure.chassis.errors import ConfigurationError
+from perdure.chassis.json import OPTIONS
 
 GRAPH = """
 from langgraph.graph import StateGraph, START, END
@@ -141,3 +145,21 @@ async def test_blocks_for_building_images_are_passed_over(project: Path) -> None
     assert "g" in await load_graphs(
         write(project, graphs={"g": "./pkg_of_test/deep.py:graph"}, **harmless), InMemorySaver()
     )
+
+
+async def test_each_drawing_is_made_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    draw = Pregel.get_graph
+
+    def counted(graph: Any, config: Any = None, *, xray: int | bool = False) -> Any:
+        drawn.append(int(xray))
+        return draw(graph, config, xray=xray)
+
+    monkeypatch.setattr(Pregel, "get_graph", counted)
+    served = await load_graphs(write(project, graphs={"g": "./pkg_of_test/deep.py:graph"}), InMemorySaver())
+    document = served["g"].document()
+    assert drawn == [0, 1], "once for the version and the first drawing, once to see that there are no subgraphs"
+    (drawing,) = document["drawings"]
+    assert [node["id"] for node in drawing["nodes"]] == ["__start__", "n", "__end__"]
+    digest = hashlib.sha256(orjson.dumps(draw(served["g"].graph).to_json(), option=OPTIONS)).hexdigest()
+    assert document["version"] == digest[:16]

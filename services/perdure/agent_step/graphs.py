@@ -46,6 +46,8 @@ class ServedGraph:
     nodes: tuple[str, ...]
     initial: dict[str, Any] = field(default_factory=dict)
     """Values that channels have before anything is written to them."""
+    drawing: dict[str, Any] | None = None
+    """Nodes and edges as LangGraph draws them, with subgraphs as nodes; ``None`` where it cannot."""
 
     def document(self) -> dict[str, Any]:
         """The fields of its document in ``graphs``."""
@@ -54,7 +56,7 @@ class ServedGraph:
             "nodes": list(self.nodes),
             "input_schema": _schema(self.graph.get_input_jsonschema, self.graph_id),
             "output_schema": _schema(self.graph.get_output_jsonschema, self.graph_id),
-            "drawings": _drawings(self.graph, self.graph_id),
+            "drawings": _drawings(self.graph, self.graph_id, self.drawing) if self.drawing is not None else [],
         }
 
 
@@ -98,7 +100,8 @@ async def _load(file: Path, graph_id: str, target: str, saver: BaseCheckpointSav
     # Here once, or LangGraph would make another copy of the saver for every run.
     graph.checkpointer = saver.with_allowlist(schema_types(graph))
     nodes = tuple(sorted(name for name in graph.nodes if not name.startswith("__")))
-    return ServedGraph(graph_id, graph, _version(graph, nodes), nodes, initial_values(graph.channels))
+    drawing = _drawing(graph)
+    return ServedGraph(graph_id, graph, _version(drawing or nodes), nodes, initial_values(graph.channels), drawing)
 
 
 def schema_types(graph: Pregel[Any, Any, Any, Any]) -> set[tuple[str, ...]]:
@@ -119,22 +122,30 @@ async def _resolve(value: Any, where: str) -> Any:
         raise ConfigurationError(f"{where}: the factory failed: {import_mistake(error)}") from error
 
 
-def _version(graph: Pregel[Any, Any, Any, Any], nodes: tuple[str, ...]) -> str:
-    try:
-        structure: Any = graph.get_graph().to_json()
-    except Exception as error:
-        log.warning("graph.structure_unknown", error=str(error))
-        structure = nodes
+def _version(structure: Any) -> str:
     return hashlib.sha256(json.dumps(structure)).hexdigest()[:16]
 
 
-def _drawings(graph: Pregel[Any, Any, Any, Any], graph_id: str) -> list[dict[str, Any]]:
-    """Nodes and edges as LangGraph draws them: with subgraphs as nodes, then opened one level more each, until none is left."""
-    found: list[dict[str, Any]] = []
+def _drawing(graph: Pregel[Any, Any, Any, Any]) -> dict[str, Any] | None:
     try:
-        for depth in range(DEEPEST_DRAWING + 1):
-            drawing = json.loads(json.dumps(graph.get_graph(xray=depth).to_json()))
-            if found and drawing == found[-1]:
+        return _drawn(graph, 0)
+    except Exception as error:
+        log.warning("graph.structure_unknown", error=str(error))
+        return None
+
+
+def _drawn(graph: Pregel[Any, Any, Any, Any], depth: int) -> dict[str, Any]:
+    drawing: dict[str, Any] = json.loads(json.dumps(graph.get_graph(xray=depth).to_json()))
+    return drawing
+
+
+def _drawings(graph: Pregel[Any, Any, Any, Any], graph_id: str, first: dict[str, Any]) -> list[dict[str, Any]]:
+    """The first drawing, then with subgraphs opened one level more each, until none is left."""
+    found = [first]
+    try:
+        for depth in range(1, DEEPEST_DRAWING + 1):
+            drawing = _drawn(graph, depth)
+            if drawing == found[-1]:
                 break
             found.append(drawing)
     except Exception as error:
