@@ -28,10 +28,19 @@ async def db(mongodb_uri: str) -> AsyncIterator[mongo.Database]:
     client.close()
 
 
-async def thread(db: mongo.Database, name: str, status: str = "success", age_s: float = 61, **fields: Any) -> None:
-    """A thread whose last run, ``<name>-1``, ended so long ago."""
+async def thread(
+    db: mongo.Database, name: str, status: str = "success", age_s: float = 61, stands: str = "", **fields: Any
+) -> None:
+    """A thread whose last run, ``<name>-1``, ended so long ago; ``stands``: the thread's status, if not after that run."""
     at = now() - timedelta(seconds=age_s)
-    made = {**thread_document(name, "default", {}, at), "ephemeral": True, "ended_run_id": f"{name}-1", **fields}
+    stands = stands or ("interrupted" if status == "interrupted" else "idle")
+    made = {
+        **thread_document(name, "default", {}, at),
+        "ephemeral": True,
+        "ended_run_id": f"{name}-1",
+        "status": stands,
+    }
+    made |= fields
     await db.threads.insert_one({key: value for key, value in made.items() if value is not None})
     await db.runs.insert_one(
         {"_id": f"{name}-1", "thread_id": name, "status": status, "settled": True, "tenant": "default"}
@@ -62,6 +71,15 @@ async def test_threads_are_deleted_once_they_have_ended(db: mongo.Database) -> N
     await db.runs.update_one({"_id": "goes-on-2"}, {"$set": {"status": "success"}})
     await turns.turn()
     assert "goes-on" in await deleted(db)
+
+
+async def test_a_thread_that_a_client_changed_at_a_break_point_has_not_ended(db: mongo.Database) -> None:
+    for name, stands in (("paused", "interrupted"), ("finished", "idle")):
+        update = {"ended_run_id": f"{name}-update", "last_run_id": f"{name}-1"}
+        await thread(db, name, "interrupted", stands=stands, **update)
+        await db.runs.insert_one({"_id": f"{name}-update", "thread_id": name, "status": "success", "kind": "update"})
+    await Completed(db, DatabaseClock(db), AFTER_S).turn()
+    assert await deleted(db) == {"finished"}, "the other one's next node has not run"
 
 
 async def test_the_mark_is_the_one_that_a_deletion_by_a_client_leaves(db: mongo.Database) -> None:

@@ -140,6 +140,21 @@ async def test_trigger_respects_the_overlap_policy_and_its_key(gateway: Gateway)
     assert (await gateway.http.post(path)).json()["result"] == "skipped"
 
 
+async def test_a_cancelled_run_does_not_make_its_schedule_skip_for_ever(gateway: Gateway) -> None:
+    thread = (await gateway.http.post("/threads", json={})).json()["thread_id"]
+    made = await gateway.make(thread_id=thread, overlap="skip")
+    path = f"/schedules/{made['schedule_id']}/trigger"
+    first = (await gateway.http.post(path)).json()
+    # It was cancelled before its last node: the thread could go on, but nobody and nothing makes it.
+    await gateway.database.runs.update_one({"_id": first["run_id"]}, {"$set": {"status": "cancelled"}})
+    stands = {"status": "interrupted", "next": ["a"], "ended_run_id": first["run_id"], "last_run_id": first["run_id"]}
+    asks = {"interrupts": [{"id": "i", "value": "?"}]}
+    await gateway.database.threads.update_one({"_id": thread}, {"$set": stands | asks})
+    assert (await gateway.http.post(path)).json()["result"] == "skipped", "it waits for an answer"
+    await gateway.database.threads.update_one({"_id": thread}, {"$set": {"interrupts": []}})
+    assert (await gateway.http.post(path)).json()["result"] == "fired"
+
+
 async def test_a_backfill_fires_each_past_time_once(gateway: Gateway) -> None:
     made = await gateway.make(cron="0 * * * *", timezone="UTC", overlap="allow", paused=True)
     start = datetime(2026, 10, 1, tzinfo=UTC)

@@ -32,18 +32,12 @@ from perdure.registry.runs import new_id, new_traceparent, publish_cancel, publi
 from perdure.registry.superseding import ACTIVE, ask_to_end
 from perdure.registry.threads import thread_document
 from perdure.schemas.commands import StartReason
-from perdure.schemas.documents import (
-    GRAPHS,
-    RUNS,
-    SCHEDULES,
-    THREADS,
-    CancelAction,
-    ThreadStatus,
-)
+from perdure.schemas.documents import GRAPHS, RUNS, SCHEDULES, THREADS, CancelAction, RunStatus, ThreadStatus
 from perdure.schemas.schedule_documents import FiringMark, MissedPeriod, ScheduleDocument
 
 log = logger(__name__)
 
+THREAD_FIELDS = dict.fromkeys(("status", "metadata", "interrupts", "last_run_id", "ended_run_id"), 1)
 TRIES = 20
 """How often a change is decided anew because somebody else changed the schedule meanwhile."""
 
@@ -325,13 +319,19 @@ class Schedules:
         await outlast(lambda: self._db[THREADS].update_one(wanted, made, upsert=True), self._availability)
 
     async def _is_going(self, schedule: Mapping[str, Any]) -> bool:
-        """Whether the thread of the run before is not finished: a run of it is active, or it is asleep at a wait."""
+        """Whether the thread of the run before is not finished: a run of it is active, or it waits for somebody or something.
+
+        A thread whose run was cancelled on the way, and that waits for nothing, is finished: no wait would ever make it go on.
+        """
         thread_id = schedule["thread_id"] or schedule.get("last_thread_id")
         if thread_id is None:
             return False
         thread = await self._thread(thread_id)
         if thread is not None and thread.get("status") == ThreadStatus.INTERRUPTED.value:
-            return True
+            last = thread.get("last_run_id") or thread.get("ended_run_id")
+            run = None if thread.get("interrupts") else await self._one(RUNS, {"_id": last}, {"status": 1})
+            if run is None or run["status"] != RunStatus.CANCELLED.value:
+                return True
         return bool(await self._active(thread_id))
 
     async def _cancel(self, schedule: Mapping[str, Any], mark: FiringMark) -> None:
@@ -352,7 +352,7 @@ class Schedules:
         )
 
     async def _thread(self, thread_id: str) -> dict[str, Any] | None:
-        return await self._one(THREADS, {"_id": thread_id}, {"status": 1, "metadata": 1})
+        return await self._one(THREADS, {"_id": thread_id}, THREAD_FIELDS)
 
     async def _run_of(self, tenant: str, key: str) -> dict[str, Any] | None:
         return await self._one(RUNS, {"tenant": tenant, "idempotency_key": key})

@@ -18,10 +18,11 @@ from perdure.chassis.mongo import Database
 from perdure.chassis.telemetry import logger
 from perdure.registry.superseding import ACTIVE
 from perdure.scheduler.clock import DatabaseClock
-from perdure.schemas.documents import RUNS, THREADS, RunStatus
+from perdure.schemas.documents import RUNS, THREADS, RunStatus, ThreadStatus
 
 log = logger(__name__)
 
+FIELDS: Final = dict.fromkeys(("ended_run_id", "last_run_id", "status", "tenant", "updated_at"), 1)
 PORTION: Final = 500
 """Threads that one turn looks at, those at rest for longest first; the next turn goes on after them."""
 
@@ -65,12 +66,7 @@ class Completed:
             "archive.state": {"$exists": False},
             "hold": {"$exists": False},
         }
-        found = (
-            await self._threads.find(query, {"ended_run_id": 1, "tenant": 1, "updated_at": 1})
-            .sort("updated_at", 1)
-            .limit(PORTION)
-            .to_list(None)
-        )
+        found = await self._threads.find(query, FIELDS).sort("updated_at", 1).limit(PORTION).to_list(None)
         going = await self._not_ended(found) if found else set()
         for thread in found:
             if thread["_id"] not in going:
@@ -88,9 +84,14 @@ class Completed:
         self._from = last
 
     async def _not_ended(self, threads: list[dict[str, Any]]) -> set[str]:
-        """The threads of which a run is active, or whose last run stopped on the way, at a break point."""
+        """The threads of which a run is active, or whose last run stopped on the way, at a break point.
+
+        A state update after that run is a run as well, but does not count: it leaves the thread at the break point, or ends it.
+        """
         ids = [thread["_id"] for thread in threads]
-        paused = {"_id": {"$in": [thread["ended_run_id"] for thread in threads]}, "status": RunStatus.INTERRUPTED.value}
+        standing = [one for one in threads if one.get("status") == ThreadStatus.INTERRUPTED.value]
+        last = [one.get("last_run_id") or one["ended_run_id"] for one in standing]
+        paused = {"_id": {"$in": last}, "status": RunStatus.INTERRUPTED.value}
         active = {"thread_id": {"$in": ids}, "status": {"$in": ACTIVE}}
         return {run["thread_id"] async for run in self._runs.find({"$or": [paused, active]}, {"thread_id": 1})}
 
