@@ -71,6 +71,21 @@ def test_a_run_that_asks_is_told_once_and_its_end_again(system: Any, hooks: Reco
     assert len({one["run_id"] for one in bodies}) == 3
 
 
+def test_a_run_that_stops_at_a_break_point(system: Any, hooks: RecordingServer) -> None:
+    stops = {"interrupt_after": ["odd"], "webhook": hooks.url("/paused")}
+    run = system.start("chain", {"n": 2}, **stops, **LANGGRAPH)
+    (body,) = told(hooks, "/paused", 1)
+    assert (body["run_id"], body["status"]) == (run["run_id"], "interrupted")
+    assert body["values"] == system.values(run["thread_id"])
+    goes_on = system.start("chain", None, run["thread_id"], webhook=hooks.url("/paused"), **LANGGRAPH)
+    assert [one["status"] for one in told(hooks, "/paused", 2)] == ["interrupted", "success"]
+    standard = system.start("chain", {"n": 2}, interrupt_before=["even"], webhook=hooks.url("/standard"))
+    (notice,) = told(hooks, "/standard", 1)
+    assert (notice["type"], notice["data"]["run_id"]) == ("run.paused", standard["run_id"])
+    assert (notice["data"]["status"], notice["data"]["nodes"]) == ("interrupted", ["even"])
+    assert goes_on["run_id"] != run["run_id"]
+
+
 def test_a_subscription_in_this_format(system: Any, hooks: RecordingServer) -> None:
     run = system.start("slow", {"seconds": 2})
     body = {

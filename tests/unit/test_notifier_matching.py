@@ -73,6 +73,7 @@ BATCH = {"tenant": "acme", "thread_id": "b1", "occurred_at": NOW, "total": 3, "a
 KINDS: list[tuple[Message, list[str]]] = [
     (events.RunSucceeded(**OF, steps=3), ["completed"]),
     (events.RunFailed(**OF, error=ERROR), ["failed"]),
+    (interrupted(), ["paused"]),
     (events.RunTimedOut(**OF, error=ERROR), ["timed_out"]),
     (events.RunCancelled(**OF), ["cancelled"]),
     (interrupted(asked()), ["approval_wanted", "approval_expiring"]),

@@ -23,6 +23,8 @@ class NoticeKind(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     TIMED_OUT = "timed_out"
+    PAUSED = "paused"
+    """A run stopped at a break point (``interrupt_before``, ``interrupt_after``)."""
     APPROVAL_WANTED = "approval_wanted"
     APPROVAL_EXPIRING = "approval_expiring"
     STUCK = "stuck"
@@ -41,6 +43,7 @@ TYPES: Final[dict[str, str]] = {
     NoticeKind.FAILED: "run.failed",
     NoticeKind.CANCELLED: "run.cancelled",
     NoticeKind.TIMED_OUT: "run.timed_out",
+    NoticeKind.PAUSED: "run.paused",
     NoticeKind.APPROVAL_WANTED: "approval.wanted",
     NoticeKind.APPROVAL_EXPIRING: "approval.expiring",
     NoticeKind.STUCK: "thread.stuck",
@@ -55,7 +58,14 @@ TYPES: Final[dict[str, str]] = {
 APPROVALS: Final = frozenset({NoticeKind.APPROVAL_WANTED, NoticeKind.APPROVAL_EXPIRING})
 BATCHES: Final = frozenset({NoticeKind.BATCH_FINISHED, NoticeKind.BATCH_THRESHOLD})
 RUN_ENDS: Final = frozenset(
-    {NoticeKind.COMPLETED, NoticeKind.FAILED, NoticeKind.CANCELLED, NoticeKind.TIMED_OUT, NoticeKind.APPROVAL_WANTED}
+    {
+        NoticeKind.COMPLETED,
+        NoticeKind.FAILED,
+        NoticeKind.CANCELLED,
+        NoticeKind.TIMED_OUT,
+        NoticeKind.PAUSED,
+        NoticeKind.APPROVAL_WANTED,
+    }
 )
 """What the ``webhook`` of a run is told."""
 

@@ -48,8 +48,8 @@ def add(
         typer.Option(
             "--kind",
             "-k",
-            help="completed, failed, cancelled, timed_out, approval_wanted, approval_expiring, stuck, recovered, "
-            "batch_finished, batch_threshold. Several times for several.",
+            help="completed, failed, cancelled, timed_out, paused, approval_wanted, approval_expiring, stuck, "
+            "recovered, batch_finished, batch_threshold. Several times for several.",
         ),
     ],
     thread: Annotated[str | None, typer.Option(help="Of this thread.")] = None,

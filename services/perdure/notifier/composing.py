@@ -30,6 +30,7 @@ HEADINGS: Final[dict[str, str]] = {
     NoticeKind.FAILED: "{graph} failed",
     NoticeKind.CANCELLED: "{graph} was cancelled",
     NoticeKind.TIMED_OUT: "{graph} timed out",
+    NoticeKind.PAUSED: "{graph} has stopped at a break point",
     NoticeKind.APPROVAL_WANTED: "{graph} asks: {question}",
     NoticeKind.APPROVAL_EXPIRING: "Soon too late: {graph} asks: {question}",
     NoticeKind.STUCK: "{graph} is stuck",

@@ -93,6 +93,8 @@ def _notices(event: Event) -> Iterator[Notice]:
     elif isinstance(event, RunInterrupted):
         for interrupt in event.interrupts:
             yield from _asked(event, interrupt)
+        if not event.interrupts:
+            yield _notice(event, NoticeKind.PAUSED, {"status": "interrupted", "nodes": [*event.next]} | _ending(event))
     elif isinstance(event, ApprovalEscalated):
         yield from _escalated(event)
     elif isinstance(event, ThreadStuck):

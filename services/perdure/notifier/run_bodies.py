@@ -29,6 +29,7 @@ STATUSES: Final = {
     NoticeKind.FAILED: RunStatus.ERROR,
     NoticeKind.TIMED_OUT: RunStatus.TIMEOUT,
     NoticeKind.CANCELLED: RunStatus.INTERRUPTED,
+    NoticeKind.PAUSED: RunStatus.INTERRUPTED,
     NoticeKind.APPROVAL_WANTED: RunStatus.INTERRUPTED,
 }
 """A run's status by what is told, among those that the Agent Server knows."""
