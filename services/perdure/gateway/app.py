@@ -22,10 +22,8 @@ from perdure.gateway.answers.approvals import ApprovalsResource
 from perdure.gateway.answers.inbound import MailResource
 from perdure.gateway.answers.links import PATH, LinkPages
 from perdure.gateway.answers.questions import Questions
-from perdure.gateway.auth.credentials import Authenticator
-from perdure.gateway.auth.keys import KeyAuthenticator
-from perdure.gateway.auth.middleware import Authentication
-from perdure.gateway.auth.policy import Policy
+from perdure.gateway.auth.callers import Callers
+from perdure.gateway.auth.sign_in import TICKET
 from perdure.gateway.console.resource import ConsolePages
 from perdure.gateway.console.stored_states import StoredStates
 from perdure.gateway.http.browsers import BrowserGuard
@@ -59,7 +57,6 @@ from perdure.gateway.streams.history import History
 from perdure.gateway.streams.hub import Streams
 from perdure.gateway.streams.watch import RunWatch
 from perdure.registry.answer_links import NOT_OFFERED, AnswerLinks, links_offered
-from perdure.registry.api_keys import ApiKeys
 from perdure.registry.reply_addresses import ReplyAddresses
 from perdure.registry.schedules import Schedules
 from perdure.registry.signals import Signals
@@ -112,18 +109,7 @@ class Gateway:
         """Build everything; ``links``: to the pages of questions, ``None`` where they are not offered."""
         database, availability, producer = servers.database, servers.availability, servers.producer
         self._servers = servers
-        keys = ApiKeys(database)
-        self._key_authenticator = KeyAuthenticator(keys, settings.gateway_store_timeout_s)
-        chain: tuple[Authenticator, ...] = (self._key_authenticator,)
-        """Who is asked for the caller of a request, in this order."""
-        self.policy = Policy(
-            keys,
-            settings.auth,
-            host=settings.gateway_host,
-            configured=len(chain) > 1,
-            timeout_s=settings.gateway_store_timeout_s,
-        )
-        self.authentication = Authentication(self.policy, chain, settings.tenant)
+        self.callers = Callers(database, settings, settings.gateway_store_timeout_s)
         self._store = store = Store(database, availability, settings.gateway_store_timeout_s)
         self._waits = Waits(database, store.run_commit, producer, availability, SOURCE)
         self._signals = Signals(database, self._waits, availability)
@@ -226,6 +212,7 @@ class Gateway:
                 conditions=self._conditions,
             ),
             system,
+            self.callers,
             LinkPages(links, questions, answering, public_url=settings.public_url),
         )
 
@@ -250,9 +237,9 @@ class Gateway:
             "kafka": lambda: conditions.watch_kafka(servers.admin),
             "index": lambda: conditions.watch_index(servers.admin),
             "opensearch": servers.opensearch.circuit.watch,
-            "policy": self.policy.watch,
             "registry": self._graphs.keep_fresh,
             "workers": self._workers.watch,
+            **self.callers.background(),
         }
         tasks = [asyncio.create_task(_tirelessly(name, watch), name=name) for name, watch in background.items()]
         try:
@@ -261,7 +248,7 @@ class Gateway:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._key_authenticator.close()
+            await self.callers.close()
             await self._streams.close()
             await self._finish_waits()
             await self._letters.close()
@@ -300,10 +287,10 @@ def make_app(settings: GatewaySettings) -> web.Application:
     local = is_loopback(settings.gateway_host)
     origins = Origins(settings.cors_allow_origins, settings.public_url, local=local)
     hosts = Hosts(settings.gateway_hosts, settings.public_url, local=local)
-    BrowserGuard(hosts, origins, gateway.policy.may_be_open, (PATH,)).install(app)
+    BrowserGuard(hosts, origins, gateway.callers.policy.may_be_open, (PATH,)).install(app)
     Cors(origins).install(app)
-    gateway.authentication.install(app, (*routes, *pages))
-    app[SECRET_BELOW] = (PATH,)
+    gateway.callers.authentication.install(app, (*routes, *pages))
+    app[SECRET_BELOW] = (PATH, TICKET)
     app[SPECIFICATION] = describe(routes, installed_version())
     for route in routes:
         app.router.add_route(route.method, route.path, route.handle)

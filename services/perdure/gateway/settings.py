@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field, SecretStr
 
 from perdure.chassis.settings import ServiceSettings
@@ -20,6 +22,10 @@ class GatewaySettings(ServiceSettings):
     auth: AuthMode = AuthMode.AUTO
     """Whether everybody must say who they are. ``keys``: always. ``none``: never. ``auto``: as soon as an API key exists or an
     issuer is configured; until then a gateway on loopback is open to local programs, and one on another address does not start."""
+    auth_issuers_file: Path | None = None
+    """A TOML file of the issuers of JSON Web Tokens that the gateway trusts (docs/security.md)."""
+    auth_session_s: float = Field(default=8 * 3600, ge=60)
+    """How long a person stays signed in at the console, in seconds."""
     gateway_body_limit_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
     """A larger request body is refused with 413."""
     gateway_store_timeout_s: float = Field(default=3.0, gt=0)

@@ -20,7 +20,7 @@ from perdure.registry.questions import question_in
 from perdure.schemas.documents import WaitDocument
 from perdure.schemas.validation import Finding, Verdict
 
-PAGES: Final = Pages(Path(__file__).parent, "page.css")
+PAGES: Final = Pages(Path(__file__).parent / "templates")
 NAME: Final = "name"
 """The form's control for who answers by a shared link."""
 _MARKS: Final = {True: ("holds", "holds"), False: ("broken", "does not hold"), None: ("unknown", "unknown")}

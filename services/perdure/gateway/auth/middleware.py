@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Final, Protocol
+from urllib.parse import urlencode
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
@@ -21,6 +22,8 @@ from perdure.gateway.http.problems import RequestProblem, invalid
 from perdure.gateway.http.route import Page, Route
 from perdure.schemas.scopes import Exempt, Need, Scope
 
+LOGIN: Final = "/auth/login"
+"""Where people sign in."""
 _TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -45,10 +48,13 @@ class Authentication:
         self._chain = tuple(chain)
         self._open = open_caller(tenant)
         self._needs: Mapping[tuple[str, str], Need] = {}
+        self._pages: frozenset[str] = frozenset()
 
     def install(self, app: web.Application, rows: Iterable[Route | Page]) -> None:
         """Stand before the handlers of these rows, inside the middlewares that are there already."""
+        rows = tuple(rows)
         needs = {(row.method, row.path): row.scope for row in rows}
+        self._pages = frozenset(row.path for row in rows if isinstance(row, Page))
         self._needs = {**{(hdrs.METH_HEAD, path): need for (_, path), need in needs.items()}, **needs}
         app.middlewares.append(self._authenticate)
 
@@ -57,7 +63,12 @@ class Authentication:
         need = self._need_of(request)
         if isinstance(need, Exempt):
             return await handler(request)
-        caller = await self._caller_of(request)
+        try:
+            caller = await self._caller_of(request)
+        except _Unknown as unknown:
+            if self._is_of_person(request):
+                raise _to_sign_in(request) from unknown
+            raise
         if need is not None:
             caller.require(need)
         request[CALLER] = _for_tenant(caller, request.headers.get(TENANT_HEADER))
@@ -68,6 +79,12 @@ class Authentication:
         resource = request.match_info.route.resource
         return None if resource is None else self._needs.get((request.method, resource.canonical))
 
+    def _is_of_person(self, request: web.Request) -> bool:
+        """Whether somebody opened a page in a browser, who can sign in."""
+        resource = request.match_info.route.resource
+        is_page = resource is not None and resource.canonical in self._pages
+        return is_page and request.method == hdrs.METH_GET and "text/html" in request.headers.get(hdrs.ACCEPT, "")
+
     async def _caller_of(self, request: web.Request) -> Caller:
         if not await self._policy.asks():
             return self._open
@@ -75,10 +92,10 @@ class Authentication:
         for authenticate in self._chain:
             found = await authenticate(credentials)
             if isinstance(found, Refusal):
-                raise _unknown(found.detail)
+                raise _Unknown(found.detail)
             if found is not None:
                 return found
-        raise _unknown("This gateway asks who calls. Send an API key as x-api-key or as Authorization: Bearer.")
+        raise _Unknown("This gateway asks who calls. Send an API key as x-api-key or as Authorization: Bearer.")
 
 
 def _for_tenant(caller: Caller, named: str | None) -> Caller:
@@ -101,5 +118,12 @@ def _for_tenant(caller: Caller, named: str | None) -> Caller:
     return replace(caller, tenant=named)
 
 
-def _unknown(detail: str) -> RequestProblem:
-    return RequestProblem("not-authorized", detail, headers={hdrs.WWW_AUTHENTICATE: "Bearer"})
+class _Unknown(RequestProblem):
+    """Nobody knows who calls."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("not-authorized", detail, headers={hdrs.WWW_AUTHENTICATE: "Bearer"})
+
+
+def _to_sign_in(request: web.Request) -> web.HTTPSeeOther:
+    return web.HTTPSeeOther(f"{LOGIN}?{urlencode({'then': request.path_qs})}")

@@ -20,7 +20,7 @@ from markupsafe import Markup, escape
 
 from perdure.chassis.clock import now
 from perdure.chassis.opensearch_circuit import CircuitOpenSearch
-from perdure.gateway.auth.caller import tenant_of
+from perdure.gateway.auth.caller import CallerKind, caller_of, tenant_of
 from perdure.gateway.console.parts import DATABASE, SEARCH, Problem, or_instead, tried
 from perdure.gateway.console.stored_states import StoredStates
 from perdure.gateway.http.pages import Pages, visible
@@ -38,7 +38,8 @@ from perdure.schemas.batch_documents import ENDED_ITEMS, BatchStatus
 from perdure.schemas.documents import ArchiveState, ThreadStatus
 from perdure.schemas.scopes import Scope
 
-PAGES: Final = Pages(Path(__file__).parent, "console.css")
+ROOM: Final = Path(__file__).parent
+PAGES: Final = Pages(ROOM / "templates", ROOM / "static" / "console.css")
 REFRESH_S: Final = 5
 FEW: Final = 10
 PAGE: Final = 50
@@ -109,6 +110,7 @@ class ConsolePages:
             tried(self._batches.page(tenant, None, FEW, None), DATABASE),
         )
         return _page(
+            request,
             "overview.html",
             refresh=True,
             conditions={**self._conditions.required, **self._conditions.reported},
@@ -127,17 +129,20 @@ class ConsolePages:
         found, problem = await tried(page, DATABASE)
         shown = [batch_view(one) for one in (found or [])[:PAGE]]
         more = shown[-1]["batch_id"] if found and len(found) > PAGE else None
-        return _page("batches.html", refresh=before is None, batches=shown, more=more, problems=_listed(problem))
+        return _page(
+            request, "batches.html", refresh=before is None, batches=shown, more=more, problems=_listed(problem)
+        )
 
     async def batch(self, request: web.Request) -> web.Response:
         """``GET /console/batches/{batch_id}``: how far it is, and the items that failed."""
         tenant = tenant_of(request)
         found, problem = await tried(self._batches.require(request.match_info["batch_id"], tenant), DATABASE, HALF_S)
         if found is None:
-            return _page("problem.html", status=_status(problem), problems=_listed(problem))
+            return _page(request, "problem.html", status=_status(problem), problems=_listed(problem))
         failed, no_items = await tried(self._batches.items(found, ["failed"], FEW, 0), DATABASE, HALF_S)
         shown = batch_view(found)
         return _page(
+            request,
             "batch.html",
             refresh=shown["status"] in GOING,
             batch=shown,
@@ -153,7 +158,9 @@ class ConsolePages:
         asking = self._opensearch.circuit.unless_late(self._search(tenant_of(request), {**given, "limit": str(PAGE)}))
         found, problem = await tried(asking, SEARCH, within_s=None)
         status = problem.status if problem else 200
-        return _page("search.html", status=status, asked=given.get("q", ""), found=found, problems=_listed(problem))
+        return _page(
+            request, "search.html", status=status, asked=given.get("q", ""), found=found, problems=_listed(problem)
+        )
 
     async def thread(self, request: web.Request) -> web.Response:
         """``GET /console/threads/{thread_id}``: its states, newest first, also of one that is archived."""
@@ -183,13 +190,14 @@ class ConsolePages:
         (document, no_thread), (busy, no_runs) = await reading, await working
         if document is None and not (found and found["items"]):
             problem = no_thread or no_search or Problem(404, f"There is no thread {thread_id!r}.")
-            return _page("problem.html", status=_status(problem), problems=_listed(problem))
+            return _page(request, "problem.html", status=_status(problem), problems=_listed(problem))
         mark = (document or {}).get("archive")
         away = mark if mark and not ArchiveState(mark["state"]).lives else None
         shown = {name: (document or {}).get(name) for name in SHOWN}
         if document is not None:
             shown["status"] = thread_status(document, busy=bool(busy))
         return _page(
+            request,
             "thread.html",
             refresh=_moves(shown) and "cursor" not in request.query,
             thread_id=thread_id,
@@ -244,5 +252,9 @@ def _status(problem: Problem | None) -> int:
     return problem.status if problem else 404
 
 
-def _page(template: str, *, status: int = 200, refresh: bool = False, **shown: Any) -> web.Response:
-    return PAGES.render(template, status, at=now(), refresh=REFRESH_S if refresh else None, **shown)
+def _page(
+    request: web.Request, template: str, *, status: int = 200, refresh: bool = False, **shown: Any
+) -> web.Response:
+    caller, refresh_s = caller_of(request), REFRESH_S if refresh else None
+    signed_in = caller if caller.kind is CallerKind.SESSION else None
+    return PAGES.render(template, status, at=now(), refresh=refresh_s, signed_in=signed_in, **shown)

@@ -2,8 +2,9 @@
 
 Contract: while nobody is asked who calls, a request is answered only under a known name (DNS rebinding) and to no page of a
 foreign origin. A request that may change something is always refused if a page of a foreign origin sent it, also with an empty
-body, and so is one with the content type of an HTML form. Every answer says that its type is not to be guessed; answers that are
-no page may load and be framed by nothing. The pages of answer links are outside: they prove their forms themselves.
+body, and so is one with the content type of an HTML form, except to the pages that sign in and out. Every answer says that its
+type is not to be guessed; answers that are no page may load and be framed by nothing. The pages of answer links are outside: they
+prove their forms themselves.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from typing import Final
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from perdure.gateway.http.origins import Hosts, Origins, is_same
+from perdure.gateway.http.origins import SAFE, Hosts, Origins, is_same
 from perdure.gateway.http.problems import RequestProblem
 
-SAFE: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 SITE: Final = "Sec-Fetch-Site"
 OWN_SITES: Final = frozenset({"same-origin", "none"})
 FORM_TYPES: Final = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
 """What a page of another origin may send without asking first."""
+FORMS: Final = "/auth/"
+"""Below this path are pages with forms of their own."""
 POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
 
 
@@ -70,7 +72,8 @@ class BrowserGuard:
             if origin is None and site is not None and changes:
                 raise origin_refused("another site")
         is_page = origin is not None or site is not None
-        if is_page and changes and request.content_type in FORM_TYPES and hdrs.CONTENT_TYPE in request.headers:
+        is_form = request.content_type in FORM_TYPES and hdrs.CONTENT_TYPE in request.headers
+        if is_page and changes and is_form and not request.path.startswith(FORMS):
             raise RequestProblem(
                 "unsupported-media-type",
                 f"A web page sent the type {request.content_type!r}, as forms do. Send Content-Type: application/json.",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
 ANY: Final = "*"
+SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that change nothing."""
 
 
 class Origins:
@@ -66,6 +69,17 @@ def is_same(origin: str, host: str) -> bool:
     """Whether an origin is the one that a header ``Host`` names."""
     scheme, _, place = origin.partition("://")
     return scheme in {"http", "https"} and place.lower() == host.lower()
+
+
+def is_own_page(headers: Mapping[str, str]) -> bool:
+    """Whether no web page sent a request, or a page of this very gateway did: not one of another port either.
+
+    A page that sends no referrer sends ``Origin: null`` with its forms; ``Sec-Fetch-Site`` then says whose page it is.
+    """
+    site, origin = headers.get("Sec-Fetch-Site"), headers.get("Origin")
+    if site is not None:
+        return site in {"same-origin", "none"}
+    return origin is None or is_same(origin, headers.get("Host", ""))
 
 
 def _is_address(host: str) -> bool:

@@ -22,6 +22,9 @@ from markupsafe import Markup
 
 from perdure.chassis.clock import now
 
+HERE: Final = Path(__file__).parent
+CARD: Final = HERE / "static" / "card.css"
+"""The style of ``card.html``: a page that is one card."""
 JOINERS: Final = frozenset("\u200c\u200d")
 """Invisible, and needed by several scripts and by emoji."""
 UNSEEN: Final = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
@@ -45,10 +48,10 @@ def visible(text: Any) -> str:
 class Pages:
     """The pages of one room: its templates and the style that stands in each of them."""
 
-    def __init__(self, room: Path, style: str) -> None:
-        """``room`` has the folders ``templates`` and ``static``; ``style`` is a file in ``static``. Reads nothing yet."""
-        self._templates = room / "templates"
-        self._style_file = room / "static" / style
+    def __init__(self, templates: Path, style: Path = CARD) -> None:
+        """``templates``: the folder of the room's templates, which may extend ``card.html``. Reads nothing yet."""
+        self._templates = (templates, HERE / "templates")
+        self._style_file = style
 
     def headers(self) -> dict[str, str]:
         """What every page goes out with, also a redirect: nobody keeps it, frames it, or learns its address."""

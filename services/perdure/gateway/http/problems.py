@@ -21,6 +21,7 @@ URN = "urn:perdure:problem:"
 TITLES: dict[str, tuple[int, str]] = {
     "malformed-json": (400, "The body is not JSON"),
     "not-authorized": (401, "The caller is not known"),
+    "issuer-unavailable": (503, "It cannot be told who calls"),
     "origin-refused": (403, "Pages of this origin may not use the gateway"),
     "host-refused": (403, "The gateway does not answer under this name"),
     "scope-missing": (403, "The caller may not do this"),
