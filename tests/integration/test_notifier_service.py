@@ -26,7 +26,7 @@ from perdure.chassis.kafka.producer import Producer
 from perdure.cli.provision import provision
 from perdure.local.services import Services
 from perdure.local.stack import Stack
-from perdure.registry.deliveries import delivery_id
+from perdure.registry.deliveries import delivery_id, shown_target
 from perdure.registry.runs import assistant_id_of
 from perdure.schemas import topics
 from perdure.schemas.batches import BatchFinished
@@ -217,6 +217,9 @@ async def test_the_webhook_of_a_run(world: World) -> None:
     ids = {"thread": run["thread_id"], "run_id": run["run_id"], "assistant_id": assistant_id_of("audit")}
     await world.publish(succeeded("default", **ids))
     (request,) = await world.received("of-run")
+    seen = await world.http.get(f"/threads/{run['thread_id']}/runs/{run['run_id']}")
+    for shown in (run, seen.json()):
+        assert shown["kwargs"]["webhook"] == shown_target("webhook", f"{world.receiver.url}/of-run")
     assert orjson.loads(request.body)["data"]["run_id"] == run["run_id"]
     listed = (await world.http.get("/deliveries", params={"run_id": run["run_id"]})).json()["items"]
     assert [one["subscription_id"] for one in listed] == [f"run:{run['run_id']}"]
@@ -385,7 +388,14 @@ def test_the_command_line(world: World, capsys: pytest.CaptureFixture[str]) -> N
     id_ = made["subscription_id"]
     assert (made["scope"], made["scope_id"], made["quiet"]["urgent"]) == ("assistant", "audit", ["stuck"])
     assert id_ in [one["subscription_id"] for one in perdure("subscriptions", "list")]
-    assert perdure("subscriptions", "show", id_)["target"] == target
+    assert made["target"] == target, "the whole address, once"
+    shown = perdure("subscriptions", "show", id_)["target"]
+    assert shown == shown_target("webhook", target) != target
+    assert perdure("subscriptions", "list")[-1]["target"] == shown
+    refused = httpx.patch(f"{world.services.gateway_url}/subscriptions/{id_}", json={"target": shown})
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/target"), (
+        "what is shown is no address"
+    )
     assert perdure("subscriptions", "rotate", id_)["secret"] != made["secret"]
     assert perdure("subscriptions", "pause", id_)["state"] == "paused"
     assert perdure("subscriptions", "resume", id_)["state"] == "active"

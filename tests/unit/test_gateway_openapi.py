@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from jsonschema import Draft202012Validator, SchemaError
+from pydantic import BaseModel
 
 from perdure.gateway.app import Gateway, Servers
 from perdure.gateway.http.openapi import describe, for_page
 from perdure.gateway.http.problems import TITLES
 from perdure.gateway.http.route import Route
 from perdure.gateway.settings import GatewaySettings
+from perdure.schemas.bodies import RunConfig
 
 PATH_PARAMETER = re.compile(r"{(\w+)}")
 
@@ -99,3 +101,21 @@ def test_the_page_sees_no_null_type(specification: dict[str, Any]) -> None:
     shown = for_page(specification)
     assert shown["openapi"] == "3.0.3"
     assert '{"type": "null"}' not in json.dumps(shown)
+
+
+def test_every_configuration_that_a_client_sends_is_checked(routes: tuple[Route, ...]) -> None:
+    """A field named ``config`` of a request body has the model that refuses reserved keys, however deep it is."""
+    seen, checked = set(), 0
+    waiting: list[Any] = [row.body for row in routes if row.body is not None]
+    while waiting:
+        model = waiting.pop()
+        waiting.extend(get_args(model))
+        if model in seen or not (isinstance(model, type) and issubclass(model, BaseModel)):
+            continue
+        seen.add(model)
+        for name, field in model.model_fields.items():
+            waiting.append(field.annotation)
+            if name == "config":
+                checked += 1
+                assert RunConfig in (field.annotation, *get_args(field.annotation)), model
+    assert checked >= 3

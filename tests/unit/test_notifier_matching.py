@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -30,6 +32,14 @@ OF = {
     "occurred_at": NOW,
 }
 ERROR = events.ErrorInfo(type="builtins.ValueError", message="no", node="Login", traceback="secret")
+SECRET_TARGETS = (
+    "https://discord.com/api/webhooks/123/s3cret",
+    "https://acme.webhook.office.com" + "/webhookb2/s3cret@t/IncomingWebhook/s3cret/u",
+    "https://hooks.zapier.com/hooks/catch/1/s3cret/",
+    "https://hooks.slack.com" + "/services/T0/B0/s3cret",
+    "https://example.com:8443/hook?token=s3cret",
+    "https://u:s3cret@example.com/#s3cret",
+)
 ALL = [kind.value for kind in NoticeKind]
 
 
@@ -280,8 +290,12 @@ def test_ids_and_targets() -> None:
     assert endpoint_of("webhook", "https://Example.com/a") == "example.com:443"
     assert endpoint_of("slack", "http://localhost:8080/a") == "localhost:8080"
     assert endpoint_of("email", "a@b.c") == "smtp"
-    assert shown_target("webhook", "https://example.com/hook?token=secret") == "https://example.com/hook?..."
-    assert shown_target("slack", "https://hooks.slack.com" + "/services/T0/B0/secret") == "https://hooks.slack.com/..."
+    for channel in ("webhook", "slack"):
+        for target in SECRET_TARGETS:
+            shown = shown_target(channel, target)
+            assert "s3cret" not in shown
+            host, digest = urlsplit(target).netloc.rpartition("@")[2], sha256(target.encode()).hexdigest()[:12]
+            assert shown == f"https://{host}/... (sha256 {digest})"
 
 
 def test_secrets_rotate() -> None:

@@ -22,6 +22,7 @@ from perdure.schemas.notices import (
     WebhookFormat,
 )
 
+SHOWN_TARGET = "Of a URL the host and the beginning of its SHA-256; the whole URL only in the answer that creates the subscription."
 REDRIVE_LIMIT = 1000
 """Deliveries that one request redrives at most."""
 LEAD_S = 3600.0
@@ -128,7 +129,7 @@ class Subscription(BaseModel):
     scope_id: str | None
     kinds: list[NoticeKind]
     channel: Channel
-    target: str = Field(description="Without what is secret in a URL.")
+    target: str = Field(description=SHOWN_TARGET)
     format: WebhookFormat = WebhookFormat.STANDARD
     digest_s: float | None
     quiet: Quiet | None
@@ -175,7 +176,7 @@ class Delivery(BaseModel):
     subscription_id: str
     kind: str
     channel: Channel
-    target: str = Field(description="Without what is secret in a URL.")
+    target: str = Field(description=SHOWN_TARGET)
     thread_id: str | None
     run_id: str | None
     event_id: str

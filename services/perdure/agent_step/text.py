@@ -1,8 +1,9 @@
 r"""The changed part of a state as text, for the index.
 
-Contract: one line per changed leaf, ``<json path>\t<value>``, tabs and line ends in values escaped; cut at ``TEXT_LIMIT``
-characters. A list or dict channel gives only the items that are new or replaced since the checkpoint before in this
-execution; the first checkpoint of an execution gives the newest items that fit.
+Contract: one line per changed leaf, ``<json path>\t<value>``; cut at ``TEXT_LIMIT`` characters. Tabs and line ends are escaped by a
+backslash; in the keys of the path dots and brackets are, too, so that a path can be taken apart into the keys it was made of.
+A list or dict channel gives only the items that are new or replaced since the checkpoint before in this execution; the first
+checkpoint of an execution gives the newest items that fit.
 
 The work is bounded by the limit, not by the state: a state of megabytes costs what its change costs.
 """
@@ -23,6 +24,7 @@ HIDDEN = ("__", "branch:to:", "join:")
 MAX_DEPTH = 12
 LEAF_LIMIT = 8_192
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+_KEY_ESCAPES = _ESCAPES | str.maketrans({".": "\\.", "[": "\\[", "]": "\\]"})
 
 
 def is_internal(channel: str) -> bool:
@@ -54,7 +56,7 @@ class ChangedText:
 
     def _changed(self, ns: str, channel: str, value: Any) -> Iterator[tuple[str, str]]:
         before = self._before.get((ns, channel))
-        root = f"$.{channel}"
+        root = f"$.{step(channel)}"
         if type(value) is list:
             self._before[ns, channel] = value.copy()
             known = before if type(before) is list else []
@@ -65,9 +67,15 @@ class ChangedText:
             found = before if type(before) is dict else {}
             for key in reversed(value):
                 if key not in found or found[key] is not value[key]:
-                    yield from leaves(f"{root}.{key}", value[key])
+                    yield from leaves(f"{root}.{step(key)}", value[key])
         else:
             yield from leaves(root, value)
+
+
+def step(key: Any) -> str:
+    """A key as one step of a path."""
+    name = str(key)
+    return name if name.isidentifier() else name.translate(_KEY_ESCAPES)
 
 
 def _changed_items(before: list[Any], value: list[Any]) -> Iterator[int]:
@@ -94,7 +102,7 @@ def leaves(path: str, value: Any, depth: int = 0) -> Iterator[tuple[str, str]]:
         yield path, f"<{type(value).__name__}>"
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from leaves(f"{path}.{key}", item, depth + 1)
+            yield from leaves(f"{path}.{step(key)}", item, depth + 1)
     elif isinstance(value, list | tuple | set | frozenset):
         for i, item in enumerate(value):
             yield from leaves(f"{path}[{i}]", item, depth + 1)

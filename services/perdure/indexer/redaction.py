@@ -14,17 +14,21 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final
 
 from perdure.chassis import json
 
 Path = tuple[str, ...]
+Step = str | range
 
 MASK: Final = "***"
 _PARTS: Final = re.compile(r"[^.\[\]]+")
+_STEP: Final = re.compile(r"\.((?:\\.|[^.\[\]\\])*)|\[(\d+)\]")
 _UNESCAPE: Final = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 _ESCAPE: Final = re.compile(r"\\(.)")
+_KEY_ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
 ANY: Final = "*"
 BELOW: Final = ".."
 
@@ -53,16 +57,19 @@ class Rule:
 
     """
 
-    pattern: tuple[str | range, ...]
+    pattern: tuple[Step, ...]
     action: Action
     graph: str | None = None
 
     def covers(self, path: Path) -> bool:
-        """Whether the value at ``path``, or one that it is part of, is selected."""
-        return _covers(self.pattern, path)
+        """Whether the value at ``path``, or one that it is part of, is selected.
+
+        A name with dots or brackets in it, in the rule or in the path, is taken for one step and for several.
+        """
+        return _covers(self.pattern, path) or _covers(_apart(self.pattern), _apart(path))
 
 
-def _covers(pattern: Sequence[str | range], path: Sequence[str]) -> bool:
+def _covers(pattern: Sequence[Step], path: Sequence[Step]) -> bool:
     if not pattern:
         return True
     step = pattern[0]
@@ -71,16 +78,35 @@ def _covers(pattern: Sequence[str | range], path: Sequence[str]) -> bool:
     if not path:
         return False
     name = path[0]
-    fits = name.isdecimal() and int(name) in step if isinstance(step, range) else step in {ANY, name}
+    in_range = isinstance(step, range) and isinstance(name, str) and name.isdecimal() and int(name) in step
+    fits = in_range or step in {ANY, name}
     return fits and _covers(pattern[1:], path[1:])
 
 
-def split_path(path: str) -> Path:
+def split_path(path: str) -> Path | None:
     """The steps of a path as events write it: ``$.messages[3].content`` is ``("messages", "3", "content")``.
 
-    A key with a dot or a bracket in it gives several steps, in rules as in events.
+    ``None`` where nothing says what the steps are: a key that an earlier version wrote without escapes.
     """
-    return tuple(_PARTS.findall(path.removeprefix("$")))
+    steps: list[str] = []
+    at = 1
+    while at < len(path):
+        if (found := _STEP.match(path, at)) is None:
+            return None
+        name, index = found.groups()
+        steps.append(index if name is None else _KEY_ESCAPE.sub(lambda m: _UNESCAPE.get(m[1], m[1]), name))
+        at = found.end()
+    return tuple(steps) if path.startswith("$") else None
+
+
+@lru_cache(maxsize=4096)
+def _apart(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """The steps with names that have dots or brackets in them taken apart."""
+    found: list[Step] = []
+    for step in steps:
+        parts = _PARTS.findall(step) if isinstance(step, str) and step not in (ANY, BELOW) else ()
+        found.extend(parts or (step,))
+    return tuple(found)
 
 
 class Redaction:
@@ -114,9 +140,8 @@ class Redaction:
         if not tab:
             return None  # cut inside the path: nothing says what it is
         if rules:
-            if not path.startswith("$"):
-                return None  # a key with a line end in it: its path is not known
-            steps = split_path(path)
+            if (steps := split_path(path)) is None:
+                return None
             for rule in rules:
                 if rule.covers(steps):
                     changed = self._changed(rule.action, _unescaped(value))
@@ -128,7 +153,7 @@ class Redaction:
             if rule.covers(path):
                 return self._changed(rule.action, value)
         if isinstance(value, dict):
-            items = ((key, self._walk(item, path + split_path(str(key)), rules)) for key, item in value.items())
+            items = ((key, self._walk(item, (*path, str(key)), rules)) for key, item in value.items())
             return {key: item for key, item in items if item is not DROPPED}
         if isinstance(value, list | tuple):
             walked = (self._walk(item, (*path, str(i)), rules) for i, item in enumerate(value))

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from perdure.chassis import json
 from perdure.chassis.errors import ConfigurationError
-from perdure.indexer.redaction import ANY, BELOW, Action, Redaction, Rule, split_path
+from perdure.indexer.redaction import ANY, BELOW, Action, Redaction, Rule
 
 NO_END = 2**63
 
@@ -94,7 +94,7 @@ def _pattern(where: str, path: str) -> tuple[str | range, ...]:
 def _steps(where: str, selector: object) -> list[str | range]:
     match selector:
         case NameSelector(name=name):
-            return list(split_path(name))
+            return [name]
         case WildcardSelector():
             return [ANY]
         case IndexSelector(index=index) if index >= 0:

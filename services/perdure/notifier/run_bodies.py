@@ -19,6 +19,7 @@ from perdure.chassis.payload import unpack
 from perdure.checkpoint.documents import Place
 from perdure.checkpoint.plain import plain_serializer, visible_values
 from perdure.checkpoint.saver import PerdureSaver
+from perdure.registry.deliveries import shown_request
 from perdure.schemas.documents import RUNS, RunStatus
 from perdure.schemas.notices import NoticeKind
 
@@ -81,7 +82,7 @@ def flat_run(delivery: Mapping[str, Any], run: Mapping[str, Any], values: Any) -
         "created_at": run.get("created_at"),
         "updated_at": run.get("updated_at"),
         "metadata": told.get("metadata") or {},
-        "kwargs": unpack(run["payload"]) if "payload" in run and not run.get("payload_chunks") else None,
+        "kwargs": shown_request(unpack(run["payload"])) if "payload" in run and not run.get("payload_chunks") else None,
         "multitask_strategy": run.get("multitask_strategy", "enqueue"),
         "status": STATUSES[NoticeKind(delivery["kind"])].value,
         "run_started_at": run.get("started_at"),

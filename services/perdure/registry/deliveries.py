@@ -86,15 +86,27 @@ def endpoint_of(channel: str, target: str) -> str:
 
 
 def shown_target(channel: str, target: str) -> str:
-    """A target for people and logs: the query of a URL, and the path of Slack's, are as good as passwords."""
+    """A target for people and logs: of a URL the host and a digest, because its path or query may be as good as a password.
+
+    The digest is the beginning of the SHA-256 of the whole URL, by which its owner recognises it. The text is no URL, so that
+    nobody stores it as a target by mistake.
+    """
     if channel == Channel.EMAIL:
         return target
+    digest = hashlib.sha256(target.encode(errors="surrogatepass")).hexdigest()[:12]
     try:
         parts = urlsplit(target)
-        path = "/..." if channel == Channel.SLACK else f"{parts.path}{'?...' if parts.query else ''}"
-        return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{path}"
+        address = f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}/..."
     except ValueError:
-        return f"{target.partition(':')[0][:8]}:// (no address that can be read)"
+        address = f"{target.partition(':')[0][:8]}:// (no address that can be read)"
+    return f"{address} (sha256 {digest})"
+
+
+def shown_request(payload: Any) -> Any:
+    """The request of a run or a schedule as it is shown: with its webhook as :func:`shown_target` gives it."""
+    if not isinstance(payload, dict) or not isinstance(webhook := payload.get("webhook"), str):
+        return payload
+    return {**payload, "webhook": shown_target(Channel.WEBHOOK, webhook)}
 
 
 def delivery_document(

@@ -26,6 +26,7 @@ from perdure.gateway.resources.schedules import (
 from perdure.gateway.stores.graphs import ServedGraphs
 from perdure.gateway.stores.store import Store
 from perdure.registry.cron import BadSchedule, Overlap
+from perdure.registry.deliveries import shown_request
 from perdure.registry.runs import assistant_id_of
 from perdure.schemas import schedule_http
 from perdure.schemas.schedule_http import CronCreate, CronFields, CronPatch, CronQuery, CronSearch
@@ -209,7 +210,7 @@ def cron_view(schedule: Mapping[str, Any]) -> Document:
         "timezone": schedule["timezone"],
         "created_at": schedule["created_at"],
         "updated_at": schedule["updated_at"],
-        "payload": {**unpack(schedule["payload"]), "assistant_id": schedule["assistant_id"]},
+        "payload": {**shown_request(unpack(schedule["payload"])), "assistant_id": schedule["assistant_id"]},
         "user_id": None,
         "next_run_date": schedule.get("next_at"),
         "metadata": schedule["metadata"],

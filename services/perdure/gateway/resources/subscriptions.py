@@ -216,7 +216,7 @@ class SubscriptionsResource:
         """``POST /subscriptions``."""
         wanted, _ = await read_body(request, SubscriptionCreate)
         made, secret = await self._subscriptions.subscribe(tenant_of(request), wanted)
-        return json_response(subscription_view(made) | {"secret": secret}, status=201)
+        return json_response(subscription_view(made) | {"target": made["target"], "secret": secret}, status=201)
 
     async def list_subscriptions(self, request: web.Request) -> web.Response:
         """``GET /subscriptions``."""

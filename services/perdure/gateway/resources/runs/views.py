@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from perdure.gateway.stores.chains import chain_view
+from perdure.registry.deliveries import shown_request
 from perdure.registry.runs import new_traceparent
 from perdure.schemas.documents import RunStatus
 from perdure.schemas.http import RunCreate
@@ -76,7 +77,7 @@ def run_view(run: Mapping[str, Any], kwargs: Any, chain: Mapping[str, Any] | Non
         "status": shown_status(run["status"]),
         "perdure_status": run["status"],
         "metadata": run.get("metadata") or {},
-        "kwargs": kwargs,
+        "kwargs": shown_request(kwargs),
         "multitask_strategy": run.get("multitask_strategy", "enqueue"),
         "error": run.get("error"),
         "cancel_requested_at": run.get("cancel_requested_at"),

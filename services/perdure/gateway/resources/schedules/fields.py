@@ -16,6 +16,7 @@ from perdure.gateway.http.requests import require_metadata
 from perdure.gateway.resources.targets import require_webhook
 from perdure.registry import cron, missed
 from perdure.registry.cron import BadSchedule, Overlap
+from perdure.registry.deliveries import shown_request
 from perdure.registry.schedules import Firing
 from perdure.schemas.schedule_http import RunFields
 
@@ -76,7 +77,7 @@ def schedule_view(schedule: Mapping[str, Any]) -> Document:
     return {
         "schedule_id": schedule["_id"],
         **shown,
-        "payload": unpack(schedule["payload"]),
+        "payload": shown_request(unpack(schedule["payload"])),
         "state": "paused" if schedule["paused"] else "active" if next_at or schedule.get("catch_up") else "ended",
         "next_at": next_at,
         "following": _following(schedule, next_at) if next_at else [],
