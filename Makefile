@@ -47,7 +47,8 @@ down: setup ## Stop what "make up" started
 test: setup ## Run all tests against real servers
 	$(BIN)/python -m perdure.local build-mongodb --optional
 	$(BIN)/python -m perdure.local fetch
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest -n 2 tests/unit tests/contract
+	$(BIN)/python -m pytest tests --ignore=tests/unit --ignore=tests/contract
 
 check: setup ## Lint, format, types, import contracts, generated files
 	$(BIN)/ruff check $(SOURCES)
