@@ -113,7 +113,7 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
     saver.availability.on_outage(
         lambda down: log.warning("database.lost") if down else log.warning("database.regained")
     )
-    letters = Letters(db, saver.availability, settings.tenant)
+    letters = Letters(db, saver.availability)
     consumers = consumers_of(
         settings, worker, partial(verdicts.handle, waits, _clock_of(db, saver)), producer, letters.keep
     )

@@ -35,7 +35,7 @@ class ServiceSettings(BaseSettings):
     archive_options: dict[str, str] = Field(default_factory=dict)
     """Further settings of that store as JSON, by obstore's names: `{"endpoint": "https://...", "region": "..."}`. Credentials are
     found as the store's own tools find them, e.g. `AWS_ACCESS_KEY_ID`."""
-    tenant: str = "default"
+    tenant: str = Field(default="default", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     """The tenant of requests that name none."""
     link_secret: SecretStr | None = None
     """What links to answer questions are signed with: 32 characters at least (``openssl rand -hex 32``), the same for gateway,

@@ -49,6 +49,13 @@ def every() -> Iterable[Row]:
         "default": DEFAULT_URL,
         "meaning": "Where the gateway is.",
     }
+    yield {
+        "variable": "PERDURE_API_KEY",
+        "read_by": "the command line",
+        "default": None,
+        "meaning": "The API key that every command sends. Without it a gateway on this machine gets the key of this folder's "
+        "stack, if `perdure up --secure` made one.",
+    }
     yield from _rows(SHARED, ServiceSettings, {})
     for name in available_services():
         module = importlib.import_module(f"perdure.{name}.settings")

@@ -12,6 +12,7 @@ from aiohttp.hdrs import METH_GET, METH_HEAD
 
 from perdure.archive.pruning import Pruner
 from perdure.chassis import mongo
+from perdure.chassis.health import HealthServer
 from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.opensearch_circuit import CircuitOpenSearch
@@ -38,6 +39,7 @@ from perdure.gateway.resources.crons import CronsResource
 from perdure.gateway.resources.dead_letters import DeadLettersResource, DeadLetterStore
 from perdure.gateway.resources.deliveries import DeliveriesResource, DeliveryStore
 from perdure.gateway.resources.graphs import GraphsResource
+from perdure.gateway.resources.keys import KeysResource
 from perdure.gateway.resources.runs import Joiner, Retrier, RunsResource, RunStreams, Starter
 from perdure.gateway.resources.schedules import SchedulesResource, ScheduleStore
 from perdure.gateway.resources.signals import SignalsResource, SignalStore
@@ -57,6 +59,7 @@ from perdure.gateway.streams.history import History
 from perdure.gateway.streams.hub import Streams
 from perdure.gateway.streams.watch import RunWatch
 from perdure.registry.answer_links import NOT_OFFERED, AnswerLinks, links_offered
+from perdure.registry.api_keys import ApiKeys
 from perdure.registry.reply_addresses import ReplyAddresses
 from perdure.registry.schedules import Schedules
 from perdure.registry.signals import Signals
@@ -110,6 +113,7 @@ class Gateway:
         database, availability, producer = servers.database, servers.availability, servers.producer
         self._servers = servers
         self.callers = Callers(database, settings, settings.gateway_store_timeout_s)
+        self._health = HealthServer(settings, {"gateway": lambda: all(self._conditions.required.values())})
         self._store = store = Store(database, availability, settings.gateway_store_timeout_s)
         self._waits = Waits(database, store.run_commit, producer, availability, SOURCE)
         self._signals = Signals(database, self._waits, availability)
@@ -176,6 +180,7 @@ class Gateway:
                 signals,
                 ReplyAddresses(database, availability),
                 secret=settings.inbound_secret,
+                may_be_open=self.callers.policy.may_be_open,
                 limit_bytes=settings.inbound_limit_bytes,
             ),
             DeadLettersResource(self._letters),
@@ -197,6 +202,7 @@ class Gateway:
             SearchResource(opensearch),
             StuckResource(opensearch, marks),
             GraphsResource(graphs, workers),
+            KeysResource(store, ApiKeys(database)),
             system,
         )
         """In the order of the API description."""
@@ -241,6 +247,7 @@ class Gateway:
             "workers": self._workers.watch,
             **self.callers.background(),
         }
+        await self._health.start()
         tasks = [asyncio.create_task(_tirelessly(name, watch), name=name) for name, watch in background.items()]
         try:
             yield
@@ -248,6 +255,7 @@ class Gateway:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._health.close()
             await self.callers.close()
             await self._streams.close()
             await self._finish_waits()

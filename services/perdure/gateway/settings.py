@@ -62,6 +62,7 @@ class GatewaySettings(ServiceSettings):
     gateway_upload_idle_s: float = Field(default=60.0, gt=0)
     """An upload that sends nothing for so long is given up, in seconds."""
     inbound_secret: SecretStr | None = None
-    """What the mail server sends as ``Authorization: Bearer ...`` to ``POST /inbound/email``; nothing is asked without one."""
+    """What the mail server sends as ``Authorization: Bearer ...`` to ``POST /inbound/email``; without one nothing is asked
+    where nobody is asked who calls, and every mail is refused elsewhere."""
     inbound_limit_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
     """A larger mail is refused with 413."""

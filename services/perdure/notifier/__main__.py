@@ -107,7 +107,7 @@ async def main(settings: NotifierSettings, stopping: asyncio.Event) -> None:
     availability = Availability()
     producer = Producer(settings.kafka_bootstrap_servers, settings.instance)
     parts = compose(settings, db, availability, producer)
-    letters = Letters(db, availability, settings.tenant)
+    letters = Letters(db, availability)
     consumers = [
         Consumer(
             settings.kafka_bootstrap_servers,

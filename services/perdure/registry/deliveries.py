@@ -212,7 +212,16 @@ class Deliveries:
         )
         return [one["_id"] for one in found]
 
-    async def redrive(self, delivery: str, tenant: str, by: str | None, now: datetime, *, force: bool) -> bool:
+    async def redrive(
+        self,
+        delivery: str,
+        tenant: str,
+        by: str | None,
+        now: datetime,
+        *,
+        force: bool,
+        on_behalf_of: str | None = None,
+    ) -> bool:
         """Send a dead delivery again, from its first back-off on, under the same message id; false when it is not dead.
 
         Args:
@@ -221,6 +230,7 @@ class Deliveries:
             by: Who asks; kept with it.
             now: The time.
             force: Also one that was delivered or dropped.
+            on_behalf_of: In whose name; kept with it.
 
         """
         states = [*ENDED] if force else [DeliveryState.DEAD.value]
@@ -237,6 +247,7 @@ class Deliveries:
                     "reason": None,
                     "redriven_at": now,
                     "redriven_by": by,
+                    "redriven_on_behalf_of": on_behalf_of,
                     "redrives": found["redrives"] + 1,
                     "told": True,
                 },

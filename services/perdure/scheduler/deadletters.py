@@ -46,7 +46,7 @@ class DeadLetters:
 
     def __init__(self, db: Database, settings: SchedulerSettings) -> None:
         self._letters = db[DEAD_LETTERS]
-        self._store = Letters(db, Availability(), settings.tenant)
+        self._store = Letters(db, Availability())
         self._settings = settings
 
     async def consume(self, stopping: asyncio.Event) -> None:

@@ -13,6 +13,7 @@ from perdure.chassis import json
 from perdure.chassis.clock import now
 from perdure.gateway.answers.questions import Questions
 from perdure.gateway.answers.views import approval_view, as_woken, is_repeat, outcome_view
+from perdure.gateway.auth.caller import KnownSignature
 from perdure.gateway.http.problems import RequestProblem, invalid_fields
 from perdure.gateway.http.requests import require_payload
 from perdure.gateway.stores.store import Store
@@ -69,8 +70,8 @@ class Answering:
         woken = await self._woken(wait)
         return approval_view(as_woken(wait, woken) if woken else wait)
 
-    async def answer(self, wait: WaitDocument, wanted: ApprovalAnswer) -> Counted:
-        """Answer a question.
+    async def answer(self, wait: WaitDocument, wanted: ApprovalAnswer, signature: KnownSignature) -> Counted:
+        """Answer a question; the signature is recorded, not whom the answer names.
 
         Raises:
             RequestProblem: ``body-too-large``, ``invalid-request`` (with every reason under ``/answer``), ``action-mismatch``,
@@ -89,19 +90,20 @@ class Answering:
             woken = await self._woken(wait)
             if woken is None:
                 raise _closed(wait)
-            return _second(wait, woken, wanted)
+            return _second(wait, woken, wanted, signature)
         _require_fitting(wait, question, wanted)
         outcome = WaitOutcome(
             kind=OutcomeKind.ANSWER,
             wait_id=wait["_id"],
             at=now(),
             payload=wanted.answer,
-            by=wanted.by,
+            by=signature.by,
+            on_behalf_of=signature.on_behalf_of,
             # A plain answer approves no effect: only ask_human binds its answer to an action.
             action_digest=None if "interrupt" in wait else question.action_digest,
         )
         woken = await self._store.within(self._waits.wake(wait, outcome))
-        return _counted(wait, woken, replayed=False) if woken.won else _second(wait, woken, wanted)
+        return _counted(wait, woken, replayed=False) if woken.won else _second(wait, woken, wanted, signature)
 
     async def _woken(self, wait: WaitDocument) -> Woken | None:
         return await self._store.within(self._waits.woken(wait["tenant"], wait["_id"]))
@@ -133,14 +135,14 @@ def _counted(wait: WaitDocument, woken: Woken, *, replayed: bool) -> Counted:
     return Counted(view, f"/threads/{wait['thread_id']}/runs/{woken.run['_id']}", replayed)
 
 
-def _second(wait: WaitDocument, woken: Woken, wanted: ApprovalAnswer) -> Counted:
+def _second(wait: WaitDocument, woken: Woken, wanted: ApprovalAnswer, signature: KnownSignature) -> Counted:
     """The answer to who comes second: the same once more if it is a repeat, else who was first.
 
     Raises:
         RequestProblem: ``already-answered``, ``approval-expired`` or ``approval-closed``.
 
     """
-    if is_repeat(woken, wanted.by, wanted.answer):
+    if is_repeat(woken, signature, wanted.answer):
         return _counted(wait, woken, replayed=True)
     outcome, name = woken.outcome, f"Question {wait['_id']!r}"
     if outcome.kind is OutcomeKind.ANSWER:

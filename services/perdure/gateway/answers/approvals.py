@@ -9,7 +9,7 @@ from aiohttp import web
 from perdure.gateway.answers.answering import Answering
 from perdure.gateway.answers.questions import Questions
 from perdure.gateway.answers.views import OPEN, STATUSES, approval_view, approvals_query
-from perdure.gateway.auth.caller import tenant_of
+from perdure.gateway.auth.caller import caller_of, tenant_of
 from perdure.gateway.http.cursors import cursor_of
 from perdure.gateway.http.requests import query_choice, query_cursor, query_int, read_body
 from perdure.gateway.http.responses import json_response
@@ -83,7 +83,8 @@ class ApprovalsResource:
     async def answer(self, request: web.Request) -> web.Response:
         """``POST /approvals/{approval_id}``."""
         wanted, _ = await read_body(request, ApprovalAnswer)
-        counted = await self._answering.answer(await self._require_question(request), wanted)
+        signature = caller_of(request).must_sign(wanted.by)
+        counted = await self._answering.answer(await self._require_question(request), wanted, signature)
         headers = {"Location": counted.location} | ({"Idempotent-Replayed": "true"} if counted.replayed else {})
         return json_response(counted.view, status=200 if counted.replayed else 202, headers=headers)
 

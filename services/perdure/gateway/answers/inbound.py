@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
 
@@ -49,13 +50,16 @@ class MailResource:
         replies: ReplyAddresses,
         *,
         secret: SecretStr | None,
+        may_be_open: Callable[[], bool],
         limit_bytes: int,
     ) -> None:
+        """``may_be_open``: whether nobody is asked who calls."""
         self._store = store
         self._signals = signals
         self._replies = replies
         self._secret = secret
-        """What the mail server sends; ``None``: nothing is asked."""
+        """What the mail server sends; ``None``: nothing is asked where nobody is asked who calls."""
+        self._may_be_open = may_be_open
         self._limit_bytes = limit_bytes
 
     def routes(self) -> tuple[Route, ...]:
@@ -131,14 +135,17 @@ class MailResource:
         return json_response({"accepted": True, **signal_view(accepted.signal)}, status=202)
 
     def _require_caller(self, request: web.Request) -> None:
-        """Refuse everybody but the mail server, where a secret is set."""
+        """Refuse everybody but the mail server, where a secret is set or everybody must say who they are."""
         secret = self._secret
-        if secret is None:
+        if secret is None and self._may_be_open():
             return
         given = request.headers.get("Authorization", "")
-        expected = f"Bearer {secret.get_secret_value()}"
-        if not hmac.compare_digest(given.encode(errors="replace"), expected.encode()):
-            log.warning("gateway.mail_refused", reason="the Authorization header is not the inbound secret")
+        expected = f"Bearer {secret.get_secret_value()}" if secret is not None else None
+        if expected is None or not hmac.compare_digest(given.encode(errors="replace"), expected.encode()):
+            log.warning(
+                "gateway.mail_refused",
+                reason="the Authorization header is not PERDURE_INBOUND_SECRET, or that is not set",
+            )
             raise RequestProblem(
                 "not-authorized",
                 "Send the secret of PERDURE_INBOUND_SECRET as Authorization: Bearer.",

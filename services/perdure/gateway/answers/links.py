@@ -25,6 +25,7 @@ from perdure.gateway.answers.forms import form_of
 from perdure.gateway.answers.pages import NAME, PAGES, Asking, Notice, Told, ask_page, told_page, typed_shown
 from perdure.gateway.answers.questions import Questions
 from perdure.gateway.answers.typed import place, read
+from perdure.gateway.auth.caller import KnownSignature
 from perdure.gateway.http.pages import pretty, said_moment
 from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.http.requests import read_form
@@ -145,7 +146,7 @@ class LinkPages:
             return await self._correct(request, opened, typed, wrong)
         wanted = ApprovalAnswer(answer=answer, by=by, action_digest=_digest(opened, typed))
         try:
-            await self._answering.answer(opened.wait, wanted)
+            await self._answering.answer(opened.wait, wanted, KnownSignature(by, None))
         except RequestProblem as problem:
             return await self._not_taken(request, opened, typed, problem)
         log.info("gateway.answered_by_link", wait_id=opened.wait["_id"], by=by)

@@ -36,6 +36,7 @@ TITLES: dict[str, tuple[int, str]] = {
     "unknown-approval": (404, "There is no such question"),
     "unknown-batch": (404, "There is no such batch"),
     "unknown-subscription": (404, "There is no such subscription"),
+    "unknown-key": (404, "There is no such key"),
     "unknown-delivery": (404, "There is no such delivery"),
     "link-refused": (404, "This link does not work"),
     "method-not-allowed": (405, "This path does not take this method"),

@@ -8,13 +8,13 @@ Outside: matching and sending (the notifier), which also decides whether a targe
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from aiohttp import web
 
 from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database
-from perdure.gateway.auth.caller import tenant_of
+from perdure.gateway.auth.caller import caller_of, tenant_of
 from perdure.gateway.http.problems import RequestProblem, invalid
 from perdure.gateway.http.requests import query_choice, query_int, read_body
 from perdure.gateway.http.responses import json_response
@@ -53,6 +53,9 @@ Document = dict[str, Any]
 PAGE = 50
 MAX_PAGE = 1000
 CHANNEL = Parameter("channel", {"enum": ["webhook", "email", "slack"]})
+
+ASKING: Final = frozenset({NoticeKind.APPROVAL_WANTED, NoticeKind.APPROVAL_EXPIRING})
+"""Their notices carry links that answer the question."""
 
 
 class SubscriptionStore:
@@ -215,6 +218,8 @@ class SubscriptionsResource:
     async def subscribe(self, request: web.Request) -> web.Response:
         """``POST /subscriptions``."""
         wanted, _ = await read_body(request, SubscriptionCreate)
+        if ASKING & set(wanted.kinds):
+            caller_of(request).require(CallerScope.SUBSCRIPTIONS_APPROVALS)
         made, secret = await self._subscriptions.subscribe(tenant_of(request), wanted)
         return json_response(subscription_view(made) | {"target": made["target"], "secret": secret}, status=201)
 
@@ -237,6 +242,10 @@ class SubscriptionsResource:
     async def patch_subscription(self, request: web.Request) -> web.Response:
         """``PATCH /subscriptions/{subscription_id}``."""
         wanted, _ = await read_body(request, SubscriptionPatch)
+        if not caller_of(request).may(CallerScope.SUBSCRIPTIONS_APPROVALS):
+            before = await self._subscriptions.require(*_named(request))
+            if ASKING & {*map(NoticeKind, before["kinds"]), *(wanted.kinds or ())}:
+                caller_of(request).require(CallerScope.SUBSCRIPTIONS_APPROVALS)
         return json_response(subscription_view(await self._subscriptions.change(*_named(request), wanted)))
 
     async def delete_subscription(self, request: web.Request) -> web.Response:

@@ -14,6 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from perdure.chassis.kafka.producer import Producer
+from perdure.gateway.auth.caller import caller_of
 from perdure.gateway.http.requests import query_bool, query_choice, query_float
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.resources.named import require_run, unknown_run
@@ -24,6 +25,7 @@ from perdure.gateway.stores.store import Store
 from perdure.gateway.streams.open_answer import Closing, open_answer
 from perdure.gateway.streams.watch import INTERVAL_S, RunWatch
 from perdure.schemas.documents import RunStatus
+from perdure.schemas.scopes import Scope
 
 Document = Mapping[str, Any]
 
@@ -57,6 +59,8 @@ class Joiner:
         """Answer the values that the run which the path names, or with ``follow=thread`` its thread, ends with."""
         follow = query_choice(request, "follow", ["run", "thread"]) == "thread"
         cancel = query_bool(request, "cancel_on_disconnect")
+        if cancel:
+            caller_of(request).require(Scope.RUNS_WRITE)
         timeout_s = query_float(request, "timeout", self._timeout_s, high=self._timeout_s)
         run = await require_run(self._store, request)
         if "timeout" not in request.query and not await self._is_over(run, follow=follow):

@@ -18,7 +18,7 @@ from perdure.chassis.clock import now
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.payload import Packed, pack
 from perdure.chassis.telemetry import logger
-from perdure.gateway.auth.caller import tenant_of
+from perdure.gateway.auth.caller import caller_of, tenant_of
 from perdure.gateway.http.preferences import StartStatus, accepted
 from perdure.gateway.http.problems import RequestProblem, invalid, not_supported
 from perdure.gateway.http.requests import read_bodies, read_body, request_digest, require_metadata
@@ -39,6 +39,7 @@ from perdure.schemas.commands import StartReason
 from perdure.schemas.documents import RunDocument, ThreadDocument, ThreadStatus
 from perdure.schemas.http import RunCreate
 from perdure.schemas.notices import WebhookFormat
+from perdure.schemas.scopes import Scope
 
 log = logger(__name__)
 
@@ -117,6 +118,8 @@ class Starter:
         ``streams``: the request reads the run as a stream.
         """
         wanted, body = await read_body(request, RunCreate)
+        if wanted.command is not None and wanted.command.model_dump(exclude_none=True):
+            caller_of(request).require(Scope.APPROVALS_ANSWER)  # a command acts in place of the person who is asked
         if streams and wanted.stream_mode is None:
             wanted = wanted.model_copy(update={"stream_mode": "values"})
         started = await self._start(request, thread_id, wanted, body)

@@ -13,6 +13,7 @@ import orjson
 from aiohttp import web
 
 from perdure.chassis.kafka.producer import Producer
+from perdure.gateway.auth.caller import caller_of
 from perdure.gateway.http.problems import invalid
 from perdure.gateway.http.requests import query_bool
 from perdure.gateway.http.route import FLAG, TEXT, Parameter, Plain, Route
@@ -111,6 +112,8 @@ class RunStreams:
     async def join(self, request: web.Request) -> web.StreamResponse:
         """``GET /threads/{thread_id}/runs/{run_id}/stream``."""
         cancel = query_bool(request, "cancel_on_disconnect")
+        if cancel:
+            caller_of(request).require(Scope.RUNS_WRITE)
         modes = modes_of(request.query.getall("stream_mode", []), STREAM_MODES, "query:stream_mode")
         cursor = cursor_of(request)
         run = await require_run(self._store, request)
