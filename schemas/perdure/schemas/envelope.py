@@ -98,23 +98,50 @@ def encode(
         value: The message as JSON, where the caller has it already; then of ``message`` only type, version and addresses are read.
 
     """
-    headers: list[Header] = [
-        ("ce_specversion", SPEC_VERSION),
-        ("ce_id", id.encode()),
-        ("ce_type", message.TYPE.encode()),
-        ("ce_source", source.encode()),
-        ("ce_time", time.isoformat().encode()),
-        ("ce_subject", message.thread_id.encode()),
-        ("ce_schemaversion", b"%d" % message.VERSION),
-        ("ce_tenant", message.tenant.encode()),
-        ("ce_correlationid", correlation_id.encode()),
-        ("content-type", CONTENT_TYPE),
-    ]
-    if causation_id is not None:
-        headers.append(("ce_causationid", causation_id.encode()))
-    if traceparent is not None:
-        headers.append(("ce_traceparent", traceparent.encode()))
-    return Record(message.partition_key, _value(message) if value is None else value, headers)
+    template = Template.of(
+        message, source=source, correlation_id=correlation_id, causation_id=causation_id, traceparent=traceparent
+    )
+    return template.record(id, time, _value(message) if value is None else value)
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """What records have in common that one source says about one thread: all but the id, the time and the value."""
+
+    key: bytes
+    before: tuple[Header, ...]
+    """The headers before id and time."""
+    after: tuple[Header, ...]
+
+    @classmethod
+    def of(
+        cls,
+        message: Message,
+        *,
+        source: str,
+        correlation_id: str,
+        causation_id: str | None = None,
+        traceparent: str | None = None,
+    ) -> Template:
+        """The template of records as :func:`encode` makes them of a message of this type."""
+        before = (("ce_specversion", SPEC_VERSION), ("ce_type", message.TYPE.encode()), ("ce_source", source.encode()))
+        after: list[Header] = [
+            ("ce_subject", message.thread_id.encode()),
+            ("ce_schemaversion", b"%d" % message.VERSION),
+            ("ce_tenant", message.tenant.encode()),
+            ("ce_correlationid", correlation_id.encode()),
+            ("content-type", CONTENT_TYPE),
+        ]
+        if causation_id is not None:
+            after.append(("ce_causationid", causation_id.encode()))
+        if traceparent is not None:
+            after.append(("ce_traceparent", traceparent.encode()))
+        return cls(message.partition_key, before, tuple(after))
+
+    def record(self, id: str, time: datetime, value: bytes) -> Record:
+        """One record."""
+        own = (("ce_id", id.encode()), ("ce_time", time.isoformat().encode()))
+        return Record(self.key, value, [*self.before, *own, *self.after])
 
 
 def _value(message: Message) -> bytes:

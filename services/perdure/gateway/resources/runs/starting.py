@@ -57,6 +57,8 @@ class Prepared:
     thread: ThreadDocument | None
     """The thread that is made with it, if any."""
     payload: Mapping[str, Any]
+    after: int
+    """A sequence number of its thread that all entries of the run are after."""
 
     def view(self) -> dict[str, Any]:
         """The run as clients see it; without a request that is too large to repeat."""
@@ -77,6 +79,8 @@ class Started:
     """Cancel it when the client that waits for it goes away."""
     payload: Mapping[str, Any] | None = None
     """What it was started with; ``None`` where that has to be read."""
+    after: int | None = None
+    """A sequence number of its thread that all entries of the run are after; ``None`` where that has to be read."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -141,7 +145,7 @@ class Starter:
             if isinstance(refused, ThreadBusy):
                 raise _busy(prepared.run["thread_id"]) from None
             raise
-        return Started(prepared.run, prepared.view(), payload=prepared.payload)
+        return Started(prepared.run, prepared.view(), payload=prepared.payload, after=prepared.after)
 
     async def _earlier(self, request: web.Request, key: str | None) -> dict[str, Any] | None:
         """The run that an earlier request with this key started; ``None`` without a key."""
@@ -203,7 +207,7 @@ class Starter:
             run["batch"] = thread["batch"]
         if wanted.on_completion == "delete":
             run["ephemeral"] = thread["ephemeral"] = True
-        return Prepared(run, packed, thread if new_thread else None, payload)
+        return Prepared(run, packed, thread if new_thread else None, payload, int(thread.get("seq") or 0))
 
     async def _register(self, prepared: Prepared) -> None:
         """Make a run durable, ask the runs that it supersedes to end, and publish its start."""

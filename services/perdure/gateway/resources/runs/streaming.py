@@ -103,7 +103,9 @@ class RunStreams:
         """``POST /runs/stream``, ``POST /threads/{thread_id}/runs/stream``."""
         started = await self._starter.start(request, request.match_info.get("thread_id"), streams=True)
         wanted, told = await self._wanted(started.run, (), started.payload)
-        events = self._streams.run_events(started.run, wanted, BEGINNING, started=told, fresh=not started.replayed)
+        events = self._streams.run_events(
+            started.run, wanted, BEGINNING, started=told, fresh=not started.replayed, after=started.after
+        )
         return await self._tell(
             request, started.run, events, cancel=started.cancel_on_disconnect, headers=started.headers
         )
