@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, Final
 
 from confluent_kafka import Consumer as RdConsumer
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from perdure.chassis.kafka.deadletter import Origin
 from perdure.chassis.kafka.producer import _RdLog, describe
@@ -120,7 +120,7 @@ class Tail:
             if down.is_set():
                 log.warning("kafka.tail_lost", topic=self._topic, error="all brokers are down")
                 return
-            fresh = [one for one in _records(consumer) if one.key is not None and self._wanted(one.key)]
+            fresh = [origin_of(one) for one in _messages(consumer) if self._wants(one)]
             if fresh:
                 self._tell(stopping, partial(self._take, fresh))
             if time.monotonic() > look_at:
@@ -129,6 +129,10 @@ class Tail:
                 if added.keys() - known.keys():
                     known = added
                     consumer.incremental_assign([added[one] for one in added.keys() - known.keys()])
+
+    def _wants(self, message: Message) -> bool:
+        key: bytes | None = message.key()
+        return key is not None and self._wanted(key)
 
     def _begun(self) -> None:
         self.opened_at = time.time()
@@ -176,7 +180,7 @@ def read_back(
         while at < end:
             if time.monotonic() > deadline or at - start.offset >= records:
                 return found, False
-            for one in _records(consumer):
+            for one in map(origin_of, _messages(consumer)):
                 at = one.offset + 1
                 if one.key == key and at <= end:
                     found.append(one)
@@ -226,7 +230,7 @@ def _ends(consumer: RdConsumer, topic: str, known: dict[int, TopicPartition]) ->
     return found
 
 
-def _records(consumer: RdConsumer) -> list[Origin]:
+def _messages(consumer: RdConsumer) -> list[Message]:
     """What is there now, waiting at most ``WAIT_S`` for the first record.
 
     Raises:
@@ -236,11 +240,11 @@ def _records(consumer: RdConsumer) -> list[Origin]:
     first = consumer.poll(WAIT_S)
     if first is None:
         return []
-    found: list[Origin] = []
+    found: list[Message] = []
     for message in (first, *consumer.consume(BATCH, 0)):
         error = message.error()
         if error is None:
-            found.append(origin_of(message))
+            found.append(message)
         elif error.fatal() or error.name() == "_AUTO_OFFSET_RESET":
             raise KafkaException(error)
     return found
