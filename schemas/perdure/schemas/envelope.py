@@ -109,8 +109,8 @@ class Template:
     """What records have in common that one source says about one thread: all but the id, the time and the value."""
 
     key: bytes
-    before: tuple[Header, ...]
-    """The headers before id and time."""
+    between: tuple[Header, ...]
+    """The headers between id and time."""
     after: tuple[Header, ...]
 
     @classmethod
@@ -124,7 +124,7 @@ class Template:
         traceparent: str | None = None,
     ) -> Template:
         """The template of records as :func:`encode` makes them of a message of this type."""
-        before = (("ce_specversion", SPEC_VERSION), ("ce_type", message.TYPE.encode()), ("ce_source", source.encode()))
+        between = (("ce_type", message.TYPE.encode()), ("ce_source", source.encode()))
         after: list[Header] = [
             ("ce_subject", message.thread_id.encode()),
             ("ce_schemaversion", b"%d" % message.VERSION),
@@ -136,12 +136,12 @@ class Template:
             after.append(("ce_causationid", causation_id.encode()))
         if traceparent is not None:
             after.append(("ce_traceparent", traceparent.encode()))
-        return cls(message.partition_key, before, tuple(after))
+        return cls(message.partition_key, between, tuple(after))
 
     def record(self, id: str, time: datetime, value: bytes) -> Record:
         """One record."""
-        own = (("ce_id", id.encode()), ("ce_time", time.isoformat().encode()))
-        return Record(self.key, value, [*self.before, *own, *self.after])
+        first = (("ce_specversion", SPEC_VERSION), ("ce_id", id.encode()))
+        return Record(self.key, value, [*first, *self.between, ("ce_time", time.isoformat().encode()), *self.after])
 
 
 def _value(message: Message) -> bytes:
