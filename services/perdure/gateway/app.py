@@ -19,18 +19,22 @@ from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.telemetry import logger
 from perdure.gateway.answers.answering import Answering
 from perdure.gateway.answers.approvals import ApprovalsResource
-from perdure.gateway.answers.inbound import MailResource
+from perdure.gateway.answers.inbound import MailResource, require_secret
 from perdure.gateway.answers.links import PATH, LinkPages
 from perdure.gateway.answers.questions import Questions
+from perdure.gateway.auth.caller import tenant_of
 from perdure.gateway.auth.callers import Callers
 from perdure.gateway.auth.sign_in import TICKET
 from perdure.gateway.console.resource import ConsolePages
 from perdure.gateway.console.stored_states import StoredStates
+from perdure.gateway.http.bodies import BODIES, Bodies
 from perdure.gateway.http.browsers import BrowserGuard
+from perdure.gateway.http.connections import CONNECTIONS, Connections
 from perdure.gateway.http.cors import Cors
 from perdure.gateway.http.middleware import SECRET_BELOW, problems
 from perdure.gateway.http.openapi import SPECIFICATION, describe
 from perdure.gateway.http.origins import Hosts, Origins, is_loopback
+from perdure.gateway.http.places import Places
 from perdure.gateway.http.route import ForPeople, Page, Resource, Route
 from perdure.gateway.resources.archive import Archive, ArchiveResource
 from perdure.gateway.resources.batches import BatchCreator, BatchesResource, BatchStore, Results
@@ -135,6 +139,7 @@ class Gateway:
         schedules = ScheduleStore(
             database, store, Schedules(database, store.run_commit, producer, availability, SOURCE)
         )
+        watchers = Places(settings.gateway_watchers, "answers that wait for runs")
         marks = Marks(database, store)
         questions = Questions(database, store)
         answering = Answering(store, questions, self._waits)
@@ -166,15 +171,17 @@ class Gateway:
                     heartbeat_s=settings.gateway_heartbeat_s,
                 ),
                 producer,
+                watchers,
                 page=settings.gateway_run_page,
             ),
-            RunStreams(store, starter, producer, self._streams, heartbeat_s=settings.gateway_heartbeat_s),
+            RunStreams(store, starter, producer, self._streams, watchers, heartbeat_s=settings.gateway_heartbeat_s),
             SignalsResource(store, signals),
             ApprovalsResource(questions, answering),
             MailResource(
                 store,
                 signals,
                 ReplyAddresses(database, availability),
+                domain=settings.mail_domain,
                 secret=settings.inbound_secret,
                 limit_bytes=settings.inbound_limit_bytes,
             ),
@@ -281,6 +288,7 @@ def make_app(settings: GatewaySettings) -> web.Application:
     links = links_offered(settings)
     if links is None:
         log.info("gateway.links_not_offered", detail=NOT_OFFERED)
+    require_secret(settings.mail_domain, settings.inbound_secret)
     gateway = Gateway(settings, Servers.of(settings), links)
     routes, pages = gateway.routes(), gateway.pages()
     app = web.Application(middlewares=[problems], client_max_size=settings.gateway_body_limit_bytes)
@@ -290,6 +298,11 @@ def make_app(settings: GatewaySettings) -> web.Application:
     BrowserGuard(hosts, origins, gateway.callers.policy.may_be_open, (PATH,)).install(app)
     Cors(origins).install(app)
     gateway.callers.authentication.install(app, (*routes, *pages))
+    app[BODIES] = Bodies(
+        settings.gateway_body_limit_bytes, settings.gateway_body_limit_values, settings.gateway_bodies_bytes, tenant_of
+    )
+    app[CONNECTIONS] = Connections(settings.gateway_headers_timeout_s, settings.gateway_idle_timeout_s)
+    app[CONNECTIONS].install(app)
     app[SECRET_BELOW] = (PATH, TICKET)
     app[SPECIFICATION] = describe(routes, installed_version())
     for route in routes:

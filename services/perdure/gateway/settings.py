@@ -28,6 +28,18 @@ class GatewaySettings(ServiceSettings):
     """How long a person stays signed in at the console, in seconds."""
     gateway_body_limit_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
     """A larger request body is refused with 413."""
+    gateway_body_limit_values: int = Field(default=250_000, ge=1_000)
+    """A JSON body with more values and keys is refused with 413 before it is parsed; each takes up to a hundred bytes of memory."""
+    gateway_bodies_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
+    """Bytes of request bodies over 64 KiB that are read at once, half of them for one tenant, at least two of the largest. Others
+    wait."""
+    gateway_headers_timeout_s: float = Field(default=15.0, gt=0)
+    """A connection that has not sent the headers of its first request after so long is closed, in seconds."""
+    gateway_idle_timeout_s: float = Field(default=75.0, gt=0)
+    """A connection between two requests is closed after so long, and one whose client does not take its answer, in seconds."""
+    gateway_watchers: int = Field(default=2_000, ge=2)
+    """Answers that wait for a run's end or stream its events at once, half of them for one tenant. Further ones are refused with
+    503."""
     gateway_store_timeout_s: float = Field(default=3.0, gt=0)
     """How long a request waits for the database before it is answered 503, in seconds."""
     gateway_start_status: StartStatus = "auto"
@@ -62,6 +74,7 @@ class GatewaySettings(ServiceSettings):
     gateway_upload_idle_s: float = Field(default=60.0, gt=0)
     """An upload that sends nothing for so long is given up, in seconds."""
     inbound_secret: SecretStr | None = None
-    """What the mail server sends as ``Authorization: Bearer ...`` to ``POST /inbound/email``; nothing is asked without one."""
+    """What the mail server sends as ``Authorization: Bearer ...`` to ``POST /inbound/email``: needed where ``PERDURE_MAIL_DOMAIN``
+    is set, without which no mail is taken."""
     inbound_limit_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
     """A larger mail is refused with 413."""

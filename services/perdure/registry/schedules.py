@@ -114,8 +114,8 @@ class Schedules:
         return await self._one(SCHEDULES, {"_id": schedule_id, "tenant": tenant})
 
     async def search(self, query: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The schedules that a query finds, oldest first; those of a tenant are few."""
-        found = await outlast(lambda: self._schedules.find(query).to_list(None), self._availability)
+        """The schedules that a query finds, oldest first, without what their runs are started with; those of a tenant are few."""
+        found = await outlast(lambda: self._schedules.find(query, {"payload": 0}).to_list(None), self._availability)
         return sorted(found, key=lambda one: one["_id"])
 
     async def delete(self, schedule_id: str, tenant: str) -> bool:

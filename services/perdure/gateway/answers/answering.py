@@ -6,17 +6,20 @@ Every refusal is a :class:`perdure.gateway.http.problems.RequestProblem`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from perdure.chassis import json
 from perdure.chassis.clock import now
 from perdure.gateway.answers.questions import Questions
 from perdure.gateway.answers.views import approval_view, as_woken, is_repeat, outcome_view
+from perdure.gateway.http.aside import Aside
 from perdure.gateway.http.problems import RequestProblem, invalid_fields
 from perdure.gateway.http.requests import require_payload
 from perdure.gateway.stores.store import Store
-from perdure.registry.answers import BrokenSchema, reasons
+from perdure.registry.answers import BrokenSchema, reasons, require_schema
 from perdure.registry.questions import question_in
 from perdure.registry.waits import Waits, Woken
 from perdure.schemas.documents import WaitDocument, WaitStatus
@@ -44,13 +47,17 @@ class Counted:
     replayed: bool
 
 
+JUDGED_AT_ONCE = 2
+
+
 class Answering:
-    """Finds questions and answers them."""
+    """Finds questions and answers them. Schemas are the graphs' and answers the clients': they are judged beside the event loop."""
 
     def __init__(self, store: Store, questions: Questions, waits: Waits) -> None:
         self._store = store
         self._questions = questions
         self._waits = waits
+        self._judging = Aside(JUDGED_AT_ONCE, "answers")
 
     async def require(self, approval_id: str, tenant: str) -> WaitDocument:
         """A question of this tenant.
@@ -67,7 +74,25 @@ class Answering:
     async def view_of(self, wait: WaitDocument) -> dict[str, Any]:
         """A question as it is, or as it ended."""
         woken = await self._woken(wait)
-        return approval_view(as_woken(wait, woken) if woken else wait)
+        (view,) = await self.views_of([as_woken(wait, woken) if woken else wait])
+        return view
+
+    async def views_of(self, waits: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Questions as their documents say."""
+        return await self._judging.run(lambda: [approval_view(wait) for wait in waits])
+
+    async def question_of(self, wait: WaitDocument) -> Question:
+        """What a wait asks."""
+        return await self._judging.run(question_in, wait)
+
+    async def require_judgeable(self, question: Question) -> None:
+        """Refuse a question whose schema judges no answer.
+
+        Raises:
+            BrokenSchema: it does not.
+
+        """
+        await self._judging.run(require_schema, question.answer_schema or {})
 
     async def answer(self, wait: WaitDocument, wanted: ApprovalAnswer) -> Counted:
         """Answer a question.
@@ -78,7 +103,7 @@ class Answering:
 
         """
         require_payload("/answer", wanted.answer)
-        question = question_in(wait)
+        question = await self.question_of(wait)
         if wanted.action_digest is not None and wanted.action_digest != question.action_digest:
             raise RequestProblem(
                 "action-mismatch",
@@ -89,8 +114,8 @@ class Answering:
             woken = await self._woken(wait)
             if woken is None:
                 raise _closed(wait)
-            return _second(wait, woken, wanted)
-        _require_fitting(wait, question, wanted)
+            return await self._judging.run(_second, wait, woken, wanted)
+        await self._require_fitting(wait, question, wanted)
         outcome = WaitOutcome(
             kind=OutcomeKind.ANSWER,
             wait_id=wait["_id"],
@@ -101,7 +126,26 @@ class Answering:
             action_digest=None if "interrupt" in wait else question.action_digest,
         )
         woken = await self._store.within(self._waits.wake(wait, outcome))
-        return _counted(wait, woken, replayed=False) if woken.won else _second(wait, woken, wanted)
+        if woken.won:
+            return await self._judging.run(partial(_counted, wait, woken, replayed=False))
+        return await self._judging.run(_second, wait, woken, wanted)
+
+    async def _require_fitting(self, wait: WaitDocument, question: Question, wanted: ApprovalAnswer) -> None:
+        """Refuse an answer that does not fit the question's schema, with every reason."""
+        if question.answer_schema is None:
+            return
+        try:
+            found = await self._judging.run(reasons, question.answer_schema, wanted.answer)
+        except BrokenSchema as error:
+            raise RequestProblem(
+                "broken-question",
+                f"The schema of question {wait['_id']!r} is broken, so that no answer can be judged by it: {error}. The agent "
+                f"stays asleep; correct the graph, and resume thread {wait['thread_id']!r} with a command.",
+            ) from error
+        if found:
+            raise invalid_fields(
+                [InvalidField(pointer="/answer" + pointer, detail=reason) for pointer, reason in found]
+            )
 
     async def _woken(self, wait: WaitDocument) -> Woken | None:
         return await self._store.within(self._waits.woken(wait["tenant"], wait["_id"]))
@@ -110,22 +154,6 @@ class Answering:
 def unknown_approval(approval_id: str) -> RequestProblem:
     """No such question in the caller's tenant."""
     return RequestProblem("unknown-approval", f"There is no question {approval_id!r}; GET /approvals lists them.")
-
-
-def _require_fitting(wait: WaitDocument, question: Question, wanted: ApprovalAnswer) -> None:
-    """Refuse an answer that does not fit the question's schema, with every reason."""
-    if question.answer_schema is None:
-        return
-    try:
-        found = reasons(question.answer_schema, wanted.answer)
-    except BrokenSchema as error:
-        raise RequestProblem(
-            "broken-question",
-            f"The schema of question {wait['_id']!r} is broken, so that no answer can be judged by it: {error}. The agent "
-            f"stays asleep; correct the graph, and resume thread {wait['thread_id']!r} with a command.",
-        ) from error
-    if found:
-        raise invalid_fields([InvalidField(pointer="/answer" + pointer, detail=reason) for pointer, reason in found])
 
 
 def _counted(wait: WaitDocument, woken: Woken, *, replayed: bool) -> Counted:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from aiohttp import web
 
 from perdure.gateway.answers.answering import Answering
 from perdure.gateway.answers.questions import Questions
-from perdure.gateway.answers.views import OPEN, STATUSES, approval_view, approvals_query
+from perdure.gateway.answers.views import OPEN, STATUSES, approvals_query
 from perdure.gateway.auth.caller import tenant_of
 from perdure.gateway.http.cursors import cursor_of
 from perdure.gateway.http.requests import query_choice, query_cursor, query_int, read_body
@@ -72,8 +70,7 @@ class ApprovalsResource:
             after=query_cursor(request, "after"),
         )
         found = await self._questions.page(query, limit)
-        # Aside: the schema of each question is judged, which takes milliseconds where it is a new one.
-        shown = await asyncio.to_thread(lambda: [approval_view(wait) for wait in found[:limit]])
+        shown = await self._answering.views_of(found[:limit])
         return json_response({"approvals": shown, "cursor": cursor_of(found, "opened_at", limit)})
 
     async def get(self, request: web.Request) -> web.Response:

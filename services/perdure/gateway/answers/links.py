@@ -30,8 +30,7 @@ from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.http.requests import read_form
 from perdure.gateway.http.route import Page
 from perdure.registry.answer_links import NOT_OFFERED, AnswerClaims, AnswerLinks, ExpiredLink, LinkProblem
-from perdure.registry.answers import BrokenSchema, require_schema
-from perdure.registry.questions import question_in
+from perdure.registry.answers import BrokenSchema
 from perdure.schemas.documents import WaitDocument, WaitStatus
 from perdure.schemas.http import ApprovalAnswer
 from perdure.schemas.scopes import Exempt
@@ -120,9 +119,9 @@ class LinkPages:
             log.info("gateway.link_refused", reason=type(error).__name__)
             raise RequestProblem("link-refused", str(error)) from error
         wait = await self._answering.require(claims.wait_id, claims.tenant)
-        question = question_in(wait)
+        question = await self._answering.question_of(wait)
         try:
-            require_schema(question.answer_schema or {})
+            await self._answering.require_judgeable(question)
         except BrokenSchema as error:
             raise RequestProblem(
                 "broken-question", f"No answer can be judged by the question's schema: {error}."

@@ -17,8 +17,8 @@ from pymongo.errors import PyMongoError
 from perdure.chassis.outage import is_outage
 from perdure.chassis.telemetry import logger
 from perdure.checkpoint.errors import NotebookError
+from perdure.gateway.http.bodies import too_large
 from perdure.gateway.http.problems import RequestProblem, store_unavailable
-from perdure.gateway.http.requests import too_large
 from perdure.schemas.problem import MEDIA_TYPE
 
 log = logger(__name__)

@@ -66,6 +66,7 @@ TITLES: dict[str, tuple[int, str]] = {
     "delivery-not-dead": (409, "Only dead deliveries are redriven"),
     "broken-question": (409, "The question cannot be answered"),
     "upload-stalled": (408, "The upload stands still"),
+    "body-too-slow": (408, "The body comes too slowly"),
     "batch-too-large": (413, "The batch is too large"),
     "body-too-large": (413, "The body is too large"),
     "unsupported-media-type": (415, "The body has a type that is not read here"),
@@ -82,6 +83,7 @@ TITLES: dict[str, tuple[int, str]] = {
     "kafka-unavailable": (503, "Kafka does not answer"),
     "search-unavailable": (503, "The search index does not answer"),
     "search-behind": (503, "The search index is behind"),
+    "busy": (503, "The gateway has no room for this now"),
     "not-ready": (503, "Not ready yet"),
 }
 """Status and title by name: the complete list, also shown in the API description."""

@@ -7,6 +7,7 @@ Whether the address of a target may be reached is decided when a notice is sent.
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from yarl import URL
 
@@ -37,5 +38,7 @@ def _require_url(target: str, pointer: str) -> None:
         usable = False
     if not usable or not target.isprintable() or " " in target:
         raise invalid(pointer, "must be a URL, such as https://example.com/hooks")
+    if not urlsplit(target).netloc.isascii():
+        raise invalid(pointer, f"must name its host in ASCII, as it is connected to: {url.raw_host}")
     if url.user is not None or url.password is not None:
         raise invalid(pointer, "must not hold user and password; the signature says who sends")

@@ -15,6 +15,7 @@ from perdure.chassis.payload import pack
 from perdure.chassis.telemetry import logger
 from perdure.gateway.auth.caller import tenant_of
 from perdure.gateway.http.gunzip import BadGzipError, opened
+from perdure.gateway.http.places import Places
 from perdure.gateway.http.problems import RequestProblem, invalid, invalid_fields
 from perdure.gateway.http.requests import idempotency_key, read_body, request_digest, require_metadata
 from perdure.gateway.http.responses import json_response
@@ -33,6 +34,7 @@ log = logger(__name__)
 NDJSON: Final = frozenset(
     {"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"}
 )
+UPLOADS_AT_ONCE: Final = 16
 AS_JSON: Final = ("metadata", "config", "context")
 """Options that are JSON in the query of an upload."""
 
@@ -47,13 +49,15 @@ class BatchCreator:
         self._graphs = graphs
         self._limit_bytes = limit_bytes
         """A longer NDJSON upload is refused, in bytes after decompression."""
+        self._uploads = Places(UPLOADS_AT_ONCE, "uploads")
         self._idle_s = idle_s
         """An upload that sends nothing for longer is given up, in seconds."""
 
     async def create(self, request: web.Request) -> web.Response:
         """``POST /batches``: JSON with its items, or NDJSON with the options in the query."""
         if request.content_type in NDJSON:
-            return await self._create_of_stream(request)
+            with self._uploads.taken(tenant_of(request)):
+                return await self._create_of_stream(request)
         wanted, body = await read_body(request, BatchCreate)
         digest = request_digest(request.path, body)
         key = idempotency_key(request)

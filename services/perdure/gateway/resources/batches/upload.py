@@ -2,7 +2,7 @@
 
 Contract: memory holds a block of lines, whatever the length of the upload. Until :meth:`Upload.finish` nobody sees the batch; an
 upload that ends otherwise removes what it stored, or the scheduler's sweep does. Reading goes on after a wrong line, to name the
-others, but nothing more is stored.
+others, until ``WRONG_SHOWN`` are wrong, but nothing more is stored. Lines are cut and parsed beside the event loop.
 """
 
 from __future__ import annotations
@@ -65,13 +65,15 @@ class Upload:
         block: list[Line] = []
         size = 0
         async for chunk in chunks:
-            found = lines.feed(chunk)
+            found = await asyncio.to_thread(lines.feed, chunk)
             block += found
             size += sum(len(line.data or b"") for line in found)
             while len(block) >= BLOCK_LINES or size >= BLOCK_BYTES:
                 await self._take(block[:BLOCK_LINES])
                 block = block[BLOCK_LINES:]
                 size = sum(len(line.data or b"") for line in block)
+            if self._wrong_count >= WRONG_SHOWN:
+                return
         await self._take([*block, *lines.end()])
 
     async def take(self, values: list[Any]) -> None:
@@ -182,6 +184,8 @@ class Upload:
             return RequestProblem("invalid-request", "The upload holds no item.")
         count, first = self._wrong_count, self._wrong[0]
         how_many = "1 item is wrong" if count == 1 else f"{count} items are wrong"
+        if count >= WRONG_SHOWN:
+            how_many = f"{count} items are wrong in what was read until then"
         shown = f" (the first {len(self._wrong)} are named)" if count > len(self._wrong) else ""
         detail = f"{how_many}{shown}; nothing was registered. {first.pointer}: {first.detail}"
         return RequestProblem("invalid-request", detail, self._wrong)

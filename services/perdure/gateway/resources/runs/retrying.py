@@ -18,6 +18,7 @@ from perdure.gateway.http.responses import json_response
 from perdure.gateway.resources.named import require_run, require_thread
 from perdure.gateway.resources.runs.views import locations, run_view
 from perdure.gateway.stores.commands import SOURCE
+from perdure.gateway.stores.payloads import is_shown
 from perdure.gateway.stores.store import IdempotencyTaken, Store
 from perdure.registry.runs import publish_start, retry_document, retry_key
 from perdure.schemas.commands import StartReason
@@ -81,4 +82,4 @@ class Retrier:
         except IdempotencyTaken:
             return await self.retry(request)
         publish_start(self._producer, run, StartReason.RESUMED, SOURCE)
-        return json_response(run_view(run, None if packed.chunks else payload), 202, locations(run))
+        return json_response(run_view(run, payload if is_shown(packed) else None), 202, locations(run))

@@ -31,6 +31,7 @@ from perdure.gateway.resources.targets import require_webhook
 from perdure.gateway.stores.commands import SOURCE, cancel_record, publish
 from perdure.gateway.stores.graphs import ServedGraphs
 from perdure.gateway.stores.idempotency import run_key
+from perdure.gateway.stores.payloads import is_shown, shown_payload
 from perdure.gateway.stores.store import IdempotencyTaken, Store, ThreadBusy
 from perdure.registry.runs import assistant_id_of, new_id, new_traceparent, publish_start, run_document
 from perdure.registry.superseding import SUPERSEDING
@@ -60,7 +61,7 @@ class Prepared:
 
     def view(self) -> dict[str, Any]:
         """The run as clients see it; without a request that is too large to repeat."""
-        return run_view(self.run, None if self.packed.chunks else self.payload)
+        return run_view(self.run, self.payload if is_shown(self.packed) else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,8 +255,7 @@ class Starter:
                 headers={"Location": locations(run)["Location"]},
             )
         chains = await self._store.chains([run])
-        kwargs = None if run.get("payload_chunks") else await self._store.kwargs(run)
-        return Started(run, run_view(run, kwargs, chains[run["_id"]]), replayed=True)
+        return Started(run, run_view(run, shown_payload(run), chains[run["_id"]]), replayed=True)
 
 
 def _busy(thread_id: str) -> RequestProblem:

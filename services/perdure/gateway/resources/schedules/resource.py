@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
 
+from perdure.chassis.payload import unpack
 from perdure.gateway.auth.caller import tenant_of
 from perdure.gateway.http.problems import invalid
 from perdure.gateway.http.requests import idempotency_key, query_int, read_body
@@ -112,7 +114,7 @@ class SchedulesResource:
             made = await self._schedules.create(tenant, graph, wanted.thread_id, fields, paused=wanted.paused)
         except BadSchedule as problem:
             raise refused(problem, POINTERS) from problem
-        return json_response(schedule_view(made), status=201, headers={"Location": f"/schedules/{made['_id']}"})
+        return json_response(_view(made), status=201, headers={"Location": f"/schedules/{made['_id']}"})
 
     async def list_schedules(self, request: web.Request) -> web.Response:
         """``GET /schedules``."""
@@ -121,11 +123,13 @@ class SchedulesResource:
         query: dict[str, Any] = {"tenant": tenant_of(request)}
         query |= {name: request.query[name] for name in ("thread_id", "graph_id") if name in request.query}
         found = await self._schedules.find(query)
-        return json_response([schedule_view(one) for one in found[offset : offset + limit]])
+        page = found[offset : offset + limit]
+        payloads = await self._schedules.payloads_of(page)
+        return json_response([schedule_view(one, payloads.get(one["_id"])) for one in page])
 
     async def get(self, request: web.Request) -> web.Response:
         """``GET /schedules/{schedule_id}``."""
-        return json_response(schedule_view(await self._schedules.require(*_named(request))))
+        return json_response(_view(await self._schedules.require(*_named(request))))
 
     async def patch(self, request: web.Request) -> web.Response:
         """``PATCH /schedules/{schedule_id}``."""
@@ -165,7 +169,7 @@ class SchedulesResource:
             changed = await self._schedules.change(*_named(request), fields)
         except BadSchedule as problem:
             raise refused(problem, POINTERS) from problem
-        return json_response(schedule_view(changed))
+        return json_response(_view(changed))
 
 
 async def require_schedulable(store: Store, request: web.Request, thread_id: str | None) -> None:
@@ -176,6 +180,10 @@ async def require_schedulable(store: Store, request: web.Request, thread_id: str
     if found is None:
         raise unknown_thread(thread_id)
     require_here(found)
+
+
+def _view(schedule: Mapping[str, Any]) -> dict[str, Any]:
+    return schedule_view(schedule, unpack(schedule["payload"]))
 
 
 def _named(request: web.Request) -> tuple[str, str]:
