@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from perdure.gateway.search.language import (
@@ -102,6 +102,7 @@ trees: st.SearchStrategy[Node] = st.recursive(words | fields, combined, max_leav
 
 
 @given(trees)
+@example(Field("at", ">", (Value("=1"),)))
 def test_what_is_shown_reads_the_same(tree: Node) -> None:
     assert parse(show(tree)) == tree
 

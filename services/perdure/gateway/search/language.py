@@ -119,7 +119,7 @@ def show(node: Node) -> str:
         case Text():
             return _shown(node.text, node.prefix, _WORD, quoted=_reads_otherwise(node.text))
         case Field():
-            values = ",".join(_shown(v.text, v.prefix, _BARE, quoted=False) for v in node.values)
+            values = ",".join(_shown(v.text, v.prefix, _BARE, quoted=v.text.startswith("=")) for v in node.values)
             return f"{node.name}{node.operator}{values}"
         case Not():
             return f"NOT {_nested(node.operand)}"
