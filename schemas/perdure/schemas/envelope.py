@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
 from perdure.schemas.message import Message
+from perdure.schemas.thread_ids import is_possible
 
 CONTENT_TYPE = b"application/json"
 SPEC_VERSION = b"1.0"
@@ -168,7 +169,8 @@ def decode(
 
     Raises:
         UndecodableError: a header is missing or malformed (reason ``envelope``), the type is not known (``unknown_type``), its
-            version is not known (``unknown_version``), or the value does not fit the schema (``payload``).
+            version is not known (``unknown_version``), or the value does not fit the schema (``payload``), or the record is of
+            one tenant and its thread of another one.
 
     """
     envelope = _envelope(header_text(headers))
@@ -185,6 +187,11 @@ def decode(
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in error.errors()[:5])
         raise UndecodableError("payload", f"{envelope.type}: {problems}") from error
+    if (envelope.tenant, envelope.subject) != (message.tenant, message.thread_id):
+        raise UndecodableError("envelope", "the headers name another tenant or thread than the value")
+    if not is_possible(message.tenant, message.thread_id):
+        detail = f"{envelope.type}: thread {message.thread_id!r} is not one of the tenant {message.tenant!r}"
+        raise UndecodableError("payload", detail)
     return Decoded(envelope, message)
 
 

@@ -11,6 +11,8 @@ import socket
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from perdure.schemas.thread_ids import TENANT_PATTERN, UNQUALIFIED
+
 
 class ServiceSettings(BaseSettings):
     """Addresses and limits that every service has.
@@ -35,7 +37,7 @@ class ServiceSettings(BaseSettings):
     archive_options: dict[str, str] = Field(default_factory=dict)
     """Further settings of that store as JSON, by obstore's names: `{"endpoint": "https://...", "region": "..."}`. Credentials are
     found as the store's own tools find them, e.g. `AWS_ACCESS_KEY_ID`."""
-    tenant: str = "default"
+    tenant: str = Field(default=UNQUALIFIED, pattern=TENANT_PATTERN)
     """The tenant of requests that name none."""
     link_secret: SecretStr | None = None
     """What links to answer questions are signed with: 32 characters at least (``openssl rand -hex 32``), the same for gateway,
@@ -44,6 +46,10 @@ class ServiceSettings(BaseSettings):
     """Where people reach the gateway, as links in notices name it: ``https://agents.example.com``."""
     mail_domain: str | None = Field(default=None, pattern=r"^[A-Za-z0-9.-]{1,255}$")
     """The domain of reply addresses; its mail must reach ``POST /inbound/email``."""
+    mail_to: tuple[str, ...] | None = None
+    """Who may be mailed, as JSON: domains and addresses, `["example.com", "ann@partner.example"]`; the same for gateway and
+    notifier. Without it everybody may: whoever may subscribe then decides to whom this installation sends mail.
+    """
     health_host: str = "127.0.0.1"
     """The address that ``health_port`` is opened on; ``0.0.0.0`` in a container."""
     health_port: int = Field(default=0, ge=0, le=65535)

@@ -32,6 +32,7 @@ from perdure.gateway.http.middleware import SECRET_BELOW, problems
 from perdure.gateway.http.openapi import SPECIFICATION, describe
 from perdure.gateway.http.origins import Hosts, Origins, is_loopback
 from perdure.gateway.http.route import ForPeople, Page, Resource, Route
+from perdure.gateway.http.thread_ids import show_headers, thread_ids
 from perdure.gateway.resources.archive import Archive, ArchiveResource
 from perdure.gateway.resources.batches import BatchCreator, BatchesResource, BatchStore, Results
 from perdure.gateway.resources.crons import CronsResource
@@ -48,8 +49,10 @@ from perdure.gateway.resources.system import KAFKA_TIMEOUT_S, Conditions, System
 from perdure.gateway.resources.threads import ThreadChanges, ThreadChangesResource, ThreadSearching, ThreadsResource
 from perdure.gateway.search.resource import SearchResource
 from perdure.gateway.settings import GatewaySettings
+from perdure.gateway.stores import limits
 from perdure.gateway.stores.commands import SOURCE
 from perdure.gateway.stores.graphs import ServedGraphs
+from perdure.gateway.stores.quotas import Quotas
 from perdure.gateway.stores.store import Store
 from perdure.gateway.stores.workers import Workers
 from perdure.gateway.streams.asking import Asking
@@ -125,6 +128,7 @@ class Gateway:
             f"perdure-gateway-{settings.instance}-streams",
         )
         self._ended, self._at_rest = RunWatch(store.ended, self._streams), RunWatch(store.at_rest, self._streams)
+        quotas = Quotas(database, store, limits.load(settings.quotas_file))
         graphs, workers, opensearch = self._graphs, self._workers, servers.opensearch
         states = States(database, availability)
         updates = StateUpdates(
@@ -133,33 +137,35 @@ class Gateway:
         changes = ThreadChanges(database, store)
         batches = BatchStore(database, store, settings.gateway_batch_items_limit)
         schedules = ScheduleStore(
-            database, store, Schedules(database, store.run_commit, producer, availability, SOURCE)
+            database, store, Schedules(database, store.run_commit, producer, availability, SOURCE), quotas
         )
         marks = Marks(database, store)
         questions = Questions(database, store)
         answering = Answering(store, questions, self._waits)
-        signals = SignalStore(database, store, self._signals)
+        signals = SignalStore(database, store, self._signals, quotas)
         starter = Starter(
             store,
             states,
             graphs,
             producer,
+            quotas,
             status=settings.gateway_start_status,
             webhook_format=settings.gateway_webhook_format,
         )
         system = SystemResource(self._conditions, workers)
         self._resources: tuple[Resource, ...] = (
-            ThreadsResource(store, states, ThreadSearching(database, store, states), changes, updates),
-            ThreadChangesResource(store, states, changes, Pruner(database, producer, SOURCE, availability)),
+            ThreadsResource(store, states, ThreadSearching(database, store, states), changes, updates, quotas),
+            ThreadChangesResource(store, states, changes, Pruner(database, producer, SOURCE, availability), quotas),
             StatesResource(store, states, updates, page=settings.gateway_history_page),
             RunsResource(
                 store,
                 starter,
-                Retrier(store, producer),
+                Retrier(store, producer, quotas),
                 Joiner(
                     store,
                     states,
                     producer,
+                    quotas,
                     ended=self._ended,
                     at_rest=self._at_rest,
                     timeout_s=settings.gateway_join_timeout_s,
@@ -168,7 +174,7 @@ class Gateway:
                 producer,
                 page=settings.gateway_run_page,
             ),
-            RunStreams(store, starter, producer, self._streams, heartbeat_s=settings.gateway_heartbeat_s),
+            RunStreams(store, starter, producer, self._streams, quotas, heartbeat_s=settings.gateway_heartbeat_s),
             SignalsResource(store, signals),
             ApprovalsResource(questions, answering),
             MailResource(
@@ -185,12 +191,13 @@ class Gateway:
                 BatchCreator(
                     batches,
                     graphs,
+                    quotas,
                     limit_bytes=settings.gateway_upload_limit_bytes,
                     idle_s=settings.gateway_upload_idle_s,
                 ),
                 Results(database, store, states, batches),
             ),
-            SubscriptionsResource(SubscriptionStore(database, store)),
+            SubscriptionsResource(SubscriptionStore(database, store, quotas, settings.mail_to)),
             DeliveriesResource(DeliveryStore(database, store)),
             SchedulesResource(store, graphs, schedules),
             CronsResource(store, graphs, schedules),
@@ -290,6 +297,8 @@ def make_app(settings: GatewaySettings) -> web.Application:
     BrowserGuard(hosts, origins, gateway.callers.policy.may_be_open, (PATH,)).install(app)
     Cors(origins).install(app)
     gateway.callers.authentication.install(app, (*routes, *pages))
+    app.middlewares.append(thread_ids)
+    app.on_response_prepare.append(show_headers)
     app[SECRET_BELOW] = (PATH, TICKET)
     app[SPECIFICATION] = describe(routes, installed_version())
     for route in routes:

@@ -61,6 +61,8 @@ class GatewaySettings(ServiceSettings):
     """An NDJSON upload of more bytes, after decompression, is refused with 413."""
     gateway_upload_idle_s: float = Field(default=60.0, gt=0)
     """An upload that sends nothing for so long is given up, in seconds."""
+    quotas_file: Path | None = None
+    """A TOML or JSON file with the limits of tenants (docs/security-tenants.md). Without one every tenant has the defaults."""
     inbound_secret: SecretStr | None = None
     """What the mail server sends as ``Authorization: Bearer ...`` to ``POST /inbound/email``; nothing is asked without one."""
     inbound_limit_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)

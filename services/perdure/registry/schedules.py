@@ -34,6 +34,7 @@ from perdure.registry.threads import thread_document
 from perdure.schemas.commands import StartReason
 from perdure.schemas.documents import GRAPHS, RUNS, SCHEDULES, THREADS, CancelAction, RunStatus, ThreadStatus
 from perdure.schemas.schedule_documents import FiringMark, MissedPeriod, ScheduleDocument
+from perdure.schemas.thread_ids import stored_id
 
 log = logger(__name__)
 
@@ -237,7 +238,7 @@ class Schedules:
             "cancel": policy in {Overlap.CANCEL_OTHER, Overlap.ROLLBACK_OTHER} and not making_up,
             "rollback": policy is Overlap.ROLLBACK_OTHER,
             "run_id": new_id(),
-            "thread_id": schedule["thread_id"] or new_id(),
+            "thread_id": schedule["thread_id"] or stored_id(schedule["tenant"], new_id()),
         }
         return await self._set(schedule, {"$set": {"firing": mark}, "$inc": {"revision": 1}})
 

@@ -47,6 +47,14 @@ def is_address(text: str) -> bool:
     return len(text) <= 254 and _ADDRESS.fullmatch(text) is not None
 
 
+def may_be_mailed(address: str, allowed: Collection[str] | None) -> bool:
+    """Whether a mail may go to an address: it, or its domain, is allowed (``PERDURE_MAIL_TO``), or there is no list."""
+    if allowed is None:
+        return True
+    named = address.casefold()
+    return any(one.casefold() in (named, named.rpartition("@")[2]) for one in allowed)
+
+
 def new_secret() -> str:
     """A signing secret as Standard Webhooks writes it."""
     return SECRET_PREFIX + base64.b64encode(os.urandom(SECRET_BYTES)).decode()

@@ -22,6 +22,7 @@ from perdure.registry.waits import Waits, Woken
 from perdure.schemas.documents import WaitDocument, WaitStatus
 from perdure.schemas.http import ApprovalAnswer
 from perdure.schemas.problem import InvalidField
+from perdure.schemas.thread_ids import shown_id
 from perdure.schemas.waits import OutcomeKind, Question, WaitOutcome
 
 SHOWN_ANSWER = 200
@@ -122,7 +123,7 @@ def _require_fitting(wait: WaitDocument, question: Question, wanted: ApprovalAns
         raise RequestProblem(
             "broken-question",
             f"The schema of question {wait['_id']!r} is broken, so that no answer can be judged by it: {error}. The agent "
-            f"stays asleep; correct the graph, and resume thread {wait['thread_id']!r} with a command.",
+            f"stays asleep; correct the graph, and resume thread {shown_id(wait['thread_id'])!r} with a command.",
         ) from error
     if found:
         raise invalid_fields([InvalidField(pointer="/answer" + pointer, detail=reason) for pointer, reason in found])
@@ -130,7 +131,7 @@ def _require_fitting(wait: WaitDocument, question: Question, wanted: ApprovalAns
 
 def _counted(wait: WaitDocument, woken: Woken, *, replayed: bool) -> Counted:
     view = approval_view(as_woken(wait, woken))
-    return Counted(view, f"/threads/{wait['thread_id']}/runs/{woken.run['_id']}", replayed)
+    return Counted(view, f"/threads/{shown_id(wait['thread_id'])}/runs/{woken.run['_id']}", replayed)
 
 
 def _second(wait: WaitDocument, woken: Woken, wanted: ApprovalAnswer) -> Counted:
@@ -159,13 +160,13 @@ def _second(wait: WaitDocument, woken: Woken, wanted: ApprovalAnswer) -> Counted
     raise RequestProblem(
         *problem,
         outcome=outcome_view(outcome.value()),
-        headers={"Location": f"/threads/{wait['thread_id']}/runs/{woken.run['_id']}"},
+        headers={"Location": f"/threads/{shown_id(wait['thread_id'])}/runs/{woken.run['_id']}"},
     )
 
 
 def _closed(wait: WaitDocument) -> RequestProblem:
     return RequestProblem(
         "approval-closed",
-        f"Question {wait['_id']!r} is closed: thread {wait['thread_id']!r} went on another way. "
-        f"GET /threads/{wait['thread_id']} shows where it is.",
+        f"Question {wait['_id']!r} is closed: thread {shown_id(wait['thread_id'])!r} went on another way. "
+        f"GET /threads/{shown_id(wait['thread_id'])} shows where it is.",
     )

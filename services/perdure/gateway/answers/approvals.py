@@ -14,6 +14,7 @@ from perdure.gateway.http.cursors import cursor_of
 from perdure.gateway.http.requests import query_choice, query_cursor, query_int, read_body
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import AFTER, BODY, TEXT, Parameter, Route, page_of
+from perdure.gateway.http.thread_ids import query_thread
 from perdure.schemas import http
 from perdure.schemas.documents import WaitDocument
 from perdure.schemas.http import ApprovalAnswer
@@ -66,7 +67,7 @@ class ApprovalsResource:
         query = approvals_query(
             tenant_of(request),
             status=query_choice(request, "status", STATUSES) or OPEN,
-            thread_id=request.query.get("thread_id"),
+            thread_id=query_thread(request),
             graph=request.query.get("graph"),
             assigned_to=request.query.get("assigned_to"),
             after=query_cursor(request, "after"),

@@ -69,6 +69,7 @@ TITLES: dict[str, tuple[int, str]] = {
     "batch-too-large": (413, "The batch is too large"),
     "body-too-large": (413, "The body is too large"),
     "unsupported-media-type": (415, "The body has a type that is not read here"),
+    "quota-exceeded": (429, "A limit of the tenant is reached"),
     "invalid-request": (422, "The request is not valid"),
     "no-graph": (422, "The thread has no graph yet"),
     "update-refused": (422, "The graph refuses the update"),
@@ -108,6 +109,12 @@ class RequestProblem(PerdureError):
             type=URN + name, title=title, status=self.status, detail=detail, errors=tuple(errors), outcome=outcome
         )
         self.retryable = self.status == 503
+
+    def leave_out(self, text: str) -> None:
+        """Leave a text out wherever the problem has it."""
+        errors = tuple(one.model_copy(update={"detail": one.detail.replace(text, "")}) for one in self.problem.errors)
+        detail = self.problem.detail.replace(text, "")
+        self.problem = self.problem.model_copy(update={"detail": detail, "errors": errors})
 
 
 def invalid(pointer: str, detail: str, position: int | None = None) -> RequestProblem:

@@ -18,6 +18,7 @@ from perdure.gateway.http.cursors import Cursor, read_cursor
 from perdure.gateway.http.depth import JSON_DEPTH, too_deep
 from perdure.gateway.http.gunzip import BadGzipError, opened_whole
 from perdure.gateway.http.problems import RequestProblem, invalid, invalid_fields
+from perdure.gateway.http.thread_ids import own_thread_id
 from perdure.gateway.http.values import PAYLOAD_LIMIT, metadata_problem, payload_problem
 from perdure.schemas.problem import InvalidField
 
@@ -49,7 +50,7 @@ async def read_body(request: web.Request, model: type[M]) -> tuple[M, Any]:
     if not isinstance(raw, dict):
         raise invalid("", f"the body must be a JSON object, not {_JSON_TYPES.get(type(raw), 'this')}")
     try:
-        return model.model_validate(raw), raw
+        return _with_stored_ids(request, model.model_validate(raw)), raw
     except ValidationError as error:
         raise invalid_fields([_field(raw, one) for one in error.errors(include_url=False)]) from None
 
@@ -253,6 +254,16 @@ def query_choice(request: web.Request, name: str, choices: Sequence[str]) -> str
     if text is not None and text not in choices:
         raise invalid(f"query:{name}", f"{text!r} is not one of {', '.join(choices)}")
     return text
+
+
+def _with_stored_ids(request: web.Request, wanted: M) -> M:
+    """A body's model with the stored ids of the threads that it names."""
+    stored: dict[str, Any] = {}
+    if (named := getattr(wanted, "thread_id", None)) is not None:
+        stored["thread_id"] = own_thread_id(request, named)
+    if (several := getattr(wanted, "thread_ids", None)) is not None:
+        stored["thread_ids"] = [own_thread_id(request, one) for one in several]
+    return wanted.model_copy(update=stored) if stored else wanted
 
 
 def _field(raw: Any, error: Any) -> InvalidField:

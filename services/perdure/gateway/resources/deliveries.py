@@ -19,6 +19,7 @@ from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.http.requests import query_bool, query_choice, query_int, read_body
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import BODY, CURSOR, FLAG, TEXT, Parameter, Route, page_of
+from perdure.gateway.http.thread_ids import query_thread
 from perdure.gateway.stores.store import Store
 from perdure.registry.deliveries import Deliveries, shown_target
 from perdure.schemas import notice_http
@@ -136,6 +137,8 @@ class DeliveriesResource:
         """``GET /deliveries``."""
         limit = query_int(request, "limit", PAGE, low=1, high=MAX_PAGE)
         fits: Document = {name: request.query[name] for name in FILTERS if name in request.query}
+        if (thread_id := query_thread(request)) is not None:
+            fits["thread_id"] = thread_id
         for name, members in {"state": DeliveryState, "channel": Channel}.items():
             if (value := query_choice(request, name, [one.value for one in members])) is not None:
                 fits[name] = value

@@ -18,6 +18,7 @@ from aiohttp import web
 
 from perdure.chassis.telemetry import logger
 from perdure.gateway.http.responses import as_json
+from perdure.gateway.http.thread_ids import shown
 from perdure.gateway.streams.open_answer import Closing
 
 log = logger(__name__)
@@ -97,7 +98,7 @@ async def _write(
                 except StopAsyncIteration:
                     return
                 following = None
-                await response.write(data)
+                await response.write(shown(request, data))
             if loop.time() >= due:
                 due = max(due + heartbeat_s, loop.time())
                 await response.write(HEARTBEAT)

@@ -22,6 +22,7 @@ from perdure.gateway.resources.batches.store import BatchStore
 from perdure.gateway.resources.batches.upload import KeyTakenError, StreamDigest, Upload
 from perdure.gateway.resources.batches.views import batch_view, location_of
 from perdure.gateway.stores.graphs import ServedGraphs
+from perdure.gateway.stores.quotas import Quotas
 from perdure.registry.runs import assistant_id_of, new_id
 from perdure.schemas.batch_documents import BatchDocument
 from perdure.schemas.batch_http import BatchCreate, BatchOptions
@@ -42,9 +43,12 @@ Document = dict[str, Any]
 class BatchCreator:
     """Makes batches of requests."""
 
-    def __init__(self, batches: BatchStore, graphs: ServedGraphs, *, limit_bytes: int, idle_s: float) -> None:
+    def __init__(
+        self, batches: BatchStore, graphs: ServedGraphs, quotas: Quotas, *, limit_bytes: int, idle_s: float
+    ) -> None:
         self._batches = batches
         self._graphs = graphs
+        self._quotas = quotas
         self._limit_bytes = limit_bytes
         """A longer NDJSON upload is refused, in bytes after decompression."""
         self._idle_s = idle_s
@@ -52,8 +56,12 @@ class BatchCreator:
 
     async def create(self, request: web.Request) -> web.Response:
         """``POST /batches``: JSON with its items, or NDJSON with the options in the query."""
-        if request.content_type in NDJSON:
-            return await self._create_of_stream(request)
+        with self._quotas.upload(tenant_of(request)):
+            if request.content_type in NDJSON:
+                return await self._create_of_stream(request)
+            return await self._create_of_json(request)
+
+    async def _create_of_json(self, request: web.Request) -> web.Response:
         wanted, body = await read_body(request, BatchCreate)
         digest = request_digest(request.path, body)
         key = idempotency_key(request)
@@ -126,7 +134,7 @@ class BatchCreator:
         batch = _document(tenant_of(request), graph, wanted, raw)
         if key is not None:
             batch["idempotency_key"] = key
-        return self._batches.upload(batch)
+        return self._batches.upload(batch, await self._quotas.batch_room(batch["tenant"]))
 
     async def _finished(
         self, request: web.Request, upload: Upload, key: str | None, digest: Callable[[], str], work: Awaitable[None]

@@ -23,6 +23,7 @@ from perdure.chassis.outage import outlast
 from perdure.chassis.telemetry import logger
 from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.resources.batches.lines import Line, Lines, Parsed, parse_items, parse_lines
+from perdure.gateway.stores.quotas import over_room
 from perdure.gateway.stores.store import Store
 from perdure.registry.batch_progress import counted
 from perdure.schemas.batch_documents import BATCH_ITEMS, BATCHES, BatchDocument, BatchStatus, ItemDocument, item_key
@@ -47,12 +48,15 @@ class KeyTakenError(Exception):
 class Upload:
     """One upload."""
 
-    def __init__(self, database: Database, store: Store, batch: BatchDocument, items_limit: int) -> None:
+    def __init__(
+        self, database: Database, store: Store, batch: BatchDocument, items_limit: int, room: int | None = None
+    ) -> None:
         self._batches = database[BATCHES]
         self._items = database[BATCH_ITEMS]
         self._store = store
         self._batch = batch
         self._limit = items_limit
+        self._room = room
         self._touched = time.monotonic()
         self._wrong: list[InvalidField] = []
         self._wrong_count = 0
@@ -148,6 +152,8 @@ class Upload:
                 "batch-too-large",
                 f"More than {self._limit} items (PERDURE_GATEWAY_BATCH_ITEMS_LIMIT). Nothing was registered; split the upload.",
             )
+        if self._room is not None and self._stored + len(parsed.items) > self._room:
+            raise over_room(self._batch["tenant"], self._room)
         if self._wrong_count or not parsed.items:
             return
         if not self._begun:

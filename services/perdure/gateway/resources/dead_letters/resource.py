@@ -15,6 +15,7 @@ from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.http.requests import query_bool, query_choice, query_int, read_body
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import BODY, CURSOR, FLAG, TEXT, Parameter, Route, page_of
+from perdure.gateway.http.thread_ids import query_thread
 from perdure.gateway.resources.dead_letters.store import DeadLetterStore
 from perdure.schemas import deadletter_http
 from perdure.schemas.deadletter import LetterState
@@ -77,6 +78,8 @@ class DeadLettersResource:
         """``GET /dead-letters``."""
         limit = query_int(request, "limit", PAGE, low=1, high=MAX_PAGE)
         fits = {name: request.query[name] for name in FILTERS if name in request.query}
+        if (thread_id := query_thread(request)) is not None:
+            fits["thread_id"] = thread_id
         state = query_choice(request, "state", [state.value for state in LetterState])
         if state is not None:
             fits["state"] = state

@@ -20,6 +20,7 @@ from perdure.gateway.resources.named import require_run, unknown_run
 from perdure.gateway.resources.runs.leaving import cancel_left
 from perdure.gateway.resources.runs.views import locations, run_view
 from perdure.gateway.resources.states import States, questions
+from perdure.gateway.stores.quotas import Quotas
 from perdure.gateway.stores.store import Store
 from perdure.gateway.streams.open_answer import Closing, open_answer
 from perdure.gateway.streams.watch import INTERVAL_S, RunWatch
@@ -36,6 +37,7 @@ class Joiner:
         store: Store,
         states: States,
         producer: Producer,
+        quotas: Quotas,
         *,
         ended: RunWatch,
         at_rest: RunWatch,
@@ -45,6 +47,7 @@ class Joiner:
         self._store = store
         self._states = states
         self._producer = producer
+        self._quotas = quotas
         self._ended = ended
         """Waits for runs to end."""
         self._at_rest = at_rest
@@ -61,7 +64,8 @@ class Joiner:
         run = await require_run(self._store, request)
         if "timeout" not in request.query and not await self._is_over(run, follow=follow):
             return await self.open(request, run, locations(run), cancel=cancel)
-        last = await self._last(run, timeout_s, follow=follow)
+        with self._quotas.watcher(run["tenant"]):
+            last = await self._last(run, timeout_s, follow=follow)
         if last is not None:
             return json_response(await self._outcome(last), headers=locations(last))
         chain = (await self._store.chains([run]))[run["_id"]]
@@ -86,9 +90,10 @@ class Joiner:
         async def left() -> None:
             await cancel_left(self._store, self._producer, run)
 
-        return await open_answer(
-            request, values, headers=headers, heartbeat_s=self._heartbeat_s, left=left if cancel else None
-        )
+        with self._quotas.watcher(run["tenant"]):
+            return await open_answer(
+                request, values, headers=headers, heartbeat_s=self._heartbeat_s, left=left if cancel else None
+            )
 
     async def _is_over(self, run: Document, *, follow: bool) -> bool:
         """Whether there is nothing to wait for: the answer then has a status, and names the last run."""

@@ -31,6 +31,7 @@ from perdure.gateway.resources.targets import require_webhook
 from perdure.gateway.stores.commands import SOURCE, cancel_record, publish
 from perdure.gateway.stores.graphs import ServedGraphs
 from perdure.gateway.stores.idempotency import run_key
+from perdure.gateway.stores.quotas import Quotas
 from perdure.gateway.stores.store import IdempotencyTaken, Store, ThreadBusy
 from perdure.registry.runs import assistant_id_of, new_id, new_traceparent, publish_start, run_document
 from perdure.registry.superseding import SUPERSEDING
@@ -39,6 +40,7 @@ from perdure.schemas.commands import StartReason
 from perdure.schemas.documents import RunDocument, ThreadDocument, ThreadStatus
 from perdure.schemas.http import RunCreate
 from perdure.schemas.notices import WebhookFormat
+from perdure.schemas.thread_ids import qualifier, stored_id
 
 log = logger(__name__)
 
@@ -93,6 +95,7 @@ class Starter:
         states: States,
         graphs: ServedGraphs,
         producer: Producer,
+        quotas: Quotas,
         *,
         status: StartStatus = "auto",
         webhook_format: WebhookFormat = WebhookFormat.STANDARD,
@@ -101,6 +104,7 @@ class Starter:
         self._states = states
         self._graphs = graphs
         self._producer = producer
+        self._quotas = quotas
         self._status = status
         self._webhook_format = webhook_format
         """Of the webhooks of runs whose request names none."""
@@ -169,6 +173,7 @@ class Starter:
 
         """
         tenant = tenant_of(request)
+        self._quotas.starts(tenant)
         _require_supported(wanted, stateless=thread_id is None)
         require_webhook(wanted.webhook)
         graph = await self._graphs.resolve(wanted.assistant_id)
@@ -178,6 +183,7 @@ class Starter:
             raise _busy(thread_id)
         payload = payload_of(body, wanted)
         await require_startable(self._store, self._states, thread, wanted, payload, new_thread=new_thread)
+        await self._quotas.start(tenant, None if new_thread else thread["_id"])
         large = (request.content_length or 0) > PACK_ASIDE_BYTES
         packed = await asyncio.to_thread(pack, payload) if large else pack(payload)
         run = run_document(
@@ -229,16 +235,17 @@ class Starter:
     async def _thread_for(self, thread_id: str | None, tenant: str, wanted: RunCreate, graph_id: str) -> ThreadDocument:
         """The thread of a new run; without an id one that is yet to be written, together with the run."""
         if thread_id is None:
-            return _made(new_id(), tenant, wanted, graph_id)
+            return _made(stored_id(tenant, new_id()), tenant, wanted, graph_id)
         found: Any = await self._store.thread(thread_id, tenant)
         if found is not None:
             require_here(found)
             return cast("ThreadDocument", found)
         if wanted.if_not_exists != "create":
             raise unknown_thread(thread_id)
-        if not is_thread_id(thread_id):
+        if not is_thread_id(thread_id.removeprefix(qualifier(tenant))):
             raise invalid("path:thread_id", "must be 1 to 128 of A-Z a-z 0-9 . _ : -")
         made = _made(thread_id, tenant, wanted, graph_id)
+        await self._quotas.threads(tenant)
         if await self._store.create_thread(made):
             return made
         found = await self._store.thread(thread_id, tenant)  # another request made it meanwhile

@@ -21,6 +21,7 @@ from perdure.gateway.resources.runs.leaving import cancel_left
 from perdure.gateway.resources.runs.parameters import KEY, START, TRACE
 from perdure.gateway.resources.runs.starting import Starter
 from perdure.gateway.resources.runs.views import locations
+from perdure.gateway.stores.quotas import Quotas
 from perdure.gateway.stores.store import Store
 from perdure.gateway.streams.hub import Streams
 from perdure.gateway.streams.reader import Wanted
@@ -63,11 +64,19 @@ class RunStreams:
     """Streams of runs."""
 
     def __init__(
-        self, store: Store, starter: Starter, producer: Producer, streams: Streams, *, heartbeat_s: float
+        self,
+        store: Store,
+        starter: Starter,
+        producer: Producer,
+        streams: Streams,
+        quotas: Quotas,
+        *,
+        heartbeat_s: float,
     ) -> None:
         self._store = store
         self._starter = starter
         self._producer = producer
+        self._quotas = quotas
         self._streams = streams
         self._heartbeat_s = heartbeat_s
 
@@ -125,12 +134,13 @@ class RunStreams:
         cursor = cursor_of(request)
         thread = await require_thread(self._store, request)
         place = f"/threads/{thread['_id']}/stream"
-        return await stream(
-            request,
-            self._streams.thread_events(thread, frozenset(kinds), cursor),
-            headers={"Location": place, "Content-Location": place},
-            heartbeat_s=self._heartbeat_s,
-        )
+        with self._quotas.watcher(thread["tenant"]):
+            return await stream(
+                request,
+                self._streams.thread_events(thread, frozenset(kinds), cursor),
+                headers={"Location": place, "Content-Location": place},
+                heartbeat_s=self._heartbeat_s,
+            )
 
     async def _tell(
         self,
@@ -144,13 +154,14 @@ class RunStreams:
         async def left() -> None:
             await cancel_left(self._store, self._producer, run)
 
-        return await stream(
-            request,
-            events,
-            headers={**headers, "Location": f"{headers['Location']}/stream"},
-            heartbeat_s=self._heartbeat_s,
-            left=left if cancel else None,
-        )
+        with self._quotas.watcher(run["tenant"]):
+            return await stream(
+                request,
+                events,
+                headers={**headers, "Location": f"{headers['Location']}/stream"},
+                heartbeat_s=self._heartbeat_s,
+                left=left if cancel else None,
+            )
 
     async def _wanted(
         self, run: Mapping[str, Any], modes: tuple[str, ...], payload: Mapping[str, Any] | None

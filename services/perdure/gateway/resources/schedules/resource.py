@@ -11,6 +11,7 @@ from perdure.gateway.http.problems import invalid
 from perdure.gateway.http.requests import idempotency_key, query_int, read_body
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import BODY, TEXT, Parameter, Route, idempotency_key_of, page_of
+from perdure.gateway.http.thread_ids import query_thread
 from perdure.gateway.resources.named import THREAD, require_here, unknown_thread
 from perdure.gateway.resources.schedules.fields import (
     checked_metadata,
@@ -119,7 +120,9 @@ class SchedulesResource:
         limit = query_int(request, "limit", PAGE, low=1, high=MAX_PAGE)
         offset = query_int(request, "offset", 0, low=0, high=MAX_OFFSET)
         query: dict[str, Any] = {"tenant": tenant_of(request)}
-        query |= {name: request.query[name] for name in ("thread_id", "graph_id") if name in request.query}
+        query |= {"graph_id": request.query["graph_id"]} if "graph_id" in request.query else {}
+        if (thread_id := query_thread(request)) is not None:
+            query["thread_id"] = thread_id
         found = await self._schedules.find(query)
         return json_response([schedule_view(one) for one in found[offset : offset + limit]])
 

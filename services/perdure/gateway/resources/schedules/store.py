@@ -17,6 +17,7 @@ from perdure.chassis.outage import outlast
 from perdure.chassis.payload import unpack
 from perdure.gateway.http.problems import RequestProblem, invalid
 from perdure.gateway.resources.schedules.fields import packed, require_overlap
+from perdure.gateway.stores.quotas import Quotas
 from perdure.gateway.stores.store import Store
 from perdure.registry import cron
 from perdure.registry.cron import Overlap
@@ -36,10 +37,11 @@ CATCH_UP_S = 3600.0
 class ScheduleStore:
     """The schedules of all tenants."""
 
-    def __init__(self, database: Database, store: Store, schedules: Schedules) -> None:
+    def __init__(self, database: Database, store: Store, schedules: Schedules, quotas: Quotas) -> None:
         self._database = database
         self._store = store
         self._schedules = schedules
+        self._quotas = quotas
 
     async def create(
         self, tenant: str, graph: GraphDocument, thread_id: str | None, fields: Document, *, paused: bool
@@ -74,6 +76,8 @@ class ScheduleStore:
         }
         require_overlap(schedule["overlap"], thread_id)
         cron.check(schedule["cron"], schedule["timezone"], at)
+        self._quotas.interval(tenant, schedule, at)
+        await self._quotas.schedule(tenant)
         if (next_at := next_of(schedule, at)) is not None:
             schedule["next_at"] = next_at
         await self._within(self._schedules.create(schedule))
@@ -107,6 +111,8 @@ class ScheduleStore:
             merged = {**unpack(known["payload"]), **changes}
             fields["payload"] = packed({name: value for name, value in merged.items() if value is not None})
         at = await self._time()
+        if "cron" in fields:
+            self._quotas.interval(tenant, {**known, **fields}, at)
         changed = await self._decided(schedule_id, self._schedules.change(schedule_id, tenant, fields, at))
         return _known(schedule_id, changed)
 
