@@ -35,7 +35,7 @@ class Topic:
         self.reading = 0
         self.slow = threading.Event()
         self._lock = threading.Lock()
-        monkeypatch.setattr("perdure.chassis.kafka.tail.RdConsumer", lambda *_, **__: self)
+        monkeypatch.setattr("perdure.chassis.kafka.tail.new_consumer", lambda *_, **__: self)
         monkeypatch.setattr("perdure.chassis.kafka.tail._ends", lambda *_: {})
         monkeypatch.setattr("perdure.chassis.kafka.tail._records", self._records)
 

@@ -12,11 +12,13 @@ from perdure.schemas.envelope import Decoded
 async def handle(worker: Worker, batch: Sequence[Decoded]) -> None:
     """Handle a batch; returns when every claim of it is durable.
 
-    A run that is to be cancelled and runs nowhere is claimed like any other and ends as cancelled before its first superstep.
+    A run is cancelled only when its document says so: whoever can write to Kafka alone stops nothing. A run that is to be cancelled
+    and runs nowhere is claimed like any other and ends as cancelled before its first superstep.
     """
     await worker.stream([d.message for d in batch if isinstance(d.message, StreamRun)])
     threads = {d.message.thread_id for d in batch if isinstance(d.message, StartRun)}
     cancelled = {d.message.run_id: d.message.thread_id for d in batch if isinstance(d.message, CancelRun)}
-    threads.update(cancelled[run_id] for run_id in worker.cancel(list(cancelled)))
+    wanted = await worker.cancel_requested(list(cancelled))
+    threads.update(cancelled[run_id] for run_id in worker.cancel(wanted))
     if threads:
         await worker.start(threads)

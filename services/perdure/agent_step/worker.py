@@ -118,6 +118,10 @@ class Worker:
             self._keep(task)
         metrics.OPEN.set(len(self._open))
 
+    async def cancel_requested(self, run_ids: Sequence[str]) -> list[str]:
+        """Those of the runs whose document says that somebody wants them cancelled."""
+        return await self._ports.claims.cancel_requested(run_ids)
+
     def cancel(self, run_ids: Sequence[str]) -> list[str]:
         """Cancel those that are executed here; the others."""
         others = []

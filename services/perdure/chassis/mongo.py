@@ -14,6 +14,7 @@ from pymongo import ASCENDING, DESCENDING, IndexModel, MongoClient
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
+from perdure.chassis.access import MongodbAccess
 from perdure.schemas import batch_documents, documents, notices
 
 Document = dict[str, Any]
@@ -38,10 +39,22 @@ OPTIONS: dict[str, Any] = {
 """Every write is acknowledged by a majority and journalled before anything is told to anyone."""
 
 
-def connect(uri: str, **options: Any) -> Client:
-    """A Motor client with Perdure's options; opens nothing until first use, and belongs to the loop that uses it first."""
-    client: Client = AsyncIOMotorClient(uri, **(OPTIONS | options))
+def connect(mongodb: MongodbAccess | str, **options: Any) -> Client:
+    """A Motor client with Perdure's options; opens nothing until first use, and belongs to the loop that uses it first.
+
+    Args:
+        mongodb: Where the server is; text is a URI that says everything.
+        options: The driver's.
+
+    """
+    access = access_of(mongodb)
+    client: Client = AsyncIOMotorClient(access.uri, **(OPTIONS | access.options() | options))
     return client
+
+
+def access_of(mongodb: MongodbAccess | str) -> MongodbAccess:
+    """The access that a URI alone gives, or the given one."""
+    return MongodbAccess(mongodb) if isinstance(mongodb, str) else mongodb
 
 
 def database_of(client_or_database: Client | Database) -> Database:
@@ -51,29 +64,31 @@ def database_of(client_or_database: Client | Database) -> Database:
     return client_or_database
 
 
-def connect_blocking(uri: str, **options: Any) -> MongoClient[Document]:
+def connect_blocking(mongodb: MongodbAccess | str, **options: Any) -> MongoClient[Document]:
     """A PyMongo client for the threads that must not depend on the event loop (the lease heartbeat)."""
-    return MongoClient(uri, **(OPTIONS | options))
+    access = access_of(mongodb)
+    return MongoClient(access.uri, **(OPTIONS | access.options() | options))
 
 
-def ping_blocking(uri: str, timeout_s: float) -> str | None:
-    """Why the server at ``uri`` does not answer within ``timeout_s`` seconds; None if it does."""
+def ping_blocking(mongodb: MongodbAccess, timeout_s: float) -> str | None:
+    """Why the server does not answer within ``timeout_s`` seconds; None if it does."""
+    options = {"serverSelectionTimeoutMS": int(timeout_s * 1000)} | mongodb.options()
     try:
-        with MongoClient[Document](uri, serverSelectionTimeoutMS=int(timeout_s * 1000)) as client:
+        with MongoClient[Document](mongodb.uri, **options) as client:
             client.admin.command("ping")
     except PyMongoError as error:
         return f"no answer: {error}"
     return None
 
 
-def database_name(uri: str) -> str:
+def database_name(mongodb: MongodbAccess | str) -> str:
     """The database that the URI names, or ``perdure``."""
-    return parse_uri(uri, validate=False)["database"] or DEFAULT_DATABASE
+    return parse_uri(access_of(mongodb).uri, validate=False)["database"] or DEFAULT_DATABASE
 
 
-def database(client: Client, uri: str) -> Database:
+def database(client: Client, mongodb: MongodbAccess | str) -> Database:
     """The database of this installation."""
-    return client[database_name(uri)]
+    return client[database_name(mongodb)]
 
 
 THREAD_ORDERS: dict[str, list[str]] = {

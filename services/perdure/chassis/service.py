@@ -15,6 +15,7 @@ import uvloop
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
+from perdure.chassis.environment import SecretFileError
 from perdure.chassis.errors import PerdureError, StalledError
 from perdure.chassis.settings import ServiceSettings
 from perdure.chassis.telemetry import configure_logging, logger
@@ -73,10 +74,16 @@ def collect_seldom() -> None:
 
 def settings_problem(error: ValidationError | SettingsError) -> str:
     """What is wrong with the environment, one variable a line."""
+    if isinstance(error, SecretFileError):
+        return f"the environment is not usable:\n  {error}"
     if isinstance(error, ValidationError):
         found = [("_".join(map(str, one["loc"])), one["msg"]) for one in error.errors()]
     else:  # it names the field in its text only
         field = str(error).partition('"')[2].partition('"')[0]
         found = [(field, f"it must be JSON, and cannot be read: {error.__cause__}")]
-    lines = [f"  PERDURE_{name.upper()}: {said}" for name, said in found]
+    # What concerns several variables names them in its text.
+    lines = [
+        f"  PERDURE_{name.upper()}: {said}" if name else f"  {said.removeprefix('Value error, ')}"
+        for name, said in found
+    ]
     return "the environment is not usable:\n" + "\n".join(lines)

@@ -9,37 +9,26 @@ import os
 import socket
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from perdure.chassis.access import MongodbSettings, OpenSearchSettings
+from perdure.chassis.kafka.settings import KafkaSettings
 
 
-class ServiceSettings(BaseSettings):
+class ServiceSettings(OpenSearchSettings, MongodbSettings, KafkaSettings):
     """Addresses and limits that every service has.
 
     Every field is read from the environment variable of the same name in upper case with the prefix ``PERDURE_``.
     """
 
-    model_config = SettingsConfigDict(env_prefix="PERDURE_", frozen=True, extra="ignore", use_attribute_docstrings=True)
-
-    kafka_bootstrap_servers: str = "127.0.0.1:19092"
-    """``host:port``, several separated by commas."""
-    mongodb_uri: str = "mongodb://127.0.0.1:27217/perdure"
-    """The database is the one that the URI names, ``perdure`` if it names none."""
-    opensearch_url: str = "http://127.0.0.1:19200"
-    """May hold user and password: ``https://user:password@host:9200``."""
-    opensearch_ca_file: str | None = None
-    """Certificates that an ``https`` OpenSearch is verified with; the system's by default."""
     archive_url: str | None = None
     """Where ended threads are archived: a folder, `s3://bucket/prefix`, `gs://bucket/prefix` or
     `az://account/container/prefix`. Without one nothing is archived. A folder must outlive the process, and be the same for all
     who archive or rebuild."""
-    archive_options: dict[str, str] = Field(default_factory=dict)
+    archive_options: dict[str, SecretStr] = Field(default_factory=dict)
     """Further settings of that store as JSON, by obstore's names: `{"endpoint": "https://...", "region": "..."}`. Credentials are
     found as the store's own tools find them, e.g. `AWS_ACCESS_KEY_ID`."""
     tenant: str = "default"
     """The tenant of requests that name none."""
-    link_secret: SecretStr | None = None
-    """What links to answer questions are signed with: 32 characters at least (``openssl rand -hex 32``), the same for gateway,
-    notifier and agent-step. Several, separated by commas: the first signs, all are accepted. Without one no links are offered."""
     public_url: str | None = Field(default=None, pattern=r"^https?://[^/]+")
     """Where people reach the gateway, as links in notices name it: ``https://agents.example.com``."""
     mail_domain: str | None = Field(default=None, pattern=r"^[A-Za-z0-9.-]{1,255}$")
@@ -56,3 +45,17 @@ class ServiceSettings(BaseSettings):
     """How long a service may take to end after SIGTERM, in seconds."""
     instance: str = Field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")
     """Names this process in logs, leases and event sources."""
+
+    @property
+    def archive_store_options(self) -> dict[str, str]:
+        """The archive store's further settings, their secrets readable."""
+        return {name: value.get_secret_value() for name, value in self.archive_options.items()}
+
+
+class LinkSettings(ServiceSettings):
+    """Settings of the services that make and open links to answer questions. Workers, which run the code of graphs, are none."""
+
+    link_secret: SecretStr | None = None
+    """What links to answer questions are signed with: 32 characters at least (``openssl rand -hex 32``), the same for gateway and
+    notifier, and for nobody else: who has it can answer every question. Several, separated by commas: the first signs, all are
+    accepted. Without one no links are offered."""

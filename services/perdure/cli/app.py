@@ -73,6 +73,7 @@ COMMANDS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("subscriptions", "subscriptions:app", "Be told: subscribe a webhook, an address or a Slack channel."),
     ),
     "Operation": (
+        ("grants", "grants:app", "Show what each service may do with each server."),
         ("topics", "topics:app", "Create the Kafka topics and compare them with what is declared."),
         ("index", "index:app", "The search index."),
         ("archive", "archive:app", "Retention: archive, verify, restore and purge threads; legal holds."),

@@ -49,16 +49,14 @@ def provision(environment: Mapping[str, str]) -> list[Change]:
 
 
 async def _provision(settings: ServiceSettings) -> list[Change]:
-    changes, _ = await asyncio.gather(
-        TopicAdmin(settings.kafka_bootstrap_servers).apply(topics.ALL), _ensure_store(settings)
-    )
+    changes, _ = await asyncio.gather(TopicAdmin(settings).apply(topics.ALL), _ensure_store(settings))
     return changes
 
 
 async def _ensure_store(settings: ServiceSettings) -> None:
-    client = mongo.connect(settings.mongodb_uri)
+    client = mongo.connect(settings.mongodb)
     try:
-        database = mongo.database(client, settings.mongodb_uri)
+        database = mongo.database(client, settings.mongodb)
         await mongo.ensure_indexes(database)
         await database[NOTEBOOK].create_indexes(NOTEBOOK_INDEXES)
     finally:

@@ -12,6 +12,7 @@ from aiohttp.hdrs import METH_GET, METH_HEAD
 
 from perdure.archive.pruning import Pruner
 from perdure.chassis import mongo
+from perdure.chassis.health import HealthServer
 from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.opensearch_circuit import CircuitOpenSearch
@@ -85,14 +86,14 @@ class Servers:
     @classmethod
     def of(cls, settings: GatewaySettings) -> Self:
         """The clients for these settings; only the Kafka producer begins to connect before its first use."""
-        client = mongo.connect(settings.mongodb_uri, serverSelectionTimeoutMS=SELECTION_TIMEOUT_MS)
+        client = mongo.connect(settings.mongodb, serverSelectionTimeoutMS=SELECTION_TIMEOUT_MS)
         return cls(
             mongodb=client,
-            database=mongo.database(client, settings.mongodb_uri),
+            database=mongo.database(client, settings.mongodb),
             availability=Availability(),
-            producer=Producer(settings.kafka_bootstrap_servers, f"perdure-gateway-{settings.instance}"),
-            admin=TopicAdmin(settings.kafka_bootstrap_servers, timeout_s=KAFKA_TIMEOUT_S),
-            opensearch=CircuitOpenSearch(settings.opensearch_url, ca_file=settings.opensearch_ca_file),
+            producer=Producer(settings, f"perdure-gateway-{settings.instance}"),
+            admin=TopicAdmin(settings, timeout_s=KAFKA_TIMEOUT_S),
+            opensearch=CircuitOpenSearch(settings.opensearch),
         )
 
     async def close(self) -> None:
@@ -121,7 +122,7 @@ class Gateway:
             History(database, availability, store),
             store,
             Asking(producer),
-            settings.kafka_bootstrap_servers,
+            settings,
             f"perdure-gateway-{settings.instance}-streams",
         )
         self._ended, self._at_rest = RunWatch(store.ended, self._streams), RunWatch(store.at_rest, self._streams)
@@ -216,6 +217,17 @@ class Gateway:
             LinkPages(links, questions, answering, public_url=settings.public_url),
         )
 
+    def health_of(self, settings: GatewaySettings) -> Callable[[web.Application], AsyncIterator[None]]:
+        """Serves the health port, which is never encrypted, while the application runs."""
+
+        async def serve(_: web.Application) -> AsyncIterator[None]:
+            server = HealthServer(settings, {"mongodb": lambda: self._conditions.required["mongodb"]})
+            await server.start()
+            yield
+            await server.close()
+
+        return serve
+
     def routes(self) -> tuple[Route, ...]:
         """The routes that the API description has, in its order."""
         return tuple(route for resource in self._resources for route in resource.routes())
@@ -298,7 +310,7 @@ def make_app(settings: GatewaySettings) -> web.Application:
         app.router.add_route(page.method, page.path, page.handle)
         if page.method == METH_GET:  # monitors and link previews ask by HEAD
             app.router.add_route(METH_HEAD, page.path, page.handle)
-    app.cleanup_ctx.append(gateway.run)
+    app.cleanup_ctx.extend([gateway.run, gateway.health_of(settings)])
     app.on_shutdown.append(gateway.release_waiting)
     return app
 

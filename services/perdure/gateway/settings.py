@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, FilePath, SecretStr, model_validator
 
-from perdure.chassis.settings import ServiceSettings
+from perdure.chassis.settings import LinkSettings
 from perdure.gateway.auth.mode import AuthMode
 from perdure.gateway.http.preferences import StartStatus
 from perdure.schemas.notices import WebhookFormat
 
 
-class GatewaySettings(ServiceSettings):
+class GatewaySettings(LinkSettings):
     """Where the gateway listens and what it allows."""
 
     gateway_host: str = "127.0.0.1"
     """The address to listen on; ``0.0.0.0`` in a container."""
     gateway_port: int = Field(default=8123, ge=0, le=65535)
     """0 takes a free one; the log says which."""
+    gateway_tls_cert_file: FilePath | None = None
+    """The gateway's certificate and those that lead from it to its authority (PEM): with it the port speaks TLS alone. Read again
+    when it changes, and on SIGHUP. ``PERDURE_HEALTH_PORT`` serves ``/ok``, ``/ready`` and ``/metrics`` without TLS."""
+    gateway_tls_key_file: FilePath | None = None
+    """The private key of the gateway's certificate (PEM)."""
     auth: AuthMode = AuthMode.AUTO
     """Whether everybody must say who they are. ``keys``: always. ``none``: never. ``auto``: as soon as an API key exists or an
     issuer is configured; until then a gateway on loopback is open to local programs, and one on another address does not start."""
@@ -65,3 +71,9 @@ class GatewaySettings(ServiceSettings):
     """What the mail server sends as ``Authorization: Bearer ...`` to ``POST /inbound/email``; nothing is asked without one."""
     inbound_limit_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
     """A larger mail is refused with 413."""
+
+    @model_validator(mode="after")
+    def _certificate_with_key(self) -> Self:
+        if (self.gateway_tls_cert_file is None) != (self.gateway_tls_key_file is None):
+            raise ValueError("TLS needs both PERDURE_GATEWAY_TLS_CERT_FILE and PERDURE_GATEWAY_TLS_KEY_FILE")
+        return self

@@ -72,7 +72,9 @@ class ArchivedThreads:
         self._make = make
         self._fields = set(fields)
         self._availability = Availability()
-        self._store = ArchiveStore(settings.archive_url, settings.archive_options) if settings.archive_url else None
+        self._store = (
+            ArchiveStore(settings.archive_url, settings.archive_store_options) if settings.archive_url else None
+        )
 
     async def require_store(self) -> None:
         """Refuse to begin what could not be ended.

@@ -20,9 +20,10 @@ from typing import Any, Final
 from confluent_kafka import Consumer as RdConsumer
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
+from perdure.chassis.kafka.clients import describe, new_consumer
 from perdure.chassis.kafka.deadletter import Origin
-from perdure.chassis.kafka.producer import _RdLog, describe
 from perdure.chassis.kafka.raw import origin_of
+from perdure.chassis.kafka.settings import KafkaAddress
 from perdure.chassis.telemetry import logger
 
 log = logger(__name__)
@@ -43,7 +44,7 @@ class Tail:
     """One librdkafka consumer at the end of a topic. Belongs to one event loop.
 
     Args:
-        bootstrap_servers: The brokers.
+        kafka: The brokers.
         client_id: What they call it.
         topic: The topic.
         wanted: Whether records with a key are handed over; called in another thread.
@@ -51,8 +52,8 @@ class Tail:
 
     """
 
-    def __init__(self, bootstrap_servers: str, client_id: str, topic: str, wanted: Wanted, take: Take) -> None:
-        self._bootstrap_servers = bootstrap_servers
+    def __init__(self, kafka: KafkaAddress, client_id: str, topic: str, wanted: Wanted, take: Take) -> None:
+        self._kafka = kafka
         self._client_id = client_id
         self._topic = topic
         self._wanted = wanted
@@ -99,9 +100,7 @@ class Tail:
     def _run(self, stopping: threading.Event) -> None:
         while not stopping.is_set():
             down = threading.Event()
-            consumer = RdConsumer(
-                _options(self._bootstrap_servers, self._client_id, partial(_note, down)), logger=_RdLog()
-            )
+            consumer = new_consumer(self._kafka, self._client_id, _options(self._client_id, partial(_note, down)))
             try:
                 self._read(consumer, stopping, down)
             except KafkaException as error:
@@ -144,12 +143,12 @@ class Tail:
 
 
 def read_back(
-    bootstrap_servers: str, client_id: str, topic: str, key: bytes, since: float, *, records: int, within_s: float
+    kafka: KafkaAddress, client_id: str, topic: str, key: bytes, since: float, *, records: int, within_s: float
 ) -> tuple[list[Origin], bool]:
     """The records with one key written since a time, up to the end of the key's partition. Blocks.
 
     Args:
-        bootstrap_servers: The brokers.
+        kafka: The brokers.
         client_id: What they call the reader.
         topic: The topic.
         key: The key; records with other keys in its partition are passed over.
@@ -162,7 +161,7 @@ def read_back(
 
     """
     deadline = time.monotonic() + within_s
-    consumer = RdConsumer(_options(bootstrap_servers, client_id, None), logger=_RdLog())
+    consumer = new_consumer(kafka, client_id, _options(client_id, None))
     found: list[Origin] = []
     try:
         partitions = consumer.list_topics(topic, timeout=within_s).topics[topic].partitions
@@ -246,10 +245,8 @@ def _records(consumer: RdConsumer) -> list[Origin]:
     return found
 
 
-def _options(bootstrap_servers: str, client_id: str, note: Callable[[KafkaError], None] | None) -> dict[str, Any]:
+def _options(client_id: str, note: Callable[[KafkaError], None] | None) -> dict[str, Any]:
     return {
-        "bootstrap.servers": bootstrap_servers,
-        "client.id": client_id,
         "group.id": client_id,  # librdkafka wants one; nothing is committed, no group is joined
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from perdure.chassis.kafka.deadletter import Origin
+from perdure.chassis.kafka.settings import KafkaAddress
 from perdure.chassis.kafka.tail import Tail, read_back
 from perdure.gateway.stores.store import Store
 from perdure.gateway.streams.asking import Asking
@@ -68,21 +69,21 @@ class Streams:
         history: Of all threads.
         store: Runs.
         asking: Asks workers to tell more of a run.
-        bootstrap_servers: Kafka.
+        kafka: Where the brokers are.
         client_id: What it calls this gateway.
 
     """
 
-    def __init__(self, history: History, store: Store, asking: Asking, bootstrap_servers: str, client_id: str) -> None:
+    def __init__(self, history: History, store: Store, asking: Asking, kafka: KafkaAddress, client_id: str) -> None:
         self._history = history
         self._store = store
         self._asking = asking
-        self._bootstrap_servers = bootstrap_servers
+        self._kafka = kafka
         self._client_id = client_id
         self._kept = Kept(history)
         self._ends: list[Ends] = []
-        self._events = Tail(bootstrap_servers, client_id, EVENTS.name, self._reads, self._take_events)
-        self._chunks = Tail(bootstrap_servers, client_id, STREAM.name, self._kept.takes_chunks, self._take_chunks)
+        self._events = Tail(kafka, client_id, EVENTS.name, self._reads, self._take_events)
+        self._chunks = Tail(kafka, client_id, STREAM.name, self._kept.takes_chunks, self._take_chunks)
         self._reading_back = asyncio.Semaphore(BACK_AT_ONCE)
         self._watching: asyncio.Task[None] | None = None
 
@@ -213,7 +214,7 @@ class Streams:
             async with self._reading_back:
                 origins, complete = await asyncio.to_thread(
                     read_back,
-                    self._bootstrap_servers,
+                    self._kafka,
                     f"{self._client_id}-back",
                     STREAM.name,
                     feed.thread_id.encode(),
