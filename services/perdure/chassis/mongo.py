@@ -9,11 +9,16 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
 from pymongo import ASCENDING, DESCENDING, IndexModel, MongoClient
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
+from perdure.chassis import at_rest
+from perdure.chassis.clock import now
+from perdure.chassis.errors import ConfigurationError
+from perdure.chassis.keyring import SealedError
 from perdure.schemas import batch_documents, documents, notices
 
 Document = dict[str, Any]
@@ -22,6 +27,9 @@ Database = AsyncIOMotorDatabase[Document]
 Collection = AsyncIOMotorCollection[Document]
 
 DEFAULT_DATABASE = "perdure"
+ENCRYPTION_KEYS = "encryption_keys"
+"""A document for each key that stored values may be encrypted with: its id, and a text that it opens."""
+KEY_CHECK = "perdure"
 
 OPTIONS: dict[str, Any] = {
     "w": "majority",
@@ -34,8 +42,10 @@ OPTIONS: dict[str, Any] = {
     "socketTimeoutMS": 60_000,
     "maxPoolSize": 32,
     "appname": "perdure",
+    "type_registry": at_rest.REGISTRY,
 }
-"""Every write is acknowledged by a majority and journalled before anything is told to anyone."""
+"""Every write is acknowledged by a majority and journalled before anything is told to anyone. Encrypted values are opened as they
+are read."""
 
 
 def connect(uri: str, **options: Any) -> Client:
@@ -225,9 +235,39 @@ INDEXES: dict[str, list[IndexModel]] = {
 
 
 async def ensure_indexes(db: Database) -> None:
-    """Create the indexes that are missing. Idempotent."""
+    """Check the encryption keys, and create the indexes that are missing. Idempotent.
+
+    Raises:
+        ConfigurationError: values are stored that are encrypted with a key which is not among those of this process.
+
+    """
+    await check_keys(db)
     for name, models in INDEXES.items():
         await db[name].create_indexes(models)
+
+
+async def check_keys(db: Database) -> None:
+    """Record the encrypting key of this process, and make sure that all keys in use are here.
+
+    Raises:
+        ConfigurationError: one is not.
+
+    """
+    ring, collection = at_rest.keys(), db[ENCRYPTION_KEYS].with_options(codec_options=CodecOptions())
+    await _require_keys(collection)
+    if ring is None:
+        return
+    made = {"$setOnInsert": {"check": at_rest.seal(KEY_CHECK, ENCRYPTION_KEYS), "since": now()}}
+    await collection.update_one({"_id": ring.primary}, made, upsert=True)
+    await _require_keys(collection)  # another process may have recorded another key under this id at the same moment
+
+
+async def _require_keys(collection: Collection) -> None:
+    for one in await collection.find({}).to_list(None):
+        try:
+            at_rest.open_sealed(one["check"])
+        except SealedError as error:
+            raise ConfigurationError(str(error)) from error
 
 
 def from_now(seconds: float) -> dict[str, Any]:

@@ -15,7 +15,9 @@ import uvloop
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
+from perdure.chassis import at_rest
 from perdure.chassis.errors import PerdureError, StalledError
+from perdure.chassis.keyring import keys_of
 from perdure.chassis.settings import ServiceSettings
 from perdure.chassis.telemetry import configure_logging, logger
 
@@ -42,6 +44,7 @@ def run_service(name: str, settings_type: type[S], main: Callable[[S, asyncio.Ev
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
         log.info("service.start", instance=settings.instance)
+        switch_on(settings)
         collect_seldom()
         await main(settings, stopping)
         log.info("service.end")
@@ -58,6 +61,17 @@ def run_service(name: str, settings_type: type[S], main: Callable[[S, asyncio.Ev
     except Exception:
         log.exception("service.crashed")
         sys.exit(1)
+
+
+def switch_on(settings: ServiceSettings) -> None:
+    """Encrypt stored values with the keys of the settings, if there are any.
+
+    Raises:
+        ConfigurationError: they are no keys.
+
+    """
+    given = settings.encryption_keys
+    at_rest.switch_on(keys_of(given.get_secret_value() if given else None, settings.encryption_keys_file))
 
 
 def collect_seldom() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -35,6 +36,11 @@ class ServiceSettings(BaseSettings):
     archive_options: dict[str, str] = Field(default_factory=dict)
     """Further settings of that store as JSON, by obstore's names: `{"endpoint": "https://...", "region": "..."}`. Credentials are
     found as the store's own tools find them, e.g. `AWS_ACCESS_KEY_ID`."""
+    encryption_keys: SecretStr | None = None
+    """Keys that stored values are encrypted with, as `id:key`, several separated by commas: the first encrypts, all decrypt. A key
+    is 32 bytes in base64 (`openssl rand -base64 32`). The same for all services. Without keys nothing is encrypted."""
+    encryption_keys_file: Path | None = None
+    """A file with those keys, one a line, in place of the setting."""
     tenant: str = "default"
     """The tenant of requests that name none."""
     link_secret: SecretStr | None = None

@@ -76,6 +76,7 @@ COMMANDS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("topics", "topics:app", "Create the Kafka topics and compare them with what is declared."),
         ("index", "index:app", "The search index."),
         ("archive", "archive:app", "Retention: archive, verify, restore and purge threads; legal holds."),
+        ("keys", "encryption:app", "Keys: encrypt stored values with the newest one."),
         ("dlq", "dlq:app", "Dead letters: see them, send them again, give them up."),
         ("deliveries", "deliveries:app", "Notices: see what became of them, send dead ones again."),
     ),

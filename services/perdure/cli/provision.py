@@ -15,7 +15,7 @@ from pydantic_settings import SettingsError
 from perdure.chassis import mongo
 from perdure.chassis.errors import ConfigurationError
 from perdure.chassis.kafka.admin import Change, TopicAdmin
-from perdure.chassis.service import settings_problem
+from perdure.chassis.service import settings_problem, switch_on
 from perdure.chassis.settings import ServiceSettings
 from perdure.checkpoint.store import INDEXES as NOTEBOOK_INDEXES
 from perdure.schemas import topics
@@ -45,7 +45,9 @@ def provision(environment: Mapping[str, str]) -> list[Change]:
         UnavailableError: a server does not answer.
 
     """
-    return asyncio.run(_provision(service_settings(environment)))
+    settings: ServiceSettings = service_settings(environment)
+    switch_on(settings)
+    return asyncio.run(_provision(settings))
 
 
 async def _provision(settings: ServiceSettings) -> list[Change]:

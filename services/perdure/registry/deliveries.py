@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from pymongo import ReturnDocument
 
+from perdure.chassis.at_rest import sealed
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability, outlast
 from perdure.schemas.notices import DELIVERIES, Channel, DeliveryDocument, DeliveryState, WebhookFormat
@@ -182,7 +183,7 @@ class Deliveries:
 
     async def create(self, delivery: DeliveryDocument) -> None:
         """Store one; one that is there stays as it is."""
-        wanted, made = {"_id": delivery["_id"]}, {"$setOnInsert": dict(delivery)}
+        wanted, made = {"_id": delivery["_id"]}, {"$setOnInsert": dict(sealed(DELIVERIES, delivery))}
         await outlast(lambda: self._deliveries.update_one(wanted, made, upsert=True), self._availability)
 
     async def page(

@@ -19,6 +19,7 @@ from typing import Any
 
 from pymongo import ReturnDocument
 
+from perdure.chassis.at_rest import sealed
 from perdure.chassis.clock import now
 from perdure.chassis.group_commit import DuplicateKey, GroupCommit
 from perdure.chassis.kafka.producer import Producer
@@ -104,9 +105,9 @@ class Schedules:
 
     async def create(self, schedule: ScheduleDocument) -> None:
         """Store a new schedule; a repeat is a success."""
-        wanted = {"_id": schedule["_id"]}
+        wanted, made = {"_id": schedule["_id"]}, sealed(SCHEDULES, schedule)
         await outlast(
-            lambda: self._schedules.update_one(wanted, {"$setOnInsert": schedule}, upsert=True), self._availability
+            lambda: self._schedules.update_one(wanted, {"$setOnInsert": made}, upsert=True), self._availability
         )
 
     async def find(self, schedule_id: str, tenant: str) -> dict[str, Any] | None:
@@ -385,6 +386,8 @@ class Schedules:
         A change whose answer is lost meets a higher revision when it is sent again, which reads as somebody else's.
         """
         query = {"_id": schedule["_id"], "revision": schedule["revision"]}
+        if "$set" in change:
+            change = {**change, "$set": sealed(SCHEDULES, change["$set"], schedule["_id"])}
         return await outlast(
             lambda: self._schedules.find_one_and_update(query, change, return_document=ReturnDocument.AFTER),
             self._availability,

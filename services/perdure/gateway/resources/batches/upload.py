@@ -16,6 +16,7 @@ from typing import Any, Final
 import orjson
 from pymongo.errors import DuplicateKeyError
 
+from perdure.chassis.at_rest import sealed
 from perdure.chassis.clock import now
 from perdure.chassis.inserts import insert_new
 from perdure.chassis.mongo import Database
@@ -103,7 +104,7 @@ class Upload:
         if digest is not None:
             seen["idempotency_digest"] = digest
         query = {"_id": self._batch["_id"], "status": BatchStatus.UPLOADING.value, "given_up": {"$exists": False}}
-        change = {"$set": seen, "$unset": {"touched_at": ""}}
+        change = {"$set": sealed(BATCHES, seen, self._batch["_id"]), "$unset": {"touched_at": ""}}
         try:
             done = await self._store.patiently(
                 outlast(lambda: self._batches.update_one(query, change), self._store.availability)
