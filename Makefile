@@ -15,7 +15,7 @@ SHORT := awk '/^(Collecting|Downloading|Installing|Successfully)/ { print substr
 LOCK := $(BIN)/uv pip compile pyproject.toml --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-annotate --no-header --python-version 3.11 --quiet
 
-.PHONY: help setup demo up down test chaos check fix conformance compatibility compatibility-reference bench bench-smoke lock audit sbom
+.PHONY: help setup demo up down test chaos fuzz check fix conformance compatibility compatibility-reference bench bench-smoke lock audit sbom
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-24s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ fix: setup ## Repair what "make check" can repair
 
 chaos: setup ## Kill everything for MINUTES and check every promise (SEED=1 MINUTES=2)
 	$(BIN)/python -m tests.chaos.run --seed $(SEED) --minutes $(MINUTES)
+
+fuzz: setup ## Fuzz what reads strangers' input, MINUTES for each function; inputs that fail are kept in tests/fuzz/corpus
+	FUZZ_MINUTES=$(MINUTES) $(BIN)/python -m pytest -q tests/fuzz
 
 conformance: setup ## Run LangGraph's conformance suite and its own tests against the saver
 	$(BIN)/python -m pytest -s tests/integration/test_conformance.py tests/integration/test_langgraph_suite.py

@@ -49,6 +49,7 @@ FULL: dict[str, dict[str, Any]] = {
         "open": 50,
         "warmup": 50,
         "words": 60,
+        "spread_s": 1.5,
         "waits": 200,
         "seconds": 15,
         "rounds": 3,

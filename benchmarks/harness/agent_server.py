@@ -46,20 +46,22 @@ class AgentServer:
             "input": {"messages": [{"role": "user", "content": "What time is it?"}]},
             "stream_mode": ["messages-tuple"],
         }
-        took, event = list[float](), ""
+        took, event, rest = list[float](), b"", b""
         async with self._http.post(f"/threads/{thread}/runs/stream", json=body) as answer:
             if answer.status != 200:
                 raise RuntimeError(f"the stream was answered {answer.status}: {(await answer.text())[:200]}")
-            async for line in answer.content:
+            async for part in answer.content.iter_any():
                 now = time.time()
-                if line.startswith(b"event:"):
-                    event = line[6:].strip().decode()
-                elif line.startswith(b"data:") and event == "messages":
-                    chunk, _ = json.loads(line[5:])
-                    if chunk["type"] == "AIMessageChunk":
-                        took += [now - float(word) for word in str(chunk["content"]).split()]
-                elif line.startswith(b"data:") and event == "error":
-                    raise RuntimeError(f"the stream said: {line[5:200].decode()}")
+                *lines, rest = (rest + part).split(b"\n")
+                for line in lines:
+                    if line.startswith(b"event:"):
+                        event = line[6:].strip()
+                    elif line.startswith(b"data:") and event == b"messages":
+                        chunk, _ = json.loads(line[5:])
+                        if chunk["type"] == "AIMessageChunk":
+                            took += [now - float(word) for word in str(chunk["content"]).split()]
+                    elif line.startswith(b"data:") and event == b"error":
+                        raise RuntimeError(f"the stream said: {line[5:200].decode()}")
         return took
 
     async def wait(self, key: str, messages: list[dict[str, Any]]) -> None:

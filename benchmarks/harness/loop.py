@@ -22,20 +22,26 @@ class Done:
     took_s: list[float] = field(default_factory=list)
 
 
-async def closed_loop(count: int, opened: int, seconds: float, call: Callable[[int], Awaitable[object]]) -> Done:
-    """``call(0)``, ``call(1)``, ...: at most ``opened`` under way; none is begun after ``seconds``. The first error ends it."""
+async def closed_loop(
+    count: int, opened: int, seconds: float, call: Callable[[int], Awaitable[object]], spread_s: float = 0.0
+) -> Done:
+    """``call(0)``, ``call(1)``, ...: at most ``opened`` under way; none is begun after ``seconds``. The first error ends it.
+
+    ``spread_s``: the first ``opened`` are begun one after another within so many seconds, and not all at one instant.
+    """
     done, numbers = Done(), itertools.count()
     began = time.perf_counter()
 
-    async def work() -> None:
+    async def work(delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
         while time.perf_counter() - began < seconds and (number := next(numbers)) < count:
             started = time.perf_counter()
             await call(number)
             done.took_s.append(time.perf_counter() - started)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(min(opened, count)):
-            group.create_task(work())
+        for place in range(min(opened, count)):
+            group.create_task(work(spread_s * place / opened))
     done.wall_s, done.count = time.perf_counter() - began, len(done.took_s)
     return done
 

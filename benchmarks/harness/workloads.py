@@ -204,7 +204,8 @@ async def chat(system: System, size: Mapping[str, Any]) -> Numbers:
 async def stream(system: System, size: Mapping[str, Any]) -> Numbers:
     """W8: words of a chat model on their way to clients, ``open`` streams at a time; then runs of one step, waited for one by one.
 
-    A stream that misses a word fails the workload. Latencies are of the driver, which reads all streams in one process.
+    A stream that misses a word fails the workload. Latencies are of the driver, which reads all streams in one process. The first
+    ``open`` streams are begun within the time that one stream takes, so that it is not all of them that begin at one instant.
     """
     client, run = AgentServer(str(system.agent_server())), uuid4().hex[:8]
     first, every, lost = list[float](), list[float](), 0
@@ -224,7 +225,9 @@ async def stream(system: System, size: Mapping[str, Any]) -> Numbers:
         await system.settle()
         first.clear(), every.clear(), client.waited_s.clear()
         cost = Cost(system)
-        done = await closed_loop(size["agents"], size["open"], size["seconds"], lambda n: read(f"{run}-{n}"))
+        done = await closed_loop(
+            size["agents"], size["open"], size["seconds"], lambda n: read(f"{run}-{n}"), size["spread_s"]
+        )
         await system.settle()
         numbers = cost.per_thousand(len(every))
         await closed_loop(

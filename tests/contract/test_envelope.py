@@ -17,6 +17,7 @@ from perdure.schemas.envelope import Header, UndecodableError, decode, encode
 from perdure.schemas.events import TEXT_LIMIT, CheckpointSaved, ErrorInfo, InterruptInfo, RunFailed, RunInterrupted
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=80)
+THREAD_IDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="~"), min_size=1, max_size=80)
 MOMENT = st.datetimes(
     datetime(1970, 1, 2),  # noqa: DTZ001 (hypothesis adds the zone)
     datetime(2100, 1, 1),  # noqa: DTZ001
@@ -34,7 +35,7 @@ JSON = st.recursive(
 NODES = st.lists(TEXT, max_size=4).map(tuple)
 COMMON: dict[str, st.SearchStrategy[Any]] = {
     "tenant": TEXT,
-    "thread_id": TEXT,
+    "thread_id": THREAD_IDS,
     "run_id": TEXT,
     "graph_id": TEXT,
     "assistant_id": TEXT,
@@ -45,7 +46,7 @@ COMMON: dict[str, st.SearchStrategy[Any]] = {
     "metadata": st.dictionaries(TEXT, JSON, max_size=4),
 }
 MESSAGES = st.one_of(
-    st.builds(StartRun, tenant=TEXT, thread_id=TEXT, run_id=TEXT, reason=st.sampled_from(StartReason)),
+    st.builds(StartRun, tenant=TEXT, thread_id=THREAD_IDS, run_id=TEXT, reason=st.sampled_from(StartReason)),
     st.builds(
         CheckpointSaved,
         **COMMON,
@@ -107,6 +108,38 @@ def test_what_is_encoded_is_decoded(
         causation,
         traceparent,
     )
+
+
+@pytest.mark.parametrize(
+    ("tenant", "thread_id", "holds"),
+    [
+        ("acme", "acme~order", True),
+        ("default", "order", True),
+        ("acme", "0199-made-before-ids-were-qualified", True),
+        ("default", "acme~order", False),
+        ("default", "default~order", False),
+        ("beta", "acme~order", False),
+        ("beta", "beta~acme~order", False),
+    ],
+)
+def test_a_record_of_one_tenant_about_another_ones_thread_is_not_read(
+    tenant: str, thread_id: str, *, holds: bool
+) -> None:
+    command = StartRun(tenant=tenant, thread_id=thread_id, run_id="r", reason=StartReason.SWEPT)
+    record = encode(command, id="1", source="s", correlation_id="r", time=now())
+    if holds:
+        assert decode(record.headers, record.value, ALL).message == command
+        return
+    with pytest.raises(UndecodableError, match="is not one of the tenant") as refused:
+        decode(record.headers, record.value, ALL)
+    assert refused.value.reason == "payload"
+
+
+@pytest.mark.parametrize("header", ["ce_tenant", "ce_subject"])
+def test_headers_that_name_another_tenant_or_thread_are_not_read(header: str) -> None:
+    headers, value = good()
+    with pytest.raises(UndecodableError, match="another tenant or thread"):
+        decode([*(headers | {header: b"other"}).items()], value, ALL)
 
 
 def good() -> tuple[dict[str, bytes], bytes]:

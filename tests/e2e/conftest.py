@@ -18,7 +18,9 @@ from pymongo.database import Database
 from tests.e2e.service_logs import Watched, keep
 from tests.support.polling import until_blocking
 
+from perdure.chassis.access import MongodbAccess
 from perdure.chassis.mongo import connect_blocking, database_name
+from perdure.chassis.signatures import Signatures
 from perdure.cli.provision import provision
 from perdure.local.services import Services
 from perdure.local.stack import Stack
@@ -41,11 +43,16 @@ Found = dict[str, Any]
 class System:
     """A running system and the questions that tests ask it."""
 
-    def __init__(self, services: Services, mongodb_uri: str) -> None:
+    def __init__(self, services: Services, mongodb: MongodbAccess | str) -> None:
         self.services = services
         self.http = httpx.Client(base_url=services.gateway_url, timeout=30)
-        self.mongo = connect_blocking(mongodb_uri)
-        self.db: Database[Found] = self.mongo[database_name(mongodb_uri)]
+        self.mongo = connect_blocking(mongodb)
+        self.db: Database[Found] = self.mongo[database_name(mongodb)]
+
+    @property
+    def signatures(self) -> Signatures:
+        """What the services believe each other by."""
+        return Signatures([self.services["agent_step"].env["PERDURE_SIGNING_SECRET"]])
 
     def close(self) -> None:
         self.http.close()

@@ -233,3 +233,16 @@ def test_it_starts_as_the_file_says_and_becomes_healthy(
 
     until_blocking(check, "the service is healthy", DEADLINE_S, holds=lambda done: done.returncode == 0, every_s=0.2)
     assert list(place.folder.iterdir()) == [], "the root file system is read-only: nothing may be written here"
+
+
+def test_secrets_reach_the_services_that_use_them_and_no_other() -> None:
+    having = {
+        secret: {module_of(service) for service in OURS.values() if secret in service["environment"]}
+        for secret in ("PERDURE_LINK_SECRET", "PERDURE_SIGNING_SECRET", "PERDURE_PUBLIC_URL", "PERDURE_MAIL_DOMAIN")
+    }
+    assert having == {
+        "PERDURE_LINK_SECRET": {"perdure.gateway", "perdure.notifier"},
+        "PERDURE_SIGNING_SECRET": {"perdure.agent_step", "perdure.validator", "perdure.scheduler"},
+        "PERDURE_PUBLIC_URL": {"perdure.gateway", "perdure.notifier"},
+        "PERDURE_MAIL_DOMAIN": {"perdure.gateway", "perdure.notifier", "perdure.agent_step"},
+    }

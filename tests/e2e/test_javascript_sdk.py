@@ -42,7 +42,7 @@ def test_the_javascript_sdk(system: Any) -> None:
 def test_a_web_page_may_use_the_local_stack(system: Any) -> None:
     asks = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST"}
     answer = httpx.options(f"{system.services.gateway_url}/threads", headers=asks)
-    assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (204, "*")
+    assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (204, "http://localhost:3000")
 
 
 @pytest.mark.parametrize("folder", [CLIENTS, CHAT_APP], ids=lambda folder: folder.name)

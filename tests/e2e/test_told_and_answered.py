@@ -87,6 +87,7 @@ def system(
             "PERDURE_PUBLIC_URL": f"http://127.0.0.1:{port}",
             "PERDURE_LINK_SECRET": "0123456789abcdef" * 4,
             "PERDURE_MAIL_DOMAIN": "agents.example.org",
+            "PERDURE_INBOUND_SECRET": "of the mail server",
             "PERDURE_NOTIFIER_ALLOWED_TARGETS": '["127.0.0.0/8"]',
             "PERDURE_NOTIFIER_SMTP_HOST": "127.0.0.1",
             "PERDURE_NOTIFIER_SMTP_PORT": str(mailbox[1]),
@@ -180,7 +181,9 @@ def test_the_recruiter_is_answered_by_replying_to_its_mail(system: Any, mailbox:
 
     def receive(letter: EmailMessage) -> Any:
         answer = system.http.post(
-            "/inbound/email", content=letter.as_bytes(), headers={"Content-Type": "message/rfc822"}
+            "/inbound/email",
+            content=letter.as_bytes(),
+            headers={"Content-Type": "message/rfc822", "Authorization": "Bearer of the mail server"},
         )
         assert answer.status_code in {200, 202}, answer.text
         return answer.json()

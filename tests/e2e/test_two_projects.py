@@ -15,11 +15,12 @@ NAMES = ("gateway", "agent_step", "agent_step", "scheduler")
 SETTINGS = {"PERDURE_STUCK_UNCLAIMED_S": "2", "PERDURE_STUCK_INTERVAL_S": "0.5", "PERDURE_STUCK_GRACE_S": "0"}
 
 
-def serve(system: Any, worker: str, folder: Path, graph: str, target: str) -> None:
-    """Start a worker again with a project that has one graph."""
+def serve(system: Any, worker: str, folder: Path, graph: str, target: str, **more: str) -> None:
+    """Start a worker again with a project that has one graph, or several."""
     folder.mkdir()
     file = folder / "langgraph.json"
-    file.write_text(json.dumps({"dependencies": [str(GRAPHS)], "graphs": {graph: f"{GRAPHS}/{target}"}}))
+    graphs = {name: f"{GRAPHS}/{place}" for name, place in {graph: target, **more}.items()}
+    file.write_text(json.dumps({"dependencies": [str(GRAPHS)], "graphs": graphs}))
     process = system.services[worker]
     process.terminate()
     process.env["PERDURE_LANGGRAPH_CONFIG"] = str(file)
@@ -71,3 +72,27 @@ def test_a_run_of_a_graph_that_nobody_serves_waits_for_a_worker(system: Any, tmp
     assert (ended["status"], ended["epoch"]) == ("success", 1)
     assert not (tmp_path / "unwanted").exists()
     until_blocking(lambda: "stuck" not in system.db.threads.find_one({"_id": waiting["thread_id"]}), "the mark is gone")
+
+
+def test_a_new_version_is_rolled_out_while_runs_come(system: Any, tmp_path: Path) -> None:
+    """The new version has a graph more. While workers of both are there, runs of either graph come, and none is lost."""
+    serve(system, "agent_step-2", tmp_path / "old", "chain", "chain.py:graph")
+    runs = [system.start("chain", {"n": 2}) for _ in range(10)]
+    serve(system, "agent_step", tmp_path / "new", "chain", "chain.py:graph", effects="effects.py:graph")
+    until_blocking(lambda: serves(system, "effects"), "a worker of the new version is there")
+    for number in range(10):
+        file = str(tmp_path / f"effects-{number}")
+        runs += [system.start("chain", {"n": 2}), system.start("effects", {"n": 1, "file": file})]
+    serve(system, "agent_step-2", tmp_path / "new-2", "chain", "chain.py:graph", effects="effects.py:graph")
+    runs += [system.start("chain", {"n": 2}) for _ in range(10)]
+    ended = system.until_ended(*runs, timeout_s=90)
+    assert Counter((run["graph_id"], run["status"]) for run in ended) == {
+        ("chain", "success"): 30,
+        ("effects", "success"): 10,
+    }, [run.get("error") for run in ended if run["status"] != "success"]
+    assert all((tmp_path / f"effects-{number}").read_text().count("\n") == 1 for number in range(10)), "each act once"
+
+
+def serves(system: Any, graph: str) -> bool:
+    """Whether a living worker serves a graph."""
+    return system.db.workers.find_one({"state": "alive", "graphs": graph}) is not None

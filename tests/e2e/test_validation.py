@@ -14,6 +14,7 @@ import pytest
 from tests.support.polling import until_blocking
 
 from perdure.chassis.kafka.producer import Producer
+from perdure.chassis.signatures import Signatures
 from perdure.schemas.envelope import encode
 from perdure.schemas.topics import VERDICTS
 from perdure.schemas.validation import Finding, PremisesValidated, Verdict, VerdictOutcome
@@ -98,8 +99,13 @@ def test_a_killed_validator_leaves_nobody_without_a_verdict(system: Any, world: 
     system.assert_linear(threads)
 
 
-def forged(
-    wait: Any, outcome: VerdictOutcome, digest: str, wait_id: str | None = None, ahead: timedelta = timedelta(0)
+def verdict_on(
+    signatures: Signatures,
+    wait: Any,
+    outcome: VerdictOutcome,
+    digest: str,
+    wait_id: str | None = None,
+    ahead: timedelta = timedelta(0),
 ) -> Any:
     """A verdict as a validator would publish it whose clock is so much ahead."""
     now = datetime.now(UTC) + ahead
@@ -117,7 +123,8 @@ def forged(
             expires_at=now + timedelta(seconds=60),
         ),
     )
-    return encode(message, id=f"{wait['_id']}:verdict", source="test", correlation_id=wait["run_id"], time=now)
+    record = encode(message, id=f"{wait['_id']}:verdict", source="test", correlation_id=wait["run_id"], time=now)
+    return signatures.signed(VERDICTS.name, record)
 
 
 def test_a_verdict_wakes_once_and_only_for_its_action(system: Any, world: Path, kafka_bootstrap: str) -> None:
@@ -127,10 +134,12 @@ def test_a_verdict_wakes_once_and_only_for_its_action(system: Any, world: Path, 
 
     async def publish() -> None:
         producer = Producer(kafka_bootstrap, "test")
-        await producer.send(VERDICTS.name, forged(wait, VerdictOutcome.PROCEED, wrong))
-        await producer.send(VERDICTS.name, forged(wait, VerdictOutcome.PROCEED, right, f"{uuid.uuid4()}:none"))
+        await producer.send(VERDICTS.name, verdict_on(system.signatures, wait, VerdictOutcome.PROCEED, wrong))
+        await producer.send(
+            VERDICTS.name, verdict_on(system.signatures, wait, VerdictOutcome.PROCEED, right, f"{uuid.uuid4()}:none")
+        )
         for _ in range(20):
-            await producer.send(VERDICTS.name, forged(wait, VerdictOutcome.STALE, right))
+            await producer.send(VERDICTS.name, verdict_on(system.signatures, wait, VerdictOutcome.STALE, right))
         await producer.close()
 
     asyncio.run(publish())
@@ -150,7 +159,9 @@ def test_a_validator_whose_clock_is_ahead_makes_no_verdict_last_longer(
 ) -> None:
     run = started(system, world, kind="held")
     (wait,) = until_blocking(lambda: open_waits(system, run), "the run waits for a verdict")
-    record = forged(wait, VerdictOutcome.PROCEED, wait["validation"]["action_digest"], ahead=timedelta(hours=1))
+    record = verdict_on(
+        system.signatures, wait, VerdictOutcome.PROCEED, wait["validation"]["action_digest"], ahead=timedelta(hours=1)
+    )
 
     async def publish() -> None:
         producer = Producer(kafka_bootstrap, "test")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from tests.integration.archive_stage import Stage
 
 from perdure.archive.store import ArchiveStore
@@ -129,7 +130,9 @@ async def test_a_rebuild_reads_archived_threads_from_their_objects(
         await stage.archiver.archive(await stage.document(thread_id))
     await stage.restorer.restore(await stage.document(back), "ann")
     uri = servers.environment()["PERDURE_MONGODB_URI"].rpartition("/")[0] + f"/{stage.db.name}"
-    settings = search.settings.model_copy(update={"mongodb_uri": uri, "archive_url": str(tmp_path / "archive")})
+    settings = search.settings.model_copy(
+        update={"mongodb_uri": SecretStr(uri), "archive_url": str(tmp_path / "archive")}
+    )
 
     with pytest.raises(ConfigurationError, match=f"thread {away} is archived and PERDURE_ARCHIVE_URL is not set"):
         await rebuild(settings.model_copy(update={"archive_url": None}))
@@ -158,7 +161,9 @@ async def test_verify_and_repair_know_archived_threads(
     for thread_id in away:
         await stage.archiver.archive(await stage.document(thread_id))
     uri = servers.environment()["PERDURE_MONGODB_URI"].rpartition("/")[0] + f"/{stage.db.name}"
-    settings = search.settings.model_copy(update={"mongodb_uri": uri, "archive_url": str(tmp_path / "archive")})
+    settings = search.settings.model_copy(
+        update={"mongodb_uri": SecretStr(uri), "archive_url": str(tmp_path / "archive")}
+    )
     await rebuild(settings)
     source = Source(stage.db, Redaction(), settings)
     soon = timedelta(seconds=-5)

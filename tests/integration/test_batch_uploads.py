@@ -95,7 +95,7 @@ async def test_wrong_lines_are_named_and_nothing_is_registered(waiting: Any, pos
     assert await nothing_left(waiting, before)
     problem = problem_of(await post(b"x\n" * 1_000), 422, "invalid-request")
     assert len(problem.errors) == 100
-    assert "1000 items are wrong (the first 100 are named)" in problem.detail
+    assert "1000 items are wrong in what was read until then (the first 100 are named)" in problem.detail
     problem_of(await post(b"\n\n"), 422, "invalid-request")
     assert await nothing_left(waiting, before)
 

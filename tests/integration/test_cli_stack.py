@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import stat
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +85,31 @@ def test_up_status_logs_down(perdure: Project) -> None:
     away = perdure("threads", "create", "--url", urls["gateway"])
     assert away.returncode == 1
     assert "start it with `perdure up`" in away.stderr
+
+
+@pytest.mark.timeout(400)
+def test_up_secure_asks_everybody_and_makes_a_key_for_its_folder(perdure: Project) -> None:
+    started = perdure("up", "--secure", "--json")
+    assert started.returncode == 0, started.stderr
+    url = json.loads(started.stdout)["gateway"]
+    file = perdure.data / "api-key"
+    assert str(file) in started.stderr
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert httpx.get(f"{url}/info").status_code == 401
+    made = perdure("threads", "create", "--json", "--url", url)
+    assert made.returncode == 0, made.stderr
+
+    created = perdure("keys", "create", "ci", "--scope", "reader", "--expires", "90d", "--json")
+    assert created.returncode == 0, created.stderr
+    key = json.loads(created.stdout)
+    assert "runs:read" in key["scopes"]
+    thread = json.loads(made.stdout)["thread_id"]
+    shown = perdure("threads", "show", thread, "--json", "--url", url, PERDURE_API_KEY=key["key"])
+    assert shown.returncode == 0, shown.stderr
+    refused = perdure("threads", "create", "--url", url, PERDURE_API_KEY=key["key"])
+    assert refused.returncode == 1
+    assert "key:ci lacks the scope threads:write" in refused.stderr
+    assert "'runs:all' is no scope" in perdure("keys", "create", "x", "--scope", "runs:all").stderr
 
 
 def test_topics(perdure: Project) -> None:

@@ -28,6 +28,7 @@ from perdure.schemas import topics
 from perdure.schemas.batch_documents import item_key
 from perdure.schemas.events import CheckpointSaved, ErrorInfo, Event, RunFailed
 from perdure.schemas.index import STATES, THREADS
+from perdure.schemas.thread_ids import shown_id, stored_id
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'><b>bold</b> \u202egnp"
 HIDDEN = "\\u{202e}gnp"
@@ -47,7 +48,7 @@ class Console:
 
     async def thread(self, *texts: str, graph: str = "agent", error: ErrorInfo | None = None, **fields: Any) -> str:
         """A thread with a state for each text, in the index and in the database; ``fields`` are set in its document."""
-        thread_id = fields.pop("_id", None) or new_id()
+        thread_id = stored_id(self.tenant, fields.pop("_id", None) or new_id())
         place: dict[str, Any] = {
             "tenant": self.tenant, "thread_id": thread_id, "run_id": f"{thread_id}-run", "graph_id": graph,
             "assistant_id": graph, "epoch": 1, "metadata": fields.get("metadata", {}), "occurred_at": now(),
@@ -70,7 +71,7 @@ class Console:
             "metadata": {}, "graph_id": graph, "next": [], "error": error.model_dump() if error else None, **fields,
         }  # fmt: skip
         await self.db.threads.insert_one(stored)
-        return thread_id
+        return shown_id(thread_id)
 
     async def stuck(self, reason: str, **fields: Any) -> str:
         mark = {

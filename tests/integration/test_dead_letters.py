@@ -45,6 +45,7 @@ from perdure.schemas import topics
 from perdure.schemas.catalogue import CONTENTS
 from perdure.schemas.commands import COMMANDS, StartRun
 from perdure.schemas.deadletter import Reason
+from perdure.schemas.deadletter_documents import UNOWNED
 from perdure.schemas.envelope import Decoded, Record
 
 pytestmark = pytest.mark.timeout(180)
@@ -100,7 +101,7 @@ async def test_records_that_nobody_buried_are_kept_too(place: Place, producer: P
     key = uuid.uuid4().hex.encode()
     (letter,) = await stored(place, producer, Record(key, b"\x00", []))
     assert letter["topic"] == topics.COMMANDS.dead
-    assert (letter["reason"], letter["tenant"], letter["thread_id"]) == ("unreadable", "default", None)
+    assert (letter["reason"], letter["tenant"], letter["thread_id"]) == ("unreadable", UNOWNED, None)
     refused = place.http.post(f"/dead-letters/{letter['_id']}/redrive")
     assert refused.status_code == 409
     assert refused.json()["type"].endswith("redrive-refused")

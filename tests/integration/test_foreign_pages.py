@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from aiohttp import web
 from playwright.async_api import Browser
 from tests.integration.test_cors_browser import page_of
 from tests.support.gateway import OpenGateway, fresh_database, open_gateway
@@ -14,6 +16,7 @@ from tests.support.polling import until
 
 from perdure.chassis.clock import now
 from perdure.chassis.kafka.admin import TopicAdmin
+from perdure.local.resources import free_port
 from perdure.schemas import topics
 
 GRAPH = {"_id": "agent", "version": "v1", "nodes": ["a"], "input_schema": None, "updated_at": now()}
@@ -131,6 +134,31 @@ async def test_every_answer_says_what_it_is(gateway: OpenGateway) -> None:
         assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"], path
 
 
+@contextlib.asynccontextmanager
+async def rebound_to(gateway: OpenGateway) -> AsyncIterator[str]:
+    """A name that leads to a page of somebody else's first, and to the gateway from then on; the page's address."""
+
+    async def show(_: web.Request) -> web.Response:
+        return web.Response(text="<!doctype html><title>before</title>", content_type="text/html")
+
+    async def forward(request: web.Request) -> web.Response:
+        names = ("Host", "Origin", "Sec-Fetch-Site", "Content-Type")
+        sent = {name: request.headers[name] for name in names if name in request.headers}
+        answer = await gateway.http.request(request.method, request.path, headers=sent, content=await request.read())
+        return web.Response(status=answer.status_code, body=answer.content)
+
+    app = web.Application()
+    app.router.add_get("/before", show)
+    app.router.add_route("*", "/{path:.*}", forward)
+    runner, port = web.AppRunner(app), free_port()
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        yield f"http://rebound.test:{port}/before"
+    finally:
+        await runner.cleanup()
+
+
 async def test_a_browser_does_not_rebind(gateway: OpenGateway, chromium: Browser) -> None:
     """A page whose name leads to this machine is same-origin for the browser, and is refused by the gateway."""
     port = urlsplit(gateway.url).port
@@ -140,8 +168,12 @@ async def test_a_browser_does_not_rebind(gateway: OpenGateway, chromium: Browser
         answer = await page.goto(f"http://rebound.test:{port}/console")
         assert answer is not None
         assert answer.status == 403
-        status: Any = await page.evaluate("fetch('/threads', {method: 'POST'}).then(answer => answer.status)")
-        assert status == 403
+        async with rebound_to(gateway) as address:
+            await page.goto(address)
+            for method, path in (("POST", "/threads"), ("GET", "/info")):
+                script = f"fetch('{path}', {{method: '{method}'}}).then(answer => answer.text())"
+                told: Any = await page.evaluate(script)
+                assert "host-refused" in told
         own = await page.goto(f"http://localhost:{port}/console")
         assert own is not None
         assert own.status == 200

@@ -9,7 +9,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.support.gateway import OpenGateway, fresh_database, open_gateway
+from tests.integration.conftest import Waiting
+from tests.support.gateway import fresh_database, open_gateway
 from tests.support.polling import until
 
 from perdure.chassis.clock import now
@@ -19,6 +20,7 @@ from perdure.gateway.auth.mode import AuthMode
 from perdure.gateway.auth.policy import LOOK_S
 from perdure.registry.api_keys import ApiKeys, new_key
 from perdure.schemas import topics
+from perdure.schemas.deadletter_documents import UNOWNED
 from perdure.schemas.scopes import EVERY, SETS, Scope
 
 GRAPH = {"_id": "agent", "version": "v1", "nodes": ["a"], "input_schema": None, "updated_at": now()}
@@ -26,7 +28,7 @@ URN = "urn:perdure:problem:"
 IDS = re.compile(r"{(\w+)}")
 
 
-class Asking(OpenGateway):
+class Asking(Waiting):
     """A gateway that asks who calls."""
 
     async def key(
@@ -75,7 +77,7 @@ async def test_every_row_asks_who_calls(asking: Asking) -> None:
     for method, path, scope in await asking.rows():
         answer = await asking.http.request(method, path, headers={"Perdure-Tenant": "default"})
         if scope is None:
-            assert answer.status_code != 401 or path == "/inbound/email", path
+            assert answer.status_code != 401, (method, path)
             continue
         assert answer.status_code == 401, (method, path)
         assert answer.json()["type"] == URN + "not-authorized"
@@ -134,12 +136,17 @@ async def test_of_another_tenant_there_is_nothing(asking: Asking) -> None:
         "name": "go",
     }
     ids["schedule_id"] = ids["cron_id"]
+    ids["approval_id"] = (await asking.question(thread_id=thread_id))["_id"]
+    ids["delivery_id"] = await asking.made(f"/subscriptions/{ids['subscription_id']}/test", {}, ours, "delivery_id")
+    await asking.database.dead_letters.insert_one(dead_letter("t:0:3", "default"))
+    ids["letter_id"] = "t:0:3"
+    ids["key_id"] = ours["x-api-key"].split("_")[1]
     every = (await asking.http.get("/openapi.json", headers=ours)).json()["paths"]
     bodies = {"/threads/{thread_id}/state": {"values": {}}, "/threads/{thread_id}/signals/{name}": {}}
     tried = 0
     for path, rows in every.items():
         names = IDS.findall(path)
-        if not names or not set(names) <= set(ids):
+        if not names or names == ["assistant_id"]:
             continue
         for method, row in rows.items():
             where = IDS.sub(lambda found: ids[found[1]], path)
@@ -150,13 +157,15 @@ async def test_of_another_tenant_there_is_nothing(asking: Asking) -> None:
                 body = {"start": "2026-01-01T00:00:00Z", "end": "2026-01-02T00:00:00Z"}
             if path.endswith("/hold"):
                 body = {"reason": "r", "by": "me"}
+            if "approvals" in path:
+                body = {"answer": True}
             if path.endswith("crons"):
                 body = schedule
             given = {"json": body} if "requestBody" in row else {}
             answer = await asking.http.request(method.upper(), where, headers=theirs, **given)
             assert answer.status_code == 404, (method, path, answer.text)
             tried += 1
-    assert tried > 35
+    assert tried > 45
     assert (await asking.http.get(f"/threads/{thread_id}/runs/{run_id}", headers=ours)).status_code == 200
 
 
@@ -207,6 +216,38 @@ async def test_the_life_of_a_key(asking: Asking) -> None:
     assert "was revoked at" in (await asking.http.get("/info", headers=gone)).json()["detail"]
 
 
+async def test_keys_over_http(asking: Asking) -> None:
+    """A key makes keys of its tenant that may do no more than itself."""
+    boss = await asking.key([Scope.KEYS_MANAGE, Scope.RUNS_READ], name="boss", tenant="ours")
+    body = {"name": "ci", "scopes": ["runs:read"], "expires_at": "2100-01-01T00:00:00Z"}
+    made = await asking.http.post("/keys", json=body, headers=boss)
+    assert made.status_code == 201
+    key = made.json()
+    assert (key["tenant"], key["created_by"], key["state"]) == ("ours", "key:boss", "valid")
+    own = {"x-api-key": key["key"]}
+    assert (await asking.http.get("/threads/none/runs", headers=own)).status_code == 404
+    assert (await asking.http.get("/keys", headers=own)).status_code == 403
+    for beyond in (["admin"], ["runs:write"], ["tenants:any"]):
+        refused = await asking.http.post("/keys", json={"name": "x", "scopes": beyond}, headers=boss)
+        assert refused.status_code == 403, beyond
+    for wrong in ({"scopes": ["nothing"]}, {"scopes": []}, {"name": ""}, {"name": "a\n"}, {"expires_at": "tomorrow"}):
+        refused = await asking.http.post("/keys", json={**body, **wrong}, headers=boss)
+        assert refused.status_code == 422, wrong
+    listed = (await asking.http.get("/keys", headers=boss)).json()["items"]
+    assert [one["name"] for one in listed] == ["boss", "ci"]
+    assert key["key"].split("_", 2)[2] not in repr(listed)
+    stranger = await asking.key([Scope.KEYS_MANAGE], tenant="theirs")
+    revoke = f"/keys/{key['key_id']}/revoke"
+    assert (await asking.http.post(revoke, headers=stranger)).status_code == 404
+    revoked = await asking.http.post(revoke, headers=boss)
+    assert revoked.json()["revoked_by"] == "key:boss"
+
+    async def refused_now() -> bool:
+        return (await asking.http.get("/info", headers=own)).status_code == 401
+
+    await until(refused_now, "the key is refused")
+
+
 async def test_the_first_key_closes_an_open_gateway(mongodb_uri: str, kafka_bootstrap: str) -> None:
     uri = fresh_database(mongodb_uri, "callers")
     async with open_gateway(uri, kafka_bootstrap, Asking, [GRAPH]) as opened:
@@ -236,3 +277,95 @@ async def test_it_is_closed_until_the_database_says_that_it_is_open(kafka_bootst
         assert answer.status_code == 503
         assert answer.json()["type"] == URN + "store-unavailable"
         assert (await opened.http.get("/ok")).status_code == 200
+
+
+async def test_what_is_recorded_is_the_caller(asking: Asking) -> None:
+    """A hold, a restore, the decision about a dead letter: ``by`` is the key, the body's name is on whose behalf."""
+    boss = await asking.key(EVERY, name="backend")
+    thread_id = await asking.made("/threads", {}, boss, "thread_id")
+    held = await asking.http.put(f"/threads/{thread_id}/hold", json={"by": "boss", "reason": "r"}, headers=boss)
+    assert (held.json()["by"], held.json()["on_behalf_of"]) == ("key:backend", "boss")
+    unnamed = await asking.http.put(f"/threads/{thread_id}/hold", json={"reason": "r"}, headers=boss)
+    assert (unnamed.json()["by"], unnamed.json()["on_behalf_of"]) == ("key:backend", None)
+    question = await asking.question(thread_id=thread_id)
+    path = f"/approvals/{question['_id']}"
+    answered = await asking.http.post(path, json={"answer": True, "by": "boss"}, headers=boss)
+    assert answered.status_code == 202, answered.text
+    outcome = answered.json()["outcome"]
+    assert (outcome["by"], outcome["on_behalf_of"]) == ("key:backend", "boss")
+    repeated = await asking.http.post(path, json={"answer": True, "by": "boss"}, headers=boss)
+    assert repeated.status_code == 200
+    second = await asking.http.post(path, json={"answer": True, "by": "somebody else"}, headers=boss)
+    assert second.status_code == 409
+    letter = dead_letter("t:0:1", "default")
+    await asking.database.dead_letters.insert_one(letter)
+    dropped = await asking.http.post("/dead-letters/t:0:1/drop", json={"by": "boss"}, headers=boss)
+    assert (dropped.json()["dropped_by"], dropped.json()["on_behalf_of"]) == ("key:backend", "boss")
+
+
+async def test_letters_that_name_no_tenant_are_for_operators(asking: Asking) -> None:
+    await asking.database.dead_letters.insert_one(dead_letter("t:0:2", UNOWNED))
+    ours, operator = await asking.key(SETS["admin"]), await asking.key(EVERY, tenant="operators")
+    assert (await asking.http.get("/dead-letters/t:0:2", headers=ours)).status_code == 404
+    assert (await asking.http.get("/dead-letters/t:0:2", headers=operator)).status_code == 200
+    assert (await asking.http.post("/dead-letters/t:0:2/drop", headers=ours)).status_code == 404
+    listed = (await asking.http.get("/dead-letters", headers=operator)).json()["items"]
+    assert "t:0:2" in [letter["id"] for letter in listed]
+
+
+async def test_who_starts_runs_answers_no_question(asking: Asking) -> None:
+    """A command, an update of the state and a subscription to questions are ways to answer; each asks for its own scope."""
+    client, answers = await asking.key(SETS["client"]), await asking.key(SETS["chat"])
+    thread_id = await asking.made("/threads", {}, client, "thread_id")
+    for command in ({"resume": True}, {"goto": "a"}, {"update": {}}):
+        body = {"assistant_id": "agent", "command": command}
+        for path in ("runs", "runs/wait", "runs/stream"):
+            refused = await asking.http.post(f"/threads/{thread_id}/{path}", json=body, headers=client)
+            assert refused.status_code == 403, (command, path)
+            assert Scope.APPROVALS_ANSWER in refused.json()["detail"]
+    body = {"assistant_id": "agent", "command": {"resume": True}}
+    assert (await asking.http.post(f"/threads/{thread_id}/runs", json=body, headers=answers)).status_code == 409
+    given = {"values": {}}
+    assert (await asking.http.post(f"/threads/{thread_id}/state", json=given, headers=client)).status_code == 403
+    subscription = {"scope": "tenant", "channel": "webhook", "target": "https://example.com/hook"}
+    asked = {**subscription, "kinds": ["approval_wanted"]}
+    assert (await asking.http.post("/subscriptions", json=asked, headers=client)).status_code == 403
+    plain = await asking.made("/subscriptions", {**subscription, "kinds": ["failed"]}, client, "subscription_id")
+    widened = await asking.http.patch(f"/subscriptions/{plain}", json={"kinds": ["approval_wanted"]}, headers=client)
+    assert widened.status_code == 403
+    admin = await asking.key(SETS["admin"])
+    links = await asking.made("/subscriptions", asked, admin, "subscription_id")
+    moved = {"target": "https://evil.example/hook"}
+    assert (await asking.http.patch(f"/subscriptions/{links}", json=moved, headers=client)).status_code == 403
+    run = (await asking.http.post("/runs", json={"assistant_id": "agent", "input": {}}, headers=client)).json()
+    reader = await asking.key(SETS["reader"])
+    path = f"/threads/{run['thread_id']}/runs/{run['run_id']}"
+    for way in ("join", "stream"):
+        cut = await asking.http.get(f"{path}/{way}", params={"cancel_on_disconnect": "true"}, headers=reader)
+        assert cut.status_code == 403, way
+
+
+def dead_letter(id_: str, tenant: str) -> dict[str, Any]:
+    return {
+        "_id": id_,
+        "tenant": tenant,
+        "topic": "t",
+        "partition": 0,
+        "offset": int(id_[-1]),
+        "key": b"k",
+        "value": b"{}",
+        "headers": [],
+        "size": 2,
+        "digest": "d",
+        "reason": "payload",
+        "detail": "d",
+        "consumer": "c",
+        "died_at": now(),
+        "type": None,
+        "thread_id": None,
+        "redriven_from": None,
+        "earlier_redrives": 0,
+        "state": "open",
+        "redrives": 0,
+        "expires_at": now() + timedelta(days=1),
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import smtplib
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from email.message import EmailMessage
@@ -18,6 +19,7 @@ from aiosmtpd.smtp import Envelope
 from perdure.chassis.clock import now
 from perdure.chassis.outage import Availability
 from perdure.chassis.payload import unpack
+from perdure.gateway.answers.mail import heading_of
 from perdure.local.resources import free_port
 from perdure.registry.answer_links import ReplyAddress
 from perdure.registry.reply_addresses import ReplyAddresses
@@ -180,8 +182,18 @@ async def test_who_may_bring_mail(linking: Any, links: Any, waiting: Any) -> Non
             "/inbound/email", content=raw, headers={"Content-Type": "message/rfc822", "Authorization": given.encode()}
         )
         assert answer.status_code == 401
-    open_to_all = await waiting.http.post("/inbound/email", content=raw, headers={"Content-Type": "message/rfc822"})
-    assert open_to_all.json()["reason"] == "unknown-address"
+    without = await waiting.http.post("/inbound/email", content=raw, headers={"Content-Type": "message/rfc822"})
+    assert without.status_code == 404, "no mail domain is set"
+
+
+async def test_a_mail_of_nothing_but_headers_is_read_as_far_as_it_counts(linking: Any, links: Any) -> None:
+    address = await given_out(linking, links, None)
+    raw = f"To: {address.address}\r\n".encode() + b"A: b\r\n" * 1_000_000 + b"Auto-Submitted: auto-replied\r\n\r\nHi"
+    answer = await receive(linking, raw)
+    assert answer.status_code == 202, "what comes after the first 256 KiB of the headers does not count"
+    began = time.process_time()
+    heading_of(raw)
+    assert time.process_time() - began < 1
 
 
 async def test_what_is_no_mail_is_refused(linking: Any, problem_of: Any) -> None:

@@ -265,7 +265,7 @@ async def test_a_dead_letter_that_kafka_refuses_is_kept_elsewhere_and_the_next_r
     large = Record(b"k", os.urandom(40_000), command("large").headers)
     client = mongo.connect(mongodb_uri)
     db = client[f"letters_{uuid.uuid4().hex}"]
-    keep = Letters(db, Availability(), "default").keep
+    keep = Letters(db, Availability()).keep
     await producer.send(topic.name, large)
     await producer.send(topic.name, command("good"))
     async with consuming(kafka_bootstrap, topic, handle, producer, keep=keep):
@@ -298,7 +298,7 @@ async def test_without_a_database_a_dead_letter_that_kafka_refuses_does_not_stop
         await until(lambda: seen == ["good"], "the record after the one that cannot be buried")
     if dead_topic:
         (dead,) = read_all(kafka_bootstrap, topic.dead, 1)
-        letter = letter_of(origin_of(dead), "default")
+        letter = letter_of(origin_of(dead))
         assert letter["_id"] == f"{topic.name}:0:0"
         assert letter["omitted"] == {"size": 40_000, "digest": hashlib.sha256(large.value).hexdigest()}
         assert letter["headers"] == [[name, value] for name, value in large.headers]

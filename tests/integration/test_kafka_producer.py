@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from confluent_kafka import Producer as RdProducer
 
 from perdure.chassis.kafka import producer as module
 from perdure.chassis.kafka.admin import TopicAdmin
+from perdure.chassis.kafka.clients import new_producer
 from perdure.chassis.kafka.producer import BUSY, Producer
 from perdure.schemas.envelope import Record
 from perdure.schemas.topics import Topic
@@ -86,7 +86,7 @@ async def test_what_finds_no_room_is_refused_or_tried_again(
 ) -> None:
     """librdkafka's queue is smaller than what is gathered."""
     config = {"queue.buffering.max.messages": 40}
-    monkeypatch.setattr(module, "RdProducer", lambda given, **more: RdProducer(given | config, **more))
+    monkeypatch.setattr(module, "new_producer", lambda kafka, name, given: new_producer(kafka, name, given | config))
     monkeypatch.setattr(module, "MAX_GATHERED", 300)
     producer = Producer(kafka_bootstrap, "test")
     sent = BUSY + 300

@@ -78,6 +78,35 @@ async def test_one_dead_endpoint_does_not_delay_the_nine(database_uri: str) -> N
         )
 
 
+async def test_slow_hosts_of_one_tenant_leave_slots_to_the_others(database_uri: str) -> None:
+    async with contextlib.AsyncExitStack() as opened:
+        slow = [await opened.enter_async_context(receiving(hook=hangs)) for _ in range(4)]
+        quick = await opened.enter_async_context(receiving(hook=ok))
+        limits = {
+            "notifier_at_once": 16,
+            "notifier_per_endpoint": 8,
+            "notifier_timeout_s": 30.0,
+            "notifier_claim_s": 60.0,
+        }
+        stage = await opened.enter_async_context(staged(database_uri, **limits))
+        hostile = [await stage.subscribe(f"{one.url}/hook", tenant="hostile") for one in slow]
+        await stage.happen(*(succeeded("hostile", f"hostile-{n}") for n in range(200)))
+
+        async def slots_are_taken() -> bool:
+            return sum(len(one.got) for one in slow) >= 12
+
+        await until(slots_are_taken, "the slow hosts hold their slots")
+        assert len(hostile) == len(slow)
+        await stage.subscribe(f"{quick.url}/hook", tenant="quiet")
+        await stage.happen(*(succeeded("quiet", f"quiet-{n}") for n in range(20)))
+
+        async def told() -> bool:
+            return len(quick.got) == 20
+
+        await until(told, "the other tenant's notices, while the slow hosts hang", 15.0)
+        assert sum(len(one.got) for one in slow) == 12, "three quarters of the slots, and none was freed yet"
+
+
 async def ok(_: web.Request) -> web.StreamResponse:
     return web.Response(text="ok")
 

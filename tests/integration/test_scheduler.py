@@ -18,7 +18,7 @@ from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.kafka.producer import Producer
 from perdure.scheduler.leader import Leadership
 from perdure.scheduler.settings import SchedulerSettings
-from perdure.scheduler.sweeps import PORTION, Sweeper
+from perdure.scheduler.sweeps import PORTION, WORKER_KEPT, Sweeper
 from perdure.schemas import topics
 from perdure.schemas.envelope import decode
 from perdure.schemas.events import EVENTS, Event
@@ -84,6 +84,22 @@ async def test_runs_of_dead_workers_are_given_back_and_those_of_living_are_not(
     assert (await db.runs.find_one({"_id": lost["_id"]}))["status"] == "pending"  # type: ignore[index]
     assert (await db.runs.find_one({"_id": kept["_id"]}))["status"] == "running"  # type: ignore[index]
     assert (await sweeper.recover(declare_dead=True)).recovered == 0
+
+
+async def test_workers_that_are_gone_are_forgotten_after_a_day(db: mongo.Database, producer: Producer) -> None:
+    day = WORKER_KEPT.total_seconds()
+    alive, lost, old_dead, old_gone, new_gone = [
+        await worker(db, seconds) for seconds in (60, -2 * day, -2 * day, -2 * day, -60)
+    ]
+    await db.workers.update_one({"_id": old_dead}, {"$set": {"state": "dead"}})
+    await db.workers.update_many({"_id": {"$in": [old_gone, new_gone]}}, {"$set": {"state": "gone"}})
+    sweeper = Sweeper(db, producer, SchedulerSettings())
+    await sweeper.recover(declare_dead=False)
+    assert await db.workers.count_documents({}) == 5, "right after an outage nobody is judged"
+    await sweeper.recover(declare_dead=True)
+    left = {one["_id"] async for one in db.workers.find({})}
+    assert left == {alive, new_gone}
+    assert {lost, old_dead, old_gone}.isdisjoint(left)
 
 
 async def test_a_forgotten_start_is_published_once_a_grace_period(db: mongo.Database, producer: Producer) -> None:

@@ -19,6 +19,7 @@ from tests.integration.validator_stage import LIMIT, World, http_reader, opened_
 
 from perdure.chassis import mongo
 from perdure.chassis.errors import ConfigurationError
+from perdure.chassis.signatures import Signatures
 from perdure.local.stack import Stack
 from perdure.schemas.validation import (
     FetcherSource,
@@ -35,7 +36,8 @@ from perdure.schemas.validation import (
     VerdictOutcome,
 )
 from perdure.sdk.validation import eq
-from perdure.validator.__main__ import connections, readers
+from perdure.validator.__main__ import readers
+from perdure.validator.connections import connections
 from perdure.validator.fetchers import load_fetchers
 from perdure.validator.handlers import Validator
 from perdure.validator.reading import Reader
@@ -59,7 +61,7 @@ async def verdict(reader: Reader, *premises: Premise, limit_s: float = 20) -> Ve
         action_digest="d",
         verdict_expires_s=60,
     )
-    return await Validator(settings, reader, None).check(message, limit_s)  # type: ignore[arg-type]
+    return await Validator(settings, reader, None, Signatures([])).check(message, limit_s)  # type: ignore[arg-type]
 
 
 async def finding(reader: Reader, source: Any, limit_s: float = 20, **fields: Any) -> Finding:
@@ -303,7 +305,10 @@ def test_connections_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
         readers(settings)
     assert "pw" not in str(caught.value)
     named = {name: secret for name, secret in settings.validator_connections.items() if name != "x"}
-    assert connections(named) == ({"crm": "mongodb://u:pw@h/crm"}, {"shop": "https://h:9200"})
+    monkeypatch.delenv("PERDURE_VALIDATOR_CONNECTIONS")  # both would be merged
+    mongodb, opensearch = connections(ValidatorSettings(validator_connections=named))
+    assert {name: one.uri for name, one in mongodb.items()} == {"crm": "mongodb://u:pw@h/crm"}
+    assert {name: one.url for name, one in opensearch.items()} == {"shop": "https://h:9200"}
 
 
 def test_settings_of_premises_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from perdure.chassis.clock import now
 from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.kafka.consumer import Consumer, Refused, Subscription
 from perdure.chassis.kafka.producer import Producer
+from perdure.chassis.signatures import Signatures
 from perdure.local.stack import Stack
 from perdure.schemas import topics
 from perdure.schemas.envelope import Decoded, decode, encode
@@ -71,7 +72,7 @@ async def test_a_slow_source_holds_up_nobody(stack: Stack, world: World, opened:
     consuming = asyncio.create_task(consumer.run())
     settings = ValidatorSettings(validator_patience_s=0.2, validator_max_open=5)
     reader = opened(http=http_reader())
-    validator = Validator(settings, reader, producer)
+    validator = Validator(settings, reader, producer, Signatures([]))
     slow = Premise(name="p", source=HttpSource(url=f"{world.url}/held"), pointer="/price", believed=10)
     quick = Premise(name="p", source=HttpSource(url=f"{world.url}/price"), pointer="/price", believed=11, rule=Equal())
 
@@ -109,7 +110,7 @@ async def test_a_request_that_cannot_be_checked_is_refused_alone(stack: Stack, w
     await TopicAdmin(bootstrap).apply([topics.VERDICTS])
     producer = Producer(bootstrap, "test")
     reader = Failing({"http": http_reader()}, 5, 5)
-    validator = Validator(ValidatorSettings(validator_patience_s=20.0), reader, producer)
+    validator = Validator(ValidatorSettings(validator_patience_s=20.0), reader, producer, Signatures([]))
     good = Premise(name="p", source=HttpSource(url=f"{world.url}/price"), pointer="/price", believed=10)
     run = uuid.uuid4().hex
     batch = [

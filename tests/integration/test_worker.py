@@ -14,9 +14,14 @@ from tests.support.polling import until
 
 from perdure.agent_step import idle
 from perdure.agent_step.claims import Claimed, Claims
+from perdure.agent_step.handlers import handle
 from perdure.agent_step.worker import ShuttingDown
+from perdure.chassis.clock import now
+from perdure.chassis.kafka.consumer import Refused
 from perdure.checkpoint import PerdureSaver
 from perdure.checkpoint.documents import Place
+from perdure.schemas.commands import CancelRun
+from perdure.schemas.envelope import Decoded, decode, encode
 
 
 class State(TypedDict, total=False):
@@ -205,6 +210,30 @@ async def test_a_lease_that_is_lost_between_claim_and_execution_runs_no_node(
         go_on.set()
         await stage.until(run, "pending")
         assert holding.entered == [], "a node ran for an owner that had lost its lease"
+
+
+@pytest.mark.parametrize("changed", [{"tenant": "eve"}, {"thread_id": "another"}], ids=str)
+async def test_a_command_of_another_tenant_or_thread_stops_no_run(
+    mongodb_uri: str, kafka_bootstrap: str, holding: Holding, changed: dict[str, str]
+) -> None:
+    async with open_worker(mongodb_uri, kafka_bootstrap, {"graph": holding.graph()}) as stage:
+        run = await stage.run()
+        await stage.worker.start([run["thread_id"]])
+        await until(lambda: holding.entered, "the node runs")
+        told = {"tenant": "default", "thread_id": run["thread_id"], "run_id": run["_id"]}
+        await stage.db.runs.update_one({"_id": run["_id"]}, {"$set": {"cancel_requested_at": now()}})
+        forged, good = (commanded(CancelRun(**named)) for named in (told | changed, told))
+        with pytest.raises(Refused) as refused:
+            await handle(stage.worker, [good, forged])
+        assert refused.value.records == (forged,)
+        assert (await stage.stored(run))["status"] == "running"
+        await handle(stage.worker, [good])
+        await stage.until(run, "cancelled")
+
+
+def commanded(command: CancelRun) -> Decoded:
+    record = encode(command, id="1", source="test", correlation_id=command.run_id, time=now())
+    return decode(record.headers, record.value, {(CancelRun.TYPE, CancelRun.VERSION): CancelRun})
 
 
 async def test_what_a_claim_under_way_wins_is_handed_over_as_well(

@@ -18,6 +18,7 @@ from perdure.chassis.group_commit import GroupCommit
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.outage import Availability
 from perdure.chassis.payload import pack
+from perdure.chassis.signatures import Signatures
 from perdure.local.stack import Stack
 from perdure.registry.notes import Notes
 from perdure.registry.schedules import Schedules
@@ -99,7 +100,7 @@ async def timers_clockwork(base: Base) -> AsyncIterator[Clockwork]:
     yield Clockwork(
         waits,
         signals := Signals(base.db, waits, availability),
-        Unfinished(base.db, producer, signals, DatabaseClock(base.db)),
+        Unfinished(base.db, producer, signals, DatabaseClock(base.db), Signatures([])),
         Schedules(base.db, runs, producer, availability, "test"),
         Timers(
             base.db,

@@ -29,6 +29,7 @@ from perdure.chassis.clock import now
 from perdure.chassis.group_commit import GroupCommit
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.payload import pack
+from perdure.chassis.signatures import Signatures
 from perdure.checkpoint import PerdureSaver
 from perdure.registry.runs import new_id, run_document
 from perdure.registry.signals import Signals
@@ -106,7 +107,7 @@ async def open_worker(
     claims = Claims(db, runs, store.availability, lambda: incarnation[0], served)
     waits = Waits(db, runs, producer, store.availability, "test")
     signals = Signals(db, waits, store.availability)
-    endings = Endings(runs, threads, Hibernation(waits, signals, producer, "test"))
+    endings = Endings(runs, threads, Hibernation(waits, signals, producer, "test", Signatures([])))
     sdk = SdkContext(db, store.availability, waits, asyncio.get_running_loop())
     paces = paces_of(served, Timings(db, list(served)), options)
     poison = Poison(claims, options.crash_limit)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import httpx
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from perdure.chassis import mongo
 from perdure.gateway.app import make_app
@@ -26,6 +26,8 @@ class OpenGateway:
     url: str
     database: mongo.Database
     http: httpx.AsyncClient
+    routes: frozenset[tuple[str, str]]
+    """Method and path of everything that it serves, without ``HEAD``."""
 
     async def ready(self) -> bool:
         return (await self.http.get("/ready")).status_code == 200
@@ -58,13 +60,16 @@ async def open_gateway(
     database = mongo.database(client, uri)
     if graphs:
         await database.graphs.insert_many(graphs)
-    runner = web.AppRunner(make_app(options), access_log=None, auto_decompress=AUTO_DECOMPRESS)
+    app = make_app(options)
+    served = ((route.method, route.resource.canonical) for route in app.router.routes() if route.resource is not None)
+    routes = frozenset((method, path) for method, path in served if method != hdrs.METH_HEAD)
+    runner = web.AppRunner(app, access_log=None, auto_decompress=AUTO_DECOMPRESS)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         async with httpx.AsyncClient(base_url=url, timeout=30) as http:
-            yield kind(url, database, http)
+            yield kind(url, database, http, routes)
     finally:
         await runner.cleanup()
         client.close()

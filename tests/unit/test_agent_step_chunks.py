@@ -87,6 +87,7 @@ async def test_what_was_said_is_sent_before_the_superstep_is_durable_and_numbere
     chunks.add("custom", "", 4)
     chunks.durable(9)
     chunks.durable(10)
+    chunks.flush()
     assert kafka.said()[1:] == [
         (7, 1, 0, [1]),
         (7, 2, 0, [2, 3]),
@@ -105,6 +106,7 @@ async def test_sequence_numbers_that_become_durable_out_of_order_are_told_in_ord
     chunks.durable(9)
     chunks.add("custom", "", 2)
     chunks.durable(8)
+    chunks.flush()
     assert kafka.said()[1:] == [(7, 1, 0, [1]), (7, 2, 0, [2]), (8, 1, 2, []), (9, 1, 0, [])]
 
 
@@ -132,6 +134,7 @@ async def test_a_record_has_16_kib_at_most(streams: Streams, kafka: Kafka) -> No
     for _ in range(200):
         chunks.add("custom", "", "x" * 1_000)
     chunks.durable(8)
+    chunks.flush()
     sizes = [len(record.value) for record in kafka.records]
     assert max(sizes) < RECORD_BYTES + 2_000
     assert sum(len(m.chunks) for m in kafka.messages()) == 200
@@ -145,6 +148,7 @@ async def test_a_chunk_that_no_broker_takes_leaves_a_gap(streams: Streams, kafka
     chunks.add("custom", "", "x" * (LARGEST_CHUNK_BYTES + 1))
     chunks.add("custom", "", "fourth")
     chunks.durable(8)
+    chunks.flush()
     assert kafka.said()[1:] == [(7, 1, 0, ["first"]), (7, 2, 0, ["second"]), (7, 4, 0, ["fourth"]), (8, 1, 4, [])]
 
 
@@ -159,6 +163,7 @@ async def test_a_full_queue_drops_chunks_and_their_numbers_are_missing(
     kafka.full = False
     chunks.add("custom", "", "sent")
     chunks.durable(8)
+    chunks.flush()
     assert kafka.said()[1:] == [(7, 3, 0, ["sent"]), (8, 1, 3, [])]
 
 
@@ -202,6 +207,7 @@ async def test_modes_that_are_asked_for_later_are_told_when_the_run_takes_them_u
     assert chunks.tell() == Asked(frozenset({"messages"}))
     chunks.add("messages", "", "token")
     chunks.durable(9)
+    chunks.flush()
     assert kafka.said() == [(8, 1, 0, ["token"]), (9, 1, 1, [])]
 
 
@@ -240,9 +246,30 @@ async def test_what_several_runs_say_right_after_another_is_sent_together(
     monkeypatch.setattr(module, "GATHER_S", 0.001)
     one, other = begun(streams), begun(streams, run={**RUN, "_id": "run-2"})
     one.add("custom", "", 1)
-    before = len(kafka.records)
     other.add("custom", "", 2)
-    one.add("custom", "", 3)
+    before = len(kafka.records)
+    other.add("custom", "", 3)
+    one.durable(8)
+    other.add("custom", "", 4)
     assert len(kafka.records) == before
     await until(lambda: len(kafka.records) == before + 2, "both records")
-    assert [m.run_id for m in kafka.messages()[before:]] == ["run-2", "run-1"]
+    assert [(m.run_id, [c.data for c in m.chunks]) for m in kafka.messages()[before:]] == [
+        ("run-2", [3, 4]),
+        ("run-1", []),
+    ]
+
+
+async def test_the_first_chunk_of_a_superstep_goes_at_once_however_much_others_say(
+    streams: ByTheTest, kafka: Kafka
+) -> None:
+    one, other = begun(streams), begun(streams, run={**RUN, "_id": "run-2"})
+    one.add("custom", "", 1)
+    one.add("custom", "", 2)
+    before = len(kafka.records)
+    other.durable(8)
+    other.add("custom", "", 3)
+    assert [(m.run_id, m.seq, [c.data for c in m.chunks]) for m in kafka.messages()[before:]] == [
+        ("run-2", 7, []),
+        ("run-2", 8, []),
+        ("run-2", 8, [3]),
+    ]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from perdure.chassis.errors import ConfigurationError
-from perdure.chassis.settings import ServiceSettings
+from perdure.chassis.settings import LinkSettings
 from perdure.registry.answer_links import (
     AnswerClaims,
     AnswerLinks,
@@ -117,12 +117,12 @@ def test_a_reply_address_expires_before_it_is_forgotten() -> None:
 
 
 def test_what_is_not_set_is_not_offered() -> None:
-    assert links_offered(ServiceSettings(public_url="https://a.example")) is None
-    assert links_offered(ServiceSettings(link_secret=OLD)) is None
-    assert links_offered(ServiceSettings(link_secret=" ,", public_url="https://a.example")) is None
-    assert links_offered(ServiceSettings(link_secret=f"{NEW}, {OLD}", public_url="https://a.example")) is not None
+    assert links_offered(LinkSettings(public_url="https://a.example")) is None
+    assert links_offered(LinkSettings(link_secret=OLD)) is None
+    assert links_offered(LinkSettings(link_secret=" ,", public_url="https://a.example")) is None
+    assert links_offered(LinkSettings(link_secret=f"{NEW}, {OLD}", public_url="https://a.example")) is not None
     with pytest.raises(ConfigurationError, match="32 characters"):
-        links_offered(ServiceSettings(link_secret="short", public_url="https://a.example"))
+        links_offered(LinkSettings(link_secret="short", public_url="https://a.example"))
     with pytest.raises(LinksNotOffered, match="PERDURE_MAIL_DOMAIN"):
         reply(links(domain=None))
 

@@ -19,6 +19,7 @@ from perdure.registry.batch_progress import (
 )
 from perdure.registry.batches import after_end, item_retry, item_run, run_id_of, thread_id_of
 from perdure.scheduler.batch_rules import Window, deal, places
+from perdure.schemas.thread_ids import shown_id
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 BATCH = {
@@ -75,7 +76,8 @@ def test_those_with_the_fewest_running_come_first() -> None:
 def test_ids_follow_from_the_item_and_sort_by_time() -> None:
     later = ITEM | {"started_at": NOW + timedelta(milliseconds=1), "attempt": 2}
     assert run_id_of(ITEM) == run_id_of(dict(ITEM)) < run_id_of(later)
-    assert UUID(run_id_of(ITEM)).version == UUID(thread_id_of(BATCH, 7)).version == 7
+    assert UUID(run_id_of(ITEM)).version == UUID(shown_id(thread_id_of(BATCH, 7))).version == 7
+    assert thread_id_of(BATCH, 7).startswith("t~")
     assert len({thread_id_of(BATCH, number) for number in range(1000)}) == 1000
 
 

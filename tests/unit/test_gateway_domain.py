@@ -110,6 +110,9 @@ def test_deep_metadata_is_refused() -> None:
         deep = {"d": deep}
     assert "32 levels" in (metadata_problem(deep) or "")
     assert metadata_problem({"a": [1, {"b": None}], "$x.y": 2}) is None
+    for long in ({"k" * 1024: 1}, {"a": [{"k" * 600: {"k" * 600: 1}}]}):
+        assert "longer than 1024 characters" in (metadata_problem(long) or "")
+    assert metadata_problem({"k" * 500: {"k" * 500: 1}}) is None
 
 
 def test_messages_come_out_as_the_agent_server_shows_them() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from perdure.gateway.answers import views
+from perdure.gateway.auth.caller import KnownSignature
 from perdure.gateway.http.cursors import cursor_of, read_cursor
 from perdure.gateway.resources import signals
 from perdure.registry.waits import Woken
@@ -78,10 +79,12 @@ def test_what_the_waking_run_says_goes_before_the_projection() -> None:
         (woken(payload=1, by="ann"), 1.0, "ann", False),
         (woken(payload=1, by="ann"), 1, "bob", False),
         (woken(OutcomeKind.DUE), None, "ann", False),
+        (woken(payload=1, by="key:backend", on_behalf_of="ann"), 1, "key:backend", False),
     ],
 )
 def test_a_repeat_is_the_same_answer_by_the_same_person(first: Woken, answer: Any, by: str, repeat: bool) -> None:
-    assert views.is_repeat(first, by, answer) is repeat
+    assert views.is_repeat(first, KnownSignature(by, None), answer) is repeat
+    assert not views.is_repeat(first, KnownSignature(by, "somebody"), answer)
 
 
 def test_ids_of_signals() -> None:

@@ -19,6 +19,7 @@ class Refusing:
 
     def __init__(self, **details: Any) -> None:
         self._details = {"writeErrors": [], "writeConcernErrors": []} | details
+        self.name = "anything"
 
     async def insert_many(self, *_: Any, **__: Any) -> None:
         raise BulkWriteError(self._details)

@@ -7,9 +7,9 @@ import threading
 import time
 
 import pytest
+from confluent_kafka import Message
 from tests.support.polling import until
 
-from perdure.chassis.kafka.deadletter import Origin
 from perdure.chassis.kafka.tail import Tail, partition_of
 
 
@@ -35,9 +35,9 @@ class Topic:
         self.reading = 0
         self.slow = threading.Event()
         self._lock = threading.Lock()
-        monkeypatch.setattr("perdure.chassis.kafka.tail.RdConsumer", lambda *_, **__: self)
+        monkeypatch.setattr("perdure.chassis.kafka.tail.new_consumer", lambda *_, **__: self)
         monkeypatch.setattr("perdure.chassis.kafka.tail._ends", lambda *_: {})
-        monkeypatch.setattr("perdure.chassis.kafka.tail._records", self._records)
+        monkeypatch.setattr("perdure.chassis.kafka.tail._messages", self._messages)
 
     def assign(self, _: object) -> None:
         with self._lock:
@@ -47,7 +47,7 @@ class Topic:
         with self._lock:
             self.reading -= 1
 
-    def _records(self, _: object) -> list[Origin]:
+    def _messages(self, _: object) -> list[Message]:
         self.slow.wait(0.5)  # until the test has started the next reader
         time.sleep(0.01)
         return []

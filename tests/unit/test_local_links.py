@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from perdure.chassis.clock import now
-from perdure.chassis.settings import ServiceSettings
-from perdure.local.links import FILE, PUBLIC_URL, SECRET, link_environment
+from perdure.chassis.settings import LinkSettings
+from perdure.local.links import FILE, PUBLIC_URL, SECRET, SIGNING_FILE, SIGNING_SECRET, link_environment, of_service
+from perdure.local.services import SERVICES
 from perdure.registry.answer_links import links_offered
 
 GIVEN_URL, GIVEN_SECRET = "https://agents.example.com", "0123456789abcdef" * 4
@@ -17,7 +18,7 @@ LOCAL_URL = "http://127.0.0.1:8123"
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (SECRET, PUBLIC_URL):
+    for name in (SECRET, PUBLIC_URL, SIGNING_SECRET):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -32,11 +33,13 @@ def test_what_is_not_set_is_defaulted(
         monkeypatch.setenv(name, value)
     merged = given | link_environment(tmp_path, {} if own else given, 8123)
     kept = (tmp_path / FILE).read_text() if secret is None else secret
-    assert merged == {SECRET: kept, PUBLIC_URL: url or LOCAL_URL}
+    signing = (tmp_path / SIGNING_FILE).read_text()
+    assert merged == {SECRET: kept, PUBLIC_URL: url or LOCAL_URL, SIGNING_SECRET: signing}
+    assert signing not in (kept, "")
     assert (tmp_path / FILE).exists() == (secret is None)
     for name, value in merged.items():
         monkeypatch.setenv(name, value)
-    links = links_offered(ServiceSettings())
+    links = links_offered(LinkSettings())
     assert links is not None
     page = links.url(wait_id="w", tenant="t", recipient="ann", expires_at=now())
     assert page.startswith(f"{url or LOCAL_URL}/answer/")
@@ -49,7 +52,17 @@ def test_the_secret_survives_a_restart_and_is_nobody_elses(tmp_path: Path) -> No
 
 
 def test_an_empty_secret_switches_links_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert link_environment(tmp_path, {SECRET: ""}, 8123) == {PUBLIC_URL: LOCAL_URL}
+    assert link_environment(tmp_path, {SECRET: "", SIGNING_SECRET: ""}, 8123) == {PUBLIC_URL: LOCAL_URL}
     monkeypatch.setenv(SECRET, "")
     monkeypatch.setenv(PUBLIC_URL, LOCAL_URL)
-    assert links_offered(ServiceSettings()) is None
+    assert links_offered(LinkSettings()) is None
+
+
+def test_no_service_gets_the_secret_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = link_environment(tmp_path, {}, 8123)
+    monkeypatch.setenv(SIGNING_SECRET, "set for the whole stack, and not for everybody")
+    having = {
+        secret: [name for name in SERVICES if of_service(name, environment).get(secret)]
+        for secret in (SECRET, SIGNING_SECRET)
+    }
+    assert having == {SECRET: ["gateway", "notifier"], SIGNING_SECRET: ["agent_step", "validator", "scheduler"]}

@@ -8,8 +8,11 @@ from email.message import EmailMessage
 import orjson
 import pytest
 
+from perdure.chassis.errors import ConfigurationError
 from perdure.gateway.answers.mail import TEXT_LIMIT, heading_of, letter_of, same_address, written
+from perdure.gateway.app import make_app
 from perdure.gateway.http.values import PAYLOAD_LIMIT
+from perdure.gateway.settings import GatewaySettings
 
 
 def mail(text: str = "Yes.\n", **headers: str) -> EmailMessage:
@@ -239,3 +242,8 @@ def test_addresses() -> None:
     assert same_address("ZOE@example.com", "Zoë Müller <zoe@example.com>")
     assert not same_address("zoe@example.com", "bob@example.com")
     assert not same_address("", "")
+
+
+async def test_a_mail_domain_needs_a_secret() -> None:
+    with pytest.raises(ConfigurationError, match="PERDURE_INBOUND_SECRET"):
+        make_app(GatewaySettings(mail_domain="mail.example.com"))

@@ -29,10 +29,13 @@ class Documents:
     def __init__(self) -> None:
         self.found: list[dict[str, Any]] = []
         self.reads = 0
+        self.asked: list[int] = []
+        """Documents of which it was asked what they say."""
 
     def add(self, seq: int, kind: str = "c", event: str = "", run: str = "run") -> None:
         at = datetime.now(UTC)
-        self.found.append({"seq": seq, "kind": kind, "event": event, "run": run, "ns": "", "at": at})
+        ids = {"checkpoint_id": f"{seq}", "parent": f"{seq - 1}" if seq > 2 else None} if kind == "c" else {"epoch": 1}
+        self.found.append({"seq": seq, "kind": kind, "event": event, "run": run, "ns": "", "at": at, **ids})
 
     async def page(self, _: str, after: int) -> list[dict[str, Any]]:
         self.reads += 1
@@ -43,8 +46,10 @@ class Documents:
 
     async def say(self, document: Mapping[str, Any], _: Any) -> Said:
         seq = int(document["seq"])
+        self.asked.append(seq)
         if document["kind"] == "e":
-            return Said(seq, document["run"], "", numbered([told("", "", None, event=document["event"])]))
+            name = {"started": "metadata", "success": "end"}[document["event"]]
+            return Said(seq, document["run"], "", numbered([told("", "", None, event=name)]))
         message = told("messages-tuple", "", f"whole {seq}", event="messages", whole=True)
         return Said(seq, document["run"], "", numbered([message, told("updates", "", f"update {seq}")]), since=seq - 1)
 
@@ -120,7 +125,7 @@ async def test_chunks_come_before_what_their_superstep_made_durable() -> None:
     stage.chunk(2, 1, "c")
     stage.closes(3, 1)
     stage.closes(4, 0)
-    assert await stage.end() == ["started", "a", "b", "update 2", "c", "update 3", "success"]
+    assert await stage.end() == ["metadata", "a", "b", "update 2", "c", "update 3", "end"]
     assert stage.ids == ["1-1", "1+1", "1+2", "2-2", "2+1", "3-2", "4-1"]
 
 
@@ -134,7 +139,7 @@ async def test_a_document_waits_for_the_chunks_before_it() -> None:
     stage.closes(2, 2)
     stage.closes(3, 0)
     stage.closes(4, 0)
-    assert await stage.end() == ["started", "a", "b", "update 2", "update 3", "success"]
+    assert await stage.end() == ["metadata", "a", "b", "update 2", "update 3", "end"]
 
 
 async def test_a_missing_chunk_is_made_good_by_the_whole_message_of_its_superstep_alone() -> None:
@@ -149,7 +154,7 @@ async def test_a_missing_chunk_is_made_good_by_the_whole_message_of_its_superste
     stage.closes(4, 1)
     stage.closes(5, 0)
     assert await stage.end() == [
-        "started", "a", "update 2", "second of two", "whole 3", "update 3", "c", "update 4", "success",
+        "metadata", "a", "update 2", "second of two", "whole 3", "update 3", "c", "update 4", "end",
     ]  # fmt: skip
 
 
@@ -160,7 +165,7 @@ async def test_a_lost_record_is_noticed_by_the_count() -> None:
     stage.chunk(1, 1, "a")
     stage.closes(2, 5)
     stage.closes(3, 0)
-    assert await stage.end() == ["started", "a", "whole 2", "update 2", "success"]
+    assert await stage.end() == ["metadata", "a", "whole 2", "update 2", "end"]
 
 
 async def test_whole_messages_where_the_worker_did_not_tell_messages() -> None:
@@ -170,13 +175,13 @@ async def test_whole_messages_where_the_worker_did_not_tell_messages() -> None:
     stage.chunk(1, 1, "mine", mode="custom")
     stage.closes(2, 1, modes=["custom"])
     stage.closes(3, 0, modes=["custom"])
-    assert await stage.end() == ["started", "mine", "whole 2", "update 2", "success"]
+    assert await stage.end() == ["metadata", "mine", "whole 2", "update 2", "end"]
 
 
 async def test_nothing_is_waited_for_long_where_no_chunks_come() -> None:
     stage = Stage()
     history(stage)
-    assert await stage.end() == ["started", "whole 2", "update 2", "whole 3", "update 3", "success"]
+    assert await stage.end() == ["metadata", "whole 2", "update 2", "whole 3", "update 3", "end"]
 
 
 async def test_a_reader_goes_on_after_the_chunk_that_it_knows() -> None:
@@ -186,7 +191,7 @@ async def test_a_reader_goes_on_after_the_chunk_that_it_knows() -> None:
     stage.chunk(1, 1, "a", "b")
     stage.closes(2, 2)
     stage.closes(3, 0)
-    assert await stage.end() == ["b", "update 2", "success"]
+    assert await stage.end() == ["b", "update 2", "end"]
 
 
 async def test_chunks_of_an_owner_that_lost_the_run_are_left_out() -> None:
@@ -197,7 +202,7 @@ async def test_chunks_of_an_owner_that_lost_the_run_are_left_out() -> None:
     stage.chunk(1, 1, "too late")
     stage.closes(3, 0)
     await stage.until(3)
-    assert await stage.end() == ["started", "update 2", "success"]
+    assert await stage.end() == ["metadata", "update 2", "end"]
 
 
 async def test_messages_so_far() -> None:
@@ -208,7 +213,7 @@ async def test_messages_so_far() -> None:
     stage.chunk(1, 1, [{**chunk, "content": "Hel"}, {"langgraph_node": "a"}], [{**chunk, "content": "lo"}, {}])
     stage.closes(2, 2)
     stage.closes(3, 0)
-    assert await stage.end() == ["started", "messages/metadata", "messages/partial", "messages/partial", "success"]
+    assert await stage.end() == ["metadata", "messages/metadata", "messages/partial", "messages/partial", "end"]
 
 
 async def test_a_reader_that_is_behind_is_told_a_message_once_for_many_chunks() -> None:
@@ -279,7 +284,7 @@ async def test_the_ring_is_bounded_and_who_falls_behind_takes_whole_messages() -
     assert stage.feed.ring.nbytes <= RING_BYTES
     stage.closes(2, 199)
     stage.closes(3, 0)
-    assert (await stage.end())[-3:] == ["whole 2", "update 2", "success"]
+    assert (await stage.end())[-3:] == ["whole 2", "update 2", "end"]
 
 
 async def test_a_gap_in_the_history_is_waited_for() -> None:
@@ -290,11 +295,11 @@ async def test_a_gap_in_the_history_is_waited_for() -> None:
     for _ in range(3):
         stage.feed.wake()
         await asyncio.sleep(0.01)
-    assert stage.seen == ["started"]
+    assert stage.seen == ["metadata"]
     stage.documents.add(2)
     await stage.until(3)
     stage.documents.add(6, "e", "success")
-    assert await stage.end() == ["started", "update 2", "update 3", "success"], "what its owner left out never comes"
+    assert await stage.end() == ["metadata", "update 2", "update 3", "end"], "what its owner left out never comes"
 
 
 async def test_readers_of_one_thread_share_what_is_read() -> None:
@@ -318,3 +323,52 @@ async def test_readers_of_one_thread_share_what_is_read() -> None:
 )  # fmt: skip
 def test_an_id_is_a_place(text: str, place: Cursor | None) -> None:
     assert read_cursor(text) == place
+
+
+async def test_a_reader_of_chunks_that_got_them_needs_nothing_of_what_documents_say() -> None:
+    stage = Stage(Cursor(0, WHOLE), frozenset({"messages-tuple"}))
+    history(stage, last=5)
+    stage.closes(1, 0)
+    stage.chunk(1, 1, "a")
+    stage.closes(2, 1)
+    stage.chunk(2, 1, "b")
+    stage.closes(3, 1)
+    stage.closes(4, 0)
+    stage.closes(5, 0)
+    assert await stage.end() == ["metadata", "a", "b", "end"]
+    assert stage.ids == ["1-1", "1+1", "2+1", "5-1"]
+    assert stage.documents.asked == []
+
+
+async def test_a_reader_of_chunks_that_missed_one_is_told_that_message_whole() -> None:
+    stage = Stage(Cursor(0, WHOLE), frozenset({"messages-tuple"}))
+    history(stage, last=5)
+    stage.closes(1, 0)
+    stage.chunk(1, 1, "a")
+    stage.closes(2, 1)
+    stage.chunk(2, 2, "second of two")
+    stage.closes(3, 2)
+    stage.closes(4, 0)
+    stage.closes(5, 0)
+    assert await stage.end() == ["metadata", "a", "second of two", "whole 3", "end"]
+    assert stage.documents.asked == [3]
+
+
+async def test_a_thread_is_not_read_again_before_something_may_follow() -> None:
+    stage = Stage()
+    stage.documents.add(1, "e", "started")
+    stage.documents.add(2)
+    stage.closes(1, 0)
+    stage.closes(2, 0)
+    await stage.until(2)
+    for number in range(1, 20):
+        stage.chunk(2, number, f"{number}")
+        stage.feed.wake(stored=False)
+        await asyncio.sleep(0)
+    await stage.until(2 + 19)
+    assert stage.feed.has_read(2)
+    assert not stage.feed.has_read(3)
+    assert stage.documents.reads <= 3, "one for each wake that says that something was stored"
+    stage.documents.add(3, "e", "success")
+    stage.closes(3, 19)
+    assert (await stage.end())[-1] == "end"

@@ -38,5 +38,7 @@ class ArchiveMark(TypedDict, total=False):
     """Of a thread that is being removed: the key of an object that it had, or was to have."""
     restore_by: str
     """Who asked for it back."""
+    restore_on_behalf_of: str | None
+    """In whose name a known caller asked, as the caller said."""
     trouble: str
     """Why it did not come back when that was last tried, for people."""

@@ -14,7 +14,13 @@ class HoldRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    by: str = Field(min_length=1, max_length=200, description="Who says so.")
+    by: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="Who says so. Required where the gateway asks nobody who calls; else the caller is recorded as `by`, and this "
+        "as `on_behalf_of`.",
+    )
     reason: str = Field(min_length=1, max_length=2_000, description="Why, e.g. the number of a case.")
 
 
@@ -24,6 +30,7 @@ class Hold(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     by: str
+    on_behalf_of: str | None = None
     reason: str
     at: datetime
 
@@ -33,8 +40,11 @@ class RestoreRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    by: str = Field(
-        default="somebody over HTTP", min_length=1, max_length=200, description="Who asks; kept in its history."
+    by: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="Who asks; kept in its history. A known caller is recorded in its place, and this as `on_behalf_of`.",
     )
 
 

@@ -25,6 +25,8 @@ class Reason(StrEnum):
     """The type is known, this version of it is not: usually a reader older than the writer."""
     PAYLOAD = "payload"
     """The value is not JSON or does not fit the schema."""
+    SIGNATURE = "signature"
+    """It gives a permission, and its signature is missing or wrong."""
     HANDLER = "handler"
     """The handler refused it, or raised an unexpected error for it each time."""
 

@@ -6,7 +6,10 @@ Contract: BSON documents as typed dictionaries. Outside: the record on a dead-le
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, TypedDict
+from typing import Any, Final, TypedDict
+
+UNOWNED: Final = ""
+"""The tenant of letters whose envelope names none: only callers that may act for any tenant see them."""
 
 
 class DeadLetterDocument(TypedDict, total=False):
@@ -14,7 +17,7 @@ class DeadLetterDocument(TypedDict, total=False):
 
     _id: str
     tenant: str
-    """Of its envelope; the installation's default where that cannot be read."""
+    """Of its envelope; ``UNOWNED`` where that cannot be read."""
     topic: str
     """The topic that it was read from."""
     partition: int
@@ -48,6 +51,8 @@ class DeadLetterDocument(TypedDict, total=False):
     redriven_by: str | None
     dropped_at: datetime
     dropped_by: str | None
+    on_behalf_of: str | None
+    """In whose name a known caller decided last, as the caller said."""
     claim: str
     """Of whoever redrives it now; it counts until ``claim_until``."""
     claim_until: datetime

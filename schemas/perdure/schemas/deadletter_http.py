@@ -17,7 +17,11 @@ REDRIVE_LIMIT = 1000
 class Decision(Body):
     """Who decides about a dead letter."""
 
-    by: str | None = Field(default=None, max_length=256, description="Who asks for it; kept with the letter.")
+    by: str | None = Field(
+        default=None,
+        max_length=256,
+        description="Who asks for it; kept with the letter. A known caller is recorded in its place, and this as `on_behalf_of`.",
+    )
 
 
 class RedriveMany(Decision):
@@ -52,6 +56,7 @@ class DeadLetter(BaseModel):
     earlier_redrives: int = Field(description="How often the record had been redriven when it failed here.")
     dropped_at: datetime | None
     dropped_by: str | None
+    on_behalf_of: str | None = Field(description="In whose name a known caller decided last, as the caller said.")
     expires_at: datetime = Field(description="When it is removed.")
 
 

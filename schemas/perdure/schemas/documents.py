@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from perdure.schemas.archive_documents import ArchiveMark
 from perdure.schemas.state_documents import StateUpdateMark, TtlMark
@@ -161,6 +161,7 @@ class HoldMark(TypedDict):
     """A legal hold: the thread is neither archived nor purged."""
 
     by: str
+    on_behalf_of: NotRequired[str | None]
     reason: str
     at: datetime
 

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
 from perdure.schemas.message import Message
+from perdure.schemas.thread_ids import is_possible
 
 CONTENT_TYPE = b"application/json"
 SPEC_VERSION = b"1.0"
@@ -98,23 +99,50 @@ def encode(
         value: The message as JSON, where the caller has it already; then of ``message`` only type, version and addresses are read.
 
     """
-    headers: list[Header] = [
-        ("ce_specversion", SPEC_VERSION),
-        ("ce_id", id.encode()),
-        ("ce_type", message.TYPE.encode()),
-        ("ce_source", source.encode()),
-        ("ce_time", time.isoformat().encode()),
-        ("ce_subject", message.thread_id.encode()),
-        ("ce_schemaversion", b"%d" % message.VERSION),
-        ("ce_tenant", message.tenant.encode()),
-        ("ce_correlationid", correlation_id.encode()),
-        ("content-type", CONTENT_TYPE),
-    ]
-    if causation_id is not None:
-        headers.append(("ce_causationid", causation_id.encode()))
-    if traceparent is not None:
-        headers.append(("ce_traceparent", traceparent.encode()))
-    return Record(message.partition_key, _value(message) if value is None else value, headers)
+    template = Template.of(
+        message, source=source, correlation_id=correlation_id, causation_id=causation_id, traceparent=traceparent
+    )
+    return template.record(id, time, _value(message) if value is None else value)
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """What records have in common that one source says about one thread: all but the id, the time and the value."""
+
+    key: bytes
+    between: tuple[Header, ...]
+    """The headers between id and time."""
+    after: tuple[Header, ...]
+
+    @classmethod
+    def of(
+        cls,
+        message: Message,
+        *,
+        source: str,
+        correlation_id: str,
+        causation_id: str | None = None,
+        traceparent: str | None = None,
+    ) -> Template:
+        """The template of records as :func:`encode` makes them of a message of this type."""
+        between = (("ce_type", message.TYPE.encode()), ("ce_source", source.encode()))
+        after: list[Header] = [
+            ("ce_subject", message.thread_id.encode()),
+            ("ce_schemaversion", b"%d" % message.VERSION),
+            ("ce_tenant", message.tenant.encode()),
+            ("ce_correlationid", correlation_id.encode()),
+            ("content-type", CONTENT_TYPE),
+        ]
+        if causation_id is not None:
+            after.append(("ce_causationid", causation_id.encode()))
+        if traceparent is not None:
+            after.append(("ce_traceparent", traceparent.encode()))
+        return cls(message.partition_key, between, tuple(after))
+
+    def record(self, id: str, time: datetime, value: bytes) -> Record:
+        """One record."""
+        first = (("ce_specversion", SPEC_VERSION), ("ce_id", id.encode()))
+        return Record(self.key, value, [*first, *self.between, ("ce_time", time.isoformat().encode()), *self.after])
 
 
 def _value(message: Message) -> bytes:
@@ -168,7 +196,8 @@ def decode(
 
     Raises:
         UndecodableError: a header is missing or malformed (reason ``envelope``), the type is not known (``unknown_type``), its
-            version is not known (``unknown_version``), or the value does not fit the schema (``payload``).
+            version is not known (``unknown_version``), or the value does not fit the schema (``payload``), or the record is of
+            one tenant and its thread of another one.
 
     """
     envelope = _envelope(header_text(headers))
@@ -185,6 +214,11 @@ def decode(
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in error.errors()[:5])
         raise UndecodableError("payload", f"{envelope.type}: {problems}") from error
+    if (envelope.tenant, envelope.subject) != (message.tenant, message.thread_id):
+        raise UndecodableError("envelope", "the headers name another tenant or thread than the value")
+    if not is_possible(message.tenant, message.thread_id):
+        detail = f"{envelope.type}: thread {message.thread_id!r} is not one of the tenant {message.tenant!r}"
+        raise UndecodableError("payload", detail)
     return Decoded(envelope, message)
 
 

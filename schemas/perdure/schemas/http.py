@@ -160,8 +160,13 @@ class ApprovalAnswer(Body):
     """Answer a question."""
 
     answer: Any = Field(description="Any JSON that fits the question's `answer_schema`, at most 512 KiB.")
-    by: str = Field(
-        min_length=1, max_length=256, pattern=r"^[^\x00-\x1f]+$", description="Who answers, as you know them."
+    by: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=256,
+        pattern=r"^[^\x00-\x1f]+$",
+        description="Who answers, as you know them. Required where the gateway asks nobody who calls; else the caller is recorded "
+        "as `by`, and this as `on_behalf_of`.",
     )
     action_digest: str | None = Field(
         default=None, description="The `action_digest` that the person saw: refused if the question has another one."

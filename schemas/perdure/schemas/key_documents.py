@@ -6,6 +6,8 @@ from datetime import datetime
 from typing import Final, TypedDict
 
 API_KEYS: Final = "api_keys"
+ENCRYPTION_KEYS: Final = "encryption_keys"
+"""Which keys stored values are encrypted with: an id, and a sealed text to check the key by; never the key."""
 
 
 class ApiKeyDocument(TypedDict):

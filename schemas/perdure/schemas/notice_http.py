@@ -191,6 +191,9 @@ class Delivery(BaseModel):
     redrives: int
     redriven_at: datetime | None
     redriven_by: str | None
+    redriven_on_behalf_of: str | None = Field(
+        description="In whose name a known caller redrove it, as the caller said."
+    )
     expires_at: datetime | None = Field(description="When it is removed.")
 
 
@@ -211,7 +214,11 @@ class DeliveryPage(BaseModel):
 class RedriveDelivery(Body):
     """Who asks for it."""
 
-    by: str | None = Field(default=None, max_length=256, description="Kept with the delivery.")
+    by: str | None = Field(
+        default=None,
+        max_length=256,
+        description="Kept with the delivery. A known caller is recorded in its place, and this as `on_behalf_of`.",
+    )
 
 
 class RedriveDeliveries(RedriveDelivery):

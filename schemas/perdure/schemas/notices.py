@@ -249,6 +249,8 @@ class DeliveryDocument(TypedDict, total=False):
     redrives: int
     redriven_at: datetime
     redriven_by: str | None
+    redriven_on_behalf_of: str | None
+    """In whose name a known caller redrove it, as the caller said."""
     told: bool
     """False until the thread's history has the note about how it ended."""
     expires_at: datetime

@@ -87,7 +87,9 @@ class Schedule(BaseModel):
     thread_id: str | None
     cron: str
     timezone: str
-    payload: dict[str, Any] = Field(description="What its runs are started with.")
+    payload: dict[str, Any] | None = Field(
+        description="What its runs are started with; null where a list is too long for it."
+    )
     metadata: Metadata
     overlap: OverlapName
     catch_up_s: float

@@ -52,13 +52,13 @@ MEANINGS: Final[Mapping[Scope, str]] = {
     Scope.THREADS_READ: "Read and list threads with their newest values.",
     Scope.THREADS_WRITE: "Make, change, copy, delete and prune threads.",
     Scope.STATES_READ: "Read states and histories.",
-    Scope.STATES_WRITE: "Change the state of a thread at rest.",
+    Scope.STATES_WRITE: "Change the state of a thread at rest, also past a question.",
     Scope.RUNS_READ: "Read runs, wait for their ends, follow their streams.",
-    Scope.RUNS_WRITE: "Start, resume, retry, cancel and delete runs.",
+    Scope.RUNS_WRITE: "Start, retry, cancel and delete runs.",
     Scope.SIGNALS_READ: "List the signals of a thread.",
     Scope.SIGNALS_WRITE: "Send signals.",
     Scope.APPROVALS_READ: "Read questions to people.",
-    Scope.APPROVALS_ANSWER: "Answer questions to people, which may permit effects.",
+    Scope.APPROVALS_ANSWER: "Answer questions to people, which may permit effects; start runs with a `command`.",
     Scope.SCHEDULES_READ: "Read schedules and crons.",
     Scope.SCHEDULES_WRITE: "Make, change, trigger and remove schedules and crons, which start runs.",
     Scope.BATCHES_READ: "Read batches, their items and results.",
@@ -97,14 +97,17 @@ _OPERATING: Final = frozenset(
         Scope.TENANTS_ANY,
     }
 )
+_CLIENT: Final = EVERY - _OPERATING - {Scope.APPROVALS_ANSWER, Scope.SUBSCRIPTIONS_APPROVALS, Scope.STATES_WRITE}
 SETS: Final[Mapping[str, frozenset[Scope]]] = {
     "reader": frozenset(scope for scope in EVERY - _OPERATING if scope.endswith(":read")),
-    "client": EVERY - _OPERATING - {Scope.APPROVALS_ANSWER, Scope.SUBSCRIPTIONS_APPROVALS},
+    "client": _CLIENT,
+    "chat": _CLIENT | {Scope.APPROVALS_ANSWER},
     "approver": IMPLIED | {Scope.APPROVALS_READ, Scope.APPROVALS_ANSWER},
     "admin": EVERY - {Scope.TENANTS_ANY},
     "all": EVERY,
 }
-"""Named sets. ``client``: a program that runs agents and answers no question; ``admin``: everything within one tenant."""
+"""Named sets. ``client``: a program that runs agents and answers no question; ``chat``: one whose user answers; ``admin``:
+everything within one tenant."""
 
 
 @dataclass(frozen=True, slots=True)

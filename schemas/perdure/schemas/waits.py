@@ -120,7 +120,9 @@ class WaitOutcome(BaseModel):
     sent_at: AwareMoment | None = None
     """Of ``signal``: when it was accepted."""
     by: str | None = None
-    """Of ``answer``: who answered, as the caller named them."""
+    """Of ``answer``: who answered: the caller's subject, or the name in the request where nobody was asked who calls."""
+    on_behalf_of: str | None = None
+    """Of ``answer``: in whose name a known caller answered, as the caller said."""
     action_digest: str | None = None
     """Of ``answer`` and ``verdict``: the action that was asked about."""
     expires_at: AwareMoment | None = None

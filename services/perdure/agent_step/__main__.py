@@ -37,9 +37,9 @@ from perdure.chassis.kafka.deadletter import Keep
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.outage import outlast
 from perdure.chassis.service import run_service
+from perdure.chassis.signatures import Signatures
 from perdure.chassis.telemetry import logger
 from perdure.checkpoint import PerdureSaver
-from perdure.registry.answer_links import links_offered
 from perdure.registry.dead_letters import Letters
 from perdure.registry.signals import Signals
 from perdure.registry.waits import Waits
@@ -71,8 +71,8 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     # Nodes that are not async run in threads: as many as runs may be open, or one slow node would hold up the others.
     loop.set_default_executor(ThreadPoolExecutor(settings.max_open_runs + 8, thread_name_prefix="node"))
-    client = mongo.connect(settings.mongodb_uri)
-    db = mongo.database(client, settings.mongodb_uri)
+    client = mongo.connect(settings.mongodb)
+    db = mongo.database(client, settings.mongodb)
     saver = PerdureSaver(db, serde=(serde := serializer_of(settings)))
     graphs = await load_graphs(settings.langgraph_config, saver)
     await prepare(db, saver, graphs)
@@ -81,7 +81,7 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
     paces = paces_of(graphs, timings, settings)
     runs = GroupCommit(db[documents.RUNS], availability=saver.availability)
     threads = GroupCommit(db[documents.THREADS], availability=saver.availability)
-    producer = Producer(settings.kafka_bootstrap_servers, settings.instance)
+    producer = Producer(settings, settings.instance)
 
     async def renew() -> None:
         await outlast(lease.renew_incarnation, saver.availability)
@@ -96,7 +96,7 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
 
     renewals: set[asyncio.Task[None]] = set()
     lease = Lease(
-        settings.mongodb_uri,
+        settings.mongodb,
         settings.lease_ttl_s,
         sorted(graphs),
         lost,
@@ -104,18 +104,18 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
         settings.max_open_runs,
     )
     claims = Claims(db, runs, saver.availability, lambda: lease.incarnation, graphs)
-    waits = Waits(db, runs, producer, saver.availability, SOURCE)
+    waits, signatures = Waits(db, runs, producer, saver.availability, SOURCE), Signatures.of(settings)
     signals = Signals(db, waits, saver.availability)
-    endings = Endings(runs, threads, Hibernation(waits, signals, producer, SOURCE))
-    sdk = SdkContext(db, saver.availability, waits, loop, links_offered(settings), receipts_of(serde, graphs))
+    endings = Endings(runs, threads, Hibernation(waits, signals, producer, SOURCE, signatures))
+    sdk = SdkContext(db, saver.availability, waits, loop, settings.mail_domain, receipts_of(serde, graphs))
     poison, streams = Poison(claims, settings.crash_limit), Streams(producer)
     worker = Worker(settings, Ports(saver, runs, claims, endings, producer, graphs, paces, poison, sdk, streams))
     saver.availability.on_outage(
         lambda down: log.warning("database.lost") if down else log.warning("database.regained")
     )
-    letters = Letters(db, saver.availability, settings.tenant)
+    letters = Letters(db, saver.availability)
     consumers = consumers_of(
-        settings, worker, partial(verdicts.handle, waits, _clock_of(db, saver)), producer, letters.keep
+        settings, worker, partial(verdicts.handle, waits, _clock_of(db, saver)), producer, letters.keep, signatures
     )
     health = HealthServer(
         settings,
@@ -187,12 +187,17 @@ async def _one_ends_or(stopping: asyncio.Event, consuming: set[asyncio.Task[None
 
 
 def consumers_of(
-    settings: AgentStepSettings, worker: Worker, on_verdicts: Handler, dead: Producer, keep: Keep
+    settings: AgentStepSettings,
+    worker: Worker,
+    on_verdicts: Handler,
+    dead: Producer,
+    keep: Keep,
+    signatures: Signatures,
 ) -> tuple[Consumer, Consumer]:
-    """Of commands, as long as the worker has room, and of verdicts."""
+    """Of commands, as long as the worker has room, and of verdicts, which must be signed where a secret is set."""
     return (
         Consumer(
-            settings.kafka_bootstrap_servers,
+            settings,
             settings.instance,
             Subscription(topics.COMMANDS, GROUP, commands.COMMANDS, batch=settings.max_open_runs),
             partial(handle, worker),
@@ -201,9 +206,9 @@ def consumers_of(
             keep=keep,
         ),
         Consumer(
-            settings.kafka_bootstrap_servers,
+            settings,
             settings.instance,
-            Subscription(topics.VERDICTS, VERDICTS_GROUP, validation.VERDICTS),
+            Subscription(topics.VERDICTS, VERDICTS_GROUP, validation.VERDICTS, verify=signatures.verify),
             on_verdicts,
             dead,
             keep=keep,

@@ -1,10 +1,10 @@
 """Chunks of streams on their way to ``perdure.stream``: gathered, numbered and sent without waiting (ADR 29).
 
 Contract: nothing here waits or raises into a run. The chunks of one run are numbered from 1 since the newest sequence number that
-was durable, gathered for at most ``GATHER_S`` or ``RECORD_BYTES``, and sent in order; the first after a pause of the worker goes at
-once. What several runs say meanwhile is sent together, so that Kafka gets one request a partition and not one a run. When a
-sequence number becomes durable, what is gathered is sent first, then a record without chunks that says so. A chunk that cannot be
-sent leaves a gap in the numbers.
+was durable, gathered for at most ``GATHER_S`` or ``RECORD_BYTES``, and sent in order. The first chunk after a sequence number goes
+at once, and so does what comes after a pause of the worker. What several runs say meanwhile is sent together, so that Kafka gets
+one request a partition and not one a run. When a sequence number becomes durable, a record without chunks says so, after the
+chunks that came before it. A chunk that cannot be sent leaves a gap in the numbers.
 
 Outside: what a chunk says (``said``), and where chunks come from (``streaming``).
 """
@@ -33,7 +33,7 @@ from perdure.schemas.topics import STREAM
 
 log = logger(__name__)
 
-GATHER_S: Final = 0.01
+GATHER_S: Final = 0.02
 RECORD_BYTES: Final = 16_384
 LARGEST_CHUNK_BYTES: Final = 900_000
 """The largest chunk that is sent: a record with it is still under the megabyte that a broker takes."""
@@ -62,6 +62,18 @@ class Asked:
 
     def __or__(self, other: Asked) -> Asked:
         return Asked(self.modes | other.modes, self.subgraphs or other.subgraphs)
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One record that is to be sent."""
+
+    fields: bytes
+    """The part of its JSON that differs from other records of the run."""
+    place: str
+    """Where it stands in the thread: part of its id."""
+    count: int
+    """How many chunks it has."""
 
 
 class Streams:
@@ -165,6 +177,9 @@ class RunChunks:
         self._gathered: list[bytes] = []
         self._first = 1
         self._bytes = 0
+        self._ready: list[Outgoing] = []
+        """Records that are gathered with what comes after them."""
+        self._template: tuple[Asked, bytes, envelope.Template] | None = None
         self._waiting = False
         self._warned = False
         self._messages = MessageEncoder()
@@ -178,7 +193,7 @@ class RunChunks:
     def tell(self) -> Asked:
         """Tell what is asked from now on; what that is."""
         if self.asked != self._told:
-            self.flush()
+            self.flush()  # by what was told before
             self._told = self.asked
         return self._told
 
@@ -201,21 +216,34 @@ class RunChunks:
 
     def _advance(self) -> None:
         """The next sequence number is durable."""
-        self.flush()
+        self._pack()
         self._seq += 1
         before, self._count, self._first = self._count, 0, 1
         if self._told:
-            self._send(b',"seq":%d,"before":%d' % (self._seq, before), f"{self._seq}", 0)
+            self._ready.append(Outgoing(b',"seq":%d,"before":%d' % (self._seq, before), f"{self._seq}", 0))
+            self._gather()
 
     def flush(self) -> None:
         """Send what is gathered."""
         self._waiting = False
+        self._pack()
+        ready, self._ready = self._ready, []
+        for one in ready:
+            self._send(one)
+
+    def _pack(self) -> None:
+        """Make one record of the chunks that are gathered."""
         if not self._gathered:
             return
         chunks, self._gathered, self._bytes = self._gathered, [], 0
         first, self._first = self._first, self._count + 1
         fields = b',"seq":%d,"first":%d,"chunks":[%b]' % (self._seq, first, b",".join(chunks))
-        self._send(fields, f"{self._seq}+{first}", len(chunks))
+        self._ready.append(Outgoing(fields, f"{self._seq}+{first}", len(chunks)))
+
+    def _gather(self) -> None:
+        if not self._waiting:
+            self._waiting = True
+            self._streams.gather(self)
 
     def close(self) -> None:
         """Nothing more comes from here."""
@@ -231,11 +259,10 @@ class RunChunks:
         self._count += 1
         self._gathered.append(b"%b%b}" % (self._head(mode, ns), data))
         self._bytes += len(data)
-        if self._bytes >= RECORD_BYTES:
+        if self._bytes >= RECORD_BYTES or self._count == 1:
             self.flush()
-        elif not self._waiting:
-            self._waiting = True
-            self._streams.gather(self)
+        else:
+            self._gather()
 
     def _omit(self, mode: str, size: int) -> None:
         """Leave a gap in place of a chunk that no broker would take; whoever reads takes the whole message from the history."""
@@ -254,28 +281,36 @@ class RunChunks:
             head = self._heads[mode, ns] = b'{"mode":%b,"ns":%b,"data":' % (orjson.dumps(mode), orjson.dumps(ns))
         return head
 
-    def _send(self, fields: bytes, place: str, count: int) -> None:
-        """Send a record with ``count`` chunks; ``fields`` is the part of its JSON that says what."""
-        run, told = self.run, self._told
-        message = StreamChunks(
-            tenant=run["tenant"], thread_id=run["thread_id"], run_id=run["_id"], epoch=run["epoch"], seq=self._seq,
-            modes=tuple(sorted(told.modes)), subgraphs=told.subgraphs,
-        )  # fmt: skip
-        same = message.model_dump_json(include={"tenant", "thread_id", "run_id", "epoch", "modes", "subgraphs"})
-        record = envelope.encode(
-            message,
-            id=f"{run['_id']}:{run['epoch']}:{place}",
-            source=SOURCE,
-            correlation_id=run["_id"],
-            causation_id=f"{run['_id']}:start",
-            traceparent=run.get("traceparent"),
-            time=now(),
-            value=b"%b%b}" % (same[:-1].encode(), fields),
+    def _send(self, one: Outgoing) -> None:
+        same, template = self._common()
+        record = template.record(
+            f"{self.run['_id']}:{self.run['epoch']}:{one.place}", now(), b"%b%b}" % (same, one.fields)
         )
         if self._streams.send(record):
-            metrics.STREAMED.inc(count)
+            metrics.STREAMED.inc(one.count)
             return
-        metrics.STREAM_DROPPED.labels(reason="full").inc(count)
+        metrics.STREAM_DROPPED.labels(reason="full").inc(one.count)
         if not self._warned:
             self._warned = True
-            log.warning("stream.dropped", run_id=run["_id"], thread_id=run["thread_id"], unacknowledged="32 MiB")
+            log.warning(
+                "stream.dropped", run_id=self.run["_id"], thread_id=self.run["thread_id"], unacknowledged="32 MiB"
+            )
+
+    def _common(self) -> tuple[bytes, envelope.Template]:
+        """What all records say as long as the same is told: the beginning of their JSON, and their envelope."""
+        run, told = self.run, self._told
+        if self._template is None or self._template[0] != told:
+            message = StreamChunks(
+                tenant=run["tenant"], thread_id=run["thread_id"], run_id=run["_id"], epoch=run["epoch"], seq=self._seq,
+                modes=tuple(sorted(told.modes)), subgraphs=told.subgraphs,
+            )  # fmt: skip
+            same = message.model_dump_json(include={"tenant", "thread_id", "run_id", "epoch", "modes", "subgraphs"})
+            template = envelope.Template.of(
+                message,
+                source=SOURCE,
+                correlation_id=run["_id"],
+                causation_id=f"{run['_id']}:start",
+                traceparent=run.get("traceparent"),
+            )
+            self._template = told, same[:-1].encode(), template
+        return self._template[1:]

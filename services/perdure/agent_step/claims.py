@@ -174,6 +174,11 @@ class Claims:
         )
         return list({run["thread_id"]: None for run in found})
 
+    async def cancel_requested(self, run_ids: Sequence[str]) -> list[str]:
+        """Those of the runs whose document says that somebody wants them cancelled."""
+        query = {"_id": {"$in": [*run_ids]}, "cancel_requested_at": {"$exists": True}}
+        return [run["_id"] for run in await self._find(RUNS, query, {"_id": 1})] if run_ids else []
+
     async def owned(self, run_id: str, epoch: int) -> RunDocument | None:
         """A run that this worker owns, without its request; ``None`` when it has ended or has another owner."""
         query = {"_id": run_id, "epoch": epoch, "status": "running", "owner": self.incarnation()}

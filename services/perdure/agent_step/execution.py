@@ -124,6 +124,11 @@ class Execution:
             sdk=sdk,
         )
 
+    @property
+    def is_of(self) -> tuple[str, str]:
+        """The tenant and the thread of the run."""
+        return self._claimed.run["tenant"], self._claimed.run["thread_id"]
+
     def drain(self) -> None:
         """Stop when the current superstep is durable."""
         self._draining = True

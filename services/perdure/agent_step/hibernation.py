@@ -13,6 +13,7 @@ from datetime import datetime
 from perdure.agent_step.claims import Claimed
 from perdure.agent_step.domain import Outcome
 from perdure.chassis.kafka.producer import Producer
+from perdure.chassis.signatures import Signatures
 from perdure.registry.signals import Signals
 from perdure.registry.validations import publish_request
 from perdure.registry.waits import Waits, outcome_in, wait_documents
@@ -23,11 +24,12 @@ from perdure.schemas.waits import wait_id
 class Hibernation:
     """The waits of the runs that end here."""
 
-    def __init__(self, waits: Waits, signals: Signals, producer: Producer, source: str) -> None:
+    def __init__(self, waits: Waits, signals: Signals, producer: Producer, source: str, signatures: Signatures) -> None:
         self._waits = waits
         self._signals = signals
         self._producer = producer
         self._source = source
+        self._signatures = signatures
 
     def concerns(self, claimed: Claimed, outcome: Outcome) -> bool:
         """Whether the run began or ended at an interrupt, or may have: a thread's document may be that of its end already."""
@@ -68,4 +70,4 @@ class Hibernation:
     def _request_validations(self, waits: Sequence[WaitDocument]) -> None:
         for wait in waits:
             if wait.get("validation"):
-                publish_request(self._producer, wait, self._source)
+                publish_request(self._producer, wait, self._source, self._signatures)

@@ -21,6 +21,7 @@ from typing import Any, Self
 import uuid_utils
 from pymongo.errors import PyMongoError
 
+from perdure.chassis.access import MongodbAccess
 from perdure.chassis.mongo import connect_blocking, database_name, from_now
 from perdure.chassis.telemetry import logger
 from perdure.schemas.documents import RUNS, WORKERS
@@ -57,7 +58,7 @@ class Lease:
 
     def __init__(
         self,
-        uri: str,
+        mongodb: MongodbAccess | str,
         ttl_s: float,
         graphs: Sequence[str],
         on_lost: Callable[[], None],
@@ -65,8 +66,8 @@ class Lease:
         slots: int,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._client = connect_blocking(uri, maxPoolSize=2, serverSelectionTimeoutMS=2_000, socketTimeoutMS=5_000)
-        self._db = self._client[database_name(uri)]
+        self._client = connect_blocking(mongodb, maxPoolSize=2, serverSelectionTimeoutMS=2_000, socketTimeoutMS=5_000)
+        self._db = self._client[database_name(mongodb)]
         self._ttl_s = ttl_s
         self._graphs = list(graphs)
         self._slots = slots

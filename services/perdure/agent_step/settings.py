@@ -7,9 +7,10 @@ from pathlib import Path
 from pydantic import Field
 
 from perdure.chassis.settings import ServiceSettings
+from perdure.chassis.signatures import SigningSettings
 
 
-class AgentStepSettings(ServiceSettings):
+class AgentStepSettings(SigningSettings, ServiceSettings):
     """What an operator may set beside the shared settings."""
 
     langgraph_config: Path = Path("langgraph.json")

@@ -38,6 +38,7 @@ from perdure.registry.crashes import is_suspect, together
 from perdure.registry.runs import publish_start
 from perdure.schemas.commands import StartReason, StreamRun
 from perdure.schemas.documents import RunDocument, RunStatus
+from perdure.schemas.message import Message
 
 log = logger(__name__)
 
@@ -118,6 +119,10 @@ class Worker:
             self._keep(task)
         metrics.OPEN.set(len(self._open))
 
+    async def cancel_requested(self, run_ids: Sequence[str]) -> list[str]:
+        """Those of the runs whose document says that somebody wants them cancelled."""
+        return await self._ports.claims.cancel_requested(run_ids)
+
     def cancel(self, run_ids: Sequence[str]) -> list[str]:
         """Cancel those that are executed here; the others."""
         others = []
@@ -134,6 +139,11 @@ class Worker:
         elsewhere = [one for one in commands if not self._ports.streams.ask(one)]
         if elsewhere:
             await self._ports.claims.ask_owners(elsewhere)
+
+    def is_foreign(self, command: Message) -> bool:
+        """Whether a command is about a run that is executed here, and says that it is another tenant's or thread's."""
+        execution = self._open.get(getattr(command, "run_id", ""))
+        return execution is not None and execution.is_of != (command.tenant, command.thread_id)
 
     def lose_everything(self) -> None:
         """The lease is lost: others may own the runs by now. Claims nothing until :meth:`resume`."""

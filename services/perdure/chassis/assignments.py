@@ -10,9 +10,10 @@ Not atomic over the documents: after a failure some are written, and the call is
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from perdure.chassis.at_rest import sealed
 from perdure.chassis.inserts import insert_new
 from perdure.chassis.mongo import Collection
 
@@ -72,8 +73,9 @@ async def assign(collection: Collection, assignments: Sequence[Assignment]) -> N
         PyMongoError: It could not be done; do it again, or one by one where it is refused.
 
     """
-    for start in range(0, len(assignments), TOGETHER):
-        await _assign(collection, assignments[start : start + TOGETHER])
+    stored = [replace(one, fields=sealed(collection.name, one.fields, one.id)) for one in assignments]
+    for start in range(0, len(stored), TOGETHER):
+        await _assign(collection, stored[start : start + TOGETHER])
 
 
 async def _assign(collection: Collection, assignments: Sequence[Assignment]) -> None:

@@ -35,6 +35,7 @@ from pymongo import ReplaceOne, UpdateOne
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
 from perdure.chassis.assignments import Assignment, assign
+from perdure.chassis.at_rest import sealed
 from perdure.chassis.errors import RefusedError
 from perdure.chassis.mongo import Collection
 from perdure.chassis.outage import Availability, is_outage, outlast
@@ -303,8 +304,9 @@ class GroupCommit:
             await outlast(lambda: self._insert(present), self.availability)
 
     async def _insert(self, documents: list[Document]) -> list[dict[str, Any]]:
+        stored = [sealed(self._collection.name, document) for document in documents]
         try:
-            await self._collection.insert_many(documents, ordered=False)  # type: ignore[arg-type]
+            await self._collection.insert_many(stored, ordered=False)  # type: ignore[arg-type]
         except BulkWriteError as error:
             if is_outage(error):
                 raise

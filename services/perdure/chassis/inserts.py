@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from pymongo.errors import BulkWriteError
 
+from perdure.chassis.at_rest import sealed
 from perdure.chassis.mongo import Collection
 from perdure.chassis.outage import is_outage
 
@@ -25,8 +26,9 @@ async def insert_new(collection: Collection, documents: Sequence[Mapping[str, An
         PyMongoError: not all of the others are known to be durable.
 
     """
+    stored = [sealed(collection.name, document) for document in documents]
     try:
-        await collection.insert_many(documents, ordered=False)  # type: ignore[arg-type]
+        await collection.insert_many(stored, ordered=False)  # type: ignore[arg-type]
     except BulkWriteError as error:
         return sorted(duplicates(error))
     return []

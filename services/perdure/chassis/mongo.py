@@ -9,12 +9,19 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
 from pymongo import ASCENDING, DESCENDING, IndexModel, MongoClient
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
+from perdure.chassis import at_rest
+from perdure.chassis.access import MongodbAccess
+from perdure.chassis.clock import now
+from perdure.chassis.errors import ConfigurationError
+from perdure.chassis.keyring import SealedError
 from perdure.schemas import batch_documents, documents, notices
+from perdure.schemas.key_documents import ENCRYPTION_KEYS
 
 Document = dict[str, Any]
 Client = AsyncIOMotorClient[Document]
@@ -22,6 +29,7 @@ Database = AsyncIOMotorDatabase[Document]
 Collection = AsyncIOMotorCollection[Document]
 
 DEFAULT_DATABASE = "perdure"
+KEY_CHECK = "perdure"
 
 OPTIONS: dict[str, Any] = {
     "w": "majority",
@@ -34,14 +42,28 @@ OPTIONS: dict[str, Any] = {
     "socketTimeoutMS": 60_000,
     "maxPoolSize": 32,
     "appname": "perdure",
+    "type_registry": at_rest.REGISTRY,
 }
-"""Every write is acknowledged by a majority and journalled before anything is told to anyone."""
+"""Every write is acknowledged by a majority and journalled before anything is told to anyone. Encrypted values are opened as they
+are read."""
 
 
-def connect(uri: str, **options: Any) -> Client:
-    """A Motor client with Perdure's options; opens nothing until first use, and belongs to the loop that uses it first."""
-    client: Client = AsyncIOMotorClient(uri, **(OPTIONS | options))
+def connect(mongodb: MongodbAccess | str, **options: Any) -> Client:
+    """A Motor client with Perdure's options; opens nothing until first use, and belongs to the loop that uses it first.
+
+    Args:
+        mongodb: Where the server is; text is a URI that says everything.
+        options: The driver's.
+
+    """
+    access = access_of(mongodb)
+    client: Client = AsyncIOMotorClient(access.uri, **(OPTIONS | access.options() | options))
     return client
+
+
+def access_of(mongodb: MongodbAccess | str) -> MongodbAccess:
+    """The access that a URI alone gives, or the given one."""
+    return MongodbAccess(mongodb) if isinstance(mongodb, str) else mongodb
 
 
 def database_of(client_or_database: Client | Database) -> Database:
@@ -51,29 +73,31 @@ def database_of(client_or_database: Client | Database) -> Database:
     return client_or_database
 
 
-def connect_blocking(uri: str, **options: Any) -> MongoClient[Document]:
+def connect_blocking(mongodb: MongodbAccess | str, **options: Any) -> MongoClient[Document]:
     """A PyMongo client for the threads that must not depend on the event loop (the lease heartbeat)."""
-    return MongoClient(uri, **(OPTIONS | options))
+    access = access_of(mongodb)
+    return MongoClient(access.uri, **(OPTIONS | access.options() | options))
 
 
-def ping_blocking(uri: str, timeout_s: float) -> str | None:
-    """Why the server at ``uri`` does not answer within ``timeout_s`` seconds; None if it does."""
+def ping_blocking(mongodb: MongodbAccess, timeout_s: float) -> str | None:
+    """Why the server does not answer within ``timeout_s`` seconds; None if it does."""
+    options = {"serverSelectionTimeoutMS": int(timeout_s * 1000)} | mongodb.options()
     try:
-        with MongoClient[Document](uri, serverSelectionTimeoutMS=int(timeout_s * 1000)) as client:
+        with MongoClient[Document](mongodb.uri, **options) as client:
             client.admin.command("ping")
     except PyMongoError as error:
         return f"no answer: {error}"
     return None
 
 
-def database_name(uri: str) -> str:
+def database_name(mongodb: MongodbAccess | str) -> str:
     """The database that the URI names, or ``perdure``."""
-    return parse_uri(uri, validate=False)["database"] or DEFAULT_DATABASE
+    return parse_uri(access_of(mongodb).uri, validate=False)["database"] or DEFAULT_DATABASE
 
 
-def database(client: Client, uri: str) -> Database:
+def database(client: Client, mongodb: MongodbAccess | str) -> Database:
     """The database of this installation."""
-    return client[database_name(uri)]
+    return client[database_name(mongodb)]
 
 
 THREAD_ORDERS: dict[str, list[str]] = {
@@ -225,9 +249,39 @@ INDEXES: dict[str, list[IndexModel]] = {
 
 
 async def ensure_indexes(db: Database) -> None:
-    """Create the indexes that are missing. Idempotent."""
+    """Check the encryption keys, and create the indexes that are missing. Idempotent.
+
+    Raises:
+        ConfigurationError: values are stored that are encrypted with a key which is not among those of this process.
+
+    """
+    await check_keys(db)
     for name, models in INDEXES.items():
         await db[name].create_indexes(models)
+
+
+async def check_keys(db: Database) -> None:
+    """Record the encrypting key of this process, and make sure that all keys in use are here.
+
+    Raises:
+        ConfigurationError: one is not.
+
+    """
+    ring, collection = at_rest.keys(), db[ENCRYPTION_KEYS].with_options(codec_options=CodecOptions())
+    await _require_keys(collection)
+    if ring is None:
+        return
+    made = {"$setOnInsert": {"check": at_rest.seal(KEY_CHECK, ENCRYPTION_KEYS), "since": now()}}
+    await collection.update_one({"_id": ring.primary}, made, upsert=True)
+    await _require_keys(collection)  # another process may have recorded another key under this id at the same moment
+
+
+async def _require_keys(collection: Collection) -> None:
+    for one in await collection.find({}).to_list(None):
+        try:
+            at_rest.open_sealed(one["check"])
+        except SealedError as error:
+            raise ConfigurationError(str(error)) from error
 
 
 def from_now(seconds: float) -> dict[str, Any]:

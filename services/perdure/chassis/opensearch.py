@@ -2,7 +2,8 @@
 
 Contract: :meth:`OpenSearch.request` sends one request and returns its JSON; it raises :class:`UnreachableError` (no connection,
 time-out), :class:`UnavailableError` (429, 502, 503, 504), both retryable, or :class:`OpenSearchRefusedError` (any other refusal,
-with status, type and reason). Bodies are bytes or JSON values. User and password may be in the URL; a CA file verifies ``https``.
+with status, type and reason). Bodies are bytes or JSON values. User and password in the URL, an API key or a client certificate say
+who asks.
 
 Outside: what is indexed and asked (``perdure.indexer``, ``perdure.gateway.search.query``) and waiting until a server is back.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import orjson
 from aiohttp import ClientResponse
@@ -20,7 +21,9 @@ from opensearchpy.exceptions import ConnectionError as NoConnection
 from opensearchpy.exceptions import ConnectionTimeout, SerializationError, TransportError
 from opensearchpy.serializer import Serializer
 
+from perdure.chassis.access import OpenSearchAccess
 from perdure.chassis.errors import ConfigurationError, RefusedError, UnavailableError, UnreachableError
+from perdure.chassis.tls import client_context
 
 UNAVAILABLE_STATUS: Final = frozenset({429, 502, 503, 504})
 NDJSON: Final = {"content-type": "application/x-ndjson"}
@@ -94,27 +97,26 @@ class OpenSearch:
     """One client for one address; belongs to the event loop that uses it first.
 
     Args:
-        url: ``http[s]://[user:password@]host:port[/prefix]``.
-        ca_file: Certificates that ``https`` is verified with; the system's by default.
+        opensearch: Where the cluster is; text is a URL that says everything.
         timeout_s: Of one request, in seconds.
         retries: How often a request that met no connection is sent again at once.
         answer_limit: Bytes of an answer that are read at most; any number without.
 
     Raises:
-        ConfigurationError: the URL or the CA file cannot be used.
+        ConfigurationError: the URL or a certificate cannot be used.
 
     """
 
     def __init__(
         self,
-        url: str,
+        opensearch: OpenSearchAccess | str,
         *,
-        ca_file: str | None = None,
         timeout_s: float = 30.0,
         retries: int = 0,
         answer_limit: int | None = None,
     ) -> None:
-        parts = urlsplit(url)
+        access = OpenSearchAccess(opensearch) if isinstance(opensearch, str) else opensearch
+        parts = urlsplit(access.url)
         try:
             port = parts.port
         except ValueError as error:
@@ -123,11 +125,7 @@ class OpenSearch:
             raise ConfigurationError("PERDURE_OPENSEARCH_URL must be http[s]://[user:password@]host:port")
         self.address: Final = f"{parts.scheme}://{parts.hostname}" + (f":{port}" if port else "")
         """Without user and password, fit for messages."""
-        options: dict[str, Any] = {"ca_certs": ca_file} if ca_file else {}
-        if answer_limit is not None:
-            options["connection_class"] = _limited(answer_limit)
-        if parts.username:
-            options["http_auth"] = (unquote(parts.username), unquote(parts.password or ""))
+        limited: dict[str, Any] = {"connection_class": _limited(answer_limit)} if answer_limit is not None else {}
         host = {"host": parts.hostname, "port": port or (443 if parts.scheme == "https" else 80)}
         if parts.path.strip("/"):
             host["url_prefix"] = parts.path.strip("/")
@@ -139,10 +137,11 @@ class OpenSearch:
                 max_retries=retries,
                 retry_on_timeout=False,
                 serializer=_Orjson(),
-                **options,
+                **_credentials(access, parts),
+                **limited,
             )
-        except (OSError, OpenSearchException) as error:
-            raise ConfigurationError(f"OpenSearch at {self.address}: PERDURE_OPENSEARCH_CA_FILE: {error}") from error
+        except OpenSearchException as error:
+            raise ConfigurationError(f"OpenSearch at {self.address}: PERDURE_OPENSEARCH_URL: {error}") from error
 
     async def request(
         self,
@@ -201,6 +200,19 @@ class OpenSearch:
         if status in UNAVAILABLE_STATUS:
             return UnavailableError("OpenSearch", self.address, f"{request}: {status} {type_}: {reason}")
         return OpenSearchRefusedError(status, type_, reason, request)
+
+
+def _credentials(access: OpenSearchAccess, parts: SplitResult) -> dict[str, Any]:
+    """What the client library is told of certificates and of who asks."""
+    options: dict[str, Any] = {}
+    if parts.scheme == "https":
+        what = "PERDURE_OPENSEARCH_CA_FILE, _CERT_FILE and _KEY_FILE"
+        options["ssl_context"] = client_context(what, access.ca_file, access.cert_file, access.key_file)
+    if access.api_key is not None:
+        options["headers"] = {"authorization": f"ApiKey {access.api_key}"}
+    elif parts.username:
+        options["http_auth"] = (unquote(parts.username), unquote(parts.password or ""))
+    return options
 
 
 def _cause(error: TransportError) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from perdure.chassis.access import OpenSearchAccess
 from perdure.chassis.circuit import Circuit
 from perdure.chassis.opensearch import OpenSearch, OpenSearchRefusedError
 
@@ -16,8 +17,8 @@ from perdure.chassis.opensearch import OpenSearch, OpenSearchRefusedError
 class CircuitOpenSearch(OpenSearch):
     """As :class:`OpenSearch`; while the server is away, :meth:`request` raises UnreachableError at once."""
 
-    def __init__(self, url: str, *, ca_file: str | None = None) -> None:
-        super().__init__(url, ca_file=ca_file, retries=1)
+    def __init__(self, opensearch: OpenSearchAccess | str) -> None:
+        super().__init__(opensearch, retries=1)
         self.circuit = Circuit("OpenSearch", self.address, self._ping)
         """Its owner keeps ``circuit.watch()`` running."""
 

@@ -15,7 +15,10 @@ import uvloop
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
+from perdure.chassis import at_rest
+from perdure.chassis.environment import SecretFileError
 from perdure.chassis.errors import PerdureError, StalledError
+from perdure.chassis.keyring import KeyRing
 from perdure.chassis.settings import ServiceSettings
 from perdure.chassis.telemetry import configure_logging, logger
 
@@ -42,6 +45,7 @@ def run_service(name: str, settings_type: type[S], main: Callable[[S, asyncio.Ev
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
         log.info("service.start", instance=settings.instance)
+        switch_on(settings)
         collect_seldom()
         await main(settings, stopping)
         log.info("service.end")
@@ -60,6 +64,17 @@ def run_service(name: str, settings_type: type[S], main: Callable[[S, asyncio.Ev
         sys.exit(1)
 
 
+def switch_on(settings: ServiceSettings) -> None:
+    """Encrypt stored values with the keys of the settings, if there are any.
+
+    Raises:
+        ConfigurationError: they are no keys.
+
+    """
+    given = settings.encryption_keys
+    at_rest.switch_on(KeyRing.parse(given.get_secret_value()) if given else None)
+
+
 def collect_seldom() -> None:
     """Let Python's collector of cycles look less often, and not at what lives as long as the process.
 
@@ -73,10 +88,16 @@ def collect_seldom() -> None:
 
 def settings_problem(error: ValidationError | SettingsError) -> str:
     """What is wrong with the environment, one variable a line."""
+    if isinstance(error, SecretFileError):
+        return f"the environment is not usable:\n  {error}"
     if isinstance(error, ValidationError):
         found = [("_".join(map(str, one["loc"])), one["msg"]) for one in error.errors()]
     else:  # it names the field in its text only
         field = str(error).partition('"')[2].partition('"')[0]
         found = [(field, f"it must be JSON, and cannot be read: {error.__cause__}")]
-    lines = [f"  PERDURE_{name.upper()}: {said}" for name, said in found]
+    # What concerns several variables names them in its text.
+    lines = [
+        f"  PERDURE_{name.upper()}: {said}" if name else f"  {said.removeprefix('Value error, ')}"
+        for name, said in found
+    ]
     return "the environment is not usable:\n" + "\n".join(lines)

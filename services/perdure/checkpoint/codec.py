@@ -9,6 +9,8 @@ Two stages, so that an unchanged value is found before it is encrypted (cipherte
 
 The digest of a segment is the blake2b-128 of its sealed bytes, personalised with the type name. Sealed bytes above 1
 KiB are compressed with zstd, which carries a checksum, when that makes them smaller (ciphertext is not tried).
+Where the services encrypt what they store (``perdure.chassis.at_rest``), the digest is keyed and another one in each thread,
+so that nobody without the key can tell what a segment holds by guessing it.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
+from perdure.chassis import at_rest
 from perdure.checkpoint.errors import UnsafeSerializer
 
 DIGEST_BYTES: Final = 16
@@ -100,6 +103,14 @@ def digest(typ: str, sealed: bytes) -> bytes:
     return hashlib.blake2b(sealed, digest_size=DIGEST_BYTES, person=typ.encode()[:16]).digest()
 
 
+def address_of(thread: str, typ: str, sealed: bytes) -> bytes:
+    """The content address of a new segment: :func:`digest`, or a keyed one of its thread where stored values are encrypted."""
+    ring = at_rest.keys()
+    if ring is None:
+        return digest(typ, sealed)
+    return ring.address(thread, sealed, typ.encode(), DIGEST_BYTES)
+
+
 def mark(typ: str, plain: bytes) -> int:
     """Fingerprint of plain bytes within this process: finds unchanged blocks, is never stored, its seed is secret."""
     return xxhash.xxh3_128_intdigest(plain, _SEED) ^ hash(typ)
@@ -125,4 +136,4 @@ def pack_body(body: Any) -> bytes:
 
 def unpack_body(data: bytes) -> Any:
     """Inverse of :func:`pack_body`."""
-    return ormsgpack.unpackb(data, option=ormsgpack.OPT_NON_STR_KEYS)
+    return ormsgpack.unpackb(bytes(data), option=ormsgpack.OPT_NON_STR_KEYS)  # it takes no subclass

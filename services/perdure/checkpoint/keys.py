@@ -78,6 +78,11 @@ def everything(thread: str) -> Range:
     return f"{thread}\x1f", f"{thread}{AFTER}"
 
 
+def of_threads(prefix: str) -> Range:
+    """All documents of the threads whose ids begin so."""
+    return prefix, f"{prefix[:-1]}{chr(ord(prefix[-1]) + 1)}"
+
+
 def of_kind(thread: str, kind: str) -> Range:
     """All documents of one kind of a thread."""
     return f"{thread}\x1f{kind}\x1f", f"{thread}\x1f{kind}{AFTER}"

@@ -13,6 +13,7 @@ from typing import Any, Final
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple
 
+from perdure.chassis import at_rest
 from perdure.checkpoint import documents, keys
 from perdure.checkpoint.codec import Codec
 from perdure.checkpoint.documents import Document
@@ -102,8 +103,14 @@ async def _with_writes(notebook: Notebook, thread: str, ns: str, page: list[Docu
 
 def _pushed_down(filter: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a filter that the database can apply exactly; all of it is checked again here."""
+    encrypted = at_rest.keys() is not None
     return {
         f"meta.{name}": wanted
         for name, wanted in filter.items()
-        if type(wanted) in {str, int} and name and not name.startswith("$") and "." not in name and "\0" not in name
+        if type(wanted) in {str, int}
+        and (not encrypted or name in at_rest.PUBLIC_METADATA)
+        and name
+        and not name.startswith("$")
+        and "." not in name
+        and "\0" not in name
     }

@@ -24,6 +24,7 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from pymongo import ReplaceOne, UpdateOne
 
+from perdure.chassis.at_rest import sealed
 from perdure.chassis.group_commit import DuplicateKey, WriteRefused
 from perdure.chassis.laned_commit import LanedCommit
 from perdure.chassis.mongo import Database
@@ -37,7 +38,7 @@ from perdure.checkpoint.places import config_of, owned_config, place_of
 from perdure.checkpoint.scope import RunScope, scope_of
 from perdure.checkpoint.sealing import NOBODY, Bundle, encode_value, finish
 from perdure.checkpoint.shown import before_first_write, encode_shown, known_blocks, split
-from perdure.checkpoint.store import Found, Store
+from perdure.checkpoint.store import COLLECTION, Found, Store
 
 HEAD_EVERY: Final = 32
 """Steps between two refreshes of a head hint."""
@@ -281,7 +282,7 @@ class Notebook:
         try:
             await self.commit.write(thread, content=bundle.submit(), inserts=[document], updates=hint, nbytes=nbytes)
         except DuplicateKey:
-            replace = ReplaceOne({"_id": document["_id"]}, document, upsert=True)
+            replace = ReplaceOne({"_id": document["_id"]}, sealed(COLLECTION, document), upsert=True)
             await self.commit.write(thread, content=bundle.submit(), updates=[replace], nbytes=nbytes)
         except WriteRefused as error:
             raise StoreRefused(thread, str(error)) from error

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from perdure.checkpoint import values
-from perdure.checkpoint.codec import DIGEST_BYTES, Codec, digest
+from perdure.checkpoint.codec import DIGEST_BYTES, Codec, address_of
 from perdure.checkpoint.documents import Document, segment_document
 from perdure.checkpoint.errors import NotSerialisable
 from perdure.checkpoint.pages import ThreadPages
@@ -86,7 +86,7 @@ def finish(codec: Codec, bundle: Bundle) -> None:
         addresses = []
         for piece in block.pieces:
             typ, sealed = codec.seal(block.typ, piece)
-            address = digest(typ, sealed)
+            address = address_of(bundle.thread, typ, sealed)
             addresses.append(address)
             if bundle.holds(address):
                 continue

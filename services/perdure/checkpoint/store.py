@@ -14,6 +14,7 @@ from typing import Any, Final
 import zstandard
 from pymongo import ASCENDING, DESCENDING, IndexModel, WriteConcern
 
+from perdure.chassis.at_rest import Opened, require_own
 from perdure.chassis.group_read import GroupRead
 from perdure.chassis.mongo import Collection, Database
 from perdure.chassis.outage import Availability, outlast
@@ -84,7 +85,9 @@ class Store:
             cursor = self.collection.find(query, projection)
             if newest:
                 cursor = cursor.sort("_id", DESCENDING).limit(newest)
-            return await cursor.to_list(None)
+            documents = await cursor.to_list(None)
+            require_own(COLLECTION, documents)
+            return documents
 
         return await outlast(fetch, self.availability)
 
@@ -173,7 +176,9 @@ class Store:
         clauses.extend(keys.query(keys.writes_of(*one)) for one in wanted)
         found: dict[tuple[str, str, str], Found] = {}
         writes: list[tuple[tuple[str, str, str], Document]] = []
-        for document in await self.collection.find({"$or": clauses}).to_list(None):
+        documents = await self.collection.find({"$or": clauses}).to_list(None)
+        require_own(COLLECTION, documents)
+        for document in documents:
             thread, kind, ns, checkpoint_id = keys.parts(document["_id"])[:4]
             place = (thread, ns, checkpoint_id)
             if kind == keys.CHECKPOINT:
@@ -204,6 +209,7 @@ class Store:
 
     async def _fetch_segments(self, wanted: Sequence[str]) -> Mapping[str, Document]:
         found = await self.collection.find({"_id": {"$in": list(wanted)}}).to_list(None)
+        require_own(COLLECTION, found)
         return {document["_id"]: document for document in found}
 
     async def _fetch_hints(self, wanted: Sequence[str]) -> Mapping[str, str]:
@@ -223,6 +229,6 @@ def _open_segment(codec: Codec, thread: str, expected: bytes, document: Mapping[
             data = decompress(data)
         except zstandard.ZstdError as error:
             raise SegmentCorrupt(thread, expected.hex(), str(error)) from error
-    elif digest(typ, data) != expected:
+    elif not isinstance(data, Opened) and digest(typ, data) != expected:
         raise SegmentCorrupt(thread, expected.hex(), "its bytes do not match its digest")
-    return codec.open(typ, data)
+    return codec.open(typ, bytes(data))

@@ -73,9 +73,15 @@ COMMANDS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("subscriptions", "subscriptions:app", "Be told: subscribe a webhook, an address or a Slack channel."),
     ),
     "Operation": (
+        ("grants", "grants:app", "Show what each service may do with each server."),
         ("topics", "topics:app", "Create the Kafka topics and compare them with what is declared."),
         ("index", "index:app", "The search index."),
         ("archive", "archive:app", "Retention: archive, verify, restore and purge threads; legal holds."),
+        (
+            "keys",
+            "keys:app",
+            "API keys, made and revoked on the database itself, and the encryption of what is stored.",
+        ),
         ("dlq", "dlq:app", "Dead letters: see them, send them again, give them up."),
         ("deliveries", "deliveries:app", "Notices: see what became of them, send dead ones again."),
     ),

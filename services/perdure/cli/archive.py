@@ -131,10 +131,13 @@ def release(thread: ThreadArgument, url: Url = DEFAULT_URL, as_json: AsJson = Fa
 
 def _settings() -> SchedulerSettings:
     """Those of the environment, else of the local stack of this folder, else the defaults."""
+    from perdure.chassis.service import switch_on
     from perdure.cli.provision import service_settings
     from perdure.scheduler.settings import SchedulerSettings
 
-    return service_settings(Stack().environment(), SchedulerSettings)
+    settings = service_settings(Stack().environment(), SchedulerSettings)
+    switch_on(settings)
+    return settings
 
 
 def _show(output: Output, found: list[dict[str, Any]], empty: str, *, dry_run: bool) -> None:

@@ -100,7 +100,7 @@ async def purge(settings: SchedulerSettings, *, limit: int, dry_run: bool) -> li
     rows: list[Row] = []
     left = limit
     async with _opened(settings) as opened:
-        search = OpenSearch(settings.opensearch_url, ca_file=settings.opensearch_ca_file)
+        search = OpenSearch(settings.opensearch)
 
         async def forgotten(tenant: str, thread_id: str) -> int:
             return await forget(search, tenant, thread_id)
@@ -132,14 +132,14 @@ async def _opened(settings: SchedulerSettings) -> AsyncIterator[_Open]:
         )
     # What is done is in the rows; the log says only what went wrong.
     configure_logging(SOURCE, settings.model_copy(update={"log_level": "warning"}))
-    store = ArchiveStore(settings.archive_url, settings.archive_options)
+    store = ArchiveStore(settings.archive_url, settings.archive_store_options)
     retention = policy.load(settings.retention_file)
     try:
-        client = mongo.connect(settings.mongodb_uri)
+        client = mongo.connect(settings.mongodb)
     except (PyMongoError, ValueError) as error:
         raise CommandError(f"PERDURE_MONGODB_URI cannot be used: {error}") from error
     try:
-        yield _Open(mongo.database(client, settings.mongodb_uri), store, retention)
+        yield _Open(mongo.database(client, settings.mongodb), store, retention)
     except PyMongoError as error:
         reason = str(error).partition(", Timeout:")[0]
         raise CommandError(
@@ -157,8 +157,8 @@ async def _archiving(settings: SchedulerSettings, opened: _Open, *, dry_run: boo
         yield None
         return
     # It is told before anything is deleted: without a broker the first thread would be neither here nor there meanwhile.
-    await TopicAdmin(settings.kafka_bootstrap_servers).existing()
-    producer = Producer(settings.kafka_bootstrap_servers, SOURCE)
+    await TopicAdmin(settings).existing()
+    producer = Producer(settings, SOURCE)
     try:
         yield Archiver(opened.db, opened.store, producer, SOURCE, settings.archive_lease_s)
     finally:

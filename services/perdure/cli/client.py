@@ -1,10 +1,12 @@
 """The gateway over HTTP, as any client sees it.
 
-Contract: an answer is its JSON; anything else is a :class:`CommandError` that says what, where and what to do.
+Contract: every request has the API key of ``PERDURE_API_KEY``, or at a gateway on this machine the key of the stack in this folder
+(``perdure up --secure``). An answer is its JSON; anything else is a :class:`CommandError` that says what, where and what to do.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
@@ -14,6 +16,7 @@ import httpx
 
 from perdure.chassis import json
 from perdure.cli.errors import CommandError, GatewayUnreachableError, ProblemError
+from perdure.local.key_file import VARIABLE, own_folder, read_key_file
 
 TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 PATIENT = httpx.Timeout(600.0, connect=5.0)
@@ -33,7 +36,11 @@ class Gateway:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise CommandError(f"{url!r} is no gateway URL; it looks like http://127.0.0.1:8123 (--url, PERDURE_URL)")
         # A proxy of the environment cannot reach this machine's own addresses.
-        self._client = httpx.Client(timeout=TIMEOUT, trust_env=parts.hostname not in _LOOPBACK)
+        is_local = parts.hostname in _LOOPBACK
+        key = os.environ.get(VARIABLE) or (read_key_file(own_folder()) if is_local else None)
+        self._client = httpx.Client(
+            timeout=TIMEOUT, trust_env=not is_local, headers={"x-api-key": key} if key is not None else {}
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -41,12 +41,16 @@ def up(
     config: Annotated[
         Path | None, typer.Option(help="The project's langgraph.json; by default the one in this folder, if any.")
     ] = None,
+    secure: Annotated[
+        bool,
+        typer.Option("--secure", help="Ask everybody who calls, and make an API key for the commands of this folder."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Start the servers and all services, print where they are, and start again what ends by itself."""
     from perdure.cli.up import up as run
 
-    run(ephemeral, config, as_json)
+    run(ephemeral, config, secure=secure, as_json=as_json)
 
 
 def down(as_json: AsJson = False) -> None:

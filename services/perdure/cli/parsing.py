@@ -49,6 +49,20 @@ def json_or_text(text: str, option: str) -> Any:
         return text
 
 
+def ahead(text: str | None, option: str) -> datetime | None:
+    """A point in time to come: ``90d``, ``12h`` from now, or ISO 8601 (without an offset: local time)."""
+    if text is None:
+        return None
+    if match := _AGO.fullmatch(text.strip().lower()):
+        return clock.now() + timedelta(**{_UNITS[match[2]]: float(match[1])})
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{text!r} is no point in time. Examples: 90d, 12h, 2027-01-01, 2027-01-01T08:00:00Z", param_hint=option
+        ) from error
+
+
 def moment(text: str | None, option: str, now: datetime | None = None) -> str | None:
     """A point in time as ISO 8601 in UTC.
 

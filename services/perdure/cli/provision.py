@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TypeVar
 
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from perdure.chassis import mongo
+from perdure.chassis.clock import now
 from perdure.chassis.errors import ConfigurationError
 from perdure.chassis.kafka.admin import Change, TopicAdmin
-from perdure.chassis.service import settings_problem
+from perdure.chassis.service import settings_problem, switch_on
 from perdure.chassis.settings import ServiceSettings
 from perdure.checkpoint.store import INDEXES as NOTEBOOK_INDEXES
+from perdure.local.key_file import FILE, read_key_file, write_key_file
+from perdure.registry.api_keys import ApiKeys, new_key, read_key, why_dead
 from perdure.schemas import topics
 from perdure.schemas.documents import NOTEBOOK
+from perdure.schemas.scopes import EVERY
 
 S = TypeVar("S", bound=ServiceSettings)
 
@@ -45,20 +50,47 @@ def provision(environment: Mapping[str, str]) -> list[Change]:
         UnavailableError: a server does not answer.
 
     """
-    return asyncio.run(_provision(service_settings(environment)))
+    settings: ServiceSettings = service_settings(environment)
+    switch_on(settings)
+    return asyncio.run(_provision(settings))
+
+
+def ensure_key(environment: Mapping[str, str], folder: Path) -> Path:
+    """The file with the stack's own key, which may do everything; a key is made unless the file has one that the database knows.
+
+    Raises:
+        UnavailableError: the database does not answer.
+
+    """
+    return asyncio.run(_ensure_key(service_settings(environment), folder))
+
+
+async def _ensure_key(settings: ServiceSettings, folder: Path) -> Path:
+    client = mongo.connect(settings.mongodb)
+    try:
+        keys = ApiKeys(mongo.database(client, settings.mongodb))
+        parts = read_key(read_key_file(folder) or "")
+        known = None if parts is None else await keys.find(parts.id)
+        if known is not None and why_dead(known, now()) is None:
+            return folder / FILE
+        document, text = new_key(
+            tenant=settings.tenant, name="local", scopes=EVERY, created_by="perdure up --secure", expires_at=None
+        )
+        await keys.create(document)
+        return write_key_file(folder, text)
+    finally:
+        client.close()
 
 
 async def _provision(settings: ServiceSettings) -> list[Change]:
-    changes, _ = await asyncio.gather(
-        TopicAdmin(settings.kafka_bootstrap_servers).apply(topics.ALL), _ensure_store(settings)
-    )
+    changes, _ = await asyncio.gather(TopicAdmin(settings).apply(topics.ALL), _ensure_store(settings))
     return changes
 
 
 async def _ensure_store(settings: ServiceSettings) -> None:
-    client = mongo.connect(settings.mongodb_uri)
+    client = mongo.connect(settings.mongodb)
     try:
-        database = mongo.database(client, settings.mongodb_uri)
+        database = mongo.database(client, settings.mongodb)
         await mongo.ensure_indexes(database)
         await database[NOTEBOOK].create_indexes(NOTEBOOK_INDEXES)
     finally:

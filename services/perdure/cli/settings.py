@@ -8,11 +8,13 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 import typer
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 from rich.text import Text
 
+from perdure.chassis.environment import holds_secret
 from perdure.chassis.settings import ServiceSettings
 from perdure.cli.options import DEFAULT_URL, AsJson
 from perdure.cli.output import Output, table
@@ -49,11 +51,18 @@ def every() -> Iterable[Row]:
         "default": DEFAULT_URL,
         "meaning": "Where the gateway is.",
     }
+    yield {
+        "variable": "PERDURE_API_KEY",
+        "read_by": "the command line",
+        "default": None,
+        "meaning": "The API key that every command sends. Without it a gateway on this machine gets the key of this folder's "
+        "stack, if `perdure up --secure` made one.",
+    }
     yield from _rows(SHARED, ServiceSettings, {})
     for name in available_services():
         module = importlib.import_module(f"perdure.{name}.settings")
         for _, found in inspect.getmembers(module, inspect.isclass):
-            if issubclass(found, ServiceSettings) and found is not ServiceSettings:
+            if issubclass(found, ServiceSettings) and found.__module__ == module.__name__:
                 yield from _rows(name.replace("_", "-"), found, ServiceSettings.model_fields)
     yield from _rows(LOCAL, LocalSettings, {})
 
@@ -82,10 +91,17 @@ def _rows(reader: str, owner: type[BaseSettings], inherited: Mapping[str, FieldI
                 "variable": f"PERDURE_{name.upper()}",
                 "read_by": reader,
                 "default": _CHOSEN.get(name, _default(field)),
-                "meaning": " ".join((field.description or "").replace("``", "`").split()),
+                "meaning": _meaning(name, field),
             }
+
+
+def _meaning(name: str, field: FieldInfo) -> str:
+    text = " ".join((field.description or "").replace("``", "`").split())
+    return f"{text} Or from a file: `PERDURE_{name.upper()}_FILE`." if holds_secret(field.annotation) else text
 
 
 def _default(field: FieldInfo) -> str | None:
     value = field.default
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
     return None if value is None or value is PydanticUndefined else str(value)

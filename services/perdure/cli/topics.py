@@ -29,7 +29,7 @@ def _admin() -> TopicAdmin:
     from perdure.chassis.kafka.admin import TopicAdmin
     from perdure.cli.provision import service_settings
 
-    return TopicAdmin(service_settings(Stack().environment()).kafka_bootstrap_servers)
+    return TopicAdmin(service_settings(Stack().environment()))
 
 
 @app.command()

@@ -32,12 +32,12 @@ CONFIG_NAME: Final = "langgraph.json"
 AGENT_STEP: Final = "agent_step"
 
 
-def up(ephemeral: bool, config: Path | None, as_json: bool) -> None:
+def up(ephemeral: bool, config: Path | None, *, secure: bool, as_json: bool) -> None:
     """Run the command; returns only if everything ran already."""
     if config is not None and not config.is_file():
         raise typer.BadParameter(f"{config} does not exist", param_hint="--config")
     found = config or (Path(CONFIG_NAME) if Path(CONFIG_NAME).is_file() else None)
-    start = _Start(Output(as_json), found.resolve() if found else None)
+    start = _Start(Output(as_json), found.resolve() if found else None, secure=secure)
     if ephemeral:
         start.in_foreground()
     else:
@@ -51,9 +51,11 @@ def _nothing() -> None:
 class _Start:
     """One run of the command."""
 
-    def __init__(self, output: Output, config: Path | None) -> None:
+    def __init__(self, output: Output, config: Path | None, *, secure: bool) -> None:
         self._output = output
         self._config = config
+        self._secure = secure
+        self._key_file: Path | None = None
         self._urls: dict[str, str] = {}
         self._warning: str | None = None
         self._services: Services
@@ -151,18 +153,26 @@ class _Start:
         return all(name in running for name in [*self._names(), *local])
 
     def _start(self, stack: Stack, display: Display) -> None:
-        from perdure.cli.provision import provision  # clients of all servers: not before the project was checked
+        from perdure.cli.provision import (  # clients of all servers: not before the project was checked
+            ensure_key,
+            provision,
+        )
 
         stack.start()
         environment = stack.environment()
         with display.step("topics and indexes"):
             provision(environment)
+        if self._secure:
+            self._key_file = ensure_key(environment, stack.folder)
         names = self._names()
         running = {name: record for name, record in stack.running().items() if name in names}
         for name, record in running.items():
             display.say(f"{name}: already running at {record.address}")
         project = {} if self._config is None else {CONFIG_VARIABLE: str(self._config)}
-        services = Services.of(stack, names, env=project, cwd=None if self._config is None else self._config.parent)
+        asking = {"PERDURE_AUTH": "keys"} if self._secure else {}
+        services = Services.of(
+            stack, names, env={**project, **asking}, cwd=None if self._config is None else self._config.parent
+        )
         self._services = services
         self._warning = environment_warning(running, services)
         services.start([label for label in services.processes if label not in running])
@@ -181,6 +191,10 @@ class _Start:
         if AGENT_STEP in available_services() and self._config is None:
             self._output.note(
                 f"no {CONFIG_NAME} here: no agents run. Start in your project's folder, or name it with --config."
+            )
+        if self._key_file is not None:
+            self._output.note(
+                f"Everybody must say who they are. The commands of this folder send the key in {self._key_file}."
             )
         if self._warning:
             self._output.note(self._warning)

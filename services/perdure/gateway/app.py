@@ -12,6 +12,7 @@ from aiohttp.hdrs import METH_GET, METH_HEAD
 
 from perdure.archive.pruning import Pruner
 from perdure.chassis import mongo
+from perdure.chassis.health import HealthServer
 from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.opensearch_circuit import CircuitOpenSearch
@@ -19,25 +20,31 @@ from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.telemetry import logger
 from perdure.gateway.answers.answering import Answering
 from perdure.gateway.answers.approvals import ApprovalsResource
-from perdure.gateway.answers.inbound import MailResource
+from perdure.gateway.answers.inbound import MailResource, require_secret
 from perdure.gateway.answers.links import PATH, LinkPages
 from perdure.gateway.answers.questions import Questions
+from perdure.gateway.auth.caller import tenant_of
 from perdure.gateway.auth.callers import Callers
 from perdure.gateway.auth.sign_in import TICKET
 from perdure.gateway.console.resource import ConsolePages
 from perdure.gateway.console.stored_states import StoredStates
+from perdure.gateway.http.bodies import BODIES, Bodies
 from perdure.gateway.http.browsers import BrowserGuard
+from perdure.gateway.http.connections import CONNECTIONS, Connections
 from perdure.gateway.http.cors import Cors
 from perdure.gateway.http.middleware import SECRET_BELOW, problems
 from perdure.gateway.http.openapi import SPECIFICATION, describe
 from perdure.gateway.http.origins import Hosts, Origins, is_loopback
+from perdure.gateway.http.places import Places
 from perdure.gateway.http.route import ForPeople, Page, Resource, Route
+from perdure.gateway.http.thread_ids import show_headers, thread_ids
 from perdure.gateway.resources.archive import Archive, ArchiveResource
 from perdure.gateway.resources.batches import BatchCreator, BatchesResource, BatchStore, Results
 from perdure.gateway.resources.crons import CronsResource
 from perdure.gateway.resources.dead_letters import DeadLettersResource, DeadLetterStore
 from perdure.gateway.resources.deliveries import DeliveriesResource, DeliveryStore
 from perdure.gateway.resources.graphs import GraphsResource
+from perdure.gateway.resources.keys import KeysResource
 from perdure.gateway.resources.runs import Joiner, Retrier, RunsResource, RunStreams, Starter
 from perdure.gateway.resources.schedules import SchedulesResource, ScheduleStore
 from perdure.gateway.resources.signals import SignalsResource, SignalStore
@@ -48,8 +55,10 @@ from perdure.gateway.resources.system import KAFKA_TIMEOUT_S, Conditions, System
 from perdure.gateway.resources.threads import ThreadChanges, ThreadChangesResource, ThreadSearching, ThreadsResource
 from perdure.gateway.search.resource import SearchResource
 from perdure.gateway.settings import GatewaySettings
+from perdure.gateway.stores import limits
 from perdure.gateway.stores.commands import SOURCE
 from perdure.gateway.stores.graphs import ServedGraphs
+from perdure.gateway.stores.quotas import Quotas
 from perdure.gateway.stores.store import Store
 from perdure.gateway.stores.workers import Workers
 from perdure.gateway.streams.asking import Asking
@@ -57,6 +66,7 @@ from perdure.gateway.streams.history import History
 from perdure.gateway.streams.hub import Streams
 from perdure.gateway.streams.watch import RunWatch
 from perdure.registry.answer_links import NOT_OFFERED, AnswerLinks, links_offered
+from perdure.registry.api_keys import ApiKeys
 from perdure.registry.reply_addresses import ReplyAddresses
 from perdure.registry.schedules import Schedules
 from perdure.registry.signals import Signals
@@ -85,14 +95,14 @@ class Servers:
     @classmethod
     def of(cls, settings: GatewaySettings) -> Self:
         """The clients for these settings; only the Kafka producer begins to connect before its first use."""
-        client = mongo.connect(settings.mongodb_uri, serverSelectionTimeoutMS=SELECTION_TIMEOUT_MS)
+        client = mongo.connect(settings.mongodb, serverSelectionTimeoutMS=SELECTION_TIMEOUT_MS)
         return cls(
             mongodb=client,
-            database=mongo.database(client, settings.mongodb_uri),
+            database=mongo.database(client, settings.mongodb),
             availability=Availability(),
-            producer=Producer(settings.kafka_bootstrap_servers, f"perdure-gateway-{settings.instance}"),
-            admin=TopicAdmin(settings.kafka_bootstrap_servers, timeout_s=KAFKA_TIMEOUT_S),
-            opensearch=CircuitOpenSearch(settings.opensearch_url, ca_file=settings.opensearch_ca_file),
+            producer=Producer(settings, f"perdure-gateway-{settings.instance}"),
+            admin=TopicAdmin(settings, timeout_s=KAFKA_TIMEOUT_S),
+            opensearch=CircuitOpenSearch(settings.opensearch),
         )
 
     async def close(self) -> None:
@@ -110,6 +120,7 @@ class Gateway:
         database, availability, producer = servers.database, servers.availability, servers.producer
         self._servers = servers
         self.callers = Callers(database, settings, settings.gateway_store_timeout_s)
+        self._health = HealthServer(settings, {"gateway": lambda: all(self._conditions.required.values())})
         self._store = store = Store(database, availability, settings.gateway_store_timeout_s)
         self._waits = Waits(database, store.run_commit, producer, availability, SOURCE)
         self._signals = Signals(database, self._waits, availability)
@@ -121,10 +132,11 @@ class Gateway:
             History(database, availability, store),
             store,
             Asking(producer),
-            settings.kafka_bootstrap_servers,
+            settings,
             f"perdure-gateway-{settings.instance}-streams",
         )
         self._ended, self._at_rest = RunWatch(store.ended, self._streams), RunWatch(store.at_rest, self._streams)
+        quotas = Quotas(database, store, limits.load(settings.quotas_file))
         graphs, workers, opensearch = self._graphs, self._workers, servers.opensearch
         states = States(database, availability)
         updates = StateUpdates(
@@ -133,48 +145,55 @@ class Gateway:
         changes = ThreadChanges(database, store)
         batches = BatchStore(database, store, settings.gateway_batch_items_limit)
         schedules = ScheduleStore(
-            database, store, Schedules(database, store.run_commit, producer, availability, SOURCE)
+            database, store, Schedules(database, store.run_commit, producer, availability, SOURCE), quotas
         )
+        watchers = Places(settings.gateway_watchers, "answers that wait for runs")
         marks = Marks(database, store)
         questions = Questions(database, store)
         answering = Answering(store, questions, self._waits)
-        signals = SignalStore(database, store, self._signals)
+        signals = SignalStore(database, store, self._signals, quotas)
         starter = Starter(
             store,
             states,
             graphs,
             producer,
+            quotas,
             status=settings.gateway_start_status,
             webhook_format=settings.gateway_webhook_format,
         )
         system = SystemResource(self._conditions, workers)
         self._resources: tuple[Resource, ...] = (
-            ThreadsResource(store, states, ThreadSearching(database, store, states), changes, updates),
-            ThreadChangesResource(store, states, changes, Pruner(database, producer, SOURCE, availability)),
+            ThreadsResource(store, states, ThreadSearching(database, store, states), changes, updates, quotas),
+            ThreadChangesResource(store, states, changes, Pruner(database, producer, SOURCE, availability), quotas),
             StatesResource(store, states, updates, page=settings.gateway_history_page),
             RunsResource(
                 store,
                 starter,
-                Retrier(store, producer),
+                Retrier(store, producer, quotas),
                 Joiner(
                     store,
                     states,
                     producer,
+                    quotas,
                     ended=self._ended,
                     at_rest=self._at_rest,
                     timeout_s=settings.gateway_join_timeout_s,
                     heartbeat_s=settings.gateway_heartbeat_s,
                 ),
                 producer,
+                watchers,
                 page=settings.gateway_run_page,
             ),
-            RunStreams(store, starter, producer, self._streams, heartbeat_s=settings.gateway_heartbeat_s),
+            RunStreams(
+                store, starter, producer, self._streams, watchers, quotas, heartbeat_s=settings.gateway_heartbeat_s
+            ),
             SignalsResource(store, signals),
             ApprovalsResource(questions, answering),
             MailResource(
                 store,
                 signals,
                 ReplyAddresses(database, availability),
+                domain=settings.mail_domain,
                 secret=settings.inbound_secret,
                 limit_bytes=settings.inbound_limit_bytes,
             ),
@@ -185,18 +204,20 @@ class Gateway:
                 BatchCreator(
                     batches,
                     graphs,
+                    quotas,
                     limit_bytes=settings.gateway_upload_limit_bytes,
                     idle_s=settings.gateway_upload_idle_s,
                 ),
                 Results(database, store, states, batches),
             ),
-            SubscriptionsResource(SubscriptionStore(database, store)),
+            SubscriptionsResource(SubscriptionStore(database, store, quotas, settings.mail_to)),
             DeliveriesResource(DeliveryStore(database, store)),
             SchedulesResource(store, graphs, schedules),
             CronsResource(store, graphs, schedules),
             SearchResource(opensearch),
             StuckResource(opensearch, marks),
             GraphsResource(graphs, workers),
+            KeysResource(store, ApiKeys(database)),
             system,
         )
         """In the order of the API description."""
@@ -215,6 +236,17 @@ class Gateway:
             self.callers,
             LinkPages(links, questions, answering, public_url=settings.public_url),
         )
+
+    def health_of(self, settings: GatewaySettings) -> Callable[[web.Application], AsyncIterator[None]]:
+        """Serves the health port, which is never encrypted, while the application runs."""
+
+        async def serve(_: web.Application) -> AsyncIterator[None]:
+            server = HealthServer(settings, {"mongodb": lambda: self._conditions.required["mongodb"]})
+            await server.start()
+            yield
+            await server.close()
+
+        return serve
 
     def routes(self) -> tuple[Route, ...]:
         """The routes that the API description has, in its order."""
@@ -241,6 +273,7 @@ class Gateway:
             "workers": self._workers.watch,
             **self.callers.background(),
         }
+        await self._health.start()
         tasks = [asyncio.create_task(_tirelessly(name, watch), name=name) for name, watch in background.items()]
         try:
             yield
@@ -248,6 +281,7 @@ class Gateway:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._health.close()
             await self.callers.close()
             await self._streams.close()
             await self._finish_waits()
@@ -281,6 +315,7 @@ def make_app(settings: GatewaySettings) -> web.Application:
     links = links_offered(settings)
     if links is None:
         log.info("gateway.links_not_offered", detail=NOT_OFFERED)
+    require_secret(settings.mail_domain, settings.inbound_secret)
     gateway = Gateway(settings, Servers.of(settings), links)
     routes, pages = gateway.routes(), gateway.pages()
     app = web.Application(middlewares=[problems], client_max_size=settings.gateway_body_limit_bytes)
@@ -290,6 +325,13 @@ def make_app(settings: GatewaySettings) -> web.Application:
     BrowserGuard(hosts, origins, gateway.callers.policy.may_be_open, (PATH,)).install(app)
     Cors(origins).install(app)
     gateway.callers.authentication.install(app, (*routes, *pages))
+    app[BODIES] = Bodies(
+        settings.gateway_body_limit_bytes, settings.gateway_body_limit_values, settings.gateway_bodies_bytes, tenant_of
+    )
+    app[CONNECTIONS] = Connections(settings.gateway_headers_timeout_s, settings.gateway_idle_timeout_s)
+    app[CONNECTIONS].install(app)
+    app.middlewares.append(thread_ids)
+    app.on_response_prepare.append(show_headers)
     app[SECRET_BELOW] = (PATH, TICKET)
     app[SPECIFICATION] = describe(routes, installed_version())
     for route in routes:
@@ -298,7 +340,7 @@ def make_app(settings: GatewaySettings) -> web.Application:
         app.router.add_route(page.method, page.path, page.handle)
         if page.method == METH_GET:  # monitors and link previews ask by HEAD
             app.router.add_route(METH_HEAD, page.path, page.handle)
-    app.cleanup_ctx.append(gateway.run)
+    app.cleanup_ctx.extend([gateway.run, gateway.health_of(settings)])
     app.on_shutdown.append(gateway.release_waiting)
     return app
 

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, FilePath, SecretStr, model_validator
 
-from perdure.chassis.settings import ServiceSettings
+from perdure.chassis.settings import LinkSettings
 from perdure.gateway.auth.mode import AuthMode
 from perdure.gateway.http.preferences import StartStatus
 from perdure.schemas.notices import WebhookFormat
 
 
-class GatewaySettings(ServiceSettings):
+class GatewaySettings(LinkSettings):
     """Where the gateway listens and what it allows."""
 
     gateway_host: str = "127.0.0.1"
     """The address to listen on; ``0.0.0.0`` in a container."""
     gateway_port: int = Field(default=8123, ge=0, le=65535)
     """0 takes a free one; the log says which."""
+    gateway_tls_cert_file: FilePath | None = None
+    """The gateway's certificate and those that lead from it to its authority (PEM): with it the port speaks TLS alone. Read again
+    when it changes, and on SIGHUP. ``PERDURE_HEALTH_PORT`` serves ``/ok``, ``/ready`` and ``/metrics`` without TLS."""
+    gateway_tls_key_file: FilePath | None = None
+    """The private key of the gateway's certificate (PEM)."""
     auth: AuthMode = AuthMode.AUTO
     """Whether everybody must say who they are. ``keys``: always. ``none``: never. ``auto``: as soon as an API key exists or an
     issuer is configured; until then a gateway on loopback is open to local programs, and one on another address does not start."""
@@ -28,6 +34,18 @@ class GatewaySettings(ServiceSettings):
     """How long a person stays signed in at the console, in seconds."""
     gateway_body_limit_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
     """A larger request body is refused with 413."""
+    gateway_body_limit_values: int = Field(default=250_000, ge=1_000)
+    """A JSON body with more values and keys is refused with 413 before it is parsed; each takes up to a hundred bytes of memory."""
+    gateway_bodies_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
+    """Bytes of request bodies over 64 KiB that are read at once, half of them for one tenant, at least two of the largest. Others
+    wait."""
+    gateway_headers_timeout_s: float = Field(default=15.0, gt=0)
+    """A connection that has not sent the headers of its first request after so long is closed, in seconds."""
+    gateway_idle_timeout_s: float = Field(default=75.0, gt=0)
+    """A connection between two requests is closed after so long, and one whose client does not take its answer, in seconds."""
+    gateway_watchers: int = Field(default=2_000, ge=2)
+    """Answers that wait for a run's end or stream its events at once, half of them for one tenant. Further ones are refused with
+    503."""
     gateway_store_timeout_s: float = Field(default=3.0, gt=0)
     """How long a request waits for the database before it is answered 503, in seconds."""
     gateway_start_status: StartStatus = "auto"
@@ -61,7 +79,16 @@ class GatewaySettings(ServiceSettings):
     """An NDJSON upload of more bytes, after decompression, is refused with 413."""
     gateway_upload_idle_s: float = Field(default=60.0, gt=0)
     """An upload that sends nothing for so long is given up, in seconds."""
+    quotas_file: Path | None = None
+    """A TOML or JSON file with the limits of tenants (docs/security-tenants.md). Without one every tenant has the defaults."""
     inbound_secret: SecretStr | None = None
-    """What the mail server sends as ``Authorization: Bearer ...`` to ``POST /inbound/email``; nothing is asked without one."""
+    """What the mail server sends as ``Authorization: Bearer ...`` to ``POST /inbound/email``: needed where ``PERDURE_MAIL_DOMAIN``
+    is set, without which no mail is taken."""
     inbound_limit_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
     """A larger mail is refused with 413."""
+
+    @model_validator(mode="after")
+    def _certificate_with_key(self) -> Self:
+        if (self.gateway_tls_cert_file is None) != (self.gateway_tls_key_file is None):
+            raise ValueError("TLS needs both PERDURE_GATEWAY_TLS_CERT_FILE and PERDURE_GATEWAY_TLS_KEY_FILE")
+        return self

@@ -32,7 +32,7 @@ NEEDED: Final = tuple(topic for topic in topics.ALL if topic.name in {topics.EVE
 async def main(settings: IndexerSettings, stopping: asyncio.Event) -> None:
     """Run until ``stopping`` is set."""
     redaction = load(settings.redaction_file, settings.redaction_key)
-    client = OpenSearch(settings.opensearch_url, ca_file=settings.opensearch_ca_file)
+    client = OpenSearch(settings.opensearch)
     writer = Writer(client, settings)
     stream: EventStream | None = None
     indexing: Indexing | None = None
@@ -44,7 +44,7 @@ async def main(settings: IndexerSettings, stopping: asyncio.Event) -> None:
         },
     )
     await health.start()
-    dead_letters = Producer(settings.kafka_bootstrap_servers, f"indexer-{settings.instance}")
+    dead_letters = Producer(settings, f"indexer-{settings.instance}")
     try:
         if not await until(stopping, wait_for_topics(settings)) or not await until(stopping, writer.open()):
             return
@@ -90,7 +90,7 @@ async def consume(app: Any, stream: EventStream, settings: IndexerSettings, stop
 
 async def wait_for_topics(settings: IndexerSettings) -> None:
     """Wait until the topics exist: Faust would ignore one that does not."""
-    admin = TopicAdmin(settings.kafka_bootstrap_servers)
+    admin = TopicAdmin(settings)
     while True:
         try:
             missing = [change.topic for change in await admin.diff(NEEDED) if change.action == "create"]

@@ -18,6 +18,7 @@ from pymongo import ASCENDING
 from perdure.archive.packing import unpack
 from perdure.archive.sources import has_event
 from perdure.archive.store import ArchiveStore
+from perdure.chassis.at_rest import REGISTRY
 from perdure.chassis.errors import ConfigurationError
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability, outlast
@@ -72,7 +73,9 @@ class ArchivedThreads:
         self._make = make
         self._fields = set(fields)
         self._availability = Availability()
-        self._store = ArchiveStore(settings.archive_url, settings.archive_options) if settings.archive_url else None
+        self._store = (
+            ArchiveStore(settings.archive_url, settings.archive_store_options) if settings.archive_url else None
+        )
 
     async def require_store(self) -> None:
         """Refuse to begin what could not be ended.
@@ -148,7 +151,7 @@ class ArchivedThreads:
         mark, runs, made = thread.mark, {}, []
         async for source, data in unpack(mark["object"], self._store.read(mark["object"]), mark["sha256"]):
             if source == RUNS:
-                run = bson.decode(data)
+                run = bson.decode(data, _OPTIONS)
                 runs[run["_id"]] = {name: value for name, value in run.items() if name != "payload"}
             elif source == NOTEBOOK and (entry := self._entry(data)) is not None:
                 made.append(entry)
@@ -184,4 +187,6 @@ class ArchivedThreads:
         return [document for document in made if document is not None]
 
 
-_OPTIONS: Final[bson.codec_options.CodecOptions[Document]] = bson.codec_options.CodecOptions(tz_aware=True)
+_OPTIONS: Final[bson.codec_options.CodecOptions[Document]] = bson.codec_options.CodecOptions(
+    tz_aware=True, type_registry=REGISTRY
+)

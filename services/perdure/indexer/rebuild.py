@@ -88,10 +88,10 @@ async def rebuild(settings: IndexerSettings, progress: Progress | None = None) -
 
     """
     redaction = load(settings.redaction_file, settings.redaction_key)
-    client = OpenSearch(settings.opensearch_url, ca_file=settings.opensearch_ca_file, timeout_s=60.0)
-    mongo = connect(settings.mongodb_uri)
+    client = OpenSearch(settings.opensearch, timeout_s=60.0)
+    mongo = connect(settings.mongodb)
     try:
-        source = Source(database(mongo, settings.mongodb_uri), redaction, settings)
+        source = Source(database(mongo, settings.mongodb), redaction, settings)
         return await _Rebuild(client, source, settings, progress or (lambda _: None)).run()
     finally:
         mongo.close()

@@ -44,9 +44,9 @@ async def status(client: OpenSearch, admin: TopicAdmin) -> dict[str, Any]:
 async def main(settings: IndexerSettings, stopping: asyncio.Event) -> None:
     """Write the status."""
     del stopping  # it takes no time
-    client = OpenSearch(settings.opensearch_url, ca_file=settings.opensearch_ca_file)
+    client = OpenSearch(settings.opensearch)
     try:
-        found = await status(client, TopicAdmin(settings.kafka_bootstrap_servers))
+        found = await status(client, TopicAdmin(settings))
         sys.stdout.write(orjson.dumps(found).decode() + "\n")
     finally:
         await client.close()

@@ -23,6 +23,7 @@ from prometheus_client import Gauge
 
 from perdure.chassis.kafka.deadletter import Origin
 from perdure.chassis.telemetry import logger
+from perdure.indexer.credentials import broker_credentials
 from perdure.indexer.fetching import PortionApp
 from perdure.indexer.settings import IndexerSettings
 from perdure.schemas import topics
@@ -48,6 +49,7 @@ def make_app(settings: IndexerSettings) -> PortionApp:
     app = PortionApp(
         GROUP,
         broker=[f"kafka://{server.strip()}" for server in servers],
+        broker_credentials=broker_credentials(settings),
         broker_client_id=f"indexer-{settings.instance}",
         autodiscover=False,
         web_enabled=False,

@@ -323,11 +323,11 @@ class _Comparison:
 @asynccontextmanager
 async def both_sides(settings: IndexerSettings) -> AsyncIterator[tuple[OpenSearch, Source]]:
     """OpenSearch and the store."""
-    client = OpenSearch(settings.opensearch_url, ca_file=settings.opensearch_ca_file, timeout_s=60.0)
-    mongo = connect(settings.mongodb_uri)
+    client = OpenSearch(settings.opensearch, timeout_s=60.0)
+    mongo = connect(settings.mongodb)
     try:
         redaction = load(settings.redaction_file, settings.redaction_key)
-        yield client, Source(database(mongo, settings.mongodb_uri), redaction, settings)
+        yield client, Source(database(mongo, settings.mongodb), redaction, settings)
     finally:
         mongo.close()
         await client.close()

@@ -7,14 +7,17 @@ Formats: Kafka's Metadata request v1 (kafka.apache.org/protocol), MongoDB's OP_M
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import socket
 import struct
 import urllib.error
 import urllib.request
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
+
+from pydantic import SecretStr
 
 TIMEOUT_S: Final = 2.0
 _KAFKA_METADATA: Final = 3
@@ -88,11 +91,12 @@ def probe_external(name: str, address: str) -> str | None:
     """Check a server that somebody else runs, with whatever its address allows."""
     if name == "mongodb":
         # The URI may ask for TLS, passwords or SRV records, which only the client library understands.
+        from perdure.chassis.access import MongodbSettings
         from perdure.chassis.mongo import ping_blocking
 
-        return ping_blocking(address, TIMEOUT_S)
+        return ping_blocking(MongodbSettings(mongodb_uri=SecretStr(address)).mongodb, TIMEOUT_S)
     if name == "opensearch":
-        return probe_opensearch(address)
+        return _probe_cluster(address)
     for server in address.split(","):
         parts = urlsplit(f"//{server.rpartition('://')[2].strip()}")
         try:
@@ -102,6 +106,26 @@ def probe_external(name: str, address: str) -> str | None:
         else:
             return None
     return problem
+
+
+def _probe_cluster(address: str) -> str | None:
+    """Ready when the cluster of somebody else answers; it may ask for certificates and credentials."""
+    from perdure.chassis.access import OpenSearchSettings
+    from perdure.chassis.errors import PerdureError
+    from perdure.chassis.opensearch import OpenSearch
+
+    async def ask() -> Any:
+        client = OpenSearch(OpenSearchSettings(opensearch_url=SecretStr(address)).opensearch, timeout_s=TIMEOUT_S)
+        try:
+            return await client.request("GET", "/_cluster/health")
+        finally:
+            await client.close()
+
+    try:
+        status = asyncio.run(ask()).get("status")
+    except PerdureError as error:
+        return f"no answer: {error}"
+    return None if status in ("green", "yellow") else f"the cluster is {status}"
 
 
 def _receive(connection: socket.socket, size: int) -> bytes:

@@ -23,7 +23,7 @@ import psutil
 
 from perdure.local.display import Display, SilentDisplay
 from perdure.local.errors import LocalError
-from perdure.local.links import link_environment
+from perdure.local.links import link_environment, of_service
 from perdure.local.probes import probe_http
 from perdure.local.process import Identity, Launch, send, stop, wait_ready
 from perdure.local.resources import HOST, STACK_VARIABLE, free_port, require_port
@@ -85,7 +85,7 @@ class ServiceProcess:
         merged = {**os.environ, **env}
         self._wanted_port = int(merged.get(self._port_variable) or (GATEWAY_PORT if name == "gateway" else 0))
         self._port: int | None = None
-        self.env: dict[str, str] = dict(env)
+        self.env: dict[str, str] = of_service(name, env)
         self._identity: Identity | None = None
         self._launching = threading.Lock()
         self.wanted = False

@@ -102,15 +102,15 @@ def compose(settings: NotifierSettings, db: Database, availability: Availability
 
 async def main(settings: NotifierSettings, stopping: asyncio.Event) -> None:
     """Tell people until ``stopping``; then let what is being sent end."""
-    client = mongo.connect(settings.mongodb_uri)
-    db = mongo.database(client, settings.mongodb_uri)
+    client = mongo.connect(settings.mongodb)
+    db = mongo.database(client, settings.mongodb)
     availability = Availability()
-    producer = Producer(settings.kafka_bootstrap_servers, settings.instance)
+    producer = Producer(settings, settings.instance)
     parts = compose(settings, db, availability, producer)
-    letters = Letters(db, availability, settings.tenant)
+    letters = Letters(db, availability)
     consumers = [
         Consumer(
-            settings.kafka_bootstrap_servers,
+            settings,
             settings.instance,
             one,
             parts.notifying.handle,

@@ -2,7 +2,8 @@
 
 Contract: an endpoint has at most ``notifier_per_endpoint`` deliveries under way and so many more waiting here; one that fails again
 and again has none (``breaker``), and what waited goes back to the queue. So a dead endpoint holds a few slots for a few
-seconds, and no other endpoint's. What is claimed and not recorded when this process dies is sent again under the same message id.
+seconds, and no other endpoint's; one tenant never holds all slots. What is claimed and not recorded when this process dies is
+sent again under the same message id.
 
 Outside: matching events (``handlers``), and what is told (``preparing``, ``channels``).
 """
@@ -12,10 +13,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from perdure.chassis.clock import after, now
@@ -37,6 +39,8 @@ Document = dict[str, Any]
 
 AHEAD: Final = 12
 """Deliveries that wait here for a slot of their endpoint at most, for each that is under way: one look at the queue serves many."""
+SHARED: Final = 0.75
+"""The part of the slots that one tenant may hold."""
 LOOK: Final = 2000
 """Deliveries that one look at the queue sees."""
 
@@ -76,6 +80,8 @@ class Dispatcher:
         )
         self._lanes: dict[str, _Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._of_tenants: Counter[str] = Counter()
+        """Deliveries under way."""
         self._freed = asyncio.Event()
         self._stopped = False
 
@@ -96,8 +102,11 @@ class Dispatcher:
         metrics.BROKEN.set(len(self._breakers.open(self._clock())))
         if free <= 0:
             return 0
-        found = await self._queue.due(moment, full, LOOK)
-        chosen = self._choose(found, free)
+        held = self._held_by_tenant()
+        most = int(self._settings.notifier_at_once * (1 + AHEAD) * SHARED)
+        full_tenants = [tenant for tenant, count in held.items() if count >= most]
+        found = await self._queue.due(moment, full, LOOK, without_tenants=full_tenants)
+        chosen = self._choose(found, free, held, most)
         if not chosen:
             return 0
         claimed = await self._queue.claim(chosen, moment)
@@ -123,14 +132,20 @@ class Dispatcher:
             lane.waiting.clear()
         await self._queue.put_back(waiting, now())
 
-    def _choose(self, found: list[Document], free: int) -> list[str]:
-        """Of what is due, as much of each endpoint as it has room for."""
+    def _held_by_tenant(self) -> Counter[str]:
+        """Deliveries that wait here or are under way."""
+        waiting = Counter(one.delivery["tenant"] for lane in self._lanes.values() for one in lane.waiting)
+        return waiting + self._of_tenants
+
+    def _choose(self, found: list[Document], free: int, held: Counter[str], most: int) -> list[str]:
+        """Of what is due, as much of each endpoint as it has room for, and no more than ``most`` of a tenant."""
         room: dict[str, int] = {}
         chosen: list[str] = []
         for one in found:
             endpoint = one["endpoint"]
             left = room.setdefault(endpoint, self._room(endpoint))
-            if left > 0 and len(chosen) < free:
+            if left > 0 and len(chosen) < free and held[one["tenant"]] < most:
+                held[one["tenant"]] += 1
                 room[endpoint] = left - 1
                 chosen.append(one["_id"])
         return chosen
@@ -169,21 +184,33 @@ class Dispatcher:
             not self._stopped
             and lane.waiting
             and lane.sending < allowed
-            and len(self._tasks) < self._settings.notifier_at_once
+            and self._has_slot(lane.waiting[0].delivery["tenant"])
         ):
             prepared = lane.waiting.popleft()
             if not self._in_time(prepared.delivery):
                 continue  # its claim ends before it could be recorded: whoever claims it next sends it
             lane.sending += 1
+            tenant = prepared.delivery["tenant"]
+            self._of_tenants[tenant] += 1
             task = asyncio.create_task(self._deliver(endpoint, prepared))
             self._tasks.add(task)
-            task.add_done_callback(self._sent)
+            task.add_done_callback(partial(self._sent, tenant))
             metrics.SENDING.set(len(self._tasks))
         if not lane.held:
             del self._lanes[endpoint]
 
-    def _sent(self, task: asyncio.Task[None]) -> None:
+    def _has_slot(self, tenant: str) -> bool:
+        """Whether a tenant may send one more now: the last quarter of the slots is for tenants that hold less than a quarter."""
+        most = self._settings.notifier_at_once
+        if len(self._tasks) >= most:
+            return False
+        return len(self._tasks) < most * SHARED or self._of_tenants[tenant] < most * (1 - SHARED)
+
+    def _sent(self, tenant: str, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._of_tenants[tenant] -= 1
+        if not self._of_tenants[tenant]:
+            del self._of_tenants[tenant]
         metrics.SENDING.set(len(self._tasks))
 
     def _in_time(self, delivery: Mapping[str, Any]) -> bool:

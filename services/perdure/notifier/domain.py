@@ -39,6 +39,7 @@ from perdure.schemas.events import (
 )
 from perdure.schemas.message import Message
 from perdure.schemas.notices import NoticeKind, Scope
+from perdure.schemas.thread_ids import shown_id
 from perdure.schemas.waits import wait_id, wait_of
 
 PASSED_OVER: Final = frozenset(
@@ -164,7 +165,7 @@ def _approval(
 
 def _notice(event: Event, kind: NoticeKind, data: Mapping[str, Any], cause: str | None = None, **more: Any) -> Notice:
     common = {
-        "thread_id": event.thread_id,
+        "thread_id": shown_id(event.thread_id),
         "run_id": event.run_id,
         "graph_id": event.graph_id,
         "assistant_id": event.assistant_id,

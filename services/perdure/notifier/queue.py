@@ -23,7 +23,7 @@ from perdure.schemas.notices import DELIVERIES, DeliveryDocument, DeliveryState
 
 Document = dict[str, Any]
 
-DUE_FIELDS: Final = {"endpoint": 1, "due_at": 1}
+DUE_FIELDS: Final = {"endpoint": 1, "tenant": 1, "due_at": 1}
 
 
 class Queue:
@@ -41,11 +41,15 @@ class Queue:
             return []
         return await outlast(lambda: self._insert(deliveries), self._availability)
 
-    async def due(self, now: datetime, without: Collection[str], limit: int) -> list[Document]:
-        """Deliveries that are due, the longest first: id and endpoint; those to some endpoints are left out."""
+    async def due(
+        self, now: datetime, without: Collection[str], limit: int, without_tenants: Collection[str] = ()
+    ) -> list[Document]:
+        """Deliveries that are due, the longest first, without those to some endpoints or of some tenants: ``DUE_FIELDS``."""
         query: Document = {"due_at": {"$lte": now}}
         if without:
             query["endpoint"] = {"$nin": [*without]}
+        if without_tenants:
+            query["tenant"] = {"$nin": [*without_tenants]}
         return await outlast(
             lambda: self._deliveries.find(query, DUE_FIELDS).sort("due_at", 1).limit(limit).to_list(None),
             self._availability,

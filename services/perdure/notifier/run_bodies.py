@@ -22,6 +22,7 @@ from perdure.checkpoint.saver import PerdureSaver
 from perdure.registry.deliveries import shown_request
 from perdure.schemas.documents import RUNS, RunStatus
 from perdure.schemas.notices import NoticeKind
+from perdure.schemas.thread_ids import shown_id
 
 VALUES_LIMIT: Final = 8 * 1024 * 1024
 """Bytes of JSON of a run's values; larger ones are left out."""
@@ -77,7 +78,7 @@ def flat_run(delivery: Mapping[str, Any], run: Mapping[str, Any], values: Any) -
     error = run.get("error") or told.get("error")
     body: Document = {
         "run_id": delivery["run_id"],
-        "thread_id": delivery["thread_id"],
+        "thread_id": shown_id(delivery["thread_id"]),
         "assistant_id": told.get("assistant_id"),
         "created_at": run.get("created_at"),
         "updated_at": run.get("updated_at"),

@@ -6,10 +6,10 @@ from typing import Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from perdure.chassis.settings import ServiceSettings
+from perdure.chassis.settings import LinkSettings
 
 
-class NotifierSettings(ServiceSettings):
+class NotifierSettings(LinkSettings):
     """What an operator may set beside the shared settings. Times are in seconds."""
 
     notifier_allowed_targets: tuple[str, ...] = ()

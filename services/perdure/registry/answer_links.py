@@ -35,7 +35,7 @@ from typing import Any, Final
 
 from perdure.chassis import json
 from perdure.chassis.errors import ConfigurationError, RefusedError
-from perdure.chassis.settings import ServiceSettings
+from perdure.chassis.settings import LinkSettings
 from perdure.schemas.documents import ReplyAddressDocument
 
 SECRET_MIN: Final = 32
@@ -45,6 +45,7 @@ TOKEN_LIMIT: Final = 8 * 1024
 REPLY_PREFIX: Final = "reply+"
 REPLY_TOKEN_LENGTH: Final = 32
 """Characters of base32: 160 bits."""
+REPLY_TOKEN_BYTES: Final = 20
 SHARED: Final = "subscription:"
 """Recipients that begin with it are no person: a channel, or a program that passes the link on."""
 REMEMBERED: Final = timedelta(days=30)
@@ -210,18 +211,16 @@ class AnswerLinks:
             )
         until = datetime.fromtimestamp(math.ceil(expires_at.timestamp()), UTC)
         claims = json.dumps([VERSION, thread_id, tenant, recipient, wait_id, list(events), int(until.timestamp())])
-        token = base64.b32encode(_tag(self._secrets[0], _REPLY, claims)[:20]).decode().lower()
-        document: ReplyAddressDocument = {
-            "_id": reply_key(token),
-            "tenant": tenant,
-            "thread_id": thread_id,
-            "recipient": recipient,
-            "wait_id": wait_id,
-            "events": list(events),
-            "expires_at": until,
-            "remove_at": until + REMEMBERED,
-        }
-        return ReplyAddress(f"{REPLY_PREFIX}{token}@{self.mail_domain}", token, document)
+        return reply_address(
+            _tag(self._secrets[0], _REPLY, claims)[:REPLY_TOKEN_BYTES],
+            self.mail_domain,
+            thread_id=thread_id,
+            tenant=tenant,
+            recipient=recipient,
+            until=until,
+            wait_id=wait_id,
+            events=events,
+        )
 
     def proof(self, *parts: str) -> str:
         """A value that only this installation can make, bound to ``parts``: against forged forms."""
@@ -240,7 +239,33 @@ class AnswerLinks:
         return any(matches)
 
 
-def links_offered(settings: ServiceSettings) -> AnswerLinks | None:
+def reply_address(
+    secret: bytes,
+    mail_domain: str,
+    *,
+    thread_id: str,
+    tenant: str,
+    recipient: str,
+    until: datetime,
+    wait_id: str | None = None,
+    events: Sequence[str] = (),
+) -> ReplyAddress:
+    """The reply address whose secret part is ``REPLY_TOKEN_BYTES`` random bytes, or bytes that nobody else can make."""
+    token = base64.b32encode(secret).decode().lower()
+    document: ReplyAddressDocument = {
+        "_id": reply_key(token),
+        "tenant": tenant,
+        "thread_id": thread_id,
+        "recipient": recipient,
+        "wait_id": wait_id,
+        "events": list(events),
+        "expires_at": until,
+        "remove_at": until + REMEMBERED,
+    }
+    return ReplyAddress(f"{REPLY_PREFIX}{token}@{mail_domain}", token, document)
+
+
+def links_offered(settings: LinkSettings) -> AnswerLinks | None:
     """The links of an installation as it is set up; ``None`` when it offers none (see :data:`NOT_OFFERED`).
 
     Raises:

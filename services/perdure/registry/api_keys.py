@@ -81,6 +81,12 @@ def scopes_of_key(document: ApiKeyDocument) -> frozenset[Scope]:
     return frozenset(Scope(name) for name in document["scopes"] if name in EVERY)
 
 
+def key_view(key: ApiKeyDocument) -> dict[str, Any]:
+    """A key without its digest."""
+    shown = {name: value for name, value in key.items() if name not in {"_id", "digest"}}
+    return {"key_id": key["_id"], "state": why_dead(key, now()) or "valid", **shown}
+
+
 class ApiKeys:
     """The keys of all tenants."""
 

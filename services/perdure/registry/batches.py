@@ -16,6 +16,7 @@ from perdure.registry.runs import assistant_id_of, new_traceparent, retry_docume
 from perdure.registry.threads import thread_document
 from perdure.schemas.batch_documents import ItemStatus
 from perdure.schemas.documents import RunDocument, RunStatus, ThreadDocument
+from perdure.schemas.thread_ids import stored_id
 
 FAILED: Final = (RunStatus.ERROR, RunStatus.TIMEOUT)
 ENDS: Final = {
@@ -29,7 +30,7 @@ ERROR_CHARS: Final = 2_000
 
 def thread_id_of(batch: Mapping[str, Any], number: int) -> str:
     """The thread of an item: the same for all its attempts. This derivation is stored; never change it."""
-    return _derived(batch["created_at"], f"{batch['_id']}:{number}")
+    return stored_id(batch["tenant"], _derived(batch["created_at"], f"{batch['_id']}:{number}"))
 
 
 def run_id_of(item: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability, outlast
 from perdure.schemas import deadletter
 from perdure.schemas.deadletter import LetterState
-from perdure.schemas.deadletter_documents import DeadLetterDocument
+from perdure.schemas.deadletter_documents import UNOWNED, DeadLetterDocument
 from perdure.schemas.documents import DEAD_LETTERS
 from perdure.schemas.moments import in_milliseconds
 
@@ -43,14 +43,12 @@ class Letters:
     Args:
         db: The database.
         availability: Who wants to know of an outage.
-        default_tenant: Whose the letters are that name no tenant.
 
     """
 
-    def __init__(self, db: Database, availability: Availability, default_tenant: str) -> None:
+    def __init__(self, db: Database, availability: Availability) -> None:
         self._letters = db[DEAD_LETTERS]
         self._availability = availability
-        self._default_tenant = default_tenant
 
     async def keep(self, record: Origin) -> None:
         """Store one dead record, however long the database is away."""
@@ -58,7 +56,7 @@ class Letters:
 
     async def store(self, records: Sequence[Origin]) -> list[DeadLetterDocument]:
         """Store dead records, given as they are in a dead-letter topic; their documents."""
-        letters = [letter_of(record, self._default_tenant) for record in records]
+        letters = [letter_of(record) for record in records]
         for number in await insert_new(self._letters, letters):
             await self._insert_beside(letters[number])
         return letters
@@ -72,7 +70,7 @@ class Letters:
         await insert_new(self._letters, [renamed])
 
 
-def letter_of(record: Origin, default_tenant: str) -> DeadLetterDocument:
+def letter_of(record: Origin) -> DeadLetterDocument:
     """The document of a dead record."""
     headers = [(n, v if isinstance(v, bytes) else (v or "").encode(errors="replace")) for n, v in record.headers]
     original, added = deadletter.split_headers(headers)
@@ -83,7 +81,7 @@ def letter_of(record: Origin, default_tenant: str) -> DeadLetterDocument:
     key, value = record.key or b"", record.value or b""
     letter: DeadLetterDocument = {
         "_id": deadletter.letter_id(topic, partition, offset),
-        "tenant": tenant if _TENANT.fullmatch(tenant) else default_tenant,
+        "tenant": tenant if _TENANT.fullmatch(tenant) else UNOWNED,
         "topic": topic,
         "partition": partition,
         "offset": offset,

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from pymongo import ReturnDocument
 
+from perdure.chassis.at_rest import sealed
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability, outlast
 from perdure.schemas.notices import DELIVERIES, Channel, DeliveryDocument, DeliveryState, WebhookFormat
@@ -182,7 +183,7 @@ class Deliveries:
 
     async def create(self, delivery: DeliveryDocument) -> None:
         """Store one; one that is there stays as it is."""
-        wanted, made = {"_id": delivery["_id"]}, {"$setOnInsert": dict(delivery)}
+        wanted, made = {"_id": delivery["_id"]}, {"$setOnInsert": dict(sealed(DELIVERIES, delivery))}
         await outlast(lambda: self._deliveries.update_one(wanted, made, upsert=True), self._availability)
 
     async def page(
@@ -212,7 +213,16 @@ class Deliveries:
         )
         return [one["_id"] for one in found]
 
-    async def redrive(self, delivery: str, tenant: str, by: str | None, now: datetime, *, force: bool) -> bool:
+    async def redrive(
+        self,
+        delivery: str,
+        tenant: str,
+        by: str | None,
+        now: datetime,
+        *,
+        force: bool,
+        on_behalf_of: str | None = None,
+    ) -> bool:
         """Send a dead delivery again, from its first back-off on, under the same message id; false when it is not dead.
 
         Args:
@@ -221,6 +231,7 @@ class Deliveries:
             by: Who asks; kept with it.
             now: The time.
             force: Also one that was delivered or dropped.
+            on_behalf_of: In whose name; kept with it.
 
         """
         states = [*ENDED] if force else [DeliveryState.DEAD.value]
@@ -237,6 +248,7 @@ class Deliveries:
                     "reason": None,
                     "redriven_at": now,
                     "redriven_by": by,
+                    "redriven_on_behalf_of": on_behalf_of,
                     "redrives": found["redrives"] + 1,
                     "told": True,
                 },

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
+from perdure.chassis.at_rest import sealed
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.mongo import Database
 from perdure.chassis.telemetry import logger
@@ -113,7 +114,7 @@ class Notes:
                 "published": False,
             }
             try:
-                await self._notebook.insert_one(note)
+                await self._notebook.insert_one(sealed(NOTEBOOK, note))
             except DuplicateKeyError:
                 continue  # another instance noted something at the same moment: look again
             return note

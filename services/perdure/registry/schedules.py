@@ -19,6 +19,7 @@ from typing import Any
 
 from pymongo import ReturnDocument
 
+from perdure.chassis.at_rest import sealed
 from perdure.chassis.clock import now
 from perdure.chassis.group_commit import DuplicateKey, GroupCommit
 from perdure.chassis.kafka.producer import Producer
@@ -34,6 +35,7 @@ from perdure.registry.threads import thread_document
 from perdure.schemas.commands import StartReason
 from perdure.schemas.documents import GRAPHS, RUNS, SCHEDULES, THREADS, CancelAction, RunStatus, ThreadStatus
 from perdure.schemas.schedule_documents import FiringMark, MissedPeriod, ScheduleDocument
+from perdure.schemas.thread_ids import stored_id
 
 log = logger(__name__)
 
@@ -104,9 +106,9 @@ class Schedules:
 
     async def create(self, schedule: ScheduleDocument) -> None:
         """Store a new schedule; a repeat is a success."""
-        wanted = {"_id": schedule["_id"]}
+        wanted, made = {"_id": schedule["_id"]}, sealed(SCHEDULES, schedule)
         await outlast(
-            lambda: self._schedules.update_one(wanted, {"$setOnInsert": schedule}, upsert=True), self._availability
+            lambda: self._schedules.update_one(wanted, {"$setOnInsert": made}, upsert=True), self._availability
         )
 
     async def find(self, schedule_id: str, tenant: str) -> dict[str, Any] | None:
@@ -114,8 +116,8 @@ class Schedules:
         return await self._one(SCHEDULES, {"_id": schedule_id, "tenant": tenant})
 
     async def search(self, query: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The schedules that a query finds, oldest first; those of a tenant are few."""
-        found = await outlast(lambda: self._schedules.find(query).to_list(None), self._availability)
+        """The schedules that a query finds, oldest first, without what their runs are started with; those of a tenant are few."""
+        found = await outlast(lambda: self._schedules.find(query, {"payload": 0}).to_list(None), self._availability)
         return sorted(found, key=lambda one: one["_id"])
 
     async def delete(self, schedule_id: str, tenant: str) -> bool:
@@ -237,7 +239,7 @@ class Schedules:
             "cancel": policy in {Overlap.CANCEL_OTHER, Overlap.ROLLBACK_OTHER} and not making_up,
             "rollback": policy is Overlap.ROLLBACK_OTHER,
             "run_id": new_id(),
-            "thread_id": schedule["thread_id"] or new_id(),
+            "thread_id": schedule["thread_id"] or stored_id(schedule["tenant"], new_id()),
         }
         return await self._set(schedule, {"$set": {"firing": mark}, "$inc": {"revision": 1}})
 
@@ -385,6 +387,8 @@ class Schedules:
         A change whose answer is lost meets a higher revision when it is sent again, which reads as somebody else's.
         """
         query = {"_id": schedule["_id"], "revision": schedule["revision"]}
+        if "$set" in change:
+            change = {**change, "$set": sealed(SCHEDULES, change["$set"], schedule["_id"])}
         return await outlast(
             lambda: self._schedules.find_one_and_update(query, change, return_document=ReturnDocument.AFTER),
             self._availability,

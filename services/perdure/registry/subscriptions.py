@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from pymongo import ReturnDocument
 
+from perdure.chassis.at_rest import sealed
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability, outlast
 from perdure.schemas.notices import SUBSCRIPTIONS, Scope, SecretDocument, SubscriptionDocument, SubscriptionState
@@ -45,6 +46,14 @@ def scope_keys(tenant: str, ids: Mapping[Scope, Collection[str]]) -> set[str]:
 def is_address(text: str) -> bool:
     """Whether text is one plain e-mail address, without a name and without anything that could be taken for a header."""
     return len(text) <= 254 and _ADDRESS.fullmatch(text) is not None
+
+
+def may_be_mailed(address: str, allowed: Collection[str] | None) -> bool:
+    """Whether a mail may go to an address: it, or its domain, is allowed (``PERDURE_MAIL_TO``), or there is no list."""
+    if allowed is None:
+        return True
+    named = address.casefold()
+    return any(one.casefold() in (named, named.rpartition("@")[2]) for one in allowed)
 
 
 def new_secret() -> str:
@@ -79,7 +88,8 @@ class Subscriptions:
 
     async def create(self, subscription: SubscriptionDocument) -> None:
         """Store a new one."""
-        wanted, made = {"_id": subscription["_id"]}, {"$setOnInsert": dict(subscription)}
+        made = {"$setOnInsert": dict(sealed(SUBSCRIPTIONS, subscription))}
+        wanted = {"_id": subscription["_id"]}
         await outlast(lambda: self._subscriptions.update_one(wanted, made, upsert=True), self._availability)
 
     async def find(self, subscription_id: str, tenant: str) -> Document | None:
@@ -98,7 +108,9 @@ class Subscriptions:
         query = {"_id": subscription_id, "tenant": tenant}
         return await outlast(
             lambda: self._subscriptions.find_one_and_update(
-                query, {"$set": dict(fields)}, return_document=ReturnDocument.AFTER
+                query,
+                {"$set": dict(sealed(SUBSCRIPTIONS, fields, subscription_id))},
+                return_document=ReturnDocument.AFTER,
             ),
             self._availability,
         )
@@ -112,8 +124,12 @@ class Subscriptions:
             if found is None or not found.get("secrets"):
                 return None
             secrets = rotated(found["secrets"], fresh, now, grace_s)
-            query = {"_id": subscription_id, "tenant": tenant, "secrets": found["secrets"]}
-            change = {"$set": {"secrets": secrets, "updated_at": now}}
+            query = {"_id": subscription_id, "tenant": tenant, "updated_at": found["updated_at"]}
+            changed_at = max(
+                now, found["updated_at"] + timedelta(milliseconds=1)
+            )  # never the same twice: it is compared
+            fields = {"secrets": secrets, "updated_at": changed_at}
+            change = {"$set": sealed(SUBSCRIPTIONS, fields, subscription_id)}
             changed = await outlast(
                 lambda q=query, c=change: self._subscriptions.find_one_and_update(  # type: ignore[misc]
                     q, c, return_document=ReturnDocument.AFTER

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from perdure.chassis.clock import now
 from perdure.chassis.kafka.producer import Producer
+from perdure.chassis.signatures import Signatures
 from perdure.chassis.telemetry import logger
 from perdure.schemas.documents import WaitDocument
 from perdure.schemas.envelope import Record, encode
@@ -37,9 +38,9 @@ def request_record(wait: WaitDocument, source: str) -> Record:
     )
 
 
-def publish_request(producer: Producer, wait: WaitDocument, source: str) -> None:
-    """Queue the request; never waits. One that is lost is asked again by the scheduler."""
+def publish_request(producer: Producer, wait: WaitDocument, source: str, signatures: Signatures) -> None:
+    """Queue the request, signed; never waits. One that is lost is asked again by the scheduler."""
     try:
-        producer.produce(VALIDATIONS.name, request_record(wait, source))
+        producer.produce(VALIDATIONS.name, signatures.signed(VALIDATIONS.name, request_record(wait, source)))
     except BufferError:
         log.warning("validation.left_to_sweep", wait_id=wait["_id"])

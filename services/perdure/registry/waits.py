@@ -17,6 +17,7 @@ from typing import Any
 from pymongo import ReplaceOne
 
 from perdure.chassis.assignments import Assignment
+from perdure.chassis.at_rest import sealed
 from perdure.chassis.clock import now
 from perdure.chassis.group_commit import DuplicateKey, GroupCommit
 from perdure.chassis.kafka.producer import Producer
@@ -183,7 +184,7 @@ class Waits:
             return
         ended = await self.woken(wait["tenant"], wait["_id"])
         if ended is None:
-            reopened = ReplaceOne({"_id": wait["_id"], "status": WaitStatus.CLOSED.value}, wait)
+            reopened = ReplaceOne({"_id": wait["_id"], "status": WaitStatus.CLOSED.value}, sealed(WAITS, wait))
             await self._waits.write(updates=[reopened])
         elif ended.run["_id"] != wait["run_id"] and not RunStatus(ended.run["status"]).active:
             # The run that was woken failed before its checkpoint, and a later one stands here again: the outcome stands too.

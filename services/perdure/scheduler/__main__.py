@@ -17,6 +17,7 @@ from perdure.chassis.health import HealthServer
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.outage import Availability, outlast
 from perdure.chassis.service import run_service
+from perdure.chassis.signatures import Signatures
 from perdure.chassis.telemetry import logger
 from perdure.registry.notes import Notes
 from perdure.registry.schedules import Schedules
@@ -53,10 +54,10 @@ LAST_WRITES_S = 5.0
 async def main(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
     """Run every loop until ``stopping``."""
     retention = policy.load(settings.retention_file)
-    store = ArchiveStore(settings.archive_url, settings.archive_options) if settings.archive_url else None
-    client = mongo.connect(settings.mongodb_uri)
-    db = mongo.database(client, settings.mongodb_uri)
-    producer = Producer(settings.kafka_bootstrap_servers, settings.instance)
+    store = ArchiveStore(settings.archive_url, settings.archive_store_options) if settings.archive_url else None
+    client = mongo.connect(settings.mongodb)
+    db = mongo.database(client, settings.mongodb)
+    producer = Producer(settings, settings.instance)
     availability = Availability()
     lead = Lead(Leadership(db, "sweeps", settings.instance, settings.leader_ttl_s), settings)
     clock, members = DatabaseClock(db), Members(db, settings.instance)
@@ -69,7 +70,7 @@ async def main(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
     schedules = Schedules(db, runs, producer, availability, SOURCE)
     firings = Firings(db, schedules, clock, Shares(members), Shares(members))
     stuck = StuckWatch(db, notes, clock, settings)
-    unfinished = Unfinished(db, producer, signals, clock)
+    unfinished = Unfinished(db, producer, signals, clock, Signatures.of(settings))
     dead_letters = DeadLetters(db, settings)
     sweeper = Sweeper(db, producer, settings)
     batches = Batches(db, producer, waits, settings)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from pymongo import UpdateOne
 
+from perdure.chassis.at_rest import sealed
 from perdure.chassis.mongo import Database
 from perdure.registry.batch_progress import counted
 from perdure.registry.runs import new_id
@@ -101,7 +102,7 @@ class Items:
                 same.setdefault((item["status"], item["attempt"], status), []).append(item["_id"])
             else:
                 observed = {"_id": item["_id"], "status": item["status"], "attempt": item["attempt"]}
-                single.append(UpdateOne(observed, {"$set": {**change, **ended}}))
+                single.append(UpdateOne(observed, {"$set": sealed(BATCH_ITEMS, {**change, **ended}, item["_id"])}))
         changed = 0
         for (before, attempt, status), keys in same.items():
             query = {"_id": {"$in": keys}, "status": before, "attempt": attempt}

@@ -18,6 +18,7 @@ from typing import Any, Final
 from prometheus_client import Counter, Gauge
 from pymongo.errors import PyMongoError
 
+from perdure.chassis.at_rest import sealed
 from perdure.chassis.clock import now
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.mongo import Database
@@ -274,7 +275,8 @@ class Batches:
         query = {**known, "owner": self._owner, "redrive": {"$exists": "redrive" in going.batch}}
         update: Document = {"$set": {**change, "updated_at": now()}}
         if told is not None:
-            update["$push"] = {"outbox": told}
+            (kept,) = sealed(BATCHES, {"outbox": [told]}, going.batch["_id"])["outbox"]
+            update["$push"] = {"outbox": kept}
         changed = await self._batches.update_one(query, update)
         if not changed.modified_count:
             return False

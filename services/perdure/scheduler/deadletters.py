@@ -46,15 +46,13 @@ class DeadLetters:
 
     def __init__(self, db: Database, settings: SchedulerSettings) -> None:
         self._letters = db[DEAD_LETTERS]
-        self._store = Letters(db, Availability(), settings.tenant)
+        self._store = Letters(db, Availability())
         self._settings = settings
 
     async def consume(self, stopping: asyncio.Event) -> None:
         """Store what the dead-letter topics bring until ``stopping``."""
         settings = self._settings
-        consumer = RawConsumer(
-            settings.kafka_bootstrap_servers, settings.instance, TOPICS, GROUP, self.store, self.give_up, batch=BATCH
-        )
+        consumer = RawConsumer(settings, settings.instance, TOPICS, GROUP, self.store, self.give_up, batch=BATCH)
         stopped = asyncio.create_task(stopping.wait())
         stopped.add_done_callback(lambda _: consumer.stop())
         try:

@@ -7,9 +7,10 @@ from pathlib import Path
 from pydantic import Field
 
 from perdure.chassis.settings import ServiceSettings
+from perdure.chassis.signatures import SigningSettings
 
 
-class SchedulerSettings(ServiceSettings):
+class SchedulerSettings(SigningSettings, ServiceSettings):
     """What an operator may set beside the shared settings. Times are in seconds."""
 
     sweep_interval_s: float = Field(default=1.0, gt=0)

@@ -44,6 +44,8 @@ RUN_FIELDS = dict.fromkeys(
 )  # fmt: skip
 
 
+WORKER_KEPT = timedelta(days=1)
+"""After its lease the document of a worker that is dead or gone is kept for so long, for people."""
 PORTION = 1_000
 """Runs that one sweep looks at, the longest untouched first."""
 AT_ONCE = 50
@@ -122,6 +124,8 @@ class Sweeper:
         )
         if result.modified_count:
             log.warning("workers.dead", count=result.modified_count)
+        over = {"state": {"$in": ["dead", "gone"]}, "expires_at": {"$lt": now - WORKER_KEPT}}
+        await self._db[WORKERS].delete_many(over)
         return int(result.modified_count)
 
     async def _give_back(self, runs: Sequence[Run], now: datetime, swept: Swept) -> None:

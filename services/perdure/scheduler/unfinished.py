@@ -12,6 +12,7 @@ from prometheus_client import Counter
 
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.mongo import Database
+from perdure.chassis.signatures import Signatures
 from perdure.chassis.telemetry import logger
 from perdure.registry.signals import Signals
 from perdure.registry.validations import publish_request
@@ -33,11 +34,14 @@ FINISHED = Counter("perdure_unfinished", "What was left half done beside a wait 
 class Unfinished:
     """Finishes what was left."""
 
-    def __init__(self, db: Database, producer: Producer, signals: Signals, clock: DatabaseClock) -> None:
+    def __init__(
+        self, db: Database, producer: Producer, signals: Signals, clock: DatabaseClock, signatures: Signatures
+    ) -> None:
         self._waits = db[WAITS]
         self._producer = producer
         self._signals = signals
         self._clock = clock
+        self._signatures = signatures
 
     async def offer_signals(self) -> None:
         """Offer the signals that nobody offered."""
@@ -55,7 +59,7 @@ class Unfinished:
         found: list[Any] = await self._waits.find(query).limit(ASK_LIMIT).to_list(None)
         for wait in found:
             try:
-                publish_request(self._producer, wait, SOURCE)
+                publish_request(self._producer, wait, SOURCE, self._signatures)
             except Exception:  # a damaged wait stops no other; it comes again after the others
                 log.exception("validation.not_asked", wait_id=wait["_id"], thread_id=wait.get("thread_id"))
             asked = {"_id": wait["_id"], "requested_at": wait["requested_at"]}

@@ -12,7 +12,6 @@ from langgraph.config import get_config
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability
 from perdure.checkpoint.scope import SCOPE_KEY, RunScope
-from perdure.registry.answer_links import AnswerLinks
 from perdure.registry.waits import Waits
 from perdure.sdk.errors import OutsidePerdure
 
@@ -25,8 +24,8 @@ class SdkContext:
     availability: Availability
     waits: Waits
     loop: asyncio.AbstractEventLoop
-    links: AnswerLinks | None = None
-    """Makes reply addresses; ``None`` where the installation offers none."""
+    mail_domain: str | None = None
+    """The domain of reply addresses; ``None`` where the installation offers none."""
     receipts: SerializerProtocol = field(default_factory=JsonPlusSerializer)
     """Reads and writes the receipts of effects."""
 

@@ -16,6 +16,7 @@ from langgraph.checkpoint.serde.event_hooks import SerdeEvent, register_serde_ev
 from prometheus_client import Counter
 from pymongo.errors import DuplicateKeyError
 
+from perdure.chassis.at_rest import require_own, sealed
 from perdure.chassis.mongo import server_time
 from perdure.chassis.outage import outlast
 from perdure.chassis.telemetry import logger
@@ -54,6 +55,8 @@ class Ledger:
     async def find(self, effect: str) -> EffectDocument | None:
         """An effect as stored."""
         found: Any = await outlast(lambda: self._effects.find_one({"_id": effect}), self._availability)
+        if found is not None:
+            require_own(EFFECTS, [found])
         return found  # type: ignore[no-any-return]
 
     async def woken(self, tenant: str, wait: str) -> Woken | None:
@@ -131,7 +134,7 @@ class Ledger:
 
     async def _insert(self, fresh: EffectDocument, attempt: AttemptDocument) -> EffectDocument | None:
         try:
-            await outlast(lambda: self._effects.insert_one(fresh), self._availability)  # type: ignore[arg-type]
+            await outlast(lambda: self._effects.insert_one(sealed(EFFECTS, fresh)), self._availability)  # type: ignore[arg-type]
         except DuplicateKeyError:
             stored = await self.find(fresh["_id"])
             if stored is None:
@@ -153,7 +156,7 @@ class Ledger:
 
     async def _replace(self, old: EffectDocument, new: EffectDocument) -> bool:
         query = {"_id": old["_id"], "version": old["version"]}
-        result: Any = await outlast(lambda: self._effects.replace_one(query, new), self._availability)
+        result: Any = await outlast(lambda: self._effects.replace_one(query, sealed(EFFECTS, new)), self._availability)
         return bool(result.matched_count)
 
     async def _used(self, fresh: EffectDocument, guards: Sequence[str]) -> Exception:

@@ -13,20 +13,23 @@ A mail to that address, which your mail server hands to ``POST /inbound/email``,
 payload ``{"from", "subject", "text", "message_id", ...}``. It may come before the wait: signals are kept.
 
 Contract: the address is stored before it is returned. Called again (a node runs again), it gives another address that is as good:
-leave it out of an effect's ``action``. ``None`` where the installation offers no reply addresses (``PERDURE_LINK_SECRET``,
-``PERDURE_PUBLIC_URL`` and ``PERDURE_MAIL_DOMAIN`` are not set for agent-step): the mail goes without.
+leave it out of an effect's ``action``. ``None`` where the installation offers no reply addresses (``PERDURE_MAIL_DOMAIN`` is not
+set for agent-step): the mail goes without. The secret part is random, so that a worker needs no secret that opens anything else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 from datetime import timedelta
 from typing import Final
 
 from perdure.chassis.clock import now
 from perdure.chassis.outage import outlast
 from perdure.checkpoint.scope import RunScope
+from perdure.registry.answer_links import REPLY_TOKEN_BYTES
+from perdure.registry.answer_links import reply_address as new_address
 from perdure.registry.reply_addresses import ReplyAddresses
 from perdure.schemas.documents import RUNS
 from perdure.schemas.moments import in_milliseconds
@@ -70,14 +73,16 @@ def _check(event: str, expires: timedelta) -> None:
 
 
 async def _make(scope: RunScope, sdk: SdkContext, event: str, recipient: str, expires: timedelta) -> str | None:
-    if sdk.links is None or sdk.links.mail_domain is None:
+    if sdk.mail_domain is None:
         return None
     run = await outlast(lambda: sdk.db[RUNS].find_one({"_id": scope.run_id}, {"tenant": 1}), sdk.availability)
-    made = sdk.links.reply_to(
+    made = new_address(
+        secrets.token_bytes(REPLY_TOKEN_BYTES),
+        sdk.mail_domain,
         thread_id=scope.thread_id,
         tenant=run["tenant"] if run else "",
         recipient=recipient,
-        expires_at=in_milliseconds(now() + expires),
+        until=in_milliseconds(now() + expires),
         events=[event],
     )
     await ReplyAddresses(sdk.db, sdk.availability).store(made.document)

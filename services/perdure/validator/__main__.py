@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
-
-from pydantic import SecretStr
 
 from perdure.chassis.addresses import AddressRules
 from perdure.chassis.errors import ConfigurationError
@@ -15,8 +12,10 @@ from perdure.chassis.hosts import Hosts
 from perdure.chassis.kafka.consumer import Consumer, Subscription
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.service import run_service
+from perdure.chassis.signatures import Signatures
 from perdure.chassis.telemetry import logger
 from perdure.schemas import topics, validation
+from perdure.validator.connections import connections
 from perdure.validator.fetchers import load_fetchers
 from perdure.validator.handlers import Validator
 from perdure.validator.reading import Reader
@@ -31,27 +30,6 @@ from perdure.validator.sources.opensearch import OpenSearchReader
 log = logger(__name__)
 
 GROUP = "perdure.validator"
-MONGODB = ("mongodb://", "mongodb+srv://")
-OPENSEARCH = ("http://", "https://")
-
-
-def connections(named: Mapping[str, SecretStr]) -> tuple[dict[str, str], dict[str, str]]:
-    """The addresses of MongoDB and of OpenSearch among the named connections.
-
-    Raises:
-        ConfigurationError: one of them is neither.
-
-    """
-    found = {name: secret.get_secret_value() for name, secret in named.items()}
-    for name, address in found.items():
-        if not address.startswith(MONGODB + OPENSEARCH):
-            raise ConfigurationError(
-                f"PERDURE_VALIDATOR_CONNECTIONS: {name} must begin with one of {', '.join(MONGODB + OPENSEARCH)}"
-            )
-    return (
-        {name: address for name, address in found.items() if address.startswith(MONGODB)},
-        {name: address for name, address in found.items() if address.startswith(OPENSEARCH)},
-    )
 
 
 def readers(settings: ValidatorSettings) -> dict[str, SourceReader]:
@@ -61,7 +39,7 @@ def readers(settings: ValidatorSettings) -> dict[str, SourceReader]:
         ConfigurationError: a connection or a fetcher cannot be used.
 
     """
-    mongodb, opensearch = connections(settings.validator_connections)
+    mongodb, opensearch = connections(settings)
     limit = settings.validator_response_limit
     allowed, scripted = settings.validator_allowed_collections, settings.validator_scripted
     for name in (*allowed, *scripted):
@@ -69,10 +47,8 @@ def readers(settings: ValidatorSettings) -> dict[str, SourceReader]:
             raise ConfigurationError(f"{name!r} is no connection of PERDURE_VALIDATOR_CONNECTIONS")
     return {
         "http": http_reader(settings, limit),
-        "mongodb": MongoReader(mongodb, limit, allowed=allowed, scripted=scripted, own=settings.mongodb_uri),
-        "opensearch": OpenSearchReader(
-            opensearch, limit, settings.opensearch_ca_file, allowed=allowed, scripted=scripted
-        ),
+        "mongodb": MongoReader(mongodb, limit, allowed=allowed, scripted=scripted, own=settings.mongodb),
+        "opensearch": OpenSearchReader(opensearch, limit, allowed=allowed, scripted=scripted),
         "fetcher": FetcherReader(load_fetchers(settings.langgraph_config), settings.validator_reads_per_source),
     }
 
@@ -98,12 +74,20 @@ def http_reader(settings: ValidatorSettings, limit: int) -> HttpReader:
 async def main(settings: ValidatorSettings, stopping: asyncio.Event) -> None:
     """Validate until ``stopping``; then let open validations end."""
     reader = Reader(readers(settings), settings.validator_reads_per_source, settings.validator_max_reads)
-    producer = Producer(settings.kafka_bootstrap_servers, settings.instance)
-    validator = Validator(settings, reader, producer)
+    producer = Producer(settings, settings.instance)
+    signatures = Signatures.of(settings)
+    validator = Validator(settings, reader, producer, signatures)
+    wanted = Subscription(
+        topics.VALIDATIONS,
+        GROUP,
+        validation.VALIDATIONS,
+        batch=settings.validator_max_open,
+        verify=signatures.verify,
+    )
     consumer = Consumer(
-        settings.kafka_bootstrap_servers,
+        settings,
         settings.instance,
-        Subscription(topics.VALIDATIONS, GROUP, validation.VALIDATIONS, batch=settings.validator_max_open),
+        wanted,
         validator.handle,
         producer,
         room=validator.room,

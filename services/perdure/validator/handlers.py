@@ -18,6 +18,7 @@ from perdure.chassis.clock import now
 from perdure.chassis.kafka.consumer import Refused
 from perdure.chassis.kafka.isolation import describe
 from perdure.chassis.kafka.producer import KafkaRefusedError, Producer
+from perdure.chassis.signatures import Signatures
 from perdure.chassis.telemetry import logger
 from perdure.schemas.envelope import Decoded, encode
 from perdure.schemas.topics import VERDICTS
@@ -37,10 +38,11 @@ DELIVERY_S: Final = 2.0
 class Validator:
     """Checks premises. Belongs to one event loop."""
 
-    def __init__(self, settings: ValidatorSettings, reader: Reader, producer: Producer) -> None:
+    def __init__(self, settings: ValidatorSettings, reader: Reader, producer: Producer, signatures: Signatures) -> None:
         self._settings = settings
         self._reader = reader
         self._producer = producer
+        self._signatures = signatures
         self._open: dict[str, asyncio.Task[None]] = {}
 
     def room(self) -> int:
@@ -108,7 +110,7 @@ class Validator:
             time=now(),
         )
         try:
-            await self._producer.send(VERDICTS.name, record)
+            await self._producer.send(VERDICTS.name, self._signatures.signed(VERDICTS.name, record))
         except KafkaRefusedError as error:
             # The thread is not stuck: its wait ends by the clock, as unknown.
             metrics.REFUSED.inc()

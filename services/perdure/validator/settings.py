@@ -4,18 +4,35 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr
 
 from perdure.chassis.settings import ServiceSettings
+from perdure.chassis.signatures import SigningSettings
 
 
-class ValidatorSettings(ServiceSettings):
+class Connection(BaseModel):
+    """A MongoDB deployment or an OpenSearch cluster that premises are read from, with certificates and credentials of its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: SecretStr
+    ca_file: FilePath | None = None
+    cert_key_file: FilePath | None = None
+    cert_file: FilePath | None = None
+    key_file: FilePath | None = None
+    api_key: SecretStr | None = None
+
+
+class ValidatorSettings(SigningSettings, ServiceSettings):
     """What an operator may set beside the shared settings."""
 
     langgraph_config: Path = Path("langgraph.json")
     """The project's ``langgraph.json``: its ``perdure.fetchers`` are served. None are when there is no such file."""
-    validator_connections: dict[str, SecretStr] = Field(default_factory=dict)
-    """JSON: names that premises use, and what they mean: ``{"crm": "mongodb://host/crm", "shop": "https://host:9200"}``."""
+    validator_connections: dict[str, SecretStr | Connection] = Field(default_factory=dict)
+    """JSON: names that premises use, and what they mean: ``{"crm": "mongodb://host/crm", "shop": {"url": "https://host:9200",
+    "ca_file": "/run/shop/ca.pem", "api_key": "..."}}``. Fields of an object: ``url``, ``ca_file``; of MongoDB ``cert_key_file``; of
+    OpenSearch ``cert_file``, ``key_file`` and ``api_key``. An OpenSearch without ``ca_file`` is verified with
+    ``PERDURE_OPENSEARCH_CA_FILE``."""
     validator_source_hosts: tuple[str, ...] | None = None
     """JSON: the only hosts that HTTP premises may read, ``["api.example.com", "*.internal", "10.0.0.1:8080"]``, private ones too
     and by plain ``http``. Without it they may read every public host by ``https``."""

@@ -15,7 +15,6 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
-    AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
@@ -27,9 +26,11 @@ from confluent_kafka.admin import (
 )
 
 from perdure.chassis.errors import UnavailableError
-from perdure.chassis.kafka.producer import _RdLog, describe
+from perdure.chassis.kafka.clients import describe, new_admin, new_consumer
+from perdure.chassis.kafka.settings import KafkaAddress, address_of
 from perdure.schemas.topics import Topic
 
+CLIENT_ID = "perdure-topics"
 TIMEOUT_S = 15.0
 POLL_S = 0.05
 
@@ -64,17 +65,16 @@ class TopicAdmin:
     """The cluster's topics.
 
     Args:
-        bootstrap_servers: Brokers to ask first, ``host:port,...``.
+        kafka: Where the brokers are.
         timeout_s: How long one request may take, in seconds.
 
     """
 
-    def __init__(self, bootstrap_servers: str, *, timeout_s: float = TIMEOUT_S) -> None:
-        self._address = bootstrap_servers
+    def __init__(self, kafka: KafkaAddress, *, timeout_s: float = TIMEOUT_S) -> None:
+        self._kafka = kafka
+        self._address = address_of(kafka)
         self._timeout_s = timeout_s
-        self._admin = AdminClient(
-            {"bootstrap.servers": bootstrap_servers, "client.id": "perdure-topics"}, logger=_RdLog()
-        )
+        self._admin = new_admin(kafka, CLIENT_ID)
         self._readers: dict[str, Consumer] = {}
 
     async def diff(self, topics: Sequence[Topic]) -> list[Change]:
@@ -225,14 +225,8 @@ class TopicAdmin:
         ``rd_kafka_handle_OffsetFetch``, librdkafka 2.16) when the answer is that the coordinator is elsewhere or still loading.
         """
         if group not in self._readers:
-            self._readers[group] = Consumer(
-                {
-                    "bootstrap.servers": self._address,
-                    "client.id": "perdure-topics",
-                    "group.id": group,
-                    "enable.auto.commit": False,
-                },
-                logger=_RdLog(),
+            self._readers[group] = new_consumer(
+                self._kafka, CLIENT_ID, {"group.id": group, "enable.auto.commit": False}
             )
         try:
             found = self._readers[group].committed(partitions, timeout=self._timeout_s)

@@ -19,6 +19,7 @@ from perdure.chassis.kafka.deadletter import Keep, LetterBox, Origin
 from perdure.chassis.kafka.isolation import Isolation, describe
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.kafka.raw import ConsumerLoop
+from perdure.chassis.kafka.settings import KafkaAddress
 from perdure.schemas.deadletter import Reason
 from perdure.schemas.envelope import Decoded, UndecodableError, decode
 from perdure.schemas.message import Message
@@ -38,6 +39,7 @@ class Subscription:
         batch: Records handed over at most at once.
         portion_bytes: What a broker gathers before it answers, for at most a quarter of a second: saves both sides requests, where
             that is no matter. By default it answers at once.
+        verify: Raises UndecodableError for a record that must not be believed, before the record is decoded.
         passed_over: Message types of this topic that are of no concern: their records are not even decoded.
 
     """
@@ -48,6 +50,7 @@ class Subscription:
     batch: int = 500
     portion_bytes: int = 1
     passed_over: frozenset[str] = frozenset()
+    verify: Callable[[Origin], None] = lambda _: None
 
 
 class Refused(PerdureError):
@@ -76,7 +79,7 @@ class Consumer(ConsumerLoop):
 
     def __init__(
         self,
-        bootstrap_servers: str,
+        kafka: KafkaAddress,
         client_id: str,
         subscription: Subscription,
         handler: Handler,
@@ -85,7 +88,7 @@ class Consumer(ConsumerLoop):
         keep: Keep | None = None,
     ) -> None:
         super().__init__(
-            bootstrap_servers,
+            kafka,
             client_id,
             [subscription.topic.name],
             subscription.group,
@@ -111,6 +114,7 @@ class Consumer(ConsumerLoop):
             if self._subscription.passed_over and type_of(origin) in self._subscription.passed_over:
                 continue
             try:
+                self._subscription.verify(origin)
                 decoded.append((origin, decode(origin.headers, origin.value, self._subscription.types)))
             except UndecodableError as error:
                 await self._bury(origin, error.reason, error.detail)

@@ -15,8 +15,9 @@ from functools import partial
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message
-from confluent_kafka import Producer as RdProducer
 
+from perdure.chassis.kafka.clients import describe, new_producer
+from perdure.chassis.kafka.settings import KafkaAddress
 from perdure.chassis.telemetry import logger
 from perdure.schemas.envelope import Record
 
@@ -39,12 +40,12 @@ Failed = Callable[[str], None]
 class Producer:
     """One librdkafka producer with its own polling thread."""
 
-    def __init__(self, bootstrap_servers: str, client_id: str) -> None:
+    def __init__(self, kafka: KafkaAddress, client_id: str) -> None:
         self._loop = asyncio.get_running_loop()
-        self._producer = RdProducer(
+        self._producer = new_producer(
+            kafka,
+            client_id,
             {
-                "bootstrap.servers": bootstrap_servers,
-                "client.id": client_id,
                 "enable.idempotence": True,
                 "acks": "all",
                 "linger.ms": LINGER_MS,
@@ -56,7 +57,6 @@ class Producer:
                 "queue.buffering.max.kbytes": 262_144,
                 "socket.keepalive.enable": True,
             },
-            logger=_RdLog(),
         )
         self._gathered: deque[Callable[[], None]] = deque()
         """Records that are kept back, as calls that queue them, in order."""
@@ -230,16 +230,3 @@ class KafkaRefusedError(Exception):
         super().__init__(f"Kafka refuses a record for {topic}: {reason}")
         self.topic = topic
         self.reason = reason
-
-
-class _RdLog:
-    """Sends librdkafka's own log lines through ours."""
-
-    def log(self, level: int, fmt: str, *args: object) -> None:
-        log.log(level, "librdkafka", line=fmt % args if args else fmt)
-
-
-def describe(error: KafkaException | KafkaError) -> str:
-    """One line for people."""
-    inner = error.args[0] if isinstance(error, KafkaException) and error.args else error
-    return inner.str() if isinstance(inner, KafkaError) else str(inner)

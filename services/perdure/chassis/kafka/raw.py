@@ -32,9 +32,10 @@ from confluent_kafka import Message as RdMessage
 from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
 
 from perdure.chassis.errors import StalledError
+from perdure.chassis.kafka.clients import describe, new_consumer
 from perdure.chassis.kafka.deadletter import Origin
 from perdure.chassis.kafka.isolation import Isolation
-from perdure.chassis.kafka.producer import _RdLog, describe
+from perdure.chassis.kafka.settings import KafkaAddress
 from perdure.chassis.outage import is_outage
 from perdure.chassis.telemetry import logger
 
@@ -89,7 +90,7 @@ class ConsumerLoop(ABC):
 
     def __init__(
         self,
-        bootstrap_servers: str,
+        kafka: KafkaAddress,
         client_id: str,
         topics: Sequence[str],
         group: str,
@@ -108,10 +109,10 @@ class ConsumerLoop(ABC):
         self._assigned = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"kafka-{group}")
-        self._consumer = RdConsumer(
+        self._consumer = new_consumer(
+            kafka,
+            client_id,
             {
-                "bootstrap.servers": bootstrap_servers,
-                "client.id": client_id,
                 "group.id": group,
                 "group.protocol": "consumer",
                 "auto.offset.reset": "earliest",
@@ -124,7 +125,6 @@ class ConsumerLoop(ABC):
                 "fetch.message.max.bytes": 4_194_304,
                 "queued.max.messages.kbytes": 65_536,
             },
-            logger=_RdLog(),
         )
 
     @property
@@ -244,7 +244,7 @@ class RawConsumer(ConsumerLoop):
 
     def __init__(
         self,
-        bootstrap_servers: str,
+        kafka: KafkaAddress,
         client_id: str,
         topics: Sequence[str],
         group: str,
@@ -253,7 +253,7 @@ class RawConsumer(ConsumerLoop):
         *,
         batch: int = 500,
     ) -> None:
-        super().__init__(bootstrap_servers, client_id, topics, group, batch=batch)
+        super().__init__(kafka, client_id, topics, group, batch=batch)
         self._handler = handler
         self._isolation: Isolation[Origin] = Isolation(
             group, self._hand_over, give_up, pause=self._pause, stopped=self._stopped.is_set

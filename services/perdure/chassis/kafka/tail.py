@@ -18,11 +18,12 @@ from functools import partial
 from typing import Any, Final
 
 from confluent_kafka import Consumer as RdConsumer
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
+from perdure.chassis.kafka.clients import describe, new_consumer
 from perdure.chassis.kafka.deadletter import Origin
-from perdure.chassis.kafka.producer import _RdLog, describe
 from perdure.chassis.kafka.raw import origin_of
+from perdure.chassis.kafka.settings import KafkaAddress
 from perdure.chassis.telemetry import logger
 
 log = logger(__name__)
@@ -43,7 +44,7 @@ class Tail:
     """One librdkafka consumer at the end of a topic. Belongs to one event loop.
 
     Args:
-        bootstrap_servers: The brokers.
+        kafka: The brokers.
         client_id: What they call it.
         topic: The topic.
         wanted: Whether records with a key are handed over; called in another thread.
@@ -51,8 +52,8 @@ class Tail:
 
     """
 
-    def __init__(self, bootstrap_servers: str, client_id: str, topic: str, wanted: Wanted, take: Take) -> None:
-        self._bootstrap_servers = bootstrap_servers
+    def __init__(self, kafka: KafkaAddress, client_id: str, topic: str, wanted: Wanted, take: Take) -> None:
+        self._kafka = kafka
         self._client_id = client_id
         self._topic = topic
         self._wanted = wanted
@@ -99,9 +100,7 @@ class Tail:
     def _run(self, stopping: threading.Event) -> None:
         while not stopping.is_set():
             down = threading.Event()
-            consumer = RdConsumer(
-                _options(self._bootstrap_servers, self._client_id, partial(_note, down)), logger=_RdLog()
-            )
+            consumer = new_consumer(self._kafka, self._client_id, _options(self._client_id, partial(_note, down)))
             try:
                 self._read(consumer, stopping, down)
             except KafkaException as error:
@@ -120,7 +119,7 @@ class Tail:
             if down.is_set():
                 log.warning("kafka.tail_lost", topic=self._topic, error="all brokers are down")
                 return
-            fresh = [one for one in _records(consumer) if one.key is not None and self._wanted(one.key)]
+            fresh = [origin_of(one) for one in _messages(consumer) if self._wants(one)]
             if fresh:
                 self._tell(stopping, partial(self._take, fresh))
             if time.monotonic() > look_at:
@@ -129,6 +128,10 @@ class Tail:
                 if added.keys() - known.keys():
                     known = added
                     consumer.incremental_assign([added[one] for one in added.keys() - known.keys()])
+
+    def _wants(self, message: Message) -> bool:
+        key: bytes | None = message.key()
+        return key is not None and self._wanted(key)
 
     def _begun(self) -> None:
         self.opened_at = time.time()
@@ -144,12 +147,12 @@ class Tail:
 
 
 def read_back(
-    bootstrap_servers: str, client_id: str, topic: str, key: bytes, since: float, *, records: int, within_s: float
+    kafka: KafkaAddress, client_id: str, topic: str, key: bytes, since: float, *, records: int, within_s: float
 ) -> tuple[list[Origin], bool]:
     """The records with one key written since a time, up to the end of the key's partition. Blocks.
 
     Args:
-        bootstrap_servers: The brokers.
+        kafka: The brokers.
         client_id: What they call the reader.
         topic: The topic.
         key: The key; records with other keys in its partition are passed over.
@@ -162,7 +165,7 @@ def read_back(
 
     """
     deadline = time.monotonic() + within_s
-    consumer = RdConsumer(_options(bootstrap_servers, client_id, None), logger=_RdLog())
+    consumer = new_consumer(kafka, client_id, _options(client_id, None))
     found: list[Origin] = []
     try:
         partitions = consumer.list_topics(topic, timeout=within_s).topics[topic].partitions
@@ -176,7 +179,7 @@ def read_back(
         while at < end:
             if time.monotonic() > deadline or at - start.offset >= records:
                 return found, False
-            for one in _records(consumer):
+            for one in map(origin_of, _messages(consumer)):
                 at = one.offset + 1
                 if one.key == key and at <= end:
                     found.append(one)
@@ -226,7 +229,7 @@ def _ends(consumer: RdConsumer, topic: str, known: dict[int, TopicPartition]) ->
     return found
 
 
-def _records(consumer: RdConsumer) -> list[Origin]:
+def _messages(consumer: RdConsumer) -> list[Message]:
     """What is there now, waiting at most ``WAIT_S`` for the first record.
 
     Raises:
@@ -236,20 +239,18 @@ def _records(consumer: RdConsumer) -> list[Origin]:
     first = consumer.poll(WAIT_S)
     if first is None:
         return []
-    found: list[Origin] = []
+    found: list[Message] = []
     for message in (first, *consumer.consume(BATCH, 0)):
         error = message.error()
         if error is None:
-            found.append(origin_of(message))
+            found.append(message)
         elif error.fatal() or error.name() == "_AUTO_OFFSET_RESET":
             raise KafkaException(error)
     return found
 
 
-def _options(bootstrap_servers: str, client_id: str, note: Callable[[KafkaError], None] | None) -> dict[str, Any]:
+def _options(client_id: str, note: Callable[[KafkaError], None] | None) -> dict[str, Any]:
     return {
-        "bootstrap.servers": bootstrap_servers,
-        "client.id": client_id,
         "group.id": client_id,  # librdkafka wants one; nothing is committed, no group is joined
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,

@@ -6,22 +6,27 @@ Every refusal is a :class:`perdure.gateway.http.problems.RequestProblem`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from perdure.chassis import json
 from perdure.chassis.clock import now
 from perdure.gateway.answers.questions import Questions
 from perdure.gateway.answers.views import approval_view, as_woken, is_repeat, outcome_view
+from perdure.gateway.auth.caller import KnownSignature
+from perdure.gateway.http.aside import Aside
 from perdure.gateway.http.problems import RequestProblem, invalid_fields
 from perdure.gateway.http.requests import require_payload
 from perdure.gateway.stores.store import Store
-from perdure.registry.answers import BrokenSchema, reasons
+from perdure.registry.answers import BrokenSchema, reasons, require_schema
 from perdure.registry.questions import question_in
 from perdure.registry.waits import Waits, Woken
 from perdure.schemas.documents import WaitDocument, WaitStatus
 from perdure.schemas.http import ApprovalAnswer
 from perdure.schemas.problem import InvalidField
+from perdure.schemas.thread_ids import shown_id
 from perdure.schemas.waits import OutcomeKind, Question, WaitOutcome
 
 SHOWN_ANSWER = 200
@@ -44,13 +49,17 @@ class Counted:
     replayed: bool
 
 
+JUDGED_AT_ONCE = 2
+
+
 class Answering:
-    """Finds questions and answers them."""
+    """Finds questions and answers them. Schemas are the graphs' and answers the clients': they are judged beside the event loop."""
 
     def __init__(self, store: Store, questions: Questions, waits: Waits) -> None:
         self._store = store
         self._questions = questions
         self._waits = waits
+        self._judging = Aside(JUDGED_AT_ONCE, "answers")
 
     async def require(self, approval_id: str, tenant: str) -> WaitDocument:
         """A question of this tenant.
@@ -67,10 +76,28 @@ class Answering:
     async def view_of(self, wait: WaitDocument) -> dict[str, Any]:
         """A question as it is, or as it ended."""
         woken = await self._woken(wait)
-        return approval_view(as_woken(wait, woken) if woken else wait)
+        (view,) = await self.views_of([as_woken(wait, woken) if woken else wait])
+        return view
 
-    async def answer(self, wait: WaitDocument, wanted: ApprovalAnswer) -> Counted:
-        """Answer a question.
+    async def views_of(self, waits: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Questions as their documents say."""
+        return await self._judging.run(lambda: [approval_view(wait) for wait in waits])
+
+    async def question_of(self, wait: WaitDocument) -> Question:
+        """What a wait asks."""
+        return await self._judging.run(question_in, wait)
+
+    async def require_judgeable(self, question: Question) -> None:
+        """Refuse a question whose schema judges no answer.
+
+        Raises:
+            BrokenSchema: it does not.
+
+        """
+        await self._judging.run(require_schema, question.answer_schema or {})
+
+    async def answer(self, wait: WaitDocument, wanted: ApprovalAnswer, signature: KnownSignature) -> Counted:
+        """Answer a question; the signature is recorded, not whom the answer names.
 
         Raises:
             RequestProblem: ``body-too-large``, ``invalid-request`` (with every reason under ``/answer``), ``action-mismatch``,
@@ -78,7 +105,7 @@ class Answering:
 
         """
         require_payload("/answer", wanted.answer)
-        question = question_in(wait)
+        question = await self.question_of(wait)
         if wanted.action_digest is not None and wanted.action_digest != question.action_digest:
             raise RequestProblem(
                 "action-mismatch",
@@ -89,19 +116,39 @@ class Answering:
             woken = await self._woken(wait)
             if woken is None:
                 raise _closed(wait)
-            return _second(wait, woken, wanted)
-        _require_fitting(wait, question, wanted)
+            return await self._judging.run(_second, wait, woken, wanted, signature)
+        await self._require_fitting(wait, question, wanted)
         outcome = WaitOutcome(
             kind=OutcomeKind.ANSWER,
             wait_id=wait["_id"],
             at=now(),
             payload=wanted.answer,
-            by=wanted.by,
+            by=signature.by,
+            on_behalf_of=signature.on_behalf_of,
             # A plain answer approves no effect: only ask_human binds its answer to an action.
             action_digest=None if "interrupt" in wait else question.action_digest,
         )
         woken = await self._store.within(self._waits.wake(wait, outcome))
-        return _counted(wait, woken, replayed=False) if woken.won else _second(wait, woken, wanted)
+        if woken.won:
+            return await self._judging.run(partial(_counted, wait, woken, replayed=False))
+        return await self._judging.run(_second, wait, woken, wanted, signature)
+
+    async def _require_fitting(self, wait: WaitDocument, question: Question, wanted: ApprovalAnswer) -> None:
+        """Refuse an answer that does not fit the question's schema, with every reason."""
+        if question.answer_schema is None:
+            return
+        try:
+            found = await self._judging.run(reasons, question.answer_schema, wanted.answer)
+        except BrokenSchema as error:
+            raise RequestProblem(
+                "broken-question",
+                f"The schema of question {wait['_id']!r} is broken, so that no answer can be judged by it: {error}. The agent "
+                f"stays asleep; correct the graph, and resume thread {shown_id(wait['thread_id'])!r} with a command.",
+            ) from error
+        if found:
+            raise invalid_fields(
+                [InvalidField(pointer="/answer" + pointer, detail=reason) for pointer, reason in found]
+            )
 
     async def _woken(self, wait: WaitDocument) -> Woken | None:
         return await self._store.within(self._waits.woken(wait["tenant"], wait["_id"]))
@@ -112,35 +159,19 @@ def unknown_approval(approval_id: str) -> RequestProblem:
     return RequestProblem("unknown-approval", f"There is no question {approval_id!r}; GET /approvals lists them.")
 
 
-def _require_fitting(wait: WaitDocument, question: Question, wanted: ApprovalAnswer) -> None:
-    """Refuse an answer that does not fit the question's schema, with every reason."""
-    if question.answer_schema is None:
-        return
-    try:
-        found = reasons(question.answer_schema, wanted.answer)
-    except BrokenSchema as error:
-        raise RequestProblem(
-            "broken-question",
-            f"The schema of question {wait['_id']!r} is broken, so that no answer can be judged by it: {error}. The agent "
-            f"stays asleep; correct the graph, and resume thread {wait['thread_id']!r} with a command.",
-        ) from error
-    if found:
-        raise invalid_fields([InvalidField(pointer="/answer" + pointer, detail=reason) for pointer, reason in found])
-
-
 def _counted(wait: WaitDocument, woken: Woken, *, replayed: bool) -> Counted:
     view = approval_view(as_woken(wait, woken))
-    return Counted(view, f"/threads/{wait['thread_id']}/runs/{woken.run['_id']}", replayed)
+    return Counted(view, f"/threads/{shown_id(wait['thread_id'])}/runs/{woken.run['_id']}", replayed)
 
 
-def _second(wait: WaitDocument, woken: Woken, wanted: ApprovalAnswer) -> Counted:
+def _second(wait: WaitDocument, woken: Woken, wanted: ApprovalAnswer, signature: KnownSignature) -> Counted:
     """The answer to who comes second: the same once more if it is a repeat, else who was first.
 
     Raises:
         RequestProblem: ``already-answered``, ``approval-expired`` or ``approval-closed``.
 
     """
-    if is_repeat(woken, wanted.by, wanted.answer):
+    if is_repeat(woken, signature, wanted.answer):
         return _counted(wait, woken, replayed=True)
     outcome, name = woken.outcome, f"Question {wait['_id']!r}"
     if outcome.kind is OutcomeKind.ANSWER:
@@ -159,13 +190,13 @@ def _second(wait: WaitDocument, woken: Woken, wanted: ApprovalAnswer) -> Counted
     raise RequestProblem(
         *problem,
         outcome=outcome_view(outcome.value()),
-        headers={"Location": f"/threads/{wait['thread_id']}/runs/{woken.run['_id']}"},
+        headers={"Location": f"/threads/{shown_id(wait['thread_id'])}/runs/{woken.run['_id']}"},
     )
 
 
 def _closed(wait: WaitDocument) -> RequestProblem:
     return RequestProblem(
         "approval-closed",
-        f"Question {wait['_id']!r} is closed: thread {wait['thread_id']!r} went on another way. "
-        f"GET /threads/{wait['thread_id']} shows where it is.",
+        f"Question {wait['_id']!r} is closed: thread {shown_id(wait['thread_id'])!r} went on another way. "
+        f"GET /threads/{shown_id(wait['thread_id'])} shows where it is.",
     )

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from aiohttp import web
 
 from perdure.gateway.answers.answering import Answering
 from perdure.gateway.answers.questions import Questions
-from perdure.gateway.answers.views import OPEN, STATUSES, approval_view, approvals_query
-from perdure.gateway.auth.caller import tenant_of
+from perdure.gateway.answers.views import OPEN, STATUSES, approvals_query
+from perdure.gateway.auth.caller import caller_of, tenant_of
 from perdure.gateway.http.cursors import cursor_of
 from perdure.gateway.http.requests import query_choice, query_cursor, query_int, read_body
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import AFTER, BODY, TEXT, Parameter, Route, page_of
+from perdure.gateway.http.thread_ids import query_thread
 from perdure.schemas import http
 from perdure.schemas.documents import WaitDocument
 from perdure.schemas.http import ApprovalAnswer
@@ -66,14 +65,13 @@ class ApprovalsResource:
         query = approvals_query(
             tenant_of(request),
             status=query_choice(request, "status", STATUSES) or OPEN,
-            thread_id=request.query.get("thread_id"),
+            thread_id=query_thread(request),
             graph=request.query.get("graph"),
             assigned_to=request.query.get("assigned_to"),
             after=query_cursor(request, "after"),
         )
         found = await self._questions.page(query, limit)
-        # Aside: the schema of each question is judged, which takes milliseconds where it is a new one.
-        shown = await asyncio.to_thread(lambda: [approval_view(wait) for wait in found[:limit]])
+        shown = await self._answering.views_of(found[:limit])
         return json_response({"approvals": shown, "cursor": cursor_of(found, "opened_at", limit)})
 
     async def get(self, request: web.Request) -> web.Response:
@@ -83,7 +81,8 @@ class ApprovalsResource:
     async def answer(self, request: web.Request) -> web.Response:
         """``POST /approvals/{approval_id}``."""
         wanted, _ = await read_body(request, ApprovalAnswer)
-        counted = await self._answering.answer(await self._require_question(request), wanted)
+        signature = caller_of(request).must_sign(wanted.by)
+        counted = await self._answering.answer(await self._require_question(request), wanted, signature)
         headers = {"Location": counted.location} | ({"Idempotent-Replayed": "true"} if counted.replayed else {})
         return json_response(counted.view, status=200 if counted.replayed else 202, headers=headers)
 

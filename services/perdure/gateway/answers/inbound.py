@@ -16,8 +16,10 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from perdure.chassis.clock import now
+from perdure.chassis.errors import ConfigurationError
 from perdure.chassis.telemetry import logger
 from perdure.gateway.answers import mail
+from perdure.gateway.http.aside import Aside
 from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.http.requests import read_bytes, request_digest
 from perdure.gateway.http.responses import json_response
@@ -35,8 +37,24 @@ log = logger(__name__)
 MEDIA_TYPES: Final = frozenset({"message/rfc822", "application/octet-stream"})
 SIGNAL: Final = "email"
 """The signal of a reply to a mail that is about no wait for a signal."""
+MAILS_AT_ONCE: Final = 2
+"""Mails that are read and parsed at once; each may have tens of megabytes."""
 TOKENS: Final = 20
 """Tokens of one mail that are looked up at most."""
+
+
+def require_secret(domain: str | None, secret: SecretStr | None) -> None:
+    """Refuse settings with which anybody could send mail to agents.
+
+    Raises:
+        ConfigurationError: there is a mail domain and no secret.
+
+    """
+    if domain and secret is None:
+        raise ConfigurationError(
+            "PERDURE_MAIL_DOMAIN is set: set PERDURE_INBOUND_SECRET as well, which the mail server sends, or anybody could "
+            "send mail to agents"
+        )
 
 
 class MailResource:
@@ -48,15 +66,18 @@ class MailResource:
         signals: SignalStore,
         replies: ReplyAddresses,
         *,
+        domain: str | None,
         secret: SecretStr | None,
         limit_bytes: int,
     ) -> None:
         self._store = store
         self._signals = signals
         self._replies = replies
-        self._secret = secret
-        """What the mail server sends; ``None``: nothing is asked."""
+        self._secret = secret if domain else None
+        """What the mail server sends; ``None``: no mail is taken."""
         self._limit_bytes = limit_bytes
+        self._reading = Aside(MAILS_AT_ONCE, "mail")
+        self._turns = asyncio.Semaphore(MAILS_AT_ONCE)
 
     def routes(self) -> tuple[Route, ...]:
         """The rows of the route table."""
@@ -68,10 +89,10 @@ class MailResource:
                 {200: http.MailIgnored, 202: http.MailAccepted},
                 parameters=(
                     Parameter(
-                        "Authorization", TEXT, "`Bearer` and `PERDURE_INBOUND_SECRET`, where that is set.", "header"
+                        "Authorization", TEXT, "`Bearer` and `PERDURE_INBOUND_SECRET`.", "header"
                     ),
                 ),
-                problems=("not-authorized", "unsupported-media-type", "body-too-large"),
+                problems=("unknown-route", "not-authorized", "unsupported-media-type", "body-too-large"),
                 scope=Exempt("The mail server sends its own secret, PERDURE_INBOUND_SECRET."),
             ),
         )
@@ -80,12 +101,16 @@ class MailResource:
     async def email(self, request: web.Request) -> web.Response:
         """``POST /inbound/email``."""
         self._require_caller(request)
+        async with self._turns:
+            return await self._take(request)
+
+    async def _take(self, request: web.Request) -> web.Response:
         if request.content_type not in MEDIA_TYPES:
             raise RequestProblem(
                 "unsupported-media-type", f"Send the raw mail as message/rfc822, not as {request.content_type}."
             )
         raw = await read_bytes(request, self._limit_bytes)
-        heading = mail.heading_of(raw)
+        heading = await self._reading.run(mail.heading_of, raw)
         if heading.automatic is not None:
             return _ignored(heading, "automatic", heading.automatic)
         address = await self._find(heading)
@@ -98,7 +123,7 @@ class MailResource:
             )
         if address["wait_id"] is not None and not address["events"]:
             return _ignored(heading, "question-needs-link", "a question is answered on its page, not by mail", **thread)
-        letter = await asyncio.to_thread(mail.letter_of, raw)
+        letter = await self._reading.run(mail.letter_of, raw)
         return await self._deliver(heading, letter, address)
 
     async def _find(self, heading: mail.Heading) -> ReplyAddressDocument | None:
@@ -131,10 +156,12 @@ class MailResource:
         return json_response({"accepted": True, **signal_view(accepted.signal)}, status=202)
 
     def _require_caller(self, request: web.Request) -> None:
-        """Refuse everybody but the mail server, where a secret is set."""
+        """Refuse everybody but the mail server."""
         secret = self._secret
         if secret is None:
-            return
+            raise RequestProblem(
+                "unknown-route", "No mail is taken here: PERDURE_MAIL_DOMAIN and PERDURE_INBOUND_SECRET are not set."
+            )
         given = request.headers.get("Authorization", "")
         expected = f"Bearer {secret.get_secret_value()}"
         if not hmac.compare_digest(given.encode(errors="replace"), expected.encode()):

@@ -25,13 +25,13 @@ from perdure.gateway.answers.forms import form_of
 from perdure.gateway.answers.pages import NAME, PAGES, Asking, Notice, Told, ask_page, told_page, typed_shown
 from perdure.gateway.answers.questions import Questions
 from perdure.gateway.answers.typed import place, read
+from perdure.gateway.auth.caller import KnownSignature
 from perdure.gateway.http.pages import pretty, said_moment
 from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.http.requests import read_form
 from perdure.gateway.http.route import Page
 from perdure.registry.answer_links import NOT_OFFERED, AnswerClaims, AnswerLinks, ExpiredLink, LinkProblem
-from perdure.registry.answers import BrokenSchema, require_schema
-from perdure.registry.questions import question_in
+from perdure.registry.answers import BrokenSchema
 from perdure.schemas.documents import WaitDocument, WaitStatus
 from perdure.schemas.http import ApprovalAnswer
 from perdure.schemas.scopes import Exempt
@@ -120,9 +120,9 @@ class LinkPages:
             log.info("gateway.link_refused", reason=type(error).__name__)
             raise RequestProblem("link-refused", str(error)) from error
         wait = await self._answering.require(claims.wait_id, claims.tenant)
-        question = question_in(wait)
+        question = await self._answering.question_of(wait)
         try:
-            require_schema(question.answer_schema or {})
+            await self._answering.require_judgeable(question)
         except BrokenSchema as error:
             raise RequestProblem(
                 "broken-question", f"No answer can be judged by the question's schema: {error}."
@@ -145,7 +145,7 @@ class LinkPages:
             return await self._correct(request, opened, typed, wrong)
         wanted = ApprovalAnswer(answer=answer, by=by, action_digest=_digest(opened, typed))
         try:
-            await self._answering.answer(opened.wait, wanted)
+            await self._answering.answer(opened.wait, wanted, KnownSignature(by, None))
         except RequestProblem as problem:
             return await self._not_taken(request, opened, typed, problem)
         log.info("gateway.answered_by_link", wait_id=opened.wait["_id"], by=by)

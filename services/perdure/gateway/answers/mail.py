@@ -29,6 +29,8 @@ LINE_LIMIT: Final = 1_000
 ATTACHMENTS: Final = 50
 """Attachments that are named; their content is not kept."""
 HEADER_LIMIT: Final = 16 * 1024
+HEADERS_LIMIT: Final = 256 * 1024
+"""Bytes of a mail that its headers are looked for in."""
 TO: Final = ("Delivered-To", "X-Original-To", "Envelope-To", "To", "Cc")
 THREAD: Final = ("In-Reply-To", "References")
 BULK: Final = frozenset({"bulk", "junk", "list", "auto_reply"})
@@ -80,8 +82,8 @@ class Letter:
 
 
 def heading_of(raw: bytes) -> Heading:
-    """The headers of a mail; the body is not read."""
-    message = BytesHeaderParser(policy=policy.compat32).parsebytes(raw)
+    """The headers of a mail, of the first ``HEADERS_LIMIT`` bytes; takes milliseconds for as many: not for the event loop."""
+    message = BytesHeaderParser(policy=policy.compat32).parsebytes(_head(raw))
 
     def line(name: str) -> str:
         return _line(str(message.get(name) or ""))
@@ -103,6 +105,13 @@ def heading_of(raw: bytes) -> Heading:
         addressed=tuple(found),
         automatic=_automatic(message),
     )
+
+
+def _head(raw: bytes) -> bytes:
+    """The headers' bytes: the beginning of a mail without its body."""
+    head = raw[:HEADERS_LIMIT]
+    ends = [end for end in (head.find(b"\n\n"), head.find(b"\r\n\r\n")) if end >= 0]
+    return head[: min(ends)] if ends else head
 
 
 def letter_of(raw: bytes) -> Letter:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from perdure.gateway.auth.caller import KnownSignature
 from perdure.gateway.http.cursors import Cursor, later_than
 from perdure.registry.questions import question_in
 from perdure.registry.waits import Woken
@@ -112,6 +113,7 @@ def outcome_view(outcome: Mapping[str, Any]) -> Document:
         "kind": outcome["kind"],
         "at": outcome["at"],
         "by": outcome.get("by"),
+        "on_behalf_of": outcome.get("on_behalf_of"),
         "answer": outcome.get("payload") if answered else None,
         "signal": outcome.get("name"),
     }
@@ -128,7 +130,11 @@ def as_woken(wait: Mapping[str, Any], woken: Woken) -> Document:
     return {**{name: value for name, value in wait.items() if name != "due_at"}, **ended}
 
 
-def is_repeat(woken: Woken, by: str, answer: Any) -> bool:
+def is_repeat(woken: Woken, signature: KnownSignature, answer: Any) -> bool:
     """Whether this answer is the very one that ended the wait, sent once more."""
     outcome = woken.outcome
-    return outcome.kind is OutcomeKind.ANSWER and outcome.by == by and digest(outcome.payload) == digest(answer)
+    return (
+        outcome.kind is OutcomeKind.ANSWER
+        and (outcome.by, outcome.on_behalf_of) == signature
+        and digest(outcome.payload) == digest(answer)
+    )

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aiohttp import web
 
-from perdure.gateway.http.problems import RequestProblem
+from perdure.gateway.http.problems import RequestProblem, invalid
 from perdure.schemas.scopes import EVERY, IMPLIED, Scope
 
 TENANT_HEADER: Final = "Perdure-Tenant"
@@ -30,6 +30,21 @@ class CallerKind(StrEnum):
     """Named by the ``auth`` handlers of the project."""
     LINK = "link"
     """Holds a link to answer one question."""
+
+
+class Signature(NamedTuple):
+    """Who did something: the caller where callers are known, else whom the body names, if anybody."""
+
+    by: str | None
+    on_behalf_of: str | None
+    """Whom the body names, where the caller is known: nobody has proven it."""
+
+
+class KnownSignature(NamedTuple):
+    """A :class:`Signature` that names somebody."""
+
+    by: str
+    on_behalf_of: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +86,21 @@ class Caller:
                 f"{self.subject} lacks the scope {scope}. Use a caller that has it: `perdure keys create` makes keys.",
             )
 
-    def signs(self, said: str | None) -> tuple[str | None, str | None]:
-        """Who did something, and in whose name: of a known caller the subject and what the body says, else what the body says."""
-        return (self.subject, said) if self.is_known else (said, None)
+    def signs(self, said: str | None) -> Signature:
+        """Who does something, and in whose name; ``said``: whom the request's body names."""
+        return Signature(self.subject, said) if self.is_known else Signature(said, None)
+
+    def must_sign(self, said: str | None) -> KnownSignature:
+        """As :meth:`signs`, where somebody must be named.
+
+        Raises:
+            RequestProblem: ``invalid-request``: nobody was asked who calls, and the body names nobody.
+
+        """
+        by, on_behalf_of = self.signs(said)
+        if by is None:
+            raise invalid("/by", "Field required: nobody else says who does this")
+        return KnownSignature(by, on_behalf_of)
 
 
 CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)

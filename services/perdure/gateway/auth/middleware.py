@@ -20,11 +20,13 @@ from perdure.gateway.auth.caller import CALLER, TENANT_HEADER, Caller, open_call
 from perdure.gateway.auth.credentials import Authenticator, Credentials, Refusal
 from perdure.gateway.http.problems import RequestProblem, invalid
 from perdure.gateway.http.route import Page, Route
+from perdure.gateway.http.thread_ids import QUALIFIER
 from perdure.schemas.scopes import Exempt, Need, Scope
+from perdure.schemas.thread_ids import TENANT_PATTERN, qualifier
 
 LOGIN: Final = "/auth/login"
 """Where people sign in."""
-_TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TENANT = re.compile(TENANT_PATTERN.removesuffix("$"))
 
 
 class Policy(Protocol):
@@ -71,7 +73,8 @@ class Authentication:
             raise
         if need is not None:
             caller.require(need)
-        request[CALLER] = _for_tenant(caller, request.headers.get(TENANT_HEADER))
+        request[CALLER] = acting = _for_tenant(caller, request.headers.get(TENANT_HEADER))
+        request[QUALIFIER] = qualifier(acting.tenant)
         return await handler(request)
 
     def _need_of(self, request: web.Request) -> Need | None:

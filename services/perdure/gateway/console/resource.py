@@ -37,6 +37,7 @@ from perdure.gateway.stores.workers import Workers
 from perdure.schemas.batch_documents import ENDED_ITEMS, BatchStatus
 from perdure.schemas.documents import ArchiveState, ThreadStatus
 from perdure.schemas.scopes import Scope
+from perdure.schemas.thread_ids import shown_id
 
 ROOM: Final = Path(__file__).parent
 PAGES: Final = Pages(ROOM / "templates", ROOM / "static" / "console.css")
@@ -189,7 +190,7 @@ class ConsolePages:
             (found, no_search), (stored, no_stored) = (None, None), await from_store()
         (document, no_thread), (busy, no_runs) = await reading, await working
         if document is None and not (found and found["items"]):
-            problem = no_thread or no_search or Problem(404, f"There is no thread {thread_id!r}.")
+            problem = no_thread or no_search or Problem(404, f"There is no thread {shown_id(thread_id)!r}.")
             return _page(request, "problem.html", status=_status(problem), problems=_listed(problem))
         mark = (document or {}).get("archive")
         away = mark if mark and not ArchiveState(mark["state"]).lives else None

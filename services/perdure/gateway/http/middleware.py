@@ -6,6 +6,8 @@ the log beside the traceback, and with nothing of the traceback.
 
 from __future__ import annotations
 
+import asyncio
+from http import HTTPStatus
 from time import perf_counter
 from uuid import uuid4
 
@@ -17,8 +19,8 @@ from pymongo.errors import PyMongoError
 from perdure.chassis.outage import is_outage
 from perdure.chassis.telemetry import logger
 from perdure.checkpoint.errors import NotebookError
+from perdure.gateway.http.bodies import too_large
 from perdure.gateway.http.problems import RequestProblem, store_unavailable
-from perdure.gateway.http.requests import too_large
 from perdure.schemas.problem import MEDIA_TYPE
 
 log = logger(__name__)
@@ -29,6 +31,8 @@ DURATION = Histogram(
     ("method", "route", "status"),
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60),
 )
+REFUSED_LATE_S = 0.25
+"""A refusal over a limit is answered so late: whoever repeats without a pause costs the others little."""
 SECRET_BELOW: web.AppKey[tuple[str, ...]] = web.AppKey("secret_below", tuple)
 """Paths below which everything is secret, such as ``/answer/``; set by the composition root."""
 
@@ -50,6 +54,8 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     try:
         response = await handler(request)
     except RequestProblem as problem:
+        if problem.status == HTTPStatus.TOO_MANY_REQUESTS:
+            await asyncio.sleep(REFUSED_LATE_S)
         response = problem_response(request, problem)
     except web.HTTPException as error:
         if error.status < 400:

@@ -31,6 +31,8 @@ SCHEMES: Document = {
     "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, or a token of the configured issuer."},
 }
+LIMITED = ("quota-exceeded",)
+"""Of what makes something or waits for something."""
 _PLACE = re.compile(r"{(\w+)}")
 
 
@@ -95,7 +97,8 @@ def _operation(route: Route) -> Document:
         operation |= {"security": [{name: []} for name in SCHEMES], "x-perdure-scope": route.scope}
         asked = ASKED
     always = ALWAYS if route.tag != "System" else ()
-    for status, names in _by_status(dict.fromkeys((*route.problems, *asked, *always))).items():
+    limited = LIMITED if route.method == "POST" or route.path.endswith(("/join", "/stream")) else ()
+    for status, names in _by_status(dict.fromkeys((*route.problems, *asked, *always, *limited))).items():
         sentences = "; ".join(f"`{URN}{name}`: {TITLES[name][1]}" for name in names)
         operation["responses"].setdefault(
             str(status), {"description": sentences, "content": {MEDIA_TYPE: {"schema": _reference(Problem)}}}

@@ -21,6 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from perdure.chassis.clock import now
+from perdure.schemas.thread_ids import shown_id
 
 HERE: Final = Path(__file__).parent
 CARD: Final = HERE / "static" / "card.css"
@@ -95,6 +96,7 @@ class Pages:
         )
         environment.filters |= {
             "visible": visible,
+            "shown_id": shown_id,
             "moment": said_moment,
             "pretty": pretty,
             "distance": _distance,

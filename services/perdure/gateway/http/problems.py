@@ -36,6 +36,7 @@ TITLES: dict[str, tuple[int, str]] = {
     "unknown-approval": (404, "There is no such question"),
     "unknown-batch": (404, "There is no such batch"),
     "unknown-subscription": (404, "There is no such subscription"),
+    "unknown-key": (404, "There is no such key"),
     "unknown-delivery": (404, "There is no such delivery"),
     "link-refused": (404, "This link does not work"),
     "method-not-allowed": (405, "This path does not take this method"),
@@ -66,9 +67,11 @@ TITLES: dict[str, tuple[int, str]] = {
     "delivery-not-dead": (409, "Only dead deliveries are redriven"),
     "broken-question": (409, "The question cannot be answered"),
     "upload-stalled": (408, "The upload stands still"),
+    "body-too-slow": (408, "The body comes too slowly"),
     "batch-too-large": (413, "The batch is too large"),
     "body-too-large": (413, "The body is too large"),
     "unsupported-media-type": (415, "The body has a type that is not read here"),
+    "quota-exceeded": (429, "A limit of the tenant is reached"),
     "invalid-request": (422, "The request is not valid"),
     "no-graph": (422, "The thread has no graph yet"),
     "update-refused": (422, "The graph refuses the update"),
@@ -82,6 +85,7 @@ TITLES: dict[str, tuple[int, str]] = {
     "kafka-unavailable": (503, "Kafka does not answer"),
     "search-unavailable": (503, "The search index does not answer"),
     "search-behind": (503, "The search index is behind"),
+    "busy": (503, "The gateway has no room for this now"),
     "not-ready": (503, "Not ready yet"),
 }
 """Status and title by name: the complete list, also shown in the API description."""
@@ -108,6 +112,12 @@ class RequestProblem(PerdureError):
             type=URN + name, title=title, status=self.status, detail=detail, errors=tuple(errors), outcome=outcome
         )
         self.retryable = self.status == 503
+
+    def leave_out(self, text: str) -> None:
+        """Leave a text out wherever the problem has it."""
+        errors = tuple(one.model_copy(update={"detail": one.detail.replace(text, "")}) for one in self.problem.errors)
+        detail = self.problem.detail.replace(text, "")
+        self.problem = self.problem.model_copy(update={"detail": detail, "errors": errors})
 
 
 def invalid(pointer: str, detail: str, position: int | None = None) -> RequestProblem:

@@ -14,10 +14,10 @@ import orjson
 from aiohttp import web
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from perdure.gateway.http.bodies import BODIES, received
 from perdure.gateway.http.cursors import Cursor, read_cursor
-from perdure.gateway.http.depth import JSON_DEPTH, too_deep
-from perdure.gateway.http.gunzip import BadGzipError, opened_whole
 from perdure.gateway.http.problems import RequestProblem, invalid, invalid_fields
+from perdure.gateway.http.thread_ids import own_thread_id
 from perdure.gateway.http.values import PAYLOAD_LIMIT, metadata_problem, payload_problem
 from perdure.schemas.problem import InvalidField
 
@@ -49,7 +49,7 @@ async def read_body(request: web.Request, model: type[M]) -> tuple[M, Any]:
     if not isinstance(raw, dict):
         raise invalid("", f"the body must be a JSON object, not {_JSON_TYPES.get(type(raw), 'this')}")
     try:
-        return model.model_validate(raw), raw
+        return _with_stored_ids(request, model.model_validate(raw)), raw
     except ValidationError as error:
         raise invalid_fields([_field(raw, one) for one in error.errors(include_url=False)]) from None
 
@@ -74,55 +74,19 @@ async def read_bodies(request: web.Request, model: type[M], limit: int) -> list[
 
 async def read_json(request: web.Request) -> Any:
     """The body as parsed JSON; an empty body is ``{}``."""
-    limit = request.client_max_size
-    if request.content_length is not None and request.content_length > limit:
-        raise too_large(limit, request.content_length)
-    try:
-        body = await request.read()
-        body = opened_whole(body, limit)
-    except web.HTTPRequestEntityTooLarge:
-        raise too_large(limit, None) from None
-    except BadGzipError as error:
-        raise RequestProblem("bad-request", f"The body cannot be read: {error}.") from error
-    if len(body) > limit:
-        raise too_large(limit, None)
-    if not body:
-        return {}
-    if request.content_type != "application/json" and not request.content_type.endswith("+json"):
-        raise RequestProblem(
-            "unsupported-media-type",
-            f"The body has the type {request.content_type!r}; send JSON with Content-Type: application/json.",
-            (InvalidField(pointer="header:Content-Type", detail="must be application/json"),),
-        )
-    try:
-        parsed = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno} (character {error.pos})"
-        raise RequestProblem(
-            "malformed-json",
-            f"{error.msg} at {where}.",
-            (InvalidField(pointer="", detail=f"{error.msg} at {where}"),),
-        ) from None
-    if too_deep(body, parsed):
-        raise invalid("", f"nested deeper than {JSON_DEPTH} levels")
-    return parsed
+    return await request.app[BODIES].json(request)
 
 
 async def read_bytes(request: web.Request, limit: int) -> bytes:
     """The body, at most ``limit`` bytes of it.
 
     Raises:
-        RequestProblem: ``body-too-large``, before the rest is read.
+        RequestProblem: ``body-too-large``, before the rest is read; ``body-too-slow``.
 
     """
     if request.content_length is not None and request.content_length > limit:
         raise over_limit(limit, request.content_length)
-    body = bytearray()
-    async for chunk in request.content.iter_any():
-        body += chunk
-        if len(body) > limit:
-            raise over_limit(limit, None)
-    return bytes(body)
+    return await received(request, limit, over_limit)
 
 
 async def read_form(request: web.Request, limit: int) -> dict[str, str]:
@@ -146,16 +110,6 @@ def over_limit(limit: int, size: int | None) -> RequestProblem:
     """A body over a limit of its own, both in bytes."""
     sent = f" of {size} bytes" if size is not None else ""
     return RequestProblem("body-too-large", f"The body{sent} is larger than the limit of {limit} bytes.")
-
-
-def too_large(limit: int, size: int | None) -> RequestProblem:
-    """The body is over the limit, both in bytes."""
-    sent = f" of {size} bytes" if size is not None else ""
-    return RequestProblem(
-        "body-too-large",
-        f"The body{sent} is larger than the limit of {limit} bytes (PERDURE_GATEWAY_BODY_LIMIT_BYTES). "
-        "Store large values elsewhere and pass a reference.",
-    )
 
 
 def require_metadata(metadata: dict[str, Any] | None) -> None:
@@ -253,6 +207,16 @@ def query_choice(request: web.Request, name: str, choices: Sequence[str]) -> str
     if text is not None and text not in choices:
         raise invalid(f"query:{name}", f"{text!r} is not one of {', '.join(choices)}")
     return text
+
+
+def _with_stored_ids(request: web.Request, wanted: M) -> M:
+    """A body's model with the stored ids of the threads that it names."""
+    stored: dict[str, Any] = {}
+    if (named := getattr(wanted, "thread_id", None)) is not None:
+        stored["thread_id"] = own_thread_id(request, named)
+    if (several := getattr(wanted, "thread_ids", None)) is not None:
+        stored["thread_ids"] = [own_thread_id(request, one) for one in several]
+    return wanted.model_copy(update=stored) if stored else wanted
 
 
 def _field(raw: Any, error: Any) -> InvalidField:

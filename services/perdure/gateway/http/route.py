@@ -99,4 +99,4 @@ TEXT, FLAG = {"type": "string"}, {"type": "boolean"}
 NUMBER = Plain("The number.", {"type": "integer", "minimum": 0})
 CURSOR = Parameter("cursor", TEXT, "The `cursor` of the page before.")
 AFTER = Parameter("after", TEXT, "The `cursor` of the page before.")
-BODY = ("malformed-json", "body-too-large", "unsupported-media-type")
+BODY = ("malformed-json", "body-too-large", "unsupported-media-type", "body-too-slow", "busy")

@@ -7,14 +7,14 @@ asked back is brought by the scheduler.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import web
 
 from perdure.archive.sources import Owner, sizes
 from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database, from_now
-from perdure.gateway.auth.caller import tenant_of
+from perdure.gateway.auth.caller import Signature, caller_of, tenant_of
 from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.http.requests import read_body
 from perdure.gateway.http.responses import json_response
@@ -27,6 +27,8 @@ from perdure.schemas.documents import THREADS, ArchiveState, HoldMark
 from perdure.schemas.scopes import Scope
 
 Document = dict[str, Any]
+
+SOMEBODY: Final = "somebody over HTTP"
 
 
 class Archive:
@@ -44,12 +46,13 @@ class Archive:
         done = await self._store.read(lambda: self._threads.update_one(query, change))
         return bool(done.matched_count)
 
-    async def want_back(self, thread_id: str, tenant: str, by: str) -> bool:
+    async def want_back(self, thread_id: str, tenant: str, signature: Signature) -> bool:
         """Ask for an archived thread; false when it is not archived, or was asked for already."""
         query = {"_id": thread_id, "tenant": tenant, "archive.state": ArchiveState.ARCHIVED.value}
         wanted = {
             "archive.state": ArchiveState.RESTORING.value,
-            "archive.restore_by": {"$literal": by},
+            "archive.restore_by": {"$literal": signature.by or SOMEBODY},
+            "archive.restore_on_behalf_of": {"$literal": signature.on_behalf_of},
             "archive.expires_at": from_now(0),
         }
         done = await self._store.read(lambda: self._threads.update_one(query, [{"$set": wanted}]))
@@ -112,7 +115,8 @@ class ArchiveResource:
         """``PUT /threads/{thread_id}/hold``."""
         wanted, _ = await read_body(request, HoldRequest)
         thread_id = str((await require_known(self._store, request))["_id"])
-        mark: HoldMark = {"by": wanted.by, "reason": wanted.reason, "at": now()}
+        by, on_behalf_of = caller_of(request).must_sign(wanted.by)
+        mark: HoldMark = {"by": by, "on_behalf_of": on_behalf_of, "reason": wanted.reason, "at": now()}
         if not await self._archive.hold(thread_id, tenant_of(request), mark):
             raise RequestProblem(
                 "unknown-thread", f"Thread {thread_id!r} is being purged, or is gone: it cannot be held."
@@ -129,7 +133,7 @@ class ArchiveResource:
         """``POST /threads/{thread_id}/restore``: 202; the scheduler brings it back."""
         wanted, _ = await read_body(request, RestoreRequest)
         thread_id = str((await require_known(self._store, request))["_id"])
-        await self._archive.want_back(thread_id, tenant_of(request), wanted.by)
+        await self._archive.want_back(thread_id, tenant_of(request), caller_of(request).signs(wanted.by))
         mark: Any = (await require_known(self._store, request)).get("archive")
         if mark is None or mark["state"] != ArchiveState.RESTORING:
             raise RequestProblem("thread-not-archived", _not_archived(thread_id, mark))

@@ -101,13 +101,17 @@ class CronsResource:
     async def search(self, request: web.Request) -> web.Response:
         """``POST /runs/crons/search``."""
         wanted, _ = await read_body(request, CronSearch)
-        found = [cron_view(one) for one in await self._found(request, wanted)]
+        found = [cron_view(one, None) for one in await self._found(request, wanted)]
         if wanted.sort_by is not None:
             name = wanted.sort_by
             found.sort(key=lambda one: (one[name] is not None, one[name] or ""))
         if wanted.sort_order == "desc" or (wanted.sort_by is None and wanted.sort_order is None):
             found.reverse()  # the newest first, as the Agent Server does
         page = found[wanted.offset : wanted.offset + wanted.limit]
+        if not wanted.select or "payload" in wanted.select:
+            payloads = await self._schedules.payloads_of([{"_id": one["cron_id"]} for one in page])
+            for one in page:
+                one["payload"] |= payloads.get(one["cron_id"], {})
         if wanted.select:
             page = [{name: one[name] for name in wanted.select if name in one} for one in page]
         return json_response(page)
@@ -119,7 +123,7 @@ class CronsResource:
 
     async def get(self, request: web.Request) -> web.Response:
         """``GET /runs/crons/{cron_id}``."""
-        return json_response(cron_view(await self._schedules.require(*_named(request))))
+        return json_response(_view(await self._schedules.require(*_named(request))))
 
     async def patch(self, request: web.Request) -> web.Response:
         """``PATCH /runs/crons/{cron_id}``."""
@@ -135,7 +139,7 @@ class CronsResource:
             changed = await self._schedules.change(*_named(request), fields)
         except BadSchedule as problem:
             raise refused(problem, POINTERS) from problem
-        return json_response(cron_view(changed))
+        return json_response(_view(changed))
 
     async def delete(self, request: web.Request) -> web.Response:
         """``DELETE /runs/crons/{cron_id}``."""
@@ -156,7 +160,7 @@ class CronsResource:
             made = await self._schedules.create(tenant_of(request), graph, thread_id, fields, paused=paused)
         except BadSchedule as problem:
             raise refused(problem, POINTERS) from problem
-        return json_response(cron_view(made))
+        return json_response(_view(made))
 
     async def _found(self, request: web.Request, wanted: CronQuery) -> list[dict[str, Any]]:
         query: dict[str, Any] = {"tenant": tenant_of(request)}
@@ -194,12 +198,16 @@ def _no_deletion() -> RequestProblem:
     )
 
 
+def _view(schedule: Mapping[str, Any]) -> Document:
+    return cron_view(schedule, unpack(schedule["payload"]))
+
+
 def _named(request: web.Request) -> tuple[str, str]:
     return request.match_info["cron_id"], tenant_of(request)
 
 
-def cron_view(schedule: Mapping[str, Any]) -> Document:
-    """A schedule in the Agent Server's shape of a cron."""
+def cron_view(schedule: Mapping[str, Any], payload: Mapping[str, Any] | None) -> Document:
+    """A schedule in the Agent Server's shape of a cron; ``payload``: what its runs are started with, if it is shown."""
     return {
         "cron_id": schedule["_id"],
         "assistant_id": schedule["assistant_id"],
@@ -210,7 +218,7 @@ def cron_view(schedule: Mapping[str, Any]) -> Document:
         "timezone": schedule["timezone"],
         "created_at": schedule["created_at"],
         "updated_at": schedule["updated_at"],
-        "payload": {**shown_request(unpack(schedule["payload"])), "assistant_id": schedule["assistant_id"]},
+        "payload": {**shown_request(payload or {}), "assistant_id": schedule["assistant_id"]},
         "user_id": None,
         "next_run_date": schedule.get("next_at"),
         "metadata": schedule["metadata"],

@@ -13,12 +13,13 @@ from aiohttp import web
 
 from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database
-from perdure.gateway.auth.caller import tenant_of
+from perdure.gateway.auth.caller import Signature, caller_of, tenant_of
 from perdure.gateway.http.cursors import cursor_at, require_cursor_at
 from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.http.requests import query_bool, query_choice, query_int, read_body
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import BODY, CURSOR, FLAG, TEXT, Parameter, Route, page_of
+from perdure.gateway.http.thread_ids import query_thread
 from perdure.gateway.stores.store import Store
 from perdure.registry.deliveries import Deliveries, shown_target
 from perdure.schemas import notice_http
@@ -63,7 +64,7 @@ class DeliveryStore:
             )
         return found
 
-    async def redrive(self, delivery_id: str, tenant: str, by: str | None, *, force: bool) -> Document:
+    async def redrive(self, delivery_id: str, tenant: str, signature: Signature, *, force: bool) -> Document:
         """Send a dead delivery again; the delivery, pending.
 
         Raises:
@@ -71,24 +72,23 @@ class DeliveryStore:
 
         """
         before = await self.require(delivery_id, tenant)
-        if not await self._within(self._deliveries.redrive(delivery_id, tenant, by, now(), force=force)):
+        if not await self._within(self._redrive(delivery_id, tenant, signature, force=force)):
             ended = before["state"] in ("delivered", "dropped")
             hint = "POST .../redrive?force=true sends it all the same." if ended else "It is still on its way."
             raise RequestProblem("delivery-not-dead", f"Delivery {delivery_id!r} is {before['state']}. {hint}")
         return await self.require(delivery_id, tenant)
 
     async def redrive_many(
-        self, tenant: str, fits: Mapping[str, Any], limit: int, by: str | None
+        self, tenant: str, fits: Mapping[str, Any], limit: int, signature: Signature
     ) -> tuple[list[str], bool]:
         """Send dead deliveries again, the oldest first; their ids, and whether there are more."""
         ids = await self._within(self._deliveries.dead_ids(tenant, fits, limit + 1))
-        moment = now()
-        sent = [
-            one
-            for one in ids[:limit]
-            if await self._within(self._deliveries.redrive(one, tenant, by, moment, force=False))
-        ]
+        sent = [one for one in ids[:limit] if await self._within(self._redrive(one, tenant, signature, force=False))]
         return sent, len(ids) > limit
+
+    async def _redrive(self, delivery_id: str, tenant: str, signature: Signature, *, force: bool) -> bool:
+        by, on_behalf_of = signature
+        return await self._deliveries.redrive(delivery_id, tenant, by, now(), force=force, on_behalf_of=on_behalf_of)
 
     async def _within(self, work: Awaitable[T]) -> T:
         return await self._store.within(work)
@@ -136,6 +136,8 @@ class DeliveriesResource:
         """``GET /deliveries``."""
         limit = query_int(request, "limit", PAGE, low=1, high=MAX_PAGE)
         fits: Document = {name: request.query[name] for name in FILTERS if name in request.query}
+        if (thread_id := query_thread(request)) is not None:
+            fits["thread_id"] = thread_id
         for name, members in {"state": DeliveryState, "channel": Channel}.items():
             if (value := query_choice(request, name, [one.value for one in members])) is not None:
                 fits[name] = value
@@ -154,13 +156,15 @@ class DeliveriesResource:
         force = query_bool(request, "force")
         wanted, _ = await read_body(request, RedriveDelivery)
         id_, tenant = request.match_info["delivery_id"], tenant_of(request)
-        return json_response(delivery_view(await self._deliveries.redrive(id_, tenant, wanted.by, force=force)))
+        signature = caller_of(request).signs(wanted.by)
+        return json_response(delivery_view(await self._deliveries.redrive(id_, tenant, signature, force=force)))
 
     async def redrive_many(self, request: web.Request) -> web.Response:
         """``POST /deliveries/redrive``: dead ones that fit, the oldest first."""
         wanted, _ = await read_body(request, RedriveDeliveries)
         fits = wanted.model_dump(mode="json", exclude={"by", "limit"}, exclude_none=True)
-        sent, more = await self._deliveries.redrive_many(tenant_of(request), fits, wanted.limit, wanted.by)
+        signature = caller_of(request).signs(wanted.by)
+        sent, more = await self._deliveries.redrive_many(tenant_of(request), fits, wanted.limit, signature)
         return json_response({"redriven": sent, "more": more})
 
 

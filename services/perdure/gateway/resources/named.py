@@ -114,8 +114,8 @@ def being_removed(thread_id: str) -> RequestProblem:
     """The thread id is taken, and whoever asks cannot see by what."""
     return RequestProblem(
         "thread-exists",
-        f"Thread id {thread_id!r} is taken: by a thread that was deleted a few seconds ago, or by another tenant. Try again in "
-        "20 seconds, or leave thread_id out.",
+        f"Thread id {thread_id!r} is taken: by a thread that was deleted a few seconds ago. Try again in 20 seconds, or leave "
+        "thread_id out.",
         headers={"Retry-After": "20"},
     )
 

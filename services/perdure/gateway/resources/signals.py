@@ -36,6 +36,7 @@ from perdure.gateway.http.requests import (
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import AFTER, BODY, Parameter, Route, idempotency_key_of, page_of
 from perdure.gateway.resources.named import THREAD, require_thread
+from perdure.gateway.stores.quotas import Quotas
 from perdure.gateway.stores.store import Store
 from perdure.registry.runs import new_id
 from perdure.registry.signals import FREE, TAKEN, Signals, Stored
@@ -75,19 +76,21 @@ class Accepted:
 class SignalStore:
     """Signals of all tenants, each access within the store's time-out. Belongs to one event loop."""
 
-    def __init__(self, database: Database, store: Store, signals: Signals) -> None:
+    def __init__(self, database: Database, store: Store, signals: Signals, quotas: Quotas) -> None:
         self._documents = database[SIGNALS]
         self._store = store
         self._signals = signals
+        self._quotas = quotas
 
     async def accept(self, signal: SignalDocument) -> Accepted:
         """Store a signal, unless one with its id is there, and offer it to the open waits of its thread.
 
         Raises:
-            RequestProblem: ``store-unavailable``.
+            RequestProblem: ``store-unavailable``, ``quota-exceeded``.
 
         """
         self._store.require_available()
+        await self._quotas.signal(signal["tenant"], signal["thread_id"])
         stored = await self._store.within(self._signals.store(signal))
         kept: Mapping[str, Any] = stored.signal
         return Accepted(kept if kept["offered"] else await self._deliver(stored), replayed=stored.earlier)

@@ -34,6 +34,7 @@ from perdure.schemas.documents import RUNS, THREADS
 from perdure.schemas.events import StuckCode, ThreadRecovered
 from perdure.schemas.index import STATES
 from perdure.schemas.scopes import Scope
+from perdure.schemas.thread_ids import both_ids
 
 Document = dict[str, Any]
 
@@ -165,7 +166,7 @@ async def in_history(client: OpenSearch, tenant: str, given: Mapping[str, str]) 
         UnavailableError: OpenSearch does not answer.
 
     """
-    query = parse({**given, "status": "stuck", "scope": "states"}, now())
+    query = parse({**given, "status": "stuck", "scope": "states"}, now(), tenant)
     found = answer_of(query, await ask(client, query.index, body_of(query, tenant)))
     items: list[Document] = found["items"]
     related = await _related(client, tenant, items) if items else ([], [])
@@ -184,7 +185,7 @@ def marks_query(tenant: str, given: Mapping[str, str]) -> Document:
     if codes := _split(given.get("code", "")):
         query["stuck.code"] = {"$in": codes}
     if threads := _split(given.get("thread_id", "")):
-        query["_id"] = {"$in": threads}
+        query["_id"] = {"$in": [id_ for one in threads for id_ in both_ids(tenant, one)]}
     return query
 
 

@@ -7,20 +7,21 @@ Outside: matching and sending (the notifier), which also decides whether a targe
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Collection, Mapping
+from typing import Any, Final, TypeVar
 
 from aiohttp import web
 
 from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database
-from perdure.gateway.auth.caller import tenant_of
+from perdure.gateway.auth.caller import caller_of, tenant_of
 from perdure.gateway.http.problems import RequestProblem, invalid
 from perdure.gateway.http.requests import query_choice, query_int, read_body
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import BODY, CURSOR, TEXT, Parameter, Route, page_of
 from perdure.gateway.resources.deliveries import delivery_view
 from perdure.gateway.resources.targets import require_target
+from perdure.gateway.stores.quotas import Quotas
 from perdure.gateway.stores.store import Store
 from perdure.registry.deliveries import Deliveries, Notice, delivery_document, shown_target
 from perdure.registry.runs import new_id
@@ -46,6 +47,7 @@ from perdure.schemas.notices import (
     WebhookFormat,
 )
 from perdure.schemas.scopes import Scope as CallerScope
+from perdure.schemas.thread_ids import stored_id
 
 T = TypeVar("T")
 Document = dict[str, Any]
@@ -54,27 +56,38 @@ PAGE = 50
 MAX_PAGE = 1000
 CHANNEL = Parameter("channel", {"enum": ["webhook", "email", "slack"]})
 
+ASKING: Final = frozenset({NoticeKind.APPROVAL_WANTED, NoticeKind.APPROVAL_EXPIRING})
+"""Their notices carry links that answer the question."""
+
 
 class SubscriptionStore:
     """Subscriptions of all tenants. Belongs to one event loop."""
 
-    def __init__(self, database: Database, store: Store) -> None:
+    def __init__(
+        self, database: Database, store: Store, quotas: Quotas, mail_to: Collection[str] | None = None
+    ) -> None:
         self._store = store
+        self._quotas = quotas
+        self._mail_to = mail_to
         self._subscriptions = Subscriptions(database, store.availability)
         self._deliveries = Deliveries(database, store.availability)
 
     async def subscribe(self, tenant: str, wanted: SubscriptionCreate) -> tuple[SubscriptionDocument, str | None]:
         """Make a subscription; it, and its secret if it has one."""
-        require_target(wanted.channel, wanted.target)
+        require_target(wanted.channel, wanted.target, self._mail_to)
         _require_kinds(wanted.kinds, wanted.channel, wanted.target)
         _require_format(wanted.format or WebhookFormat.STANDARD, wanted.kinds, wanted.channel, wanted.digest_s)
+        await self._quotas.subscription(tenant)
+        named = wanted.scope_id
+        if named is not None and wanted.scope is Scope.THREAD:
+            named = stored_id(tenant, named)
         moment, secret = now(), new_secret() if wanted.channel is Channel.WEBHOOK else None
         subscription: SubscriptionDocument = {
             "_id": new_id(),
             "tenant": tenant,
             "scope": wanted.scope.value,
             "scope_id": wanted.scope_id,
-            "scope_key": scope_key(tenant, wanted.scope, wanted.scope_id),
+            "scope_key": scope_key(tenant, wanted.scope, named),
             "kinds": [kind.value for kind in wanted.kinds],
             "channel": wanted.channel.value,
             "target": wanted.target,
@@ -112,7 +125,7 @@ class SubscriptionStore:
         before = await self.require(subscription_id, tenant)
         channel = Channel(before["channel"])
         if wanted.target is not None:
-            require_target(channel, wanted.target)
+            require_target(channel, wanted.target, self._mail_to)
         kinds = wanted.kinds or [NoticeKind(kind) for kind in before["kinds"]]
         _require_kinds(kinds, channel, wanted.target or before["target"])
         fields = changed_fields(wanted) | {"updated_at": now()}
@@ -141,6 +154,7 @@ class SubscriptionStore:
         subscription = await self.require(subscription_id, tenant)
         if subscription["target"] == ASSIGNED_TO:
             raise invalid("path:subscription_id", "its target is whoever is asked; a test has nobody to go to")
+        self._quotas.test_notice(tenant)
         moment = now()
         notice = Notice(
             kind=TEST,
@@ -215,6 +229,8 @@ class SubscriptionsResource:
     async def subscribe(self, request: web.Request) -> web.Response:
         """``POST /subscriptions``."""
         wanted, _ = await read_body(request, SubscriptionCreate)
+        if ASKING & set(wanted.kinds):
+            caller_of(request).require(CallerScope.SUBSCRIPTIONS_APPROVALS)
         made, secret = await self._subscriptions.subscribe(tenant_of(request), wanted)
         return json_response(subscription_view(made) | {"target": made["target"], "secret": secret}, status=201)
 
@@ -237,6 +253,10 @@ class SubscriptionsResource:
     async def patch_subscription(self, request: web.Request) -> web.Response:
         """``PATCH /subscriptions/{subscription_id}``."""
         wanted, _ = await read_body(request, SubscriptionPatch)
+        if not caller_of(request).may(CallerScope.SUBSCRIPTIONS_APPROVALS):
+            before = await self._subscriptions.require(*_named(request))
+            if ASKING & {*map(NoticeKind, before["kinds"]), *(wanted.kinds or ())}:
+                caller_of(request).require(CallerScope.SUBSCRIPTIONS_APPROVALS)
         return json_response(subscription_view(await self._subscriptions.change(*_named(request), wanted)))
 
     async def delete_subscription(self, request: web.Request) -> web.Response:

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from difflib import get_close_matches
 from typing import Any, Final
 
 from perdure.gateway.search.language import And, Field, Node, Not, Or, QuerySyntaxError, Text, Value
+from perdure.schemas.thread_ids import both_ids
 
 Clause = dict[str, Any]
 
@@ -85,6 +86,19 @@ def query_of(node: Node, now: datetime) -> Clause:
             return _any([query_of(one, now) for one in node.operands])
         case Field():
             return _field(node, now)
+
+
+def of_tenant(node: Node, tenant: str) -> Node:
+    """The tree with the stored ids of the threads that it names (ADR 41)."""
+    match node:
+        case Not():
+            return Not(of_tenant(node.operand, tenant))
+        case And() | Or():
+            return replace(node, operands=tuple(of_tenant(one, tenant) for one in node.operands))
+        case Field(name="thread" | "thread_id"):
+            values = (replace(one, text=text) for one in node.values for text in both_ids(tenant, one.text))
+            return replace(node, values=tuple(values))
+    return node
 
 
 def node_is(names: Sequence[str]) -> Clause:

@@ -25,11 +25,12 @@ from perdure.chassis import json
 from perdure.chassis.clock import now
 from perdure.chassis.errors import RefusedError, UnavailableError
 from perdure.chassis.opensearch import OpenSearch, OpenSearchRefusedError
-from perdure.gateway.search.fields import METADATA, TEXT_FIELDS, has_words, moment, query_of
+from perdure.gateway.search.fields import METADATA, TEXT_FIELDS, has_words, moment, of_tenant, query_of
 from perdure.gateway.search.groups import BY, first_aggregations, groups_of, second_aggregations
 from perdure.gateway.search.language import And, Field, Node, QuerySyntaxError, Value
 from perdure.gateway.search.language import parse as tree_of
 from perdure.schemas.index import STATES, THREADS
+from perdure.schemas.thread_ids import UNQUALIFIED, both_ids
 
 SCOPES: Final = {"states": STATES, "threads": THREADS}
 LISTS: Final = ("node", "graph", "thread_id", "run_id", "status", "code")
@@ -117,8 +118,8 @@ class SearchQuery:
     digest: str
 
 
-def parse(query: Mapping[str, str], now: datetime) -> SearchQuery:
-    """Check the parameters; empty ones count as absent.
+def parse(query: Mapping[str, str], now: datetime, tenant: str = UNQUALIFIED) -> SearchQuery:
+    """Check the parameters; empty ones count as absent. Threads are named as in ``tenant``.
 
     Raises:
         SearchProblem: one is unknown or wrong.
@@ -140,9 +141,9 @@ def parse(query: Mapping[str, str], now: datetime) -> SearchQuery:
     conditions += [
         (f"query:{n}", Field(n, ":", (Value(v),))) for n, v in sorted(given.items()) if n.startswith(METADATA)
     ]
-    clauses = [_compiled(pointer, field, now, None) for pointer, field in conditions]
+    clauses = [_compiled(pointer, of_tenant(field, tenant), now, None) for pointer, field in conditions]
     if tree is not None:
-        clauses.append(_compiled("query:q", tree, now, query["q"]))
+        clauses.append(_compiled("query:q", of_tenant(tree, tenant), now, query["q"]))
     _check_range(given, now)
     by = given.get("by")
     if by is not None and by not in BY:
@@ -272,7 +273,7 @@ async def search(client: OpenSearch, tenant: str, query: Mapping[str, str], exce
         UnavailableError: OpenSearch does not answer.
 
     """
-    checked = parse(query, now())
+    checked = parse(query, now(), tenant)
     if checked.min_seq:
         await _until_reached(client, tenant, checked.index, *checked.min_seq)
     body = body_of(checked, tenant, excerpt)
@@ -293,7 +294,11 @@ async def search(client: OpenSearch, tenant: str, query: Mapping[str, str], exce
 
 async def _until_reached(client: OpenSearch, tenant: str, index: str, thread: str, seq: int) -> None:
     """Wait until the thread is searchable up to ``seq``; its events are indexed in order."""
-    filters = [{"term": {"tenant": tenant}}, {"term": {"thread_id": thread}}, {"range": {"seq": {"gte": seq}}}]
+    filters = [
+        {"term": {"tenant": tenant}},
+        {"terms": {"thread_id": both_ids(tenant, thread)}},
+        {"range": {"seq": {"gte": seq}}},
+    ]
     body = {"query": {"bool": {"filter": filters}}, "size": 1, "_source": False}
     deadline = time.monotonic() + MIN_SEQ_WAIT_S
     while not (await ask(client, index, body))["hits"]["hits"]:

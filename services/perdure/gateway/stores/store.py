@@ -17,9 +17,10 @@ from perdure.chassis.group_commit import DuplicateKey, GroupCommit
 from perdure.chassis.group_read import GroupRead
 from perdure.chassis.mongo import Database
 from perdure.chassis.outage import Availability, outlast
-from perdure.chassis.payload import Packed, unpack
+from perdure.chassis.payload import Packed
 from perdure.gateway.http.problems import store_unavailable
 from perdure.gateway.stores.chains import CONTINUED, chain_view
+from perdure.gateway.stores.payloads import payloads_of, unpacked
 from perdure.registry.superseding import ACTIVE, ask_to_end, cancel_change, superseded
 from perdure.registry.superseding import FIELDS as SUPERSEDED_FIELDS
 from perdure.schemas.documents import (
@@ -207,11 +208,13 @@ class Store:
     async def runs(
         self, thread_id: str, tenant: str, *, statuses: Sequence[str] | None, limit: int, offset: int
     ) -> list[Document]:
-        """Runs of a thread, newest first; ``statuses``: only in one of these."""
+        """Runs of a thread without their payloads, newest first; ``statuses``: only in one of these."""
         query: Document = {"thread_id": thread_id, "tenant": tenant, **LISTED}
         if statuses is not None:
             query["status"] = {"$in": list(statuses)}
-        return await self.read(lambda: self._runs.find(query).sort("_id", -1).skip(offset).limit(limit).to_list(None))
+        return await self.read(
+            lambda: self._runs.find(query, {"payload": 0}).sort("_id", -1).skip(offset).limit(limit).to_list(None)
+        )
 
     async def chains(self, runs: Sequence[Mapping[str, Any]]) -> dict[str, Document]:
         """Where runs of one thread lead to (``perdure.gateway.stores.chains``), by run id; at most one query."""
@@ -281,13 +284,17 @@ class Store:
     async def kwargs(self, run: Mapping[str, Any]) -> Any:
         """What a run was started with."""
         if not run.get("payload_chunks"):
-            return unpack(run["payload"])
+            return await unpacked(run["payload"])
         ids = [f"{run['_id']}:{number}" for number in range(run["payload_chunks"])]
         found = await self.patiently(
             outlast(lambda: self._payloads.find({"_id": {"$in": ids}}).to_list(None), self.availability)
         )
         chunks = {chunk["_id"]: chunk["data"] for chunk in found}
-        return unpack(b"".join(chunks[one] for one in ids))
+        return await unpacked(b"".join(chunks[one] for one in ids))
+
+    async def kwargs_of(self, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """What the runs of a page were started with, by run id: as much as a page shows."""
+        return await payloads_of(self.read, self._runs, runs)
 
     async def graphs(self) -> list[GraphDocument]:
         """All registered graphs."""

@@ -11,13 +11,15 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from heapq import heapify, heappop, heapreplace
 from typing import Any, Final, cast
 
 from perdure.checkpoint import keys
 from perdure.gateway.streams.chunks import Passed, Ring
-from perdure.gateway.streams.history import PAGE, UNDER_WAY, History, RunRecord
-from perdure.gateway.streams.telling import Said
+from perdure.gateway.streams.history import GAP, PAGE, UNDER_WAY, History, RunRecord
+from perdure.gateway.streams.saying import brief
+from perdure.gateway.streams.telling import Said, numbered
 
 KEPT_BYTES: Final = 64 * 1024 * 1024
 """What all documents that are kept hold, about."""
@@ -26,6 +28,8 @@ RINGS_BYTES: Final = 64 * 1024 * 1024
 """What the chunks of all threads hold, about."""
 KEPT_ENTRIES: Final = 256
 """Documents of one thread that are kept."""
+NOTHING_S: Final = 1.0
+"""How long it is remembered that nothing follows, in seconds, unless something wakes the feed."""
 
 
 class Entry:
@@ -39,6 +43,8 @@ class Entry:
         self.ns = str(document.get("ns") or "")
         self.kind = str(document["kind"])
         self.event = str(document.get("event") or "")
+        self.checkpoint_id: str | None = document.get("checkpoint_id")
+        self.parent: str | None = document.get("parent")
         self._document: Mapping[str, Any] | None = document
         self._say = say
         self._saying: asyncio.Task[Said] | None = None
@@ -47,6 +53,11 @@ class Entry:
         self.nbytes = len(document.get("body") or b"") + 1024
         self.kept_by: Feed | None = None
         """The feed whose ``nbytes`` this document is part of."""
+
+    def said_briefly(self) -> Said | None:
+        """What it says first, and in every mode, where that is known without reading more."""
+        events = None if self._document is None else brief(self._document)
+        return None if events is None else Said(self.seq, self.run_id, self.ns, numbered(events))
 
     @property
     def closes_gaps(self) -> bool:
@@ -99,9 +110,19 @@ class Feed:
         """By a number, the entry that follows it."""
         self.nbytes = 0
         """About how many bytes these hold."""
+        self._read_to = 0
+        """The newest document that was read."""
+        self._has_gap = False
+        """Whether a number before one that was read is yet to come."""
+        self._nothing: tuple[int, int, float] = (-1, 0, 0.0)
+        """A number that nothing follows, ``stored`` when that was read, and until when it holds (monotonic)."""
+        self._seqs: dict[str, int] = {}
+        """Sequence numbers of the newest checkpoints that were read, by id."""
         self._reading: dict[tuple[int, int], asyncio.Task[list[Entry]]] = {}
         self._runs: dict[str, RunRecord | None] = {}
-        self._news = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._waiting: set[asyncio.Future[bool]] = set()
+        """Readers that wait for news."""
         self.closing = False
         """The gateway ends."""
         self.version = 0
@@ -113,19 +134,22 @@ class Feed:
         """Something new may be there; ``stored``: in the history."""
         self.version += 1
         self.stored += stored
-        self._news.set()
-        self._news = asyncio.Event()
+        waiting, self._waiting = self._waiting, set()
+        for one in waiting:
+            _tell(one, news=True)
 
     async def news(self, version: int, timeout_s: float) -> bool:
         """Wait until the feed is woken after ``version``; false when the time is over."""
         if self.version != version:
             return True
+        waiting: asyncio.Future[bool] = self._loop.create_future()
+        self._waiting.add(waiting)
+        timer = self._loop.call_later(timeout_s, partial(_tell, waiting, news=False))
         try:
-            async with asyncio.timeout(timeout_s):
-                await self._news.wait()
-        except TimeoutError:
-            return False
-        return True
+            return await waiting
+        finally:
+            timer.cancel()
+            self._waiting.discard(waiting)
 
     async def after(self, seq: int, last: int | None = None) -> list[Entry]:
         """The entries that follow a number without a gap, at most a page; empty where nothing follows yet.
@@ -135,12 +159,22 @@ class Feed:
         """
         if kept := self._chain(seq):
             return kept
+        if not last and self._nothing[:2] == (seq, self.stored) and time.monotonic() < self._nothing[2]:
+            return []
         asked = (seq, last or 0)
         reading = self._reading.get(asked)
         if reading is None:
             reading = self._reading[asked] = asyncio.create_task(self._read(*asked), name=f"history after {seq}")
             reading.add_done_callback(lambda _: self._reading.pop(asked, None))
         return await asyncio.shield(reading)
+
+    def has_read(self, seq: int) -> bool:
+        """Whether a document was read, so that no reader has to look for it."""
+        return seq <= self._read_to and not self._has_gap
+
+    def seq_of_parent(self, entry: Entry) -> int:
+        """The sequence number of the checkpoint before a checkpoint; 0 where there is none, or it was not read of late."""
+        return 0 if entry.parent is None else self._seqs.get(entry.parent, 0)
 
     async def run(self, run_id: str) -> RunRecord | None:
         """A run that an entry belongs to."""
@@ -178,7 +212,7 @@ class Feed:
         return found
 
     async def _read(self, seq: int, last: int) -> list[Entry]:
-        after = seq
+        after, stored = seq, self.stored
         while True:
             found = [Entry(document, self._say) for document in await self._history.page(self.thread_id, after)]
             if found or after + PAGE > last:
@@ -189,6 +223,13 @@ class Feed:
         for entry in entries:
             self._keep(before, entry)
             before = entry.seq
+            if entry.checkpoint_id is not None:
+                self._seqs[entry.checkpoint_id] = entry.seq
+        while len(self._seqs) > KEPT_ENTRIES:
+            del self._seqs[next(iter(self._seqs))]
+        self._read_to, self._has_gap = max(self._read_to, before), len(entries) < len(found)
+        if before + GAP <= after + PAGE:
+            self._nothing = (before, stored, time.monotonic() + NOTHING_S)
         while len(self._following) > KEPT_ENTRIES:
             self.shrink()
         if entries:
@@ -259,6 +300,11 @@ class Kept:
         self._trimmed_at = time.monotonic()
         _shrink([*self._feeds.values()], KEPT_BYTES)
         _shrink([feed.ring for feed in self._feeds.values()], RINGS_BYTES)
+
+
+def _tell(waiting: asyncio.Future[bool], *, news: bool) -> None:
+    if not waiting.done():
+        waiting.set_result(news)
 
 
 def _shrink(some: Sequence[Feed | Ring], limit: int) -> None:

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from perdure.chassis.kafka.deadletter import Origin
+from perdure.chassis.kafka.settings import KafkaAddress
 from perdure.chassis.kafka.tail import Tail, read_back
 from perdure.gateway.stores.store import Store
 from perdure.gateway.streams.asking import Asking
@@ -68,21 +69,21 @@ class Streams:
         history: Of all threads.
         store: Runs.
         asking: Asks workers to tell more of a run.
-        bootstrap_servers: Kafka.
+        kafka: Where the brokers are.
         client_id: What it calls this gateway.
 
     """
 
-    def __init__(self, history: History, store: Store, asking: Asking, bootstrap_servers: str, client_id: str) -> None:
+    def __init__(self, history: History, store: Store, asking: Asking, kafka: KafkaAddress, client_id: str) -> None:
         self._history = history
         self._store = store
         self._asking = asking
-        self._bootstrap_servers = bootstrap_servers
+        self._kafka = kafka
         self._client_id = client_id
         self._kept = Kept(history)
         self._ends: list[Ends] = []
-        self._events = Tail(bootstrap_servers, client_id, EVENTS.name, self._reads, self._take_events)
-        self._chunks = Tail(bootstrap_servers, client_id, STREAM.name, self._kept.takes_chunks, self._take_chunks)
+        self._events = Tail(kafka, client_id, EVENTS.name, self._reads, self._take_events)
+        self._chunks = Tail(kafka, client_id, STREAM.name, self._kept.takes_chunks, self._take_chunks)
         self._reading_back = asyncio.Semaphore(BACK_AT_ONCE)
         self._watching: asyncio.Task[None] | None = None
 
@@ -94,6 +95,7 @@ class Streams:
         *,
         started: Mapping[str, Any],
         fresh: bool = False,
+        after: int | None = None,
     ) -> AsyncGenerator[bytes, None]:
         """The events of a run.
 
@@ -103,6 +105,7 @@ class Streams:
             cursor: Where to begin; ``None``: from now on.
             started: ``stream`` of the run's payload: what workers tell of it in any case.
             fresh: Whether it was started just now, for this reader.
+            after: A sequence number of its thread that all entries of the run are after, where one is known.
 
         """
         with self._kept.open(run["thread_id"], run["tenant"]) as feed:
@@ -111,7 +114,7 @@ class Streams:
                 self._chunks.start()
                 if feed.ring.since == NEVER:
                     feed.ring.begin(self._complete_since(run) if fresh else time.time())
-            first = await retry_through_outage(partial(self._history.first_seq, run))
+            first = await self._first(run) if after is None else after + 1
             start = await self._place(run, cursor, first)
             live, ask = None, None
             if wanted.modes & EPHEMERAL_MODES:
@@ -195,6 +198,9 @@ class Streams:
         """Ask the run's worker to tell what is read."""
         self._asking.ask(run, wanted.modes, subgraphs=wanted.subgraphs, started=started, seq=seq)
 
+    async def _first(self, run: Mapping[str, Any]) -> int:
+        return await retry_through_outage(partial(self._history.first_seq, run))
+
     async def _place(self, run: Mapping[str, Any], cursor: Cursor | None, first: int) -> Cursor:
         if cursor is not None:
             return max(Cursor(cursor.seq, cursor.said), Cursor(first - 1, WHOLE))
@@ -213,7 +219,7 @@ class Streams:
             async with self._reading_back:
                 origins, complete = await asyncio.to_thread(
                     read_back,
-                    self._bootstrap_servers,
+                    self._kafka,
                     f"{self._client_id}-back",
                     STREAM.name,
                     feed.thread_id.encode(),
@@ -243,8 +249,9 @@ class Streams:
                 run_id = headers.get("ce_correlationid")
                 for one in self._ends:
                     one.soon((origin.key or b"").decode(), run_id.decode() if isinstance(run_id, bytes) else "")
-        for feed in {id(one): one for origin in origins for one in self._kept.of(origin.key)}.values():
-            feed.wake()
+            for feed in self._kept.of(origin.key):
+                if (seq := _seq_of(headers)) is None or not feed.has_read(seq):
+                    feed.wake()
         if not origins:
             for feed in self._kept:
                 feed.wake()
@@ -259,10 +266,10 @@ class Streams:
         for key, some in by_key.items():
             feeds = self._kept.of(key)
             records = read_records(some) if feeds else []
-            stored = any(record.closes for record in records)
+            newest = max((record.seq for record in records if record.closes), default=-1)
             for feed in feeds:
                 feed.ring.add(records)
-                feed.wake(stored=stored)
+                feed.wake(stored=newest >= 0 and not feed.has_read(newest))
         self._kept.trim()
 
     async def _poll(self) -> None:
@@ -291,6 +298,13 @@ class Streams:
         self._events.start()
         if any(feed.ring.since != NEVER for feed in self._kept):
             self._chunks.start()
+
+
+def _seq_of(headers: Mapping[str, bytes | str | None]) -> int | None:
+    """The sequence number of the entry that an event tells of; ``None`` where it tells of something else."""
+    name = headers.get("ce_id")
+    number = name.rpartition(b":")[2] if isinstance(name, bytes) else b""
+    return int(number) if number.isdigit() else None
 
 
 def _before(records: list[ChunkRecord], oldest: ChunkRecord | None) -> list[ChunkRecord]:

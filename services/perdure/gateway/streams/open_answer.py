@@ -21,6 +21,7 @@ from perdure.chassis.telemetry import logger
 from perdure.checkpoint.errors import NotebookError
 from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.http.responses import as_json
+from perdure.gateway.http.thread_ids import shown
 
 log = logger(__name__)
 
@@ -58,7 +59,7 @@ async def open_answer(
         await response.prepare(request)
         while not await _within(waiting, heartbeat_s, request):
             await response.write(b"\n")
-        await response.write(as_json(waiting.result()))
+        await response.write(shown(request, as_json(waiting.result())))
         await response.write_eof()
     except Closing:
         _hang_up(request)

@@ -15,15 +15,18 @@ from itertools import chain
 from typing import Any, Final, TypeVar
 
 from perdure.chassis.telemetry import logger
+from perdure.checkpoint import keys
 from perdure.checkpoint.errors import NotebookError
 from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.stores.store import Store
+from perdure.gateway.streams.asking import MESSAGES
 from perdure.gateway.streams.feed import Entry, Feed
 from perdure.gateway.streams.live import Live
 from perdure.gateway.streams.open_answer import Closing
 from perdure.gateway.streams.sse import event_bytes
 from perdure.gateway.streams.telling import ALWAYS, WHOLE, Cursor, Said, Told, numbered, told
 from perdure.schemas.documents import RunStatus
+from perdure.schemas.stream import EPHEMERAL_MODES
 
 log = logger(__name__)
 T = TypeVar("T")
@@ -47,6 +50,11 @@ class Wanted:
 
     modes: frozenset[str]
     subgraphs: bool = False
+
+    @property
+    def only_chunks(self) -> bool:
+        """Whether nothing is told of what documents say, but for what every stream tells and what stands for chunks."""
+        return self.modes <= EPHEMERAL_MODES
 
     def takes(self, event: Told) -> bool:
         """Whether an event is told; both forms of messages are not told at once."""
@@ -187,7 +195,7 @@ class RunReader:
             if self._live is not None:
                 self._live.close(entry.seq)
             if not entry.ns or self._wanted.subgraphs:
-                said = await saying(entry)
+                said = self._brief(entry) or await saying(entry)
                 whole = self._live is None or not self._live.told_since(said.since)
                 parts = [*chosen(said, self._wanted, skipped, whole=whole)]
         self._cursor = Cursor(entry.seq, WHOLE)
@@ -197,6 +205,15 @@ class RunReader:
             self._live.passed()
         self._ended = entry.ends and self._is_own(entry)
         return parts
+
+    def _brief(self, entry: Entry) -> Said | None:
+        """What an entry says to a reader that is told only chunks and got them; ``None`` where more has to be read to know."""
+        if not self._wanted.only_chunks:
+            return None
+        says_messages = entry.kind == keys.CHECKPOINT and self._wanted.modes & MESSAGES
+        if says_messages and not (self._live and self._live.told_since(self._feed.seq_of_parent(entry))):
+            return None
+        return entry.said_briefly()
 
     def _is_own(self, entry: Entry) -> bool:
         return bool(entry.run_id == self._run["_id"])

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+from perdure.checkpoint import keys
 from perdure.checkpoint.plain import ROOT
 from perdure.checkpoint.shown import visible
 from perdure.gateway.stores.tasks import RETURN
@@ -132,6 +133,17 @@ def say_ended(
         name = str(error.get("type") or status).rpartition(".")[2]
         yield told(ALWAYS, "", {"error": name, "message": error.get("message", "")}, event="error")
     yield told(ALWAYS, "", None, event="end")
+
+
+def brief(document: Mapping[str, Any]) -> list[Told] | None:
+    """What a document says first, and in every mode, where nothing else has to be read to know that; ``None``: something has."""
+    if document["kind"] == keys.CHECKPOINT:
+        return []
+    if document["kind"] == keys.ENTRY and document["event"] == "started":
+        return [metadata(str(document.get("run")), int(document["epoch"]))]
+    if document["kind"] == keys.ENTRY and document["event"] == "success":
+        return [told(ALWAYS, "", None, event="end")]
+    return None
 
 
 def _worked(before: Standing, after: Point, run: RunFacts | None, at: datetime) -> Iterator[Told]:

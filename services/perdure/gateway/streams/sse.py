@@ -18,6 +18,7 @@ from aiohttp import web
 
 from perdure.chassis.telemetry import logger
 from perdure.gateway.http.responses import as_json
+from perdure.gateway.http.thread_ids import shown
 from perdure.gateway.streams.open_answer import Closing
 
 log = logger(__name__)
@@ -33,7 +34,7 @@ BUFFER_BYTES: Final = 64 * 1024
 def event_bytes(name: str, data: bytes, place: str | None) -> bytes:
     """One event as it is sent. The data is JSON, so it has no line breaks."""
     end = f"id: {place}\r\n\r\n" if place is not None else "\r\n"
-    return b"".join((b"event: ", _line(name), b"\r\ndata: ", data, b"\r\n", end.encode()))
+    return b"event: %b\r\ndata: %b\r\n%b" % (_line(name), data, end.encode())
 
 
 async def stream(
@@ -82,29 +83,31 @@ async def _write(
 ) -> None:
     loop = asyncio.get_running_loop()
     due = loop.time() + heartbeat_s
-    following: asyncio.Task[bytes] | None = None
+    is_writing = False
+
+    async def tell() -> None:
+        nonlocal is_writing
+        async for data in events:
+            is_writing = True
+            await response.write(shown(request, data))
+            is_writing = False
+
+    telling = asyncio.create_task(tell(), name="tell")
     try:
         while True:
-            if following is None:
-                following = asyncio.ensure_future(anext(events))
-            if not following.done():
-                await asyncio.wait({following}, timeout=min(max(0.0, due - loop.time()), LOOK_S))
+            await asyncio.wait({telling}, timeout=min(max(0.0, due - loop.time()), LOOK_S))
+            if telling.done():
+                telling.result()
+                return
             if _is_gone(request):
                 raise ConnectionResetError
-            if following.done():
-                try:
-                    data = following.result()
-                except StopAsyncIteration:
-                    return
-                following = None
-                await response.write(data)
             if loop.time() >= due:
                 due = max(due + heartbeat_s, loop.time())
-                await response.write(HEARTBEAT)
+                if not is_writing:
+                    await response.write(HEARTBEAT)
     finally:
-        if following is not None:
-            following.cancel()
-            await asyncio.wait({following})
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
 
 
 async def _fail(response: web.StreamResponse, error_id: str) -> None:

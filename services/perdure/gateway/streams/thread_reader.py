@@ -44,6 +44,11 @@ class WantedOfThread(Wanted):
 
     kinds: frozenset[str] = frozenset()
 
+    @property
+    def only_chunks(self) -> bool:
+        """Whether nothing is told of what documents say, but for what every stream tells and what stands for chunks."""
+        return super().only_chunks and "state_update" not in self.kinds
+
     def takes(self, event: Told) -> bool:
         """Whether an event is told."""
         if event.mode == "state_update":

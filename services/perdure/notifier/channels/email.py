@@ -22,6 +22,7 @@ import aiosmtplib
 from perdure.notifier.channels.result import Result, dead, down, short
 from perdure.notifier.composing import Composed, Composer
 from perdure.notifier.settings import NotifierSettings
+from perdure.registry.subscriptions import may_be_mailed
 
 SUBJECT_LIMIT: Final = 200
 NO_SERVER: Final = "no mail server is set: set PERDURE_NOTIFIER_SMTP_HOST for the notifier, then redrive"
@@ -40,6 +41,8 @@ class EmailChannel:
         settings = self._settings
         if settings.notifier_smtp_host is None:
             return dead(NO_SERVER)
+        if not may_be_mailed(delivery["target"], settings.mail_to):
+            return dead(f"{delivery['target']} may not be mailed: PERDURE_MAIL_TO names neither it nor its domain")
         composed = await self._composer.compose(delivery)
         message = mail_of(delivery, composed, settings)
         try:

@@ -16,6 +16,7 @@ from pymongo import ReadPreference
 from pymongo.errors import PyMongoError
 
 from perdure.chassis import json, mongo
+from perdure.chassis.access import MongodbAccess
 from perdure.chassis.outage import is_outage
 from perdure.schemas.validation import MongoSource
 from perdure.validator.queries import require_filter, require_listed
@@ -36,39 +37,39 @@ class MongoReader:
     """Reads :class:`MongoSource`.
 
     Args:
-        connections: URIs by name; each names its database.
+        connections: Deployments by name; the URI of each names its database, and may stand for all of it.
         limit: Bytes of a document, as BSON and as JSON.
         allowed: By connection the collections that may be read (``*`` stands for any text); all without.
         scripted: Connections whose filters may use every operator.
-        own: The URI of the system's own database, whose collections must be listed.
+        own: The system's own database, whose collections must be listed.
 
     """
 
     def __init__(
         self,
-        connections: Mapping[str, str],
+        connections: Mapping[str, MongodbAccess | str],
         limit: int,
         *,
         allowed: Mapping[str, Sequence[str]] | None = None,
         scripted: Sequence[str] = (),
-        own: str | None = None,
+        own: MongodbAccess | str | None = None,
     ) -> None:
-        self._uris = dict(connections)
+        self._connections = dict(connections)
         self._limit = limit
         self._allowed: dict[str, Sequence[str]] = dict(allowed or {})
         self._scripted = frozenset(scripted)
         if own is not None:
-            for name, uri in self._uris.items():
-                if _database_name(uri) == _database_name(own):
+            for name, access in self._connections.items():
+                if _database_name(access) == _database_name(own):
                     self._allowed.setdefault(name, ())
         self._clients: dict[str, mongo.Client] = {}
 
     def key(self, source: MongoSource) -> str:
         """The connection."""
-        if source.connection not in self._uris:
+        if source.connection not in self._connections:
             raise SourceError(
                 f"no MongoDB connection {source.connection!r} in PERDURE_VALIDATOR_CONNECTIONS (there are: "
-                f"{', '.join(sorted(self._uris)) or 'none'})",
+                f"{', '.join(sorted(self._connections)) or 'none'})",
                 retryable=False,
             )
         return f"MongoDB connection {source.connection}"
@@ -114,10 +115,10 @@ class MongoReader:
         return found[0] if found else None
 
     def _database(self, name: str) -> mongo.Database:
-        uri = self._uris[name]
+        access = self._connections[name]
         if name not in self._clients:
-            self._clients[name] = mongo.connect(uri, **READ_ONLY)
-        return mongo.database(self._clients[name], uri)
+            self._clients[name] = mongo.connect(access, **READ_ONLY)
+        return mongo.database(self._clients[name], access)
 
 
 def _simpler(value: Any) -> Any:
@@ -128,9 +129,9 @@ def _simpler(value: Any) -> Any:
     return json_util.default(value, OPTIONS)
 
 
-def _database_name(uri: str) -> str:
+def _database_name(access: MongodbAccess | str) -> str:
     """The database that a URI names, read without asking DNS."""
-    return urlsplit(uri).path.strip("/") or mongo.DEFAULT_DATABASE
+    return urlsplit(mongo.access_of(access).uri).path.strip("/") or mongo.DEFAULT_DATABASE
 
 
 def _short(error: Exception) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
+from perdure.chassis.access import OpenSearchAccess
 from perdure.chassis.errors import ConfigurationError, UnavailableError
 from perdure.chassis.opensearch import AnswerTooLong, OpenSearch, OpenSearchRefusedError
 from perdure.schemas.validation import OpenSearchSource
@@ -24,9 +25,8 @@ class OpenSearchReader:
     """Reads :class:`OpenSearchSource`.
 
     Args:
-        connections: URLs by name.
+        connections: Clusters by name; a URL may stand for all of one.
         limit: Bytes of an answer.
-        ca_file: Certificates that ``https`` is verified with.
         allowed: By connection the indices that may be read, as patterns; all but the system's and hidden ones without.
         scripted: Connections whose queries may use scripts and look up other indices.
 
@@ -37,9 +37,8 @@ class OpenSearchReader:
 
     def __init__(
         self,
-        connections: Mapping[str, str],
+        connections: Mapping[str, OpenSearchAccess | str],
         limit: int,
-        ca_file: str | None = None,
         *,
         allowed: Mapping[str, Sequence[str]] | None = None,
         scripted: Sequence[str] = (),
@@ -48,9 +47,9 @@ class OpenSearchReader:
         self._allowed = dict(allowed or {})
         self._scripted = frozenset(scripted)
         self._clients: dict[str, OpenSearch] = {}
-        for name, url in connections.items():
+        for name, access in connections.items():
             try:
-                self._clients[name] = OpenSearch(url, ca_file=ca_file, answer_limit=limit)
+                self._clients[name] = OpenSearch(access, answer_limit=limit)
             except ConfigurationError as error:
                 raise ConfigurationError(f"PERDURE_VALIDATOR_CONNECTIONS: {name}: {error}") from error
 

@@ -15,6 +15,7 @@ from perdure.chassis.payload import pack
 from perdure.chassis.telemetry import logger
 from perdure.gateway.auth.caller import tenant_of
 from perdure.gateway.http.gunzip import BadGzipError, opened
+from perdure.gateway.http.places import Places
 from perdure.gateway.http.problems import RequestProblem, invalid, invalid_fields
 from perdure.gateway.http.requests import idempotency_key, read_body, request_digest, require_metadata
 from perdure.gateway.http.responses import json_response
@@ -22,6 +23,7 @@ from perdure.gateway.resources.batches.store import BatchStore
 from perdure.gateway.resources.batches.upload import KeyTakenError, StreamDigest, Upload
 from perdure.gateway.resources.batches.views import batch_view, location_of
 from perdure.gateway.stores.graphs import ServedGraphs
+from perdure.gateway.stores.quotas import Quotas
 from perdure.registry.runs import assistant_id_of, new_id
 from perdure.schemas.batch_documents import BatchDocument
 from perdure.schemas.batch_http import BatchCreate, BatchOptions
@@ -33,6 +35,7 @@ log = logger(__name__)
 NDJSON: Final = frozenset(
     {"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"}
 )
+UPLOADS_AT_ONCE: Final = 16
 AS_JSON: Final = ("metadata", "config", "context")
 """Options that are JSON in the query of an upload."""
 
@@ -42,18 +45,27 @@ Document = dict[str, Any]
 class BatchCreator:
     """Makes batches of requests."""
 
-    def __init__(self, batches: BatchStore, graphs: ServedGraphs, *, limit_bytes: int, idle_s: float) -> None:
+    def __init__(
+        self, batches: BatchStore, graphs: ServedGraphs, quotas: Quotas, *, limit_bytes: int, idle_s: float
+    ) -> None:
         self._batches = batches
         self._graphs = graphs
+        self._quotas = quotas
         self._limit_bytes = limit_bytes
         """A longer NDJSON upload is refused, in bytes after decompression."""
+        self._uploads = Places(UPLOADS_AT_ONCE, "uploads")
         self._idle_s = idle_s
         """An upload that sends nothing for longer is given up, in seconds."""
 
     async def create(self, request: web.Request) -> web.Response:
         """``POST /batches``: JSON with its items, or NDJSON with the options in the query."""
-        if request.content_type in NDJSON:
-            return await self._create_of_stream(request)
+        with self._quotas.upload(tenant_of(request)):
+            if request.content_type in NDJSON:
+                with self._uploads.taken(tenant_of(request)):
+                    return await self._create_of_stream(request)
+            return await self._create_of_json(request)
+
+    async def _create_of_json(self, request: web.Request) -> web.Response:
         wanted, body = await read_body(request, BatchCreate)
         digest = request_digest(request.path, body)
         key = idempotency_key(request)
@@ -126,7 +138,7 @@ class BatchCreator:
         batch = _document(tenant_of(request), graph, wanted, raw)
         if key is not None:
             batch["idempotency_key"] = key
-        return self._batches.upload(batch)
+        return self._batches.upload(batch, await self._quotas.batch_room(batch["tenant"]))
 
     async def _finished(
         self, request: web.Request, upload: Upload, key: str | None, digest: Callable[[], str], work: Awaitable[None]

@@ -6,6 +6,7 @@ are counted from 1 as an editor does, items from 1 without the empty ones.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -14,6 +15,7 @@ import orjson
 from pydantic import ValidationError
 
 from perdure.chassis.payload import pack
+from perdure.gateway.http.budget import too_many_values
 from perdure.gateway.http.depth import JSON_DEPTH, too_deep
 from perdure.gateway.http.values import METADATA_LIMIT, metadata_problem
 from perdure.schemas.batch_documents import ItemDocument, ItemStatus, item_key
@@ -21,7 +23,11 @@ from perdure.schemas.batch_http import LINE_LIMIT, BatchItemCreate
 from perdure.schemas.problem import InvalidField
 
 BOM: Final = b"\xef\xbb\xbf"
+_TOKEN: Final = re.compile(rb"\n(?:[ \t\r\v\f]*+\n)*+|[^\n]++")
+"""The end of a line with the empty lines after it, or what stands in a line."""
 PAYLOAD_FIELDS: Final = ("input", "config", "context")
+LINE_VALUES: Final = 100_000
+"""Values and keys of one item."""
 ITEM_METADATA: Final = METADATA_LIMIT - 4_096
 """Bytes of an item's metadata; the rest of a run's is its batch's id and the item's name and number."""
 
@@ -35,36 +41,46 @@ class Line:
 
 
 class Lines:
-    """Cuts a stream of bytes into lines."""
+    """Cuts a stream of bytes into lines, in time linear in its length however it is cut into pieces."""
 
     def __init__(self, limit: int = LINE_LIMIT) -> None:
         self._limit = limit
-        self._rest = b""
-        self._number = 0
+        self._parts: list[bytes] = []
+        self._held = 0
+        self._complete = 0
         self._skipping = False
 
     def feed(self, data: bytes) -> list[Line]:
         """The lines that are complete with these bytes."""
-        *whole, self._rest = (self._rest + data).split(b"\n")
-        found = [line for line in map(self._line, whole) if line is not None]
-        if len(self._rest) > self._limit:
-            self._rest, self._skipping = b"", True
+        found: list[Line] = []
+        for token in _TOKEN.finditer(data):
+            text = token.group()
+            if text.startswith(b"\n"):
+                found += self._line()
+                self._complete += text.count(b"\n")
+            else:
+                self._hold(text)
         return found
 
     def end(self) -> list[Line]:
         """The last line, if there is one without its end."""
-        last = self._line(self._rest) if self._rest or self._skipping else None
-        self._rest = b""
-        return [last] if last is not None else []
+        return self._line()
 
-    def _line(self, data: bytes) -> Line | None:
-        self._number += 1
-        skipped, self._skipping = self._skipping, False
-        if self._number == 1:
+    def _hold(self, text: bytes) -> None:
+        self._held += len(text)
+        if self._held > self._limit + len(BOM):
+            self._parts, self._skipping = [], True
+        elif not self._skipping:
+            self._parts.append(text)
+
+    def _line(self) -> list[Line]:
+        number, data, skipped = self._complete + 1, b"".join(self._parts), self._skipping
+        self._parts, self._held, self._skipping = [], 0, False
+        if number == 1:
             data = data.removeprefix(BOM)
         if skipped or len(data) > self._limit:
-            return Line(self._number, None)
-        return Line(self._number, data) if data.strip() else None
+            return [Line(number, None)]
+        return [Line(number, data)] if data.strip() else []
 
 
 @dataclass(slots=True)
@@ -109,6 +125,8 @@ def _values(lines: Iterable[Line]) -> Iterator[tuple[str, Any, str]]:
 def _value(data: bytes | None) -> Any:
     if data is None:
         return _Broken(_too_long())
+    if too_many_values(data, LINE_VALUES):
+        return _Broken(f"holds more than {LINE_VALUES} values and keys")
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:

@@ -13,6 +13,7 @@ from perdure.gateway.http.problems import invalid
 from perdure.gateway.http.requests import query_choice, query_int, read_body
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import BODY, CURSOR, TEXT, Parameter, Plain, Route, idempotency_key_of, page_of
+from perdure.gateway.http.thread_ids import shown
 from perdure.gateway.resources.batches.creating import BatchCreator
 from perdure.gateway.resources.batches.results import Results
 from perdure.gateway.resources.batches.store import BatchStore
@@ -163,7 +164,7 @@ class BatchesResource:
         await response.prepare(request)
         try:
             async for lines in self._results.lines(batch, statuses, after, values=with_values):
-                await response.write(lines)
+                await response.write(shown(request, lines))
             await response.write_eof()
         except ConnectionError:
             log.info("batch.download_cut", batch_id=batch["_id"])

@@ -37,9 +37,9 @@ class BatchStore:
         self._store = store
         self._items_limit = items_limit
 
-    def upload(self, batch: BatchDocument) -> Upload:
-        """An upload of this batch, with nothing stored yet."""
-        return Upload(self.database, self._store, batch, self._items_limit)
+    def upload(self, batch: BatchDocument, room: int | None = None) -> Upload:
+        """An upload of this batch, with nothing stored yet; ``room``: items that its tenant may have besides those it has."""
+        return Upload(self.database, self._store, batch, self._items_limit, room)
 
     async def of_key(self, tenant: str, key: str) -> Document | None:
         """The batch that was registered with this idempotency key."""

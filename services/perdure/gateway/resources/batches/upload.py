@@ -2,7 +2,7 @@
 
 Contract: memory holds a block of lines, whatever the length of the upload. Until :meth:`Upload.finish` nobody sees the batch; an
 upload that ends otherwise removes what it stored, or the scheduler's sweep does. Reading goes on after a wrong line, to name the
-others, but nothing more is stored.
+others, until ``WRONG_SHOWN`` are wrong, but nothing more is stored. Lines are cut and parsed beside the event loop.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, Final
 import orjson
 from pymongo.errors import DuplicateKeyError
 
+from perdure.chassis.at_rest import sealed
 from perdure.chassis.clock import now
 from perdure.chassis.inserts import insert_new
 from perdure.chassis.mongo import Database
@@ -23,6 +24,7 @@ from perdure.chassis.outage import outlast
 from perdure.chassis.telemetry import logger
 from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.resources.batches.lines import Line, Lines, Parsed, parse_items, parse_lines
+from perdure.gateway.stores.quotas import over_room
 from perdure.gateway.stores.store import Store
 from perdure.registry.batch_progress import counted
 from perdure.schemas.batch_documents import BATCH_ITEMS, BATCHES, BatchDocument, BatchStatus, ItemDocument, item_key
@@ -47,12 +49,15 @@ class KeyTakenError(Exception):
 class Upload:
     """One upload."""
 
-    def __init__(self, database: Database, store: Store, batch: BatchDocument, items_limit: int) -> None:
+    def __init__(
+        self, database: Database, store: Store, batch: BatchDocument, items_limit: int, room: int | None = None
+    ) -> None:
         self._batches = database[BATCHES]
         self._items = database[BATCH_ITEMS]
         self._store = store
         self._batch = batch
         self._limit = items_limit
+        self._room = room
         self._touched = time.monotonic()
         self._wrong: list[InvalidField] = []
         self._wrong_count = 0
@@ -65,13 +70,15 @@ class Upload:
         block: list[Line] = []
         size = 0
         async for chunk in chunks:
-            found = lines.feed(chunk)
+            found = await asyncio.to_thread(lines.feed, chunk)
             block += found
             size += sum(len(line.data or b"") for line in found)
             while len(block) >= BLOCK_LINES or size >= BLOCK_BYTES:
                 await self._take(block[:BLOCK_LINES])
                 block = block[BLOCK_LINES:]
                 size = sum(len(line.data or b"") for line in block)
+            if self._wrong_count >= WRONG_SHOWN:
+                return
         await self._take([*block, *lines.end()])
 
     async def take(self, values: list[Any]) -> None:
@@ -103,7 +110,7 @@ class Upload:
         if digest is not None:
             seen["idempotency_digest"] = digest
         query = {"_id": self._batch["_id"], "status": BatchStatus.UPLOADING.value, "given_up": {"$exists": False}}
-        change = {"$set": seen, "$unset": {"touched_at": ""}}
+        change = {"$set": sealed(BATCHES, seen, self._batch["_id"]), "$unset": {"touched_at": ""}}
         try:
             done = await self._store.patiently(
                 outlast(lambda: self._batches.update_one(query, change), self._store.availability)
@@ -148,6 +155,8 @@ class Upload:
                 "batch-too-large",
                 f"More than {self._limit} items (PERDURE_GATEWAY_BATCH_ITEMS_LIMIT). Nothing was registered; split the upload.",
             )
+        if self._room is not None and self._stored + len(parsed.items) > self._room:
+            raise over_room(self._batch["tenant"], self._room)
         if self._wrong_count or not parsed.items:
             return
         if not self._begun:
@@ -182,6 +191,8 @@ class Upload:
             return RequestProblem("invalid-request", "The upload holds no item.")
         count, first = self._wrong_count, self._wrong[0]
         how_many = "1 item is wrong" if count == 1 else f"{count} items are wrong"
+        if count >= WRONG_SHOWN:
+            how_many = f"{count} items are wrong in what was read until then"
         shown = f" (the first {len(self._wrong)} are named)" if count > len(self._wrong) else ""
         detail = f"{how_many}{shown}; nothing was registered. {first.pointer}: {first.detail}"
         return RequestProblem("invalid-request", detail, self._wrong)

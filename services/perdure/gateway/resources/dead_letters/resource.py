@@ -9,15 +9,17 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from perdure.gateway.auth.caller import tenant_of
+from perdure.gateway.auth.caller import caller_of
 from perdure.gateway.http.cursors import cursor_at, require_cursor_at
 from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.http.requests import query_bool, query_choice, query_int, read_body
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import BODY, CURSOR, FLAG, TEXT, Parameter, Route, page_of
+from perdure.gateway.http.thread_ids import query_thread
 from perdure.gateway.resources.dead_letters.store import DeadLetterStore
 from perdure.schemas import deadletter_http
 from perdure.schemas.deadletter import LetterState
+from perdure.schemas.deadletter_documents import UNOWNED
 from perdure.schemas.deadletter_http import DeadLetter, Decision, RedriveMany
 from perdure.schemas.scopes import Scope
 
@@ -77,11 +79,13 @@ class DeadLettersResource:
         """``GET /dead-letters``."""
         limit = query_int(request, "limit", PAGE, low=1, high=MAX_PAGE)
         fits = {name: request.query[name] for name in FILTERS if name in request.query}
+        if (thread_id := query_thread(request)) is not None:
+            fits["thread_id"] = thread_id
         state = query_choice(request, "state", [state.value for state in LetterState])
         if state is not None:
             fits["state"] = state
         after = require_cursor_at(request.query["cursor"]) if "cursor" in request.query else None
-        found = await self._letters.page(tenant_of(request), fits, limit + 1, after)
+        found = await self._letters.page(_tenants(request), fits, limit + 1, after)
         page = found[:limit]
         cursor = cursor_at(page[-1], "died_at") if len(found) > limit else None
         return json_response({"items": [letter_view(letter) for letter in page], "cursor": cursor})
@@ -95,7 +99,7 @@ class DeadLettersResource:
         force = query_bool(request, "force")
         decision, _ = await read_body(request, Decision)
         id_ = request.match_info["letter_id"]
-        done = await self._letters.redrive(tenant_of(request), [id_], decision.by, force=force)
+        done = await self._letters.redrive(_tenants(request), [id_], caller_of(request).signs(decision.by), force=force)
         if id_ in done.refused:
             raise RequestProblem("redrive-refused", f"Dead letter {id_!r} cannot be redriven: {done.refused[id_]}.")
         letter = await self._require(request)
@@ -106,14 +110,14 @@ class DeadLettersResource:
     async def redrive_many(self, request: web.Request) -> web.Response:
         """``POST /dead-letters/redrive``: open letters that fit, the oldest first."""
         wanted, _ = await read_body(request, RedriveMany)
-        tenant = tenant_of(request)
+        tenants, signature = _tenants(request), caller_of(request).signs(wanted.by)
         fits = {name: str(value) for name in FILTERS if (value := getattr(wanted, name)) is not None}
-        chunks = await self._letters.open_ids(tenant, fits, wanted.limit + 1)
+        chunks = await self._letters.open_ids(tenants, fits, wanted.limit + 1)
         sent: list[str] = []
         refused: list[Document] = []
         left = wanted.limit
         for chunk in chunks:
-            done = await self._letters.redrive(tenant, chunk[:left], wanted.by)
+            done = await self._letters.redrive(tenants, chunk[:left], signature)
             left -= min(left, len(chunk))
             sent += done.sent
             refused += [{"id": id_, "detail": why} for id_, why in done.refused.items()]
@@ -124,7 +128,7 @@ class DeadLettersResource:
         """``POST /dead-letters/{letter_id}/drop``."""
         decision, _ = await read_body(request, Decision)
         id_ = request.match_info["letter_id"]
-        dropped = await self._letters.drop(tenant_of(request), id_, decision.by)
+        dropped = await self._letters.drop(_tenants(request), id_, caller_of(request).signs(decision.by))
         letter = await self._require(request)
         if not dropped:
             raise _decided(letter, "Only open letters can be dropped.")
@@ -132,12 +136,18 @@ class DeadLettersResource:
 
     async def _require(self, request: web.Request) -> Document:
         id_ = request.match_info["letter_id"]
-        found = await self._letters.letter(tenant_of(request), id_)
+        found = await self._letters.letter(_tenants(request), id_)
         if found is None:
             raise RequestProblem(
                 "unknown-dead-letter", f"There is no dead letter {id_!r}; GET /dead-letters lists what there is."
             )
         return found
+
+
+def _tenants(request: web.Request) -> list[str]:
+    """Whose letters a caller sees: its tenant's, and those that belong to none if it may act for any tenant."""
+    caller = caller_of(request)
+    return [caller.tenant, *([UNOWNED] if caller.may(Scope.TENANTS_ANY) else ())]
 
 
 def letter_view(letter: Mapping[str, Any]) -> Document:

@@ -21,6 +21,7 @@ from perdure.chassis.kafka.producer import KafkaRefusedError, Producer
 from perdure.chassis.mongo import Database, server_time
 from perdure.chassis.outage import outlast
 from perdure.chassis.telemetry import logger
+from perdure.gateway.auth.caller import Signature
 from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.stores.store import Store
 from perdure.schemas.deadletter import LetterState, redriven_headers
@@ -72,10 +73,10 @@ class DeadLetterStore:
             task.cancel()
 
     async def page(
-        self, tenant: str, fits: Mapping[str, str], limit: int, after: tuple[datetime, str] | None
+        self, tenants: Sequence[str], fits: Mapping[str, str], limit: int, after: tuple[datetime, str] | None
     ) -> list[Document]:
         """Letters without their content, newest first, older than ``after`` (its time of death and id)."""
-        query: Document = {"tenant": tenant, **fits}
+        query: Document = {"tenant": {"$in": [*tenants]}, **fits}
         if after is not None:
             died_at, id_ = after
             query["$or"] = [{"died_at": {"$lt": died_at}}, {"died_at": died_at, "_id": {"$lt": id_}}]
@@ -83,25 +84,27 @@ class DeadLetterStore:
             lambda: self._letters.find(query, WITHOUT_CONTENT).sort(NEWEST).limit(limit).to_list(None)
         )
 
-    async def letter(self, tenant: str, id_: str) -> Document | None:
+    async def letter(self, tenants: Sequence[str], id_: str) -> Document | None:
         """A letter with its content."""
-        return await self._within(lambda: self._letters.find_one({"_id": id_, "tenant": tenant}))
+        return await self._within(lambda: self._letters.find_one({"_id": id_, "tenant": {"$in": [*tenants]}}))
 
-    async def open_ids(self, tenant: str, fits: Mapping[str, str], limit: int) -> list[list[str]]:
+    async def open_ids(self, tenants: Sequence[str], fits: Mapping[str, str], limit: int) -> list[list[str]]:
         """Ids of open letters in the order in which they died, in chunks that fit into memory."""
-        query = {"tenant": tenant, **fits, "state": LetterState.OPEN.value}
+        query = {"tenant": {"$in": [*tenants]}, **fits, "state": LetterState.OPEN.value}
         found = await self._within(
             lambda: self._letters.find(query, {"size": 1}).sort(ORDER).limit(limit).to_list(None)
         )
         return [*_chunks(found)]
 
-    async def redrive(self, tenant: str, ids: Sequence[str], by: str | None, *, force: bool = False) -> Redriven:
+    async def redrive(
+        self, tenants: Sequence[str], ids: Sequence[str], signature: Signature, *, force: bool = False
+    ) -> Redriven:
         """Send letters again, in the order in which they died.
 
         Args:
-            tenant: Whose letters.
+            tenants: Whose letters.
             ids: Letters; those that are not open, or that somebody redrives at this moment, are left alone.
-            by: Who asks.
+            signature: Who asks.
             force: Also those that were redriven or dropped.
 
         Raises:
@@ -109,7 +112,7 @@ class DeadLetterStore:
 
         """
         self._store.require_available()
-        task = asyncio.create_task(self._redrive(tenant, ids, by, force))
+        task = asyncio.create_task(self._redrive(tenants, ids, signature, force))
         self._sending.add(task)
         task.add_done_callback(self._forget)
         done, _ = await asyncio.wait({task}, timeout=KAFKA_TIMEOUT_S)
@@ -121,22 +124,23 @@ class DeadLetterStore:
             )
         return task.result()
 
-    async def drop(self, tenant: str, id_: str, by: str | None) -> bool:
+    async def drop(self, tenants: Sequence[str], id_: str, signature: Signature) -> bool:
         """Give an open letter up; false when it is not open, or is being redriven."""
         now = await self._now()
         change = {
             "state": LetterState.DROPPED.value,
             "dropped_at": now,
-            "dropped_by": by,
+            "dropped_by": signature.by,
+            "on_behalf_of": signature.on_behalf_of,
             "expires_at": now + DECIDED_KEPT,
         }
-        query = {"_id": id_, "tenant": tenant, "state": LetterState.OPEN.value, **_unclaimed(now)}
+        query = {"_id": id_, "tenant": {"$in": [*tenants]}, "state": LetterState.OPEN.value, **_unclaimed(now)}
         result = await self._within(lambda: self._letters.update_one(query, {"$set": change}))
         return bool(result.matched_count)
 
-    async def _redrive(self, tenant: str, ids: Sequence[str], by: str | None, force: bool) -> Redriven:
+    async def _redrive(self, tenants: Sequence[str], ids: Sequence[str], signature: Signature, force: bool) -> Redriven:
         now, token = await self._now(), uuid4().hex
-        query: Document = {"_id": {"$in": [*ids]}, "tenant": tenant, **_unclaimed(now)}
+        query: Document = {"_id": {"$in": [*ids]}, "tenant": {"$in": [*tenants]}, **_unclaimed(now)}
         if not force:
             query["state"] = LetterState.OPEN.value
         claim = {"$set": {"claim": token, "claim_until": now + CLAIM}}
@@ -149,7 +153,7 @@ class DeadLetterStore:
                 result.sent.append(letter["_id"])
             else:
                 result.refused[letter["_id"]] = why
-        await self._settle(token, result, by)
+        await self._settle(token, result, signature)
         return result
 
     async def _send_all(self, letters: Sequence[Mapping[str, Any]], ours: Document) -> list[str | None]:
@@ -179,7 +183,7 @@ class DeadLetterStore:
         log.info("dead_letter.redriven", letter=letter["_id"], thread_id=letter.get("thread_id"))
         return None
 
-    async def _settle(self, token: str, result: Redriven, by: str | None) -> None:
+    async def _settle(self, token: str, result: Redriven, signature: Signature) -> None:
         """Record what was sent, and let go of the rest."""
         now = await self._now()
         ended = {"claim": "", "claim_until": ""}
@@ -187,7 +191,8 @@ class DeadLetterStore:
             "$set": {
                 "state": LetterState.REDRIVEN.value,
                 "redriven_at": now,
-                "redriven_by": by,
+                "redriven_by": signature.by,
+                "on_behalf_of": signature.on_behalf_of,
                 "expires_at": now + DECIDED_KEPT,
             },
             # Repeatable: the claim that the filter asks for goes with it.

@@ -14,16 +14,19 @@ from typing import Any
 from aiohttp import web
 
 from perdure.chassis.kafka.producer import Producer
+from perdure.gateway.auth.caller import caller_of
 from perdure.gateway.http.requests import query_bool, query_choice, query_float
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.resources.named import require_run, unknown_run
 from perdure.gateway.resources.runs.leaving import cancel_left
 from perdure.gateway.resources.runs.views import locations, run_view
 from perdure.gateway.resources.states import States, questions
+from perdure.gateway.stores.quotas import Quotas
 from perdure.gateway.stores.store import Store
 from perdure.gateway.streams.open_answer import Closing, open_answer
 from perdure.gateway.streams.watch import INTERVAL_S, RunWatch
 from perdure.schemas.documents import RunStatus
+from perdure.schemas.scopes import Scope
 
 Document = Mapping[str, Any]
 
@@ -36,6 +39,7 @@ class Joiner:
         store: Store,
         states: States,
         producer: Producer,
+        quotas: Quotas,
         *,
         ended: RunWatch,
         at_rest: RunWatch,
@@ -45,6 +49,7 @@ class Joiner:
         self._store = store
         self._states = states
         self._producer = producer
+        self._quotas = quotas
         self._ended = ended
         """Waits for runs to end."""
         self._at_rest = at_rest
@@ -57,11 +62,14 @@ class Joiner:
         """Answer the values that the run which the path names, or with ``follow=thread`` its thread, ends with."""
         follow = query_choice(request, "follow", ["run", "thread"]) == "thread"
         cancel = query_bool(request, "cancel_on_disconnect")
+        if cancel:
+            caller_of(request).require(Scope.RUNS_WRITE)
         timeout_s = query_float(request, "timeout", self._timeout_s, high=self._timeout_s)
         run = await require_run(self._store, request)
         if "timeout" not in request.query and not await self._is_over(run, follow=follow):
             return await self.open(request, run, locations(run), cancel=cancel)
-        last = await self._last(run, timeout_s, follow=follow)
+        with self._quotas.watcher(run["tenant"]):
+            last = await self._last(run, timeout_s, follow=follow)
         if last is not None:
             return json_response(await self._outcome(last), headers=locations(last))
         chain = (await self._store.chains([run]))[run["_id"]]
@@ -86,9 +94,10 @@ class Joiner:
         async def left() -> None:
             await cancel_left(self._store, self._producer, run)
 
-        return await open_answer(
-            request, values, headers=headers, heartbeat_s=self._heartbeat_s, left=left if cancel else None
-        )
+        with self._quotas.watcher(run["tenant"]):
+            return await open_answer(
+                request, values, headers=headers, heartbeat_s=self._heartbeat_s, left=left if cancel else None
+            )
 
     async def _is_over(self, run: Document, *, follow: bool) -> bool:
         """Whether there is nothing to wait for: the answer then has a status, and names the last run."""

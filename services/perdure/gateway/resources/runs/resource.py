@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, Final
 
 from aiohttp import web
@@ -10,6 +9,7 @@ from aiohttp import web
 from perdure.chassis.clock import now
 from perdure.chassis.kafka.producer import Producer
 from perdure.gateway.auth.caller import tenant_of
+from perdure.gateway.http.places import Places
 from perdure.gateway.http.problems import RequestProblem, invalid
 from perdure.gateway.http.requests import query_bool, query_choice, query_int, read_body
 from perdure.gateway.http.responses import json_response
@@ -21,6 +21,7 @@ from perdure.gateway.resources.runs.retrying import Retrier
 from perdure.gateway.resources.runs.starting import Starter
 from perdure.gateway.resources.runs.views import locations, run_view, shown_status, traceparent_of
 from perdure.gateway.stores.commands import cancel_record, publish
+from perdure.gateway.stores.payloads import shown_payload
 from perdure.gateway.stores.store import Store
 from perdure.schemas import http
 from perdure.schemas.documents import CancelAction, RunStatus
@@ -56,6 +57,7 @@ class RunsResource:
         retrier: Retrier,
         joiner: Joiner,
         producer: Producer,
+        watchers: Places,
         *,
         page: int,
     ) -> None:
@@ -64,6 +66,7 @@ class RunsResource:
         self._retrier = retrier
         self._joiner = joiner
         self._producer = producer
+        self._watchers = watchers
         self._page = page
         """Runs in a list that names no limit."""
 
@@ -105,7 +108,7 @@ class RunsResource:
                     Parameter("timeout", {"type": "number", "minimum": 0}, "Answer 202 after this time, in seconds."),
                     FOLLOW, Parameter("cancel_on_disconnect", FLAG, "Cancel the run if the client goes away."),
                 ),
-                problems=RUN, scope=Scope.RUNS_READ,
+                problems=(*RUN, "busy"), scope=Scope.RUNS_READ,
             ),
             Route(
                 "POST", "/runs/wait", self.wait, "waitRunWithThread", "Start a run on a thread made for it; answer its values",
@@ -129,7 +132,7 @@ class RunsResource:
                     Parameter("wait", FLAG, "Answer the values that the run ends with, as `join` does."),
                     ACTION,
                 ),
-                problems=(*RUN, "run-ended"), scope=Scope.RUNS_WRITE,
+                problems=(*RUN, "run-ended", "busy"), scope=Scope.RUNS_WRITE,
             ),
             Route(
                 "POST", "/runs/cancel", self.cancel_many, "cancelRuns", "Stop active runs", "Runs",
@@ -167,11 +170,9 @@ class RunsResource:
             str(thread["_id"]), tenant_of(request), statuses=meant if status else None, limit=limit, offset=offset
         )
         chains = await self._store.chains(found)
-        views = [
-            run_view(run, None if run.get("payload_chunks") else await self._store.kwargs(run), chains[str(run["_id"])])
-            for run in found
-        ]
         selected = request.query.getall("select", [])
+        kwargs = await self._store.kwargs_of(found) if not selected or "kwargs" in selected else {}
+        views = [run_view(run, kwargs.get(run["_id"]), chains[str(run["_id"])]) for run in found]
         if selected:
             views = [{name: view[name] for name in selected if name in view} for view in views]
         return json_response(views)
@@ -179,22 +180,24 @@ class RunsResource:
     async def get(self, request: web.Request) -> web.Response:
         """``GET /threads/{thread_id}/runs/{run_id}``."""
         run = await require_run(self._store, request)
-        chains, kwargs = await asyncio.gather(self._store.chains([run]), self._store.kwargs(run))
-        return json_response(run_view(run, kwargs, chains[run["_id"]]))
+        chains = await self._store.chains([run])
+        return json_response(run_view(run, shown_payload(run), chains[run["_id"]]))
 
     async def join(self, request: web.Request) -> web.StreamResponse:
         """``GET .../join``: the values when the run has ended, however long that takes; 202 after ``timeout`` seconds.
 
         With ``follow=thread``: the values when the thread is at rest, however many runs continue this one until then.
         """
-        return await self._joiner.join(request)
+        with self._watchers.taken(tenant_of(request)):
+            return await self._joiner.join(request)
 
     async def wait(self, request: web.Request) -> web.StreamResponse:
         """``POST /runs/wait``, ``POST /threads/{thread_id}/runs/wait``: start a run, and answer its values."""
         query_choice(request, "follow", ["run", "thread"])
-        started = await self._starter.start(request, request.match_info.get("thread_id"))
-        headers = {**started.headers, "Location": f"{started.headers['Location']}/join"}
-        return await self._joiner.open(request, started.run, headers, cancel=started.cancel_on_disconnect)
+        with self._watchers.taken(tenant_of(request)):
+            started = await self._starter.start(request, request.match_info.get("thread_id"))
+            headers = {**started.headers, "Location": f"{started.headers['Location']}/join"}
+            return await self._joiner.open(request, started.run, headers, cancel=started.cancel_on_disconnect)
 
     async def retry(self, request: web.Request) -> web.Response:
         """``POST .../retry``."""
@@ -215,7 +218,8 @@ class RunsResource:
         publish(self._producer, cancel_record(run, traceparent_of(request.headers.get("traceparent"))))
         if wait:
             headers = {**locations(run), "Location": f"{locations(run)['Location']}/join"}
-            return await self._joiner.open(request, run, headers, cancel=False)
+            with self._watchers.taken(tenant):
+                return await self._joiner.open(request, run, headers, cancel=False)
         shown = await self._store.run_even_deleted(run_id, thread_id, tenant) or run
         return json_response(run_view(shown, None), status=202, headers=locations(run))
 

@@ -18,6 +18,8 @@ from perdure.gateway.http.responses import json_response
 from perdure.gateway.resources.named import require_run, require_thread
 from perdure.gateway.resources.runs.views import locations, run_view
 from perdure.gateway.stores.commands import SOURCE
+from perdure.gateway.stores.payloads import is_shown
+from perdure.gateway.stores.quotas import Quotas
 from perdure.gateway.stores.store import IdempotencyTaken, Store
 from perdure.registry.runs import publish_start, retry_document, retry_key
 from perdure.schemas.commands import StartReason
@@ -29,9 +31,10 @@ FAILED = (RunStatus.ERROR, RunStatus.TIMEOUT, RunStatus.CANCELLED)
 class Retrier:
     """Goes on with failed runs."""
 
-    def __init__(self, store: Store, producer: Producer) -> None:
+    def __init__(self, store: Store, producer: Producer, quotas: Quotas) -> None:
         self._store = store
         self._producer = producer
+        self._quotas = quotas
 
     async def retry(self, request: web.Request) -> web.Response:
         """Register the run that takes the place of a failed one; the same run when that was done before."""
@@ -74,6 +77,8 @@ class Retrier:
                 "damaged-state",
                 f"The request of run {failed['_id']!r} cannot be read ({error}); start a new run instead.",
             ) from error
+        self._quotas.starts(failed["tenant"])
+        await self._quotas.start(failed["tenant"], str(thread["_id"]))
         packed = await asyncio.to_thread(pack, payload)
         run = retry_document(failed, packed, now())
         try:
@@ -81,4 +86,4 @@ class Retrier:
         except IdempotencyTaken:
             return await self.retry(request)
         publish_start(self._producer, run, StartReason.RESUMED, SOURCE)
-        return json_response(run_view(run, None if packed.chunks else payload), 202, locations(run))
+        return json_response(run_view(run, payload if is_shown(packed) else None), 202, locations(run))

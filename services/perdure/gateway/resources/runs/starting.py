@@ -18,7 +18,7 @@ from perdure.chassis.clock import now
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.payload import Packed, pack
 from perdure.chassis.telemetry import logger
-from perdure.gateway.auth.caller import tenant_of
+from perdure.gateway.auth.caller import caller_of, tenant_of
 from perdure.gateway.http.preferences import StartStatus, accepted
 from perdure.gateway.http.problems import RequestProblem, invalid, not_supported
 from perdure.gateway.http.requests import read_bodies, read_body, request_digest, require_metadata
@@ -31,6 +31,8 @@ from perdure.gateway.resources.targets import require_webhook
 from perdure.gateway.stores.commands import SOURCE, cancel_record, publish
 from perdure.gateway.stores.graphs import ServedGraphs
 from perdure.gateway.stores.idempotency import run_key
+from perdure.gateway.stores.payloads import is_shown, shown_payload
+from perdure.gateway.stores.quotas import Quotas
 from perdure.gateway.stores.store import IdempotencyTaken, Store, ThreadBusy
 from perdure.registry.runs import assistant_id_of, new_id, new_traceparent, publish_start, run_document
 from perdure.registry.superseding import SUPERSEDING
@@ -39,6 +41,8 @@ from perdure.schemas.commands import StartReason
 from perdure.schemas.documents import RunDocument, ThreadDocument, ThreadStatus
 from perdure.schemas.http import RunCreate
 from perdure.schemas.notices import WebhookFormat
+from perdure.schemas.scopes import Scope
+from perdure.schemas.thread_ids import qualifier, stored_id
 
 log = logger(__name__)
 
@@ -57,10 +61,12 @@ class Prepared:
     thread: ThreadDocument | None
     """The thread that is made with it, if any."""
     payload: Mapping[str, Any]
+    after: int
+    """A sequence number of its thread that all entries of the run are after."""
 
     def view(self) -> dict[str, Any]:
         """The run as clients see it; without a request that is too large to repeat."""
-        return run_view(self.run, None if self.packed.chunks else self.payload)
+        return run_view(self.run, self.payload if is_shown(self.packed) else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,8 @@ class Started:
     """Cancel it when the client that waits for it goes away."""
     payload: Mapping[str, Any] | None = None
     """What it was started with; ``None`` where that has to be read."""
+    after: int | None = None
+    """A sequence number of its thread that all entries of the run are after; ``None`` where that has to be read."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -93,6 +101,7 @@ class Starter:
         states: States,
         graphs: ServedGraphs,
         producer: Producer,
+        quotas: Quotas,
         *,
         status: StartStatus = "auto",
         webhook_format: WebhookFormat = WebhookFormat.STANDARD,
@@ -101,6 +110,7 @@ class Starter:
         self._states = states
         self._graphs = graphs
         self._producer = producer
+        self._quotas = quotas
         self._status = status
         self._webhook_format = webhook_format
         """Of the webhooks of runs whose request names none."""
@@ -117,6 +127,8 @@ class Starter:
         ``streams``: the request reads the run as a stream.
         """
         wanted, body = await read_body(request, RunCreate)
+        if wanted.command is not None and wanted.command.model_dump(exclude_none=True):
+            caller_of(request).require(Scope.APPROVALS_ANSWER)  # a command acts in place of the person who is asked
         if streams and wanted.stream_mode is None:
             wanted = wanted.model_copy(update={"stream_mode": "values"})
         started = await self._start(request, thread_id, wanted, body)
@@ -141,7 +153,7 @@ class Starter:
             if isinstance(refused, ThreadBusy):
                 raise _busy(prepared.run["thread_id"]) from None
             raise
-        return Started(prepared.run, prepared.view(), payload=prepared.payload)
+        return Started(prepared.run, prepared.view(), payload=prepared.payload, after=prepared.after)
 
     async def _earlier(self, request: web.Request, key: str | None) -> dict[str, Any] | None:
         """The run that an earlier request with this key started; ``None`` without a key."""
@@ -169,6 +181,7 @@ class Starter:
 
         """
         tenant = tenant_of(request)
+        self._quotas.starts(tenant)
         _require_supported(wanted, stateless=thread_id is None)
         require_webhook(wanted.webhook)
         graph = await self._graphs.resolve(wanted.assistant_id)
@@ -178,6 +191,7 @@ class Starter:
             raise _busy(thread_id)
         payload = payload_of(body, wanted)
         await require_startable(self._store, self._states, thread, wanted, payload, new_thread=new_thread)
+        await self._quotas.start(tenant, None if new_thread else thread["_id"])
         large = (request.content_length or 0) > PACK_ASIDE_BYTES
         packed = await asyncio.to_thread(pack, payload) if large else pack(payload)
         run = run_document(
@@ -203,7 +217,7 @@ class Starter:
             run["batch"] = thread["batch"]
         if wanted.on_completion == "delete":
             run["ephemeral"] = thread["ephemeral"] = True
-        return Prepared(run, packed, thread if new_thread else None, payload)
+        return Prepared(run, packed, thread if new_thread else None, payload, int(thread.get("seq") or 0))
 
     async def _register(self, prepared: Prepared) -> None:
         """Make a run durable, ask the runs that it supersedes to end, and publish its start."""
@@ -229,16 +243,17 @@ class Starter:
     async def _thread_for(self, thread_id: str | None, tenant: str, wanted: RunCreate, graph_id: str) -> ThreadDocument:
         """The thread of a new run; without an id one that is yet to be written, together with the run."""
         if thread_id is None:
-            return _made(new_id(), tenant, wanted, graph_id)
+            return _made(stored_id(tenant, new_id()), tenant, wanted, graph_id)
         found: Any = await self._store.thread(thread_id, tenant)
         if found is not None:
             require_here(found)
             return cast("ThreadDocument", found)
         if wanted.if_not_exists != "create":
             raise unknown_thread(thread_id)
-        if not is_thread_id(thread_id):
+        if not is_thread_id(thread_id.removeprefix(qualifier(tenant))):
             raise invalid("path:thread_id", "must be 1 to 128 of A-Z a-z 0-9 . _ : -")
         made = _made(thread_id, tenant, wanted, graph_id)
+        await self._quotas.threads(tenant)
         if await self._store.create_thread(made):
             return made
         found = await self._store.thread(thread_id, tenant)  # another request made it meanwhile
@@ -254,8 +269,7 @@ class Starter:
                 headers={"Location": locations(run)["Location"]},
             )
         chains = await self._store.chains([run])
-        kwargs = None if run.get("payload_chunks") else await self._store.kwargs(run)
-        return Started(run, run_view(run, kwargs, chains[run["_id"]]), replayed=True)
+        return Started(run, run_view(run, shown_payload(run), chains[run["_id"]]), replayed=True)
 
 
 def _busy(thread_id: str) -> RequestProblem:

@@ -13,6 +13,8 @@ import orjson
 from aiohttp import web
 
 from perdure.chassis.kafka.producer import Producer
+from perdure.gateway.auth.caller import caller_of, tenant_of
+from perdure.gateway.http.places import Places
 from perdure.gateway.http.problems import invalid
 from perdure.gateway.http.requests import query_bool
 from perdure.gateway.http.route import FLAG, TEXT, Parameter, Plain, Route
@@ -21,6 +23,7 @@ from perdure.gateway.resources.runs.leaving import cancel_left
 from perdure.gateway.resources.runs.parameters import KEY, START, TRACE
 from perdure.gateway.resources.runs.starting import Starter
 from perdure.gateway.resources.runs.views import locations
+from perdure.gateway.stores.quotas import Quotas
 from perdure.gateway.stores.store import Store
 from perdure.gateway.streams.hub import Streams
 from perdure.gateway.streams.reader import Wanted
@@ -63,12 +66,22 @@ class RunStreams:
     """Streams of runs."""
 
     def __init__(
-        self, store: Store, starter: Starter, producer: Producer, streams: Streams, *, heartbeat_s: float
+        self,
+        store: Store,
+        starter: Starter,
+        producer: Producer,
+        streams: Streams,
+        watchers: Places,
+        quotas: Quotas,
+        *,
+        heartbeat_s: float,
     ) -> None:
         self._store = store
         self._starter = starter
         self._producer = producer
+        self._quotas = quotas
         self._streams = streams
+        self._watchers = watchers
         self._heartbeat_s = heartbeat_s
 
     def routes(self) -> tuple[Route, ...]:
@@ -89,28 +102,45 @@ class RunStreams:
                 "GET", "/threads/{thread_id}/runs/{run_id}/stream", self.join, "joinRunStream",
                 "The events of a run, live or from the history", "Runs", {200: TELLS},
                 parameters=(MODE, Parameter("cancel_on_disconnect", FLAG, "Cancel the run if the client goes away."), SINCE),
-                problems=RUN, scope=Scope.RUNS_READ,
+                problems=(*RUN, "busy"), scope=Scope.RUNS_READ,
             ),
             Route(
                 "GET", "/threads/{thread_id}/stream", self.join_thread, "joinThreadStream",
                 "The events of all runs of a thread, until the client goes away", "Threads", {200: TELLS},
-                parameters=(KIND, SINCE), problems=THREAD, scope=Scope.RUNS_READ,
+                parameters=(KIND, SINCE), problems=(*THREAD, "busy"), scope=Scope.RUNS_READ,
             ),
         )
         # fmt: on
 
     async def start(self, request: web.Request) -> web.StreamResponse:
         """``POST /runs/stream``, ``POST /threads/{thread_id}/runs/stream``."""
+        with self._watchers.taken(tenant_of(request)):
+            return await self._start(request)
+
+    async def join(self, request: web.Request) -> web.StreamResponse:
+        """``GET /threads/{thread_id}/runs/{run_id}/stream``."""
+        with self._watchers.taken(tenant_of(request)):
+            return await self._join(request)
+
+    async def join_thread(self, request: web.Request) -> web.StreamResponse:
+        """``GET /threads/{thread_id}/stream``."""
+        with self._watchers.taken(tenant_of(request)):
+            return await self._join_thread(request)
+
+    async def _start(self, request: web.Request) -> web.StreamResponse:
         started = await self._starter.start(request, request.match_info.get("thread_id"), streams=True)
         wanted, told = await self._wanted(started.run, (), started.payload)
-        events = self._streams.run_events(started.run, wanted, BEGINNING, started=told, fresh=not started.replayed)
+        events = self._streams.run_events(
+            started.run, wanted, BEGINNING, started=told, fresh=not started.replayed, after=started.after
+        )
         return await self._tell(
             request, started.run, events, cancel=started.cancel_on_disconnect, headers=started.headers
         )
 
-    async def join(self, request: web.Request) -> web.StreamResponse:
-        """``GET /threads/{thread_id}/runs/{run_id}/stream``."""
+    async def _join(self, request: web.Request) -> web.StreamResponse:
         cancel = query_bool(request, "cancel_on_disconnect")
+        if cancel:
+            caller_of(request).require(Scope.RUNS_WRITE)
         modes = modes_of(request.query.getall("stream_mode", []), STREAM_MODES, "query:stream_mode")
         cursor = cursor_of(request)
         run = await require_run(self._store, request)
@@ -118,19 +148,19 @@ class RunStreams:
         events = self._streams.run_events(run, wanted, cursor, started=told)
         return await self._tell(request, run, events, cancel=cancel, headers=locations(run))
 
-    async def join_thread(self, request: web.Request) -> web.StreamResponse:
-        """``GET /threads/{thread_id}/stream``."""
+    async def _join_thread(self, request: web.Request) -> web.StreamResponse:
         given = request.query.getall("stream_modes", []) or request.query.getall("stream_mode", [])
         kinds = modes_of(given, KINDS, "query:stream_modes") or ("run_modes",)
         cursor = cursor_of(request)
         thread = await require_thread(self._store, request)
         place = f"/threads/{thread['_id']}/stream"
-        return await stream(
-            request,
-            self._streams.thread_events(thread, frozenset(kinds), cursor),
-            headers={"Location": place, "Content-Location": place},
-            heartbeat_s=self._heartbeat_s,
-        )
+        with self._quotas.watcher(thread["tenant"]):
+            return await stream(
+                request,
+                self._streams.thread_events(thread, frozenset(kinds), cursor),
+                headers={"Location": place, "Content-Location": place},
+                heartbeat_s=self._heartbeat_s,
+            )
 
     async def _tell(
         self,
@@ -144,13 +174,14 @@ class RunStreams:
         async def left() -> None:
             await cancel_left(self._store, self._producer, run)
 
-        return await stream(
-            request,
-            events,
-            headers={**headers, "Location": f"{headers['Location']}/stream"},
-            heartbeat_s=self._heartbeat_s,
-            left=left if cancel else None,
-        )
+        with self._quotas.watcher(run["tenant"]):
+            return await stream(
+                request,
+                events,
+                headers={**headers, "Location": f"{headers['Location']}/stream"},
+                heartbeat_s=self._heartbeat_s,
+                left=left if cancel else None,
+            )
 
     async def _wanted(
         self, run: Mapping[str, Any], modes: tuple[str, ...], payload: Mapping[str, Any] | None

@@ -10,10 +10,11 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from perdure.chassis.payload import pack, unpack
+from perdure.chassis.payload import pack, raw_bytes
 from perdure.gateway.http.problems import RequestProblem, invalid
 from perdure.gateway.http.requests import require_metadata
 from perdure.gateway.resources.targets import require_webhook
+from perdure.gateway.stores.payloads import SHOWN_BYTES
 from perdure.registry import cron, missed
 from perdure.registry.cron import BadSchedule, Overlap
 from perdure.registry.deliveries import shown_request
@@ -47,8 +48,8 @@ def refused(problem: BadSchedule, pointers: Mapping[str, str]) -> RequestProblem
 def packed(payload: Mapping[str, Any]) -> bytes:
     """A payload as the document keeps it."""
     made = pack(dict(payload))
-    if made.chunks:
-        raise invalid("/input", "larger than 1 MiB packed; store large values elsewhere and pass a reference")
+    if made.chunks or raw_bytes(made.inline) > SHOWN_BYTES:
+        raise invalid("/input", f"larger than {SHOWN_BYTES} bytes; store large values elsewhere and pass a reference")
     return made.inline
 
 
@@ -64,8 +65,8 @@ def checked_metadata(metadata: Document | None) -> Document:
     return metadata or {}
 
 
-def schedule_view(schedule: Mapping[str, Any]) -> Document:
-    """A schedule as clients see it."""
+def schedule_view(schedule: Mapping[str, Any], payload: Any) -> Document:
+    """A schedule as clients see it; ``payload``: what its runs are started with, ``None`` where a list is too long to show it."""
     next_at = schedule.get("next_at")
     shown = {
         name: schedule[name]
@@ -77,7 +78,7 @@ def schedule_view(schedule: Mapping[str, Any]) -> Document:
     return {
         "schedule_id": schedule["_id"],
         **shown,
-        "payload": shown_request(unpack(schedule["payload"])),
+        "payload": None if payload is None else shown_request(payload),
         "state": "paused" if schedule["paused"] else "active" if next_at or schedule.get("catch_up") else "ended",
         "next_at": next_at,
         "following": _following(schedule, next_at) if next_at else [],

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
 
+from perdure.chassis.payload import unpack
 from perdure.gateway.auth.caller import tenant_of
 from perdure.gateway.http.problems import invalid
 from perdure.gateway.http.requests import idempotency_key, query_int, read_body
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import BODY, TEXT, Parameter, Route, idempotency_key_of, page_of
+from perdure.gateway.http.thread_ids import query_thread
 from perdure.gateway.resources.named import THREAD, require_here, unknown_thread
 from perdure.gateway.resources.schedules.fields import (
     checked_metadata,
@@ -112,20 +115,24 @@ class SchedulesResource:
             made = await self._schedules.create(tenant, graph, wanted.thread_id, fields, paused=wanted.paused)
         except BadSchedule as problem:
             raise refused(problem, POINTERS) from problem
-        return json_response(schedule_view(made), status=201, headers={"Location": f"/schedules/{made['_id']}"})
+        return json_response(_view(made), status=201, headers={"Location": f"/schedules/{made['_id']}"})
 
     async def list_schedules(self, request: web.Request) -> web.Response:
         """``GET /schedules``."""
         limit = query_int(request, "limit", PAGE, low=1, high=MAX_PAGE)
         offset = query_int(request, "offset", 0, low=0, high=MAX_OFFSET)
         query: dict[str, Any] = {"tenant": tenant_of(request)}
-        query |= {name: request.query[name] for name in ("thread_id", "graph_id") if name in request.query}
+        query |= {"graph_id": request.query["graph_id"]} if "graph_id" in request.query else {}
+        if (thread_id := query_thread(request)) is not None:
+            query["thread_id"] = thread_id
         found = await self._schedules.find(query)
-        return json_response([schedule_view(one) for one in found[offset : offset + limit]])
+        page = found[offset : offset + limit]
+        payloads = await self._schedules.payloads_of(page)
+        return json_response([schedule_view(one, payloads.get(one["_id"])) for one in page])
 
     async def get(self, request: web.Request) -> web.Response:
         """``GET /schedules/{schedule_id}``."""
-        return json_response(schedule_view(await self._schedules.require(*_named(request))))
+        return json_response(_view(await self._schedules.require(*_named(request))))
 
     async def patch(self, request: web.Request) -> web.Response:
         """``PATCH /schedules/{schedule_id}``."""
@@ -165,7 +172,7 @@ class SchedulesResource:
             changed = await self._schedules.change(*_named(request), fields)
         except BadSchedule as problem:
             raise refused(problem, POINTERS) from problem
-        return json_response(schedule_view(changed))
+        return json_response(_view(changed))
 
 
 async def require_schedulable(store: Store, request: web.Request, thread_id: str | None) -> None:
@@ -176,6 +183,10 @@ async def require_schedulable(store: Store, request: web.Request, thread_id: str
     if found is None:
         raise unknown_thread(thread_id)
     require_here(found)
+
+
+def _view(schedule: Mapping[str, Any]) -> dict[str, Any]:
+    return schedule_view(schedule, unpack(schedule["payload"]))
 
 
 def _named(request: web.Request) -> tuple[str, str]:

@@ -7,7 +7,7 @@ Outside: firing (``perdure.registry.schedules``) and when it is time (``perdure.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -17,12 +17,14 @@ from perdure.chassis.outage import outlast
 from perdure.chassis.payload import unpack
 from perdure.gateway.http.problems import RequestProblem, invalid
 from perdure.gateway.resources.schedules.fields import packed, require_overlap
+from perdure.gateway.stores.payloads import payloads_of
+from perdure.gateway.stores.quotas import Quotas
 from perdure.gateway.stores.store import Store
 from perdure.registry import cron
 from perdure.registry.cron import Overlap
 from perdure.registry.runs import assistant_id_of, new_id
 from perdure.registry.schedules import Cause, Firing, ScheduleBusy, Schedules, fire_key, next_of
-from perdure.schemas.documents import GraphDocument
+from perdure.schemas.documents import SCHEDULES, GraphDocument
 from perdure.schemas.schedule_documents import ScheduleDocument
 
 T = TypeVar("T")
@@ -36,10 +38,11 @@ CATCH_UP_S = 3600.0
 class ScheduleStore:
     """The schedules of all tenants."""
 
-    def __init__(self, database: Database, store: Store, schedules: Schedules) -> None:
+    def __init__(self, database: Database, store: Store, schedules: Schedules, quotas: Quotas) -> None:
         self._database = database
         self._store = store
         self._schedules = schedules
+        self._quotas = quotas
 
     async def create(
         self, tenant: str, graph: GraphDocument, thread_id: str | None, fields: Document, *, paused: bool
@@ -74,6 +77,8 @@ class ScheduleStore:
         }
         require_overlap(schedule["overlap"], thread_id)
         cron.check(schedule["cron"], schedule["timezone"], at)
+        self._quotas.interval(tenant, schedule, at)
+        await self._quotas.schedule(tenant)
         if (next_at := next_of(schedule, at)) is not None:
             schedule["next_at"] = next_at
         await self._within(self._schedules.create(schedule))
@@ -89,8 +94,12 @@ class ScheduleStore:
         return _known(schedule_id, await self._within(self._schedules.find(schedule_id, tenant)))
 
     async def find(self, query: Mapping[str, Any]) -> list[Document]:
-        """The schedules that a query finds, oldest first."""
+        """The schedules that a query finds, oldest first, without what their runs are started with."""
         return await self._within(self._schedules.search(query))
+
+    async def payloads_of(self, page: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """What the runs of a page of schedules are started with, by schedule id: as much as a page shows."""
+        return await payloads_of(self._store.read, self._database[SCHEDULES], page)
 
     async def change(self, schedule_id: str, tenant: str, fields: Document) -> Document:
         """Change fields of a schedule; ``payload`` holds what changes of it.
@@ -107,6 +116,8 @@ class ScheduleStore:
             merged = {**unpack(known["payload"]), **changes}
             fields["payload"] = packed({name: value for name, value in merged.items() if value is not None})
         at = await self._time()
+        if "cron" in fields:
+            self._quotas.interval(tenant, {**known, **fields}, at)
         changed = await self._decided(schedule_id, self._schedules.change(schedule_id, tenant, fields, at))
         return _known(schedule_id, changed)
 

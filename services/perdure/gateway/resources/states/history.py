@@ -13,6 +13,7 @@ from typing import Final
 from aiohttp import web
 
 from perdure.chassis.telemetry import logger
+from perdure.gateway.http.thread_ids import shown
 from perdure.gateway.stores.store import Store
 
 log = logger(__name__)
@@ -36,11 +37,11 @@ async def answer_history(request: web.Request, store: Store, states: AsyncGenera
         response.content_type = "application/json"
         await response.prepare(request)
         try:
-            await response.write(b"[" + b",".join(portion))
+            await response.write(shown(request, b"[" + b",".join(portion)))
             while more:
                 portion, more = await _portion(store, states)
                 if portion:
-                    await response.write(b"," + b",".join(portion))
+                    await response.write(shown(request, b"," + b",".join(portion)))
             await response.write(b"]")
             await response.write_eof()
         except ConnectionError:

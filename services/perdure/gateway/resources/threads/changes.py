@@ -21,10 +21,12 @@ from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.http.requests import read_body, require_metadata
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import BODY, TEXT, Parameter, Route
+from perdure.gateway.http.thread_ids import own_thread_id
 from perdure.gateway.resources.named import THREAD, being_purged, require_here, require_known, require_thread
 from perdure.gateway.resources.states import States
 from perdure.gateway.resources.threads.living import ttl_mark
 from perdure.gateway.resources.threads.views import thread_view
+from perdure.gateway.stores.quotas import Quotas
 from perdure.gateway.stores.store import Store
 from perdure.registry.runs import new_id
 from perdure.registry.threads import thread_document
@@ -83,11 +85,12 @@ class ThreadChanges:
 class ThreadChangesResource:
     """Threads: change, copy, delete, prune."""
 
-    def __init__(self, store: Store, states: States, changes: ThreadChanges, pruner: Pruner) -> None:
+    def __init__(self, store: Store, states: States, changes: ThreadChanges, pruner: Pruner, quotas: Quotas) -> None:
         self._store = store
         self._states = states
         self._changes = changes
         self._pruner = pruner
+        self._quotas = quotas
 
     def routes(self) -> tuple[Route, ...]:
         """The rows of the route table."""
@@ -149,7 +152,10 @@ class ThreadChangesResource:
                 "thread-busy",
                 f"A run of thread {thread_id!r} is active: its states cannot be copied now. Wait or cancel it.",
             )
-        made: ThreadDocument = thread_document(new_id(), tenant_of(request), source.get("metadata"), now())
+        await self._quotas.threads(tenant_of(request))
+        made: ThreadDocument = thread_document(
+            own_thread_id(request, new_id()), tenant_of(request), source.get("metadata"), now()
+        )
         made.update({name: source[name] for name in COPIED if name in source})  # type: ignore[typeddict-item]
         await self._store.patiently(self._states.copy(thread_id, made["_id"]))
         await self._store.create_thread(made)

@@ -21,6 +21,7 @@ from perdure.gateway.resources.threads.living import ttl_mark
 from perdure.gateway.resources.threads.searching import ThreadSearching
 from perdure.gateway.resources.threads.views import thread_view
 from perdure.gateway.stores.idempotency import SUPERSTEPS
+from perdure.gateway.stores.quotas import Quotas
 from perdure.gateway.stores.store import Store
 from perdure.registry.runs import new_id
 from perdure.registry.threads import thread_document
@@ -28,6 +29,7 @@ from perdure.schemas import http, thread_http
 from perdure.schemas.documents import ThreadDocument
 from perdure.schemas.scopes import Scope
 from perdure.schemas.thread_http import ThreadCount, ThreadCreate, ThreadSearch
+from perdure.schemas.thread_ids import stored_id
 
 INCLUDE = Parameter("include", TEXT, "`ttl`: show the thread's time to live.")
 
@@ -42,12 +44,14 @@ class ThreadsResource:
         searching: ThreadSearching,
         changes: ThreadChanges,
         updates: StateUpdates,
+        quotas: Quotas,
     ) -> None:
         self._store = store
         self._states = states
         self._searching = searching
         self._changes = changes
         self._updates = updates
+        self._quotas = quotas
 
     def routes(self) -> tuple[Route, ...]:
         """The rows of the route table."""
@@ -80,13 +84,14 @@ class ThreadsResource:
         tenant = tenant_of(request)
         wanted, body = await read_body(request, ThreadCreate)
         require_metadata(wanted.metadata)
-        thread_id = wanted.thread_id or new_id()
+        thread_id = wanted.thread_id or stored_id(tenant, new_id())
         thread = thread_document(thread_id, tenant, wanted.metadata, now())
         if wanted.ttl is not None:
             thread["ttl"] = ttl_mark(wanted.ttl, thread["created_at"])
         update = _states_of(thread_id, wanted, body, request.content_length or 0)
         if update is not None:
             await self._updates.require_served(thread)
+        await self._require_room(tenant, wanted.thread_id, thread_id)
         if await self._store.create_thread(thread):
             if update is None:
                 return json_response(thread_view(thread, busy=False, state=None), headers=_location(thread_id))
@@ -105,6 +110,14 @@ class ThreadsResource:
             await self._updates.apply(existing, update)
             existing = await self._now(existing)
         return json_response(await self._view(existing), headers=_location(thread_id))
+
+    async def _require_room(self, tenant: str, chosen: str | None, thread_id: str) -> None:
+        """Refuse a thread over the tenant's limit; one that is there already is answered as it is."""
+        try:
+            await self._quotas.threads(tenant)
+        except RequestProblem:
+            if chosen is None or await self._store.thread(thread_id, tenant) is None:
+                raise
 
     async def _now(self, thread: Mapping[str, Any]) -> Mapping[str, Any]:
         """The thread's document after a change of its states."""

@@ -29,6 +29,7 @@ from perdure.gateway.resources.threads.views import thread_view
 from perdure.gateway.stores.store import Store
 from perdure.schemas.documents import THREADS, ThreadStatus
 from perdure.schemas.thread_http import VALUES_LIMIT, ThreadCount, ThreadSearch
+from perdure.schemas.thread_ids import stored_id
 
 Document = dict[str, Any]
 Order = list[tuple[str, int]]
@@ -106,7 +107,7 @@ class ThreadSearching:
         ids: list[str] | None = None
         field, direction = "updated_at", DESCENDING
         if isinstance(wanted, ThreadSearch):
-            ids = list(wanted.ids) if wanted.ids else None
+            ids = [stored_id(tenant, one) for one in wanted.ids] if wanted.ids else None
             field = wanted.sort_by or field
             direction = ASCENDING if (wanted.sort_order or "desc").lower() == "asc" else DESCENDING
         if ids is not None:
