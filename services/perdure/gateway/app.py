@@ -237,17 +237,6 @@ class Gateway:
             LinkPages(links, questions, answering, public_url=settings.public_url),
         )
 
-    def health_of(self, settings: GatewaySettings) -> Callable[[web.Application], AsyncIterator[None]]:
-        """Serves the health port, which is never encrypted, while the application runs."""
-
-        async def serve(_: web.Application) -> AsyncIterator[None]:
-            server = HealthServer(settings, {"mongodb": lambda: self._conditions.required["mongodb"]})
-            await server.start()
-            yield
-            await server.close()
-
-        return serve
-
     def routes(self) -> tuple[Route, ...]:
         """The routes that the API description has, in its order."""
         return tuple(route for resource in self._resources for route in resource.routes())
@@ -340,7 +329,6 @@ def make_app(settings: GatewaySettings) -> web.Application:
         app.router.add_route(page.method, page.path, page.handle)
         if page.method == METH_GET:  # monitors and link previews ask by HEAD
             app.router.add_route(METH_HEAD, page.path, page.handle)
-    app.cleanup_ctx.extend([gateway.run, gateway.health_of(settings)])
     app.on_shutdown.append(gateway.release_waiting)
     return app
 

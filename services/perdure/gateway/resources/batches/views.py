@@ -10,6 +10,7 @@ from perdure.chassis.clock import now
 from perdure.registry.batch_progress import counted, ended_of, eta_s, rate_per_s
 from perdure.registry.batches import newest_run_id, thread_id_of
 from perdure.schemas.batch_documents import BatchStatus, ItemStatus
+from perdure.schemas.thread_ids import shown_id
 
 Document = dict[str, Any]
 
@@ -44,7 +45,7 @@ def item_view(batch: Mapping[str, Any], item: Mapping[str, Any]) -> Document:
         "number": item["number"],
         "ref": item.get("ref"),
         "status": item["status"],
-        "thread_id": thread_id_of(batch, item["number"]),
+        "thread_id": shown_id(thread_id_of(batch, item["number"])),
         "run_id": newest_run_id(item),
         "attempts": item["attempt"],
         "metadata": item.get("metadata") or {},
