@@ -329,6 +329,7 @@ def make_app(settings: GatewaySettings) -> web.Application:
         app.router.add_route(page.method, page.path, page.handle)
         if page.method == METH_GET:  # monitors and link previews ask by HEAD
             app.router.add_route(METH_HEAD, page.path, page.handle)
+    app.cleanup_ctx.append(gateway.run)
     app.on_shutdown.append(gateway.release_waiting)
     return app
 
