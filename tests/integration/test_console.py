@@ -185,7 +185,7 @@ async def test_an_operator_looks_around(console: Console, page: Page) -> None:
     )
     links = page.locator("tbody a")
     batch = await console.db.batches.find_one({"_id": batch_id})
-    assert [await links.nth(n).inner_text() for n in (0, 1)] == [thread_id_of(batch, 1), thread_id_of(batch, 2)]
+    assert [await links.nth(n).inner_text() for n in (0, 1)] == [shown_id(thread_id_of(batch, n)) for n in (1, 2)]
     await shoot(page, "console-batch")
 
 
@@ -234,12 +234,13 @@ async def test_a_thread_at_work_is_shown_as_the_api_says_and_looked_at_again(con
     again, badge = page.locator("meta[http-equiv=refresh]"), page.locator("h1 .mark")
     for active, status, refreshes in ((True, "busy", 1), (False, "idle", 0)):
         run = {
-            "_id": new_id(), "thread_id": thread_id, "tenant": console.tenant, "status": "running", "settled": False,
+            "_id": new_id(), "thread_id": stored_id(console.tenant, thread_id), "tenant": console.tenant,
+            "status": "running", "settled": False,
         }  # fmt: skip
         if active:
             await console.db.runs.insert_one(run)
         else:
-            await console.db.runs.delete_many({"thread_id": thread_id})
+            await console.db.runs.delete_many({"thread_id": run["thread_id"]})
         said = await console.http.get(f"/threads/{thread_id}", headers={"Perdure-Tenant": console.tenant})
         assert said.json()["status"] == status
         await goes(page, address)
