@@ -50,7 +50,7 @@ def send(system: Any, topic: topics.Topic, *messages: Message) -> None:
         producer = Producer(system.kafka, "test")
         for message in messages:
             record = encode(message, id=uuid.uuid4().hex, source="test", correlation_id="test", time=now())
-            await producer.send(topic.name, record)
+            await producer.send(topic.name, system.signatures.signed(topic.name, record))
         await producer.close()
 
     asyncio.run(write())
