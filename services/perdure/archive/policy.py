@@ -6,7 +6,6 @@ rule fits, has the policy's own ages. Times are in days, fractions allowed.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,8 +14,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from perdure.chassis import json
 from perdure.chassis.errors import ConfigurationError
+from perdure.chassis.setting_files import read_setting_file
 
 MAX_DAYS: Final = 100_000
 Days = Annotated[float, Field(strict=True, ge=0, le=MAX_DAYS)]
@@ -109,11 +108,7 @@ def load(file: Path | None) -> RetentionPolicy:
     """
     if file is None:
         return RetentionPolicy()
-    try:
-        raw = file.read_bytes()
-        found = tomllib.loads(raw.decode()) if file.suffix == ".toml" else json.loads(raw)
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"PERDURE_RETENTION_FILE {file}: {error}") from error
+    found = read_setting_file("PERDURE_RETENTION_FILE", file)
     try:
         policy = RetentionPolicy.model_validate(found)
     except ValidationError as error:

@@ -6,7 +6,6 @@ position, and what is wrong with it.
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from jsonpath.segments import JSONPathRecursiveDescentSegment
 from jsonpath.selectors import IndexSelector, NameSelector, SliceSelector, WildcardSelector
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
-from perdure.chassis import json
 from perdure.chassis.errors import ConfigurationError
+from perdure.chassis.setting_files import read_setting_file
 from perdure.indexer.redaction import ANY, BELOW, Action, Redaction, Rule
 
 NO_END = 2**63
@@ -51,11 +50,7 @@ def load(file: Path | None, key: SecretStr | None) -> Redaction:
 
 
 def _read(file: Path) -> list[Any]:
-    try:
-        raw = file.read_bytes()
-        found = tomllib.loads(raw.decode()) if file.suffix == ".toml" else json.loads(raw)
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"PERDURE_REDACTION_FILE {file}: {error}") from error
+    found = read_setting_file("PERDURE_REDACTION_FILE", file)
     rules = found.get("rules") if isinstance(found, dict) else found
     if not isinstance(rules, list):
         raise ConfigurationError(f"{file}: must be a list of rules, or have one under the key 'rules'")

@@ -20,6 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 from perdure.chassis.errors import ConfigurationError
 from perdure.gateway.auth.caller import Caller, CallerKind
 from perdure.schemas.scopes import Scope, UnknownScope, scopes_of
+from perdure.schemas.thread_ids import TENANT_PATTERN
 
 ALGORITHMS: Final = (
     "RS256",
@@ -35,7 +36,7 @@ ALGORITHMS: Final = (
     "Ed25519",
 )
 """Signatures with a public key. Never ``none``, never a shared secret."""
-_TENANT: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TENANT: Final = re.compile(TENANT_PATTERN.removesuffix("$"))
 _SUBJECT_LIMIT: Final = 255
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -124,7 +125,7 @@ class Issuer(_Table):
     jwks_url: SecureUrl | None = None
     subject: Pointer = "/sub"
     tenant: Pointer | None = None
-    tenant_is: str | None = Field(default=None, pattern=_TENANT.pattern)
+    tenant_is: str | None = Field(default=None, pattern=TENANT_PATTERN)
     granted_by: Pointer = "/scope"
     scopes_are_granted: bool = True
     grants: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)

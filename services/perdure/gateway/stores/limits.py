@@ -15,15 +15,14 @@ some of it for one. 0 is no limit.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from perdure.chassis import json
 from perdure.chassis.errors import ConfigurationError
+from perdure.chassis.setting_files import read_setting_file
 from perdure.schemas.thread_ids import TENANT_PATTERN
 
 Count = Annotated[int, Field(ge=0)]
@@ -83,11 +82,7 @@ def load(file: Path | None) -> TenantLimits:
     """
     if file is None:
         return TenantLimits()
-    try:
-        raw = file.read_bytes()
-        found = tomllib.loads(raw.decode()) if file.suffix == ".toml" else json.loads(raw)
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"PERDURE_QUOTAS_FILE {file}: {error}") from error
+    found = read_setting_file("PERDURE_QUOTAS_FILE", file)
     own = found.pop("tenants", {}) if isinstance(found, dict) else None
     if not isinstance(own, dict) or not all(isinstance(one, dict) for one in own.values()):
         raise ConfigurationError(
