@@ -24,6 +24,8 @@ from perdure.chassis.clock import now
 from perdure.schemas.thread_ids import shown_id
 
 HERE: Final = Path(__file__).parent
+BASE: Final = HERE / "static" / "base.css"
+"""Colours and resets, before the style of every page."""
 CARD: Final = HERE / "static" / "card.css"
 """The style of ``card.html``: a page that is one card."""
 JOINERS: Final = frozenset("\u200c\u200d")
@@ -77,7 +79,7 @@ class Pages:
     @cached_property
     def _style(self) -> str:
         """The style as it stands in the page."""
-        return self._style_file.read_text(encoding="utf-8")
+        return BASE.read_text(encoding="utf-8") + self._style_file.read_text(encoding="utf-8")
 
     @cached_property
     def _digest(self) -> str:
