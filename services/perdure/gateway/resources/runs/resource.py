@@ -30,6 +30,10 @@ from perdure.schemas.scopes import Scope
 MAX_OFFSET = 100_000
 OFFSET = Parameter("offset", {"type": "integer", "minimum": 0, "default": 0})
 STARTED: Final[dict[int, Answer]] = {200: http.Run, 202: http.Run}
+LISTED = Plain(
+    "The runs; with `select` only the fields of each that it names.",
+    {"type": "array", "items": {"anyOf": [{"$ref": "#/components/schemas/Run"}, {"type": "object"}]}},
+)
 FOLLOW = Parameter(
     "follow",
     {"enum": ["run", "thread"], "default": "run"},
@@ -89,7 +93,7 @@ class RunsResource:
             ),
             Route(
                 "GET", "/threads/{thread_id}/runs", self.list_runs, "listRuns", "Runs of a thread, newest first", "Runs",
-                {200: (http.Run,)},
+                {200: LISTED},
                 parameters=(
                     page_of(10, 1000), OFFSET, STATUS,
                     Parameter("select", {"type": "array", "items": TEXT}, "Only these fields of each run."),
