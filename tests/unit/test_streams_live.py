@@ -142,6 +142,31 @@ async def test_a_document_waits_for_the_chunks_before_it() -> None:
     assert await stage.end() == ["metadata", "a", "b", "update 2", "update 3", "end"]
 
 
+async def test_what_closes_a_superstep_counts_when_it_comes_while_the_history_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = Stage()
+    stage.documents.add(1, "e", "started")
+    stage.closes(1, 0)
+    stage.chunk(1, 1, "a")
+    await stage.until(2)
+    page = stage.documents.page
+
+    async def closing(thread: str, after: int) -> list[dict[str, Any]]:
+        if after == 1:
+            stage.closes(2, 1)
+            monkeypatch.setattr(stage.documents, "page", page)
+        return await page(thread, after)
+
+    monkeypatch.setattr(stage.documents, "page", closing)
+    history(stage, 3)
+    stage.documents.found = stage.documents.found[1:]
+    stage.feed.wake()
+    await stage.until(3)
+    stage.closes(3, 0)
+    assert await stage.end() == ["metadata", "a", "update 2", "end"]
+
+
 async def test_a_missing_chunk_is_made_good_by_the_whole_message_of_its_superstep_alone() -> None:
     stage = Stage()
     history(stage, 5)

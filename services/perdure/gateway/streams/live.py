@@ -49,8 +49,6 @@ class Live:
         """Chunks after the newest document that was told."""
         self._gap = False
         """Whether one of these was missed."""
-        self._closed: tuple[int, bool] = (0, False)
-        """A number that is durable, and whether all chunks before it were told."""
         self._lost = complete_from - 1
         """The newest number after which chunks were missed."""
         self._partials = Partials()
@@ -82,9 +80,6 @@ class Live:
                 if record.seq == seq:
                     yield from self._tell(record)
             elif record.run_id == self._run_id and record.seq > seq:
-                if record.seq == seq + 1:
-                    told = self._told >= record.before and not self._gap and self._are_told(record)
-                    self._closed = (record.seq, told)
                 return
             self._at += 1
 
@@ -103,8 +98,12 @@ class Live:
         self._told, self._gap = 0, False
 
     def close(self, seq: int) -> None:
-        """The document ``seq`` is about to be told, so nothing more is told of what came before."""
-        if self._closed != (seq, True):
+        """The document ``seq`` is about to be told, so nothing more is told of what came before.
+
+        Whether all of it was told says the record that closes it, where the reader stopped; it may have come after the last pump.
+        """
+        record = self._ring.get(self._at)
+        if record is None or record.run_id != self._run_id or record.seq != seq or not self._is_complete(record):
             self._lost = seq - 1
 
     def told_since(self, seq: int) -> bool:
@@ -162,6 +161,10 @@ class Live:
             message, ns, place = self._due
             self._due, self._together = None, 0
             yield _event(*self._partials.so_far(message), place, ns=ns)
+
+    def _is_complete(self, record: ChunkRecord) -> bool:
+        """Whether all chunks before the number that a record closes were told."""
+        return record.closes and self._told >= record.before and not self._gap and self._are_told(record)
 
     def _are_told(self, record: ChunkRecord) -> bool:
         """Whether the worker told what would stand for whole messages here."""
