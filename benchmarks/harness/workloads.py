@@ -214,7 +214,7 @@ async def stream(system: System, size: Mapping[str, Any]) -> Numbers:
         nonlocal lost
         took = await client.words(key)
         lost += size["words"] - len(took)
-        first.append(took[0])
+        first.extend(took[:1])
         every.extend(took)
 
     try:
