@@ -16,6 +16,7 @@ import pytest
 from perdure.chassis import mongo
 from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.kafka.producer import Producer
+from perdure.scheduler.clock import DatabaseClock
 from perdure.scheduler.leader import Leadership
 from perdure.scheduler.settings import SchedulerSettings
 from perdure.scheduler.sweeps import PORTION, WORKER_KEPT, Sweeper
@@ -76,7 +77,7 @@ async def test_runs_of_dead_workers_are_given_back_and_those_of_living_are_not(
     dead, alive = await worker(db, -1), await worker(db, 60)
     lost, kept = run("running", owner=dead), run("running", owner=alive)
     await db.runs.insert_many([lost, kept])
-    sweeper = Sweeper(db, producer, SchedulerSettings())
+    sweeper = Sweeper(db, producer, DatabaseClock(db), SchedulerSettings())
     careful = await sweeper.recover(declare_dead=False)
     assert (careful.workers_dead, careful.recovered) == (0, 0)
     swept = await sweeper.recover(declare_dead=True)
@@ -93,7 +94,7 @@ async def test_workers_that_are_gone_are_forgotten_after_a_day(db: mongo.Databas
     ]
     await db.workers.update_one({"_id": old_dead}, {"$set": {"state": "dead"}})
     await db.workers.update_many({"_id": {"$in": [old_gone, new_gone]}}, {"$set": {"state": "gone"}})
-    sweeper = Sweeper(db, producer, SchedulerSettings())
+    sweeper = Sweeper(db, producer, DatabaseClock(db), SchedulerSettings())
     await sweeper.recover(declare_dead=False)
     assert await db.workers.count_documents({}) == 5, "right after an outage nobody is judged"
     await sweeper.recover(declare_dead=True)
@@ -104,7 +105,7 @@ async def test_workers_that_are_gone_are_forgotten_after_a_day(db: mongo.Databas
 
 async def test_a_forgotten_start_is_published_once_a_grace_period(db: mongo.Database, producer: Producer) -> None:
     await db.runs.insert_one(run("pending", epoch=0))
-    sweeper = Sweeper(db, producer, SchedulerSettings())
+    sweeper = Sweeper(db, producer, DatabaseClock(db), SchedulerSettings())
     assert (await sweeper.sweep()).started == 1
     assert (await sweeper.sweep()).started == 0
 
@@ -121,7 +122,7 @@ async def test_the_events_of_an_unsettled_end_are_published_and_it_is_settled(
             entry | {"_id": "2", "seq": 2, "event": "success", "ev": {"checkpoint_id": None, "steps": 0}},
         ]
     )
-    sweeper = Sweeper(db, producer, SchedulerSettings())
+    sweeper = Sweeper(db, producer, DatabaseClock(db), SchedulerSettings())
     assert (await sweeper.sweep()).settled == 1
     assert (await db.runs.find_one({"_id": ended["_id"]}))["settled"]  # type: ignore[index]
     assert (await sweeper.sweep()).settled == 0
@@ -145,7 +146,7 @@ async def test_an_event_that_kafka_refuses_is_published_without_its_large_parts_
             for one in ended
         ]
     )  # fmt: skip
-    swept = await Sweeper(db, producer, SchedulerSettings()).sweep()
+    swept = await Sweeper(db, producer, DatabaseClock(db), SchedulerSettings()).sweep()
     settled = {one["_id"]: one["settled"] for one in await db.runs.find().to_list(None)}
     assert settled == {ended[0]["_id"]: True, ended[1]["_id"]: False, ended[2]["_id"]: True}
     assert (swept.settled, swept.refused) == (2, 1)
@@ -182,7 +183,7 @@ async def test_after_a_crash_a_start_is_published_when_its_back_off_is_over(
     crashed = {"updated_at": now, "swept_at": now - timedelta(seconds=9)}
     over = run("pending", **crashed, not_before=now - timedelta(seconds=1))
     await db.runs.insert_many([over, run("pending", **crashed, not_before=now + timedelta(hours=1))])
-    sweeper = Sweeper(db, producer, SchedulerSettings())
+    sweeper = Sweeper(db, producer, DatabaseClock(db), SchedulerSettings())
     assert [(await sweeper.sweep()).started for _ in range(3)] == [1, 0, 0]
     swept = await db.runs.find_one({"_id": over["_id"]})
     assert swept is not None
@@ -196,7 +197,7 @@ async def test_recovery_does_not_wait_for_the_sweep(db: mongo.Database, producer
     await db.runs.insert_many([run("pending", epoch=0) for _ in range(10_000)])
     lost = run("running", owner=await worker(db, -1))
     await db.runs.insert_one(lost)
-    sweeper = Sweeper(db, producer, SchedulerSettings())
+    sweeper = Sweeper(db, producer, DatabaseClock(db), SchedulerSettings())
     began = time.monotonic()
     assert (await sweeper.recover(declare_dead=True)).recovered == 1
     recovered_s = time.monotonic() - began
@@ -213,12 +214,12 @@ async def test_enqueued_runs_of_busy_threads_do_not_hold_up_the_others(db: mongo
     await db.runs.insert_one(going)
     await db.runs.insert_many([run("pending", epoch=0, thread_id=going["thread_id"]) for _ in range(PORTION)])
     await db.runs.insert_one(run("pending", epoch=0))
-    sweeper = Sweeper(db, producer, SchedulerSettings())
+    sweeper = Sweeper(db, producer, DatabaseClock(db), SchedulerSettings())
     assert [(await sweeper.sweep()).started for _ in range(3)] in ([0, 1, 0], [1, 0, 0])
 
 
 async def test_one_of_several_instances_leads(db: mongo.Database) -> None:
-    instances = [Leadership(db, "role", "one name for all", ttl_s=1) for _ in range(5)]
+    instances = [Leadership(db, DatabaseClock(db), "role", "one name for all", ttl_s=1) for _ in range(5)]
     leads = await asyncio.gather(*(instance.acquire() for instance in instances))
     assert leads.count(True) == 1
     leader = instances[leads.index(True)]

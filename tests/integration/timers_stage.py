@@ -106,7 +106,7 @@ async def timers_clockwork(base: Base) -> AsyncIterator[Clockwork]:
             base.db,
             waits,
             DatabaseClock(base.db),
-            Shares(Members(base.db, "test")),
+            Shares(Members(base.db, DatabaseClock(base.db), "test")),
             Escalations(base.db, Notes(base.db, producer, "test")),
         ),
     )

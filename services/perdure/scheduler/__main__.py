@@ -24,6 +24,7 @@ from perdure.registry.schedules import Schedules
 from perdure.registry.signals import Signals
 from perdure.registry.waits import Waits
 from perdure.scheduler import delayed
+from perdure.scheduler.ahead import Ahead
 from perdure.scheduler.archive import Archiving
 from perdure.scheduler.batch_events import Outbox
 from perdure.scheduler.batch_uploads import Uploads
@@ -43,10 +44,14 @@ from perdure.scheduler.stuck import StuckWatch
 from perdure.scheduler.sweeps import SOURCE, Sweeper
 from perdure.scheduler.timers import Timers
 from perdure.scheduler.unfinished import Unfinished
-from perdure.schemas.documents import RUNS
+from perdure.schemas.documents import RUNS, SCHEDULES, WAITS
 
 log = logger(__name__)
 
+WAITS_REST_S = 0.25
+"""How long the clock of waits rests at most while none falls due: a wait shorter than that is late by as much."""
+REST_S = 0.5
+"""The same for schedules and delayed starts."""
 LAST_WRITES_S = 5.0
 """How long writes on their way may take to arrive, once the scheduler is told to stop."""
 
@@ -59,8 +64,9 @@ async def main(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
     db = mongo.database(client, settings.mongodb)
     producer = Producer(settings, settings.instance)
     availability = Availability()
-    lead = Lead(Leadership(db, "sweeps", settings.instance, settings.leader_ttl_s), settings)
-    clock, members = DatabaseClock(db), Members(db, settings.instance)
+    clock = DatabaseClock(db)
+    lead = Lead(Leadership(db, clock, "sweeps", settings.instance, settings.leader_ttl_s), settings)
+    members = Members(db, clock, settings.instance)
     runs = GroupCommit(db[RUNS], availability=availability)
     waits = Waits(db, runs, producer, availability, SOURCE)
     signals = Signals(db, waits, availability)
@@ -72,23 +78,28 @@ async def main(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
     stuck = StuckWatch(db, notes, clock, settings)
     unfinished = Unfinished(db, producer, signals, clock, Signatures.of(settings))
     dead_letters = DeadLetters(db, settings)
-    sweeper = Sweeper(db, producer, settings)
+    sweeper = Sweeper(db, producer, clock, settings)
     batches = Batches(db, producer, waits, settings)
     removals = Removals(db, Remover(db, store, producer, SOURCE), settings)
     expiries = Expiries(db, Pruner(db, producer, SOURCE, availability), clock)
     loops = [
         Loop("members", RENEW_S, members.renew),
-        Loop("timers", settings.timer_interval_s, timers.turn),
-        Loop("schedules", settings.timer_interval_s, firings.turn),
+        Loop("timers", settings.timer_interval_s, timers.turn, Ahead(db, WAITS, "due_at", clock, WAITS_REST_S)),
+        Loop("schedules", settings.timer_interval_s, firings.turn, Ahead(db, SCHEDULES, "next_at", clock, REST_S)),
         Loop("missed-schedules", MISSED_S, firings.make_up),
         Loop("decided-schedules", 5.0, lead.only(firings.finish)),
-        Loop("delayed", delayed.EVERY_S, lead.only(delayed.Delayed(db, producer, clock).turn)),
+        Loop(
+            "delayed",
+            delayed.EVERY_S,
+            lead.only(delayed.Delayed(db, producer, clock).turn),
+            Ahead(db, RUNS, "start_at", clock, REST_S, {"delayed": True}),
+        ),
         Loop("lead", settings.sweep_interval_s, lead.renew),
         Loop("signals", settings.sweep_interval_s, lead.only(unfinished.offer_signals)),
         Loop("validations", settings.sweep_interval_s, lead.only(unfinished.ask_validator)),
         Loop("stuck", settings.stuck_interval_s, lead.only(stuck.turn)),
         Loop("notes", 5.0, lead.only(stuck.publish_notes)),
-        Loop("batches", settings.batch_interval_s, lead.only(batches.turn)),
+        Loop("batches", settings.batch_interval_s, lead.only(batches.turn), batches),
         Loop("batches-told", 0.5, lead.only(Outbox(db, producer).publish)),
         Loop("completed", 1.0, lead.only(Completed(db, clock, settings.completed_delete_s).turn)),
         Loop("removals", 2.0, lead.only(removals.turn)),

@@ -47,6 +47,10 @@ START_AT_ONCE: Final = 200
 """Items of one batch that a turn starts at most: their payloads are in memory, a megabyte each at most."""
 CANCEL_EVERY_S: Final = 0.5
 RECOUNT_EVERY_S: Final = 300.0
+REST_S: Final = 0.5
+"""How long to rest while no batch is open: a new one begins that much later at most."""
+NOTE_EVERY_S: Final = 5.0
+"""How often to note runs that end after their batch, while none is open."""
 
 Document = dict[str, Any]
 
@@ -97,8 +101,21 @@ class Batches:
         self._starts = Starts(db, producer, self._items, settings.batch_backoff_s)
         self._ends = Ends(db, self._items)
         self._going: dict[str, Going] = {}
+        self._turned_at = 0.0
         self._window = Window(settings.batch_patience_s)
         self._owner = new_id()
+
+    async def rest_s(self) -> float:
+        """For how many seconds there is nothing to do; 0 while a batch is open, and now and then to note what ended late.
+
+        Raises:
+            PyMongoError: the database does not answer.
+
+        """
+        if self._going or time.monotonic() - self._turned_at >= NOTE_EVERY_S:
+            return 0.0
+        found = await self._batches.find_one({"open": True}, {"_id": 1})
+        return REST_S if found is None else 0.0
 
     async def turn(self) -> None:
         """Bring every open batch on.
@@ -107,6 +124,7 @@ class Batches:
             PyMongoError: the database does not answer; everything is read anew by the next turn.
 
         """
+        self._turned_at = time.monotonic()
         try:
             await self._turn()
         except PyMongoError:

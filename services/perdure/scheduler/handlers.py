@@ -1,7 +1,8 @@
 """The scheduler's loops: one task each, so that none holds up another, and the leader's turn at the sweeps.
 
-Contract: a loop takes a turn each interval until it is told to stop. A turn that fails is logged and the next one tries again; a
-turn that hangs (a database that does not answer) holds up its own loop only.
+Contract: a loop takes a turn each interval until it is told to stop; one that knows when the next thing falls due rests until then.
+A turn that fails is logged and the next one tries again; a turn that hangs (a database that does not answer) holds up its own loop
+only.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from prometheus_client import Counter, Gauge
 from pymongo.errors import PyMongoError
@@ -31,6 +33,13 @@ LAST_TURN_S = 5.0
 """How long a turn in hand may take to end, once the scheduler is told to stop."""
 
 
+class Resting(Protocol):
+    """Knows whether there is anything to take a turn for."""
+
+    async def rest_s(self) -> float:
+        """For how many seconds there is nothing; 0 when there is something now."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loop:
     """One thing that the scheduler does again and again."""
@@ -39,6 +48,8 @@ class Loop:
     every_s: float
     """Between the end of a turn and the next one, in seconds."""
     turn: Turn
+    ahead: Resting | None = None
+    """Says for how long there is nothing to take a turn for."""
 
 
 class Lead:
@@ -137,12 +148,17 @@ async def _run(loop: Loop, lead: Lead, stopping: asyncio.Event) -> None:
         if stopping.is_set():
             await _let_end(turn)
             return
-        await asyncio.wait((stopped,), timeout=loop.every_s)
+        await asyncio.wait((stopped,), timeout=turn.result())
 
 
-async def _guarded(loop: Loop, lead: Lead) -> None:
-    """One turn. A loop outlives every error: the others depend on nothing that it does."""
+async def _guarded(loop: Loop, lead: Lead) -> float:
+    """One turn, unless there is nothing to take one for; how many seconds to wait then.
+
+    A loop outlives every error: the others depend on nothing that it does.
+    """
     try:
+        if loop.ahead is not None and (rest_s := await loop.ahead.rest_s()) > 0:
+            return rest_s
         await loop.turn()
     except PyMongoError as error:
         lead.lost()
@@ -151,9 +167,10 @@ async def _guarded(loop: Loop, lead: Lead) -> None:
     except Exception:
         FAILED.labels(loop=loop.name).inc()
         log.exception("scheduler.turn_failed", loop=loop.name)
+    return loop.every_s
 
 
-async def _let_end(turn: asyncio.Task[None]) -> None:
+async def _let_end(turn: asyncio.Task[float]) -> None:
     await asyncio.wait((turn,), timeout=LAST_TURN_S)
     if not turn.done():
         turn.cancel()

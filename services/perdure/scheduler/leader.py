@@ -6,15 +6,16 @@ from uuid import uuid4
 
 from pymongo.errors import DuplicateKeyError
 
-from perdure.chassis.mongo import Database, from_now, server_time
+from perdure.chassis.mongo import Database, from_now
+from perdure.scheduler.clock import DatabaseClock
 from perdure.schemas.documents import LEADERS
 
 
 class Leadership:
     """The lease of one role."""
 
-    def __init__(self, db: Database, role: str, instance: str, ttl_s: float) -> None:
-        self._db = db
+    def __init__(self, db: Database, clock: DatabaseClock, role: str, instance: str, ttl_s: float) -> None:
+        self._clock = clock
         self._leaders = db[LEADERS]
         self._role = role
         # Two processes may have been given one name: the lease is of a process.
@@ -24,7 +25,7 @@ class Leadership:
     async def acquire(self) -> bool:
         """Take or renew the lease; whether this instance leads now."""
         lease = {"holder": self._holder, "expires_at": from_now(self._ttl_s)}
-        now = await server_time(self._db)
+        now = await self._clock.now()
         ours_or_free = {
             "_id": self._role,
             "$or": [{"holder": self._holder}, {"expires_at": {"$lt": now}}],

@@ -16,7 +16,7 @@ class SchedulerSettings(SigningSettings, ServiceSettings):
     sweep_interval_s: float = Field(default=1.0, gt=0)
     """Between two sweeps of the leader."""
     timer_interval_s: float = Field(default=0.1, gt=0, le=1)
-    """Between two looks at the waits and schedules that are due."""
+    """Between two looks at the waits and schedules that are due, while any are; the scheduler rests while none is."""
     leader_ttl_s: float = Field(default=10.0, ge=1)
     """Another instance becomes leader after this many seconds without renewal."""
     lease_ttl_s: float = Field(default=10.0, ge=1)

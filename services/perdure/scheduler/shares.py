@@ -14,8 +14,9 @@ from datetime import timedelta
 
 from pymongo.errors import PyMongoError
 
-from perdure.chassis.mongo import Database, from_now, server_time
+from perdure.chassis.mongo import Database, from_now
 from perdure.chassis.telemetry import logger
+from perdure.scheduler.clock import DatabaseClock
 from perdure.scheduler.domain import rank
 from perdure.schemas.documents import SCHEDULERS
 
@@ -32,8 +33,9 @@ RESIGN_S = 2.0
 class Members:
     """The live instances of the scheduler, by the database's clock."""
 
-    def __init__(self, db: Database, instance: str) -> None:
+    def __init__(self, db: Database, clock: DatabaseClock, instance: str) -> None:
         self._db = db
+        self._clock = clock
         self._instance = instance
         self._others: tuple[str, ...] = ()
 
@@ -41,7 +43,7 @@ class Members:
         """Renew this instance's lease and see who else is there."""
         lease = {"$set": {"expires_at": from_now(LEASE_S)}}
         await self._db[SCHEDULERS].update_one({"_id": self._instance}, [lease], upsert=True)
-        now = await server_time(self._db)
+        now = await self._clock.now()
         known = await self._db[SCHEDULERS].find({}).to_list(None)
         self._others = tuple(one["_id"] for one in known if one["expires_at"] > now and one["_id"] != self._instance)
         if any(one["expires_at"] < now - FORGET for one in known):

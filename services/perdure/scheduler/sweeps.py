@@ -17,11 +17,12 @@ from pymongo import UpdateOne
 from pymongo.errors import PyMongoError
 
 from perdure.chassis.kafka.producer import Producer
-from perdure.chassis.mongo import Database, server_time
+from perdure.chassis.mongo import Database
 from perdure.chassis.telemetry import logger
 from perdure.registry.crashes import crash_change
 from perdure.registry.run_events import publish_event
 from perdure.registry.runs import start_record
+from perdure.scheduler.clock import DatabaseClock
 from perdure.scheduler.domain import Action, decide
 from perdure.scheduler.settings import SchedulerSettings
 from perdure.schemas.commands import StartReason
@@ -67,9 +68,10 @@ class Swept:
 class Sweeper:
     """Takes up what dead processes left: the runs of dead workers, starts and events that were never published."""
 
-    def __init__(self, db: Database, producer: Producer, settings: SchedulerSettings) -> None:
+    def __init__(self, db: Database, producer: Producer, clock: DatabaseClock, settings: SchedulerSettings) -> None:
         self._db = db
         self._producer = producer
+        self._clock = clock
         self._settings = settings
 
     async def recover(self, *, declare_dead: bool) -> Swept:
@@ -81,7 +83,7 @@ class Sweeper:
 
         """
         swept = Swept()
-        now = await server_time(self._db)
+        now = await self._clock.now()
         if declare_dead:
             swept.workers_dead = await self._declare_dead(now)
         # Runs before workers: a worker registers before it claims, so an owner of a run seen here is seen there too.
@@ -95,7 +97,7 @@ class Sweeper:
     async def sweep(self) -> Swept:
         """Publish what was never published, of at most ``PORTION`` runs: starts of pending runs, events of ended ones."""
         swept = Swept()
-        now = await server_time(self._db)
+        now = await self._clock.now()
         settings = self._settings
         grace = timedelta(seconds=settings.publish_grace_s), timedelta(seconds=settings.settle_grace_s)
         found = self._db[RUNS].find(_due(now, *grace), RUN_FIELDS).sort("swept_at", 1).limit(PORTION)

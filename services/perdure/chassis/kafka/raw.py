@@ -50,7 +50,8 @@ STALL_LOOKS: Final = 6
 ROOM_WAIT_S = 1.0
 """How long a full consumer waits for room before it pauses its partitions; a rebalance waits as long."""
 ROOM_POLL_S = 0.01
-FETCH_WAIT_MS = 100
+FETCH_WAIT_MS = 500
+"""How long a broker waits for the first record before it answers that there is none."""
 PORTION_WAIT_MS = 250
 """How long a broker gathers a portion before it answers with less."""
 
