@@ -87,6 +87,16 @@ def test_up_status_logs_down(perdure: Project) -> None:
     assert "start it with `perdure up`" in away.stderr
 
 
+def subject_of_session(url: str, link: str, subject: str) -> None:
+    """Sign in by a link, as the form of its page does; the session acts as ``subject``, and reads what its key may."""
+    with httpx.Client(headers={"Origin": url}) as browser:
+        answer = browser.post(link)
+        assert answer.status_code == 200, answer.text
+        assert f"as {subject}" in answer.text
+        (cookie,) = [one.split(";")[0] for one in answer.headers.get_list("set-cookie")]
+        assert httpx.get(f"{url}/info", headers={"Cookie": cookie}).status_code == 200
+
+
 @pytest.mark.timeout(400)
 def test_up_secure_asks_everybody_and_makes_a_key_for_its_folder(perdure: Project) -> None:
     started = perdure("up", "--secure", "--json")
@@ -99,6 +109,10 @@ def test_up_secure_asks_everybody_and_makes_a_key_for_its_folder(perdure: Projec
     made = perdure("threads", "create", "--json", "--url", url)
     assert made.returncode == 0, made.stderr
 
+    first = re.search(rf"{url}/auth/ticket/\S+", started.stderr)
+    assert first, "a first session of the console"
+    subject_of_session(url, first[0], "key:local")
+
     created = perdure("keys", "create", "ci", "--scope", "reader", "--expires", "90d", "--json")
     assert created.returncode == 0, created.stderr
     key = json.loads(created.stdout)
@@ -109,6 +123,15 @@ def test_up_secure_asks_everybody_and_makes_a_key_for_its_folder(perdure: Projec
     refused = perdure("threads", "create", "--url", url, PERDURE_API_KEY=key["key"])
     assert refused.returncode == 1
     assert "key:ci lacks the scope threads:write" in refused.stderr
+    made_link = perdure("keys", "ticket", key["key_id"], "--url", url, "--json")
+    assert made_link.returncode == 0, made_link.stderr
+    link = json.loads(made_link.stdout)["url"]
+    subject_of_session(url, link, "key:ci")
+    assert httpx.post(link, headers={"Origin": url}).status_code == 410, "a ticket opens one session"
+    assert perdure("keys", "revoke", key["key_id"]).returncode == 0
+    dead = perdure("keys", "ticket", key["key_id"], "--url", url)
+    assert dead.returncode == 1
+    assert "was revoked at" in dead.stderr
     assert "'runs:all' is no scope" in perdure("keys", "create", "x", "--scope", "runs:all").stderr
 
 

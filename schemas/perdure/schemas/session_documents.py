@@ -6,6 +6,8 @@ from datetime import datetime
 from typing import Any, Final, NotRequired, TypedDict
 
 SESSIONS: Final = "sessions"
+TICKET_PATH: Final = "/auth/ticket/"
+"""The gateway's page for a ticket, whose secret follows."""
 
 
 class CallerDocument(TypedDict):

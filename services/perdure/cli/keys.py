@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from perdure.cli.encryption import rotate_encryption
-from perdure.cli.options import AsJson
+from perdure.cli.options import DEFAULT_URL, AsJson, Url
 from perdure.cli.output import Output, fields, table
 from perdure.cli.parsing import ahead
 from perdure.schemas.scopes import SETS, UnknownScope, scopes_of
+from perdure.schemas.session_documents import TICKET_PATH
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -78,6 +79,19 @@ def list_keys(
 
     found = keys_work.list_keys(tenant)
     Output(as_json).result(found, table(found, _COLUMNS, "no key"))
+
+
+@app.command()
+def ticket(
+    key_id: Annotated[str, typer.Argument(metavar="KEY", help="A key id, as `perdure keys list` shows it.")],
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Make a link that signs a browser in to the console once, with what the key may do; good for thirty minutes."""
+    from perdure.cli import keys_work
+
+    link = f"{url.rstrip('/')}{TICKET_PATH}{keys_work.ticket(key_id)}"
+    Output(as_json).result({"url": link}, link)
 
 
 @app.command()

@@ -13,9 +13,12 @@ from typing import Any, Final, TypeVar
 from pymongo.errors import PyMongoError
 
 from perdure.chassis import mongo
+from perdure.chassis.clock import now
+from perdure.chassis.mongo import Database
 from perdure.chassis.settings import ServiceSettings
 from perdure.cli.errors import CommandError
-from perdure.registry.api_keys import ApiKeys, key_view, new_key
+from perdure.registry.api_keys import ApiKeys, key_view, new_key, why_dead
+from perdure.registry.sessions import Sessions, caller_of_key
 from perdure.schemas.scopes import Scope
 
 T = TypeVar("T")
@@ -45,13 +48,31 @@ def revoke(key_id: str) -> Row:
     return key_view(found)
 
 
+def ticket(key_id: str) -> str:
+    """The secret of a ticket that opens one session of the console, which may do what the key may."""
+
+    async def issue(database: Database) -> str:
+        key = await ApiKeys(database).find(key_id)
+        if key is None:
+            raise CommandError(f"there is no key {key_id!r}; `perdure keys list` shows the ids")
+        if (reason := why_dead(key, now())) is not None:
+            raise CommandError(f"the key {key_id} {reason}")
+        return await Sessions(database).issue_ticket(caller_of_key(key))
+
+    return _on_database(issue)
+
+
 def _on_keys(work: Callable[[ApiKeys], Awaitable[T]]) -> T:
+    return _on_database(lambda database: work(ApiKeys(database)))
+
+
+def _on_database(work: Callable[[Database], Awaitable[T]]) -> T:
     settings = ServiceSettings()
 
     async def run() -> T:
         client = mongo.connect(settings.mongodb)
         try:
-            return await work(ApiKeys(mongo.database(client, settings.mongodb)))
+            return await work(mongo.database(client, settings.mongodb))
         finally:
             client.close()
 

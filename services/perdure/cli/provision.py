@@ -20,8 +20,9 @@ from perdure.chassis.kafka.admin import Change, TopicAdmin
 from perdure.chassis.service import settings_problem, switch_on
 from perdure.chassis.settings import ServiceSettings
 from perdure.checkpoint.store import INDEXES as NOTEBOOK_INDEXES
-from perdure.local.key_file import FILE, read_key_file, write_key_file
+from perdure.local.key_file import FILE, OwnKey, read_key_file, write_key_file
 from perdure.registry.api_keys import ApiKeys, new_key, read_key, why_dead
+from perdure.registry.sessions import Sessions, caller_of_key
 from perdure.schemas import topics
 from perdure.schemas.documents import NOTEBOOK
 from perdure.schemas.scopes import EVERY
@@ -55,8 +56,8 @@ def provision(environment: Mapping[str, str]) -> list[Change]:
     return asyncio.run(_provision(settings))
 
 
-def ensure_key(environment: Mapping[str, str], folder: Path) -> Path:
-    """The file with the stack's own key, which may do everything; a key is made unless the file has one that the database knows.
+def ensure_key(environment: Mapping[str, str], folder: Path) -> OwnKey:
+    """The stack's own key; one is made unless the file has one that the database knows.
 
     Raises:
         UnavailableError: the database does not answer.
@@ -65,19 +66,20 @@ def ensure_key(environment: Mapping[str, str], folder: Path) -> Path:
     return asyncio.run(_ensure_key(service_settings(environment), folder))
 
 
-async def _ensure_key(settings: ServiceSettings, folder: Path) -> Path:
+async def _ensure_key(settings: ServiceSettings, folder: Path) -> OwnKey:
     client = mongo.connect(settings.mongodb)
     try:
-        keys = ApiKeys(mongo.database(client, settings.mongodb))
+        database = mongo.database(client, settings.mongodb)
+        keys, file = ApiKeys(database), folder / FILE
         parts = read_key(read_key_file(folder) or "")
-        known = None if parts is None else await keys.find(parts.id)
-        if known is not None and why_dead(known, now()) is None:
-            return folder / FILE
-        document, text = new_key(
-            tenant=settings.tenant, name="local", scopes=EVERY, created_by="perdure up --secure", expires_at=None
-        )
-        await keys.create(document)
-        return write_key_file(folder, text)
+        key = None if parts is None else await keys.find(parts.id)
+        if key is None or why_dead(key, now()) is not None:
+            key, text = new_key(
+                tenant=settings.tenant, name="local", scopes=EVERY, created_by="perdure up --secure", expires_at=None
+            )
+            await keys.create(key)
+            file = write_key_file(folder, text)
+        return OwnKey(file, await Sessions(database).issue_ticket(caller_of_key(key)))
     finally:
         client.close()
 

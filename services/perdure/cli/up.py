@@ -21,12 +21,14 @@ from perdure.local.dev import CONFIG_VARIABLE
 from perdure.local.display import Display
 from perdure.local.errors import ProjectError
 from perdure.local.foreground import INTERRUPTED, leave, run_until, stop_at_signals
+from perdure.local.key_file import OwnKey
 from perdure.local.project import check_project
 from perdure.local.services import Services, available_services
 from perdure.local.stack import Stack
 from perdure.local.starting import environment_warning, require_gateway_port, require_no_dev
 from perdure.local.supervision import Supervisor
 from perdure.local.supervisor import ADVICE, spawn_supervisor, this_process, watched
+from perdure.schemas.session_documents import TICKET_PATH
 
 CONFIG_NAME: Final = "langgraph.json"
 AGENT_STEP: Final = "agent_step"
@@ -55,7 +57,7 @@ class _Start:
         self._output = output
         self._config = config
         self._secure = secure
-        self._key_file: Path | None = None
+        self._own_key: OwnKey | None = None
         self._urls: dict[str, str] = {}
         self._warning: str | None = None
         self._services: Services
@@ -163,7 +165,7 @@ class _Start:
         with display.step("topics and indexes"):
             provision(environment)
         if self._secure:
-            self._key_file = ensure_key(environment, stack.folder)
+            self._own_key = ensure_key(environment, stack.folder)
         names = self._names()
         running = {name: record for name, record in stack.running().items() if name in names}
         for name, record in running.items():
@@ -192,9 +194,11 @@ class _Start:
             self._output.note(
                 f"no {CONFIG_NAME} here: no agents run. Start in your project's folder, or name it with --config."
             )
-        if self._key_file is not None:
+        if self._own_key is not None:
             self._output.note(
-                f"Everybody must say who they are. The commands of this folder send the key in {self._key_file}."
+                f"Everybody must say who they are. The commands of this folder send the key in {self._own_key.file}."
             )
+            if gateway := self._urls.get("gateway"):
+                self._output.note(f"Sign in to the console, once: {gateway}{TICKET_PATH}{self._own_key.ticket}")
         if self._warning:
             self._output.note(self._warning)

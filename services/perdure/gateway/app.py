@@ -25,7 +25,6 @@ from perdure.gateway.answers.links import PATH, LinkPages
 from perdure.gateway.answers.questions import Questions
 from perdure.gateway.auth.caller import tenant_of
 from perdure.gateway.auth.callers import Callers
-from perdure.gateway.auth.sign_in import TICKET
 from perdure.gateway.console.resource import ConsolePages
 from perdure.gateway.console.stored_states import StoredStates
 from perdure.gateway.http.bodies import BODIES, Bodies
@@ -71,6 +70,7 @@ from perdure.registry.reply_addresses import ReplyAddresses
 from perdure.registry.schedules import Schedules
 from perdure.registry.signals import Signals
 from perdure.registry.waits import Waits
+from perdure.schemas.session_documents import TICKET_PATH
 
 log = logger(__name__)
 
@@ -321,7 +321,7 @@ def make_app(settings: GatewaySettings) -> web.Application:
     app[CONNECTIONS].install(app)
     app.middlewares.append(thread_ids)
     app.on_response_prepare.append(show_headers)
-    app[SECRET_BELOW] = (PATH, TICKET)
+    app[SECRET_BELOW] = (PATH, TICKET_PATH)
     app[SPECIFICATION] = describe(routes, installed_version())
     for route in routes:
         app.router.add_route(route.method, route.path, route.handle)

@@ -8,10 +8,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 FILE: Final = "api-key"
 VARIABLE: Final = "PERDURE_API_KEY"
+
+
+class OwnKey(NamedTuple):
+    """The stack's own API key, which may do everything."""
+
+    file: Path
+    ticket: str
+    """The secret of a ticket that signs a browser in with it, once."""
 
 
 def own_folder() -> Path:

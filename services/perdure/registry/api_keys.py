@@ -76,6 +76,11 @@ def why_dead(document: ApiKeyDocument, moment: datetime) -> str | None:
     return None
 
 
+def subject_of_key(document: ApiKeyDocument) -> str:
+    """What the holder of a key is called, wherever it is recorded who did something."""
+    return f"key:{document['name']}"
+
+
 def scopes_of_key(document: ApiKeyDocument) -> frozenset[Scope]:
     """The scopes of a key that there still are."""
     return frozenset(Scope(name) for name in document["scopes"] if name in EVERY)

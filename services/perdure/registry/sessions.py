@@ -14,6 +14,8 @@ from typing import Any, Final, cast
 
 from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database
+from perdure.registry.api_keys import scopes_of_key, subject_of_key
+from perdure.schemas.key_documents import ApiKeyDocument
 from perdure.schemas.session_documents import SESSIONS, CallerDocument, SessionDocument
 
 SIGN_IN_LASTS: Final = timedelta(minutes=10)
@@ -64,6 +66,17 @@ class Sessions:
             {"_id": _id(kind, secret), "created_at": moment, "expires_at": moment + lasts, **content}
         )
         return secret
+
+
+def caller_of_key(key: ApiKeyDocument) -> CallerDocument:
+    """Whom a session acts for that the holder of an API key opened."""
+    return {
+        "tenant": key["tenant"],
+        "subject": subject_of_key(key),
+        "scopes": sorted(scopes_of_key(key)),
+        "details": {"key_id": key["_id"]},
+        "key_id": key["_id"],
+    }
 
 
 def _id(kind: SessionKind, secret: str) -> str:

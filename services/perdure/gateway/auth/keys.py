@@ -18,7 +18,7 @@ from perdure.chassis.telemetry import logger
 from perdure.gateway.auth.caller import Caller, CallerKind
 from perdure.gateway.auth.credentials import Credentials, Refusal
 from perdure.gateway.http.problems import store_unavailable
-from perdure.registry.api_keys import USED_EVERY, ApiKeys, is_key_of, read_key, scopes_of_key, why_dead
+from perdure.registry.api_keys import USED_EVERY, ApiKeys, is_key_of, read_key, scopes_of_key, subject_of_key, why_dead
 from perdure.schemas.key_documents import ApiKeyDocument
 
 log = logger(__name__)
@@ -58,7 +58,7 @@ class KeyAuthenticator:
         self._note_use(key)
         return Caller(
             tenant=key["tenant"],
-            subject=f"key:{key['name']}",
+            subject=subject_of_key(key),
             scopes=scopes_of_key(key),
             kind=CallerKind.KEY,
             details={"key_id": key["_id"]},

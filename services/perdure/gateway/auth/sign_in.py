@@ -27,12 +27,12 @@ from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.http.route import Page
 from perdure.registry.sessions import SIGN_IN_LASTS, SessionKind, Sessions
 from perdure.schemas.scopes import Exempt
+from perdure.schemas.session_documents import TICKET_PATH
 
 log = logger(__name__)
 
 PAGES: Final = Pages(Path(__file__).parent / "templates")
 BEGUN_COOKIE: Final = "__Host-perdure-sign-in"
-TICKET: Final = "/auth/ticket/"
 HOME: Final = "/console"
 _PATH: Final = re.compile(r"/(?!/)[\w\-./~%?=&:+,;@!$'()*]{0,1000}", re.ASCII)
 _WHO = Exempt("makes callers")
@@ -60,8 +60,8 @@ class SignInPages:
             Page("POST", LOGIN, self.login_by_key, _WHO),
             Page("GET", "/auth/begin", self.begin, _WHO),
             Page("GET", "/auth/callback", self.callback, _WHO),
-            Page("GET", TICKET + "{ticket}", self.ticket, _WHO),
-            Page("POST", TICKET + "{ticket}", self.use_ticket, _WHO),
+            Page("GET", TICKET_PATH + "{ticket}", self.ticket, _WHO),
+            Page("POST", TICKET_PATH + "{ticket}", self.use_ticket, _WHO),
             Page("POST", "/auth/logout", self.logout, _WHO),
         )
 
