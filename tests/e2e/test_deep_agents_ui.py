@@ -6,6 +6,7 @@ run, state, history, change the files, stop. States are compared with those that
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -127,3 +128,43 @@ async def test_files_are_changed_while_the_agent_waits_and_stop_stops(
     values: Any = await sdk.runs.wait(thread, "deep", input=None)
     assert values["messages"][-1]["content"] == "The report on aubergines is written."
     assert values["files"]["/a.txt"] == edited
+
+
+async def test_what_the_ui_streams(sdk: LangGraphClient, agents: Any) -> None:
+    """``useStream`` of the UI: states and tokens, sub-agents as well, to be joined again after a reload."""
+    reference = agents.team_agent(InMemorySaver())
+    reference.invoke(asked("Write about zucchini."), CONFIG)
+    whole = reference.get_state(CONFIG).values
+    thread = (await sdk.threads.create())["thread_id"]
+    stream: Any = sdk.runs.stream(
+        thread,
+        "team",
+        input=asked("Write about zucchini."),
+        stream_mode=["values", "messages-tuple"],
+        stream_subgraphs=True,
+        stream_resumable=True,
+        on_disconnect="continue",
+    )
+    seen = [part async for part in stream]
+    (last,) = [part.data for part in seen if part.event == "values"][-1:]
+    assert plain(last) == plain(whole)
+
+    chunks = [(part.event, part.data[0]) for part in seen if part.event.partition("|")[0] == "messages"]
+    calls: dict[str, str] = {}
+    words: dict[str, str] = {}
+    for _, chunk in chunks:
+        if chunk["type"] == "AIMessageChunk":
+            words[chunk["id"]] = words.get(chunk["id"], "") + chunk["content"]
+            for call in chunk["tool_call_chunks"]:
+                calls[chunk["id"]] = calls.get(chunk["id"], "") + (call["args"] or "")
+    own = {one.id: one for one in whole["messages"] if one.type == "ai"}
+    for name, message in own.items():
+        assert words[name] == message.content
+        if message.tool_calls:
+            assert json.loads(calls[name]) == message.tool_calls[0]["args"]
+    of_subagents = {chunk["id"] for event, chunk in chunks if "|" in event and chunk["type"] == "AIMessageChunk"}
+    assert {words[name] for name in of_subagents if name not in own} >= {"A zucchini is a courgette."}
+
+    (started,) = [part.data for part in seen if part.event == "metadata"]
+    again = [part async for part in sdk.runs.join_stream(thread, started["run_id"], last_event_id=seen[4].id)]
+    assert [part.id for part in again] == [part.id for part in seen[5:]]

@@ -11,17 +11,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import operator
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 from deepagents import create_deep_agent
 from langchain.agents.middleware import TodoListMiddleware
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
-from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langgraph.channels.delta import DeltaChannel
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END, START, StateGraph
@@ -62,13 +65,27 @@ class Scripted(GenericFakeChatModel):
         return self
 
     def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
+        return ChatResult(generations=[ChatGeneration(message=self._next(messages))])
+
+    def _stream(self, messages: list[BaseMessage], *_: Any, **__: Any) -> Iterator[ChatGenerationChunk]:
+        """The same word by word, and the arguments of a tool's call in two halves, as models send them."""
+        message = self._next(messages)
+        for index, call in enumerate(message.tool_calls):
+            args = json.dumps(call["args"])
+            half = len(args) // 2
+            for name, id_, part in ((call["name"], call["id"], args[:half]), (None, None, args[half:])):
+                chunk = tool_call_chunk(name=name, id=id_, args=part, index=index)
+                yield ChatGenerationChunk(message=AIMessageChunk("", id=message.id, tool_call_chunks=[chunk]))
+        for word in re.findall(r"\S+\s*", str(message.content)):
+            yield ChatGenerationChunk(message=AIMessageChunk(word, id=message.id))
+
+    def _next(self, messages: list[BaseMessage]) -> AIMessage:
         said = sum(isinstance(message, AIMessage) for message in messages)
         words = str(messages[1 if messages[0].type == "system" else 0].content).split()
         gates = [Path(word) for word in words if word.startswith("/") and word.endswith(".gate")]
         while said == GATE and gates and not gates[0].exists():
             time.sleep(0.05)
-        message = self.script[said].model_copy(update={"id": f"said-{len(self.script)}-{said}"})
-        return ChatResult(generations=[ChatGeneration(message=message)])
+        return self.script[said].model_copy(update={"id": f"said-{len(self.script)}-{said}"})
 
 
 def deep_agent(saver: BaseCheckpointSaver[Any] | None = None) -> Any:
