@@ -64,8 +64,8 @@ async def open_gateway(
     served = ((route.method, route.resource.canonical) for route in app.router.routes() if route.resource is not None)
     routes = frozenset((method, path) for method, path in served if method != hdrs.METH_HEAD)
     runner = web.AppRunner(app, access_log=None, auto_decompress=AUTO_DECOMPRESS)
-    await runner.setup()
     try:
+        await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         async with httpx.AsyncClient(base_url=url, timeout=30) as http:

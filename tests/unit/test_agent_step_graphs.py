@@ -121,7 +121,6 @@ async def test_no_file_and_no_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "block",
     [
-        {"auth": {"path": "./auth.py:auth"}},
         {"store": {"index": {}, "ttl": {"default_ttl": 60}}},
         {"http": {"app": "./app.py:app"}},
         {"checkpointer": {"ttl": {"default_ttl": 60}}},

@@ -78,3 +78,15 @@ async def test_a_failed_reading_is_told_to_those_who_wait_and_the_next_one_succe
     with pytest.raises(RequestProblem, match="no"):
         await known.resolve("agent")
     assert (await known.resolve("agent"))["_id"] == "agent"
+
+
+async def test_a_graph_whose_handlers_the_gateway_does_not_ask_is_not_started() -> None:
+    async def fetch() -> list[Any]:
+        return [{"_id": "guarded", "asks_handlers": True}, {"_id": "open"}]
+
+    without, asking = ServedGraphs(fetch, 5.0, asks_handlers=False), ServedGraphs(fetch, 5.0)
+    assert (await without.resolve("open"))["_id"] == "open"
+    assert (await asking.resolve("guarded"))["_id"] == "guarded"
+    with pytest.raises(RequestProblem, match="PERDURE_LANGGRAPH_CONFIG") as refused:
+        await without.resolve("guarded")
+    assert refused.value.status == 503

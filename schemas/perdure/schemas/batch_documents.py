@@ -94,6 +94,8 @@ class BatchDocument(TypedDict, total=False):
     """Of the batch and of all its runs."""
     defaults: bytes
     """Config and context of its runs, as JSON, packed by ``perdure.chassis.payload``; an item's own come first."""
+    user: bytes
+    """Who made the batch, as ``perdure.schemas.auth_user`` packs it: its runs act for them."""
     concurrency: int
     max_attempts: int
     failure_threshold: float | None

@@ -93,6 +93,8 @@ class ThreadDocument(TypedDict, total=False):
     created_at: datetime
     updated_at: datetime
     metadata: dict[str, Any]
+    auth: dict[str, Any]
+    """What the project's ``auth`` handlers put into the metadata: their conditions are about this copy. Clients cannot write it."""
     status: str
     """As left by the last ended run; see :class:`ThreadStatus`."""
     seq: int
@@ -211,6 +213,8 @@ class RunDocument(TypedDict, total=False):
     cancel_requested_at: datetime
     cancel_action: str
     """:class:`CancelAction`; absent: interrupt."""
+    user: bytes
+    """Whom it acts for, as ``perdure.schemas.auth_user`` packs it; absent where nobody was asked who calls."""
     stream_asked: dict[str, Any]
     """What readers asked for while another worker than the run's got their commands: ``modes`` and ``subgraphs``."""
     deleted: bool
@@ -288,6 +292,8 @@ class WaitDocument(TypedDict, total=False):
     traceparent: str | None
     nodes: list[str]
     """Where the thread stands."""
+    user: bytes
+    """Of the run that stands here; the run that goes on acts for the same user."""
     origin_run_id: str
     """The run that somebody started and that stands here, however often it was woken before."""
     first_run_id: str
@@ -368,4 +374,6 @@ class GraphDocument(TypedDict, total=False):
     drawings: list[dict[str, Any]]
     """Nodes and edges as LangGraph draws them, by how many levels of subgraphs are opened."""
     config: dict[str, Any]
+    asks_handlers: bool
+    """Whether its project has ``auth`` handlers (ADR 43): a gateway that does not ask them starts no run of it."""
     updated_at: datetime

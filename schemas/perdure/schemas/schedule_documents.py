@@ -51,6 +51,10 @@ class ScheduleDocument(TypedDict, total=False):
     """IANA name."""
     payload: bytes
     """Input, config, ... of the runs, as JSON, packed by ``perdure.chassis.payload``; always inline."""
+    auth: dict[str, Any]
+    """What the project's ``auth`` handlers put into the metadata; the threads of its runs have the same."""
+    user: bytes
+    """Who made the schedule, as ``perdure.schemas.auth_user`` packs it: its runs act for them."""
     metadata: dict[str, Any]
     overlap: str
     """``perdure.registry.cron.Overlap``."""

@@ -36,6 +36,7 @@ from perdure.chassis.kafka.consumer import Consumer, Handler, Subscription
 from perdure.chassis.kafka.deadletter import Keep
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.outage import outlast
+from perdure.chassis.project import read_auth
 from perdure.chassis.service import run_service
 from perdure.chassis.signatures import Signatures
 from perdure.chassis.telemetry import logger
@@ -52,17 +53,19 @@ GROUP = "perdure.agent-step"
 VERDICTS_GROUP = "perdure.agent-step.verdicts"
 
 
-async def prepare(db: mongo.Database, saver: PerdureSaver, graphs: dict[str, ServedGraph]) -> None:
+async def prepare(
+    db: mongo.Database, saver: PerdureSaver, graphs: dict[str, ServedGraph], *, asks_handlers: bool = False
+) -> None:
     """Create what is missing in the database and tell the gateway which graphs are served, however long that takes."""
     show_delta_channels()
     await outlast(partial(mongo.ensure_indexes, db), saver.availability)
     await saver.ensure_indexes()
-    await outlast(partial(_register, db, graphs), saver.availability)
+    await outlast(partial(_register, db, graphs, asks_handlers=asks_handlers), saver.availability)
 
 
-async def _register(db: mongo.Database, graphs: dict[str, ServedGraph]) -> None:
+async def _register(db: mongo.Database, graphs: dict[str, ServedGraph], *, asks_handlers: bool) -> None:
     for graph_id, served in graphs.items():
-        document = served.document() | {"updated_at": now()}
+        document = served.document() | {"asks_handlers": asks_handlers, "updated_at": now()}
         await db[documents.GRAPHS].update_one({"_id": graph_id}, {"$set": document}, upsert=True)
 
 
@@ -75,7 +78,7 @@ async def main(settings: AgentStepSettings, stopping: asyncio.Event) -> None:
     db = mongo.database(client, settings.mongodb)
     saver = PerdureSaver(db, serde=(serde := serializer_of(settings)))
     graphs = await load_graphs(settings.langgraph_config, saver)
-    await prepare(db, saver, graphs)
+    await prepare(db, saver, graphs, asks_handlers=read_auth(settings.langgraph_config) is not None)
 
     timings = Timings(db, sorted(graphs))
     paces = paces_of(graphs, timings, settings)

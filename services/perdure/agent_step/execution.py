@@ -49,7 +49,7 @@ from perdure.checkpoint import SCOPE_KEY, PerdureSaver, RunScope, documents
 from perdure.checkpoint.documents import Place
 from perdure.checkpoint.errors import NotSerialisable
 from perdure.checkpoint.places import config_of
-from perdure.schemas import run_config
+from perdure.schemas import auth_user, run_config
 from perdure.schemas.documents import RunStatus
 from perdure.schemas.events import InterruptInfo
 from perdure.schemas.waits import is_wait, wait_id
@@ -307,6 +307,7 @@ class Execution:
             "assistant_id": run["assistant_id"],
         }
         configurable = dict(asked.pop("configurable", None) or {}) | own | {SCOPE_KEY: self.scope}
+        configurable |= auth_user.configurable(run.get("user"))
         if given.get("checkpoint_id") and not self._beginning.progressed:
             configurable["checkpoint_id"] = given["checkpoint_id"]
         asked["recursion_limit"] = min(asked.get("recursion_limit", self._recursion_limit), self._recursion_limit_max)

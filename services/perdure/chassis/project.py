@@ -18,6 +18,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -29,7 +30,6 @@ from perdure.chassis.errors import ConfigurationError
 from perdure.chassis.explain import import_mistake, json_mistake, near
 
 NOT_SERVED = {
-    "auth": "nobody would be asked who they are; put a proxy that authenticates in front of the gateway",
     "store": "graphs would run without their long-term store; keep such data in a database of your own",
     "http": "custom routes and middleware would not be there; serve them beside Perdure",
     "checkpointer": "checkpoints are Perdure's own; retention is set in docs/retention.md",
@@ -39,6 +39,8 @@ NOT_SERVED = {
 }
 """Blocks of a ``langgraph.json`` that change what a server does and that are not served, each with what that means."""
 
+AUTH_KEYS: Final = frozenset({"path", "disable_studio_auth", "openapi"})
+"""``disable_studio_auth`` changes nothing: LangSmith's keys let nobody in here, so Studio sends what the handlers accept."""
 _FORM: Final = "<file.py or module>:<variable>"
 _REQUIREMENT = re.compile(r"^[A-Za-z0-9._-]+")
 
@@ -64,7 +66,64 @@ def read_project(file: Path) -> dict[str, Any]:
             raise ConfigurationError(
                 f'{file}: "{name}" is not supported: {meaning}. Remove the block to start without it'
             )
+    auth_block(file, config)
     return config
+
+
+@dataclass(frozen=True, slots=True)
+class AuthBlock:
+    """The block ``auth`` of a ``langgraph.json``.
+
+    Attributes:
+        path: Names the ``langgraph_sdk.Auth``.
+        openapi: ``securitySchemes`` and ``security`` for the API description.
+
+    """
+
+    path: str
+    openapi: Mapping[str, Any]
+
+
+def auth_block(file: Path, config: Mapping[str, Any]) -> AuthBlock | None:
+    """The block ``auth`` of what :func:`read_project` returned; ``None`` without one.
+
+    Raises:
+        ConfigurationError: a key of the block is not understood, or would be without effect.
+
+    """
+    block = config.get("auth")
+    if not block:
+        return None
+    where = f'{file}: "auth"'
+    if not isinstance(block, dict):
+        raise ConfigurationError(f'{where} must be an object: {{"path": "./auth.py:auth"}}')
+    if unknown := sorted(set(block) - AUTH_KEYS):
+        raise ConfigurationError(
+            f"{where}: {', '.join(unknown)} would be without effect. Served are: {', '.join(sorted(AUTH_KEYS))}"
+        )
+    path = block.get("path")
+    if not isinstance(path, str):
+        raise ConfigurationError(f'{where}: "path" must name the Auth object: "./auth.py:auth"')
+    source, _ = _split(path, where)
+    if _is_path(source) and not source.endswith(".py"):
+        raise ConfigurationError(f"{where}: {source} is not a Python file; handlers in other languages are not served")
+    if not isinstance(block.get("disable_studio_auth", True), bool):
+        raise ConfigurationError(f"{where}: disable_studio_auth must be true or false")
+    openapi = block.get("openapi") or {}
+    if not isinstance(openapi, dict) or (wrong := set(openapi) - {"securitySchemes", "security"}):
+        named = f": {', '.join(sorted(wrong))}" if isinstance(openapi, dict) else ""
+        raise ConfigurationError(f"{where}: openapi has securitySchemes and security, and nothing else{named}")
+    return AuthBlock(path, openapi)
+
+
+def read_auth(file: Path) -> AuthBlock | None:
+    """The block ``auth`` of a project; ``None`` without one, and without a ``langgraph.json``.
+
+    Raises:
+        ConfigurationError: As :func:`read_project` and :func:`auth_block`.
+
+    """
+    return auth_block(file, read_project(file)) if file.is_file() else None
 
 
 def read_targets(file: Path) -> dict[str, str]:

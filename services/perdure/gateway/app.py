@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -25,6 +25,7 @@ from perdure.gateway.answers.links import PATH, LinkPages
 from perdure.gateway.answers.questions import Questions
 from perdure.gateway.auth.caller import tenant_of
 from perdure.gateway.auth.callers import Callers
+from perdure.gateway.authorization import Authorization, Finders
 from perdure.gateway.console.resource import ConsolePages
 from perdure.gateway.console.stored_states import StoredStates
 from perdure.gateway.http.bodies import BODIES, Bodies
@@ -124,7 +125,9 @@ class Gateway:
         self._store = store = Store(database, availability, settings.gateway_store_timeout_s)
         self._waits = Waits(database, store.run_commit, producer, availability, SOURCE)
         self._signals = Signals(database, self._waits, availability)
-        self._graphs = ServedGraphs(store.graphs, settings.gateway_registry_refresh_s)
+        self._graphs = ServedGraphs(
+            store.graphs, settings.gateway_registry_refresh_s, asks_handlers=self.callers.handlers is not None
+        )
         self._workers = Workers(database, store)
         self._letters = DeadLetterStore(database, store, producer)
         self._conditions = Conditions(availability, servers.opensearch.circuit)
@@ -144,12 +147,12 @@ class Gateway:
         )
         changes = ThreadChanges(database, store)
         batches = BatchStore(database, store, settings.gateway_batch_items_limit)
-        schedules = ScheduleStore(
+        self._schedule_store = schedules = ScheduleStore(
             database, store, Schedules(database, store.run_commit, producer, availability, SOURCE), quotas
         )
         watchers = Places(settings.gateway_watchers, "answers that wait for runs")
         marks = Marks(database, store)
-        questions = Questions(database, store)
+        self._questions = questions = Questions(database, store)
         answering = Answering(store, questions, self._waits)
         signals = SignalStore(database, store, self._signals, quotas)
         starter = Starter(
@@ -188,7 +191,7 @@ class Gateway:
                 store, starter, producer, self._streams, watchers, quotas, heartbeat_s=settings.gateway_heartbeat_s
             ),
             SignalsResource(store, signals),
-            ApprovalsResource(questions, answering),
+            ApprovalsResource(store, questions, answering),
             MailResource(
                 store,
                 signals,
@@ -214,8 +217,8 @@ class Gateway:
             DeliveriesResource(DeliveryStore(database, store)),
             SchedulesResource(store, graphs, schedules),
             CronsResource(store, graphs, schedules),
-            SearchResource(opensearch),
-            StuckResource(opensearch, marks),
+            SearchResource(store, opensearch),
+            StuckResource(store, opensearch, marks),
             GraphsResource(graphs, workers),
             KeysResource(store, ApiKeys(database)),
             system,
@@ -245,6 +248,12 @@ class Gateway:
         """The pages for people, which the API description leaves out."""
         return tuple(page for resource in self._for_people for page in resource.pages())
 
+    def install_authorization(self, app: web.Application, rows: Iterable[Route | Page]) -> None:
+        """Ask the project's handlers about the requests of the users that they name, if there are handlers."""
+        if self.callers.handlers is not None:
+            find = Finders(self._store.thread, self._schedule_store.find_one, self._questions.find)
+            Authorization(self.callers.handlers, find).install(app, rows)
+
     async def run(self, _: web.Application) -> AsyncIterator[None]:
         """Run the background tasks (aiohttp's ``cleanup_ctx``); at the end finish the writes and close the servers' clients."""
         servers, conditions = self._servers, self._conditions
@@ -265,6 +274,7 @@ class Gateway:
         await self._health.start()
         tasks = [asyncio.create_task(_tirelessly(name, watch), name=name) for name, watch in background.items()]
         try:
+            await self.callers.started()
             yield
         finally:
             for task in tasks:
@@ -320,9 +330,10 @@ def make_app(settings: GatewaySettings) -> web.Application:
     app[CONNECTIONS] = Connections(settings.gateway_headers_timeout_s, settings.gateway_idle_timeout_s)
     app[CONNECTIONS].install(app)
     app.middlewares.append(thread_ids)
+    gateway.install_authorization(app, (*routes, *pages))
     app.on_response_prepare.append(show_headers)
     app[SECRET_BELOW] = (PATH, TICKET_PATH)
-    app[SPECIFICATION] = describe(routes, installed_version())
+    app[SPECIFICATION] = describe(routes, installed_version(), gateway.callers.openapi)
     for route in routes:
         app.router.add_route(route.method, route.path, route.handle)
     for page in pages:

@@ -32,6 +32,12 @@ class GatewaySettings(LinkSettings):
     """A TOML file of the issuers of JSON Web Tokens that the gateway trusts (docs/security.md)."""
     auth_session_s: float = Field(default=8 * 3600, ge=60)
     """How long a person stays signed in at the console, in seconds."""
+    langgraph_config: Path = Path("langgraph.json")
+    """The project whose ``auth`` handlers say who calls (docs/langgraph-json.md); without this file there are none."""
+    auth_user_tenant: str | None = None
+    """The field of a user of the ``auth`` handlers that names the tenant. Without it all users act for ``PERDURE_TENANT``."""
+    auth_handlers_timeout_s: float = Field(default=5.0, gt=0)
+    """How long a request waits for an ``auth`` handler before it is answered 503, in seconds."""
     gateway_body_limit_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
     """A larger request body is refused with 413."""
     gateway_body_limit_values: int = Field(default=250_000, ge=1_000)

@@ -77,6 +77,7 @@ def item_run(
         moment=moment,
         run_id=run_id_of(item),
         new_thread=True,
+        user=batch.get("user"),
     )
     run["batch"] = {"id": batch["_id"], "number": item["number"], "attempt": item["attempt"]}
     return run, packed.chunk_documents(run["_id"])

@@ -63,6 +63,7 @@ def run_document(
     idempotency_key: str | None = None,
     webhook: str | None = None,
     webhook_format: str | None = None,
+    user: bytes | None = None,
 ) -> RunDocument:
     """A new run, pending."""
     document: RunDocument = {
@@ -87,6 +88,8 @@ def run_document(
     }
     if idempotency_key is not None:
         document["idempotency_key"] = idempotency_key
+    if user is not None:
+        document["user"] = user
     if webhook is not None:
         document["webhook"] = webhook
         if webhook_format is not None:
@@ -124,6 +127,7 @@ def retry_document(failed: Mapping[str, Any], packed: Packed, moment: datetime) 
         moment=moment,
         multitask_strategy=failed.get("multitask_strategy", "enqueue"),
         idempotency_key=retry_key(failed["_id"]),
+        user=failed.get("user"),
     )
     document["first_run_id"] = first_run_of(failed)
     document["resumes"] = [*failed.get("resumes", ()), failed["_id"]]

@@ -294,6 +294,7 @@ class Schedules:
             run_id=mark["run_id"],
             new_thread=new_thread,
             idempotency_key=mark["key"],
+            user=schedule.get("user"),
             **{name: unpack(schedule["payload"]).get(name) for name in ("webhook", "webhook_format")},
         )
         if new_thread and schedule.get("ephemeral"):
@@ -317,6 +318,8 @@ class Schedules:
         thread["last_run_id"] = mark["run_id"]
         if schedule.get("ephemeral"):
             thread["ephemeral"] = True
+        if schedule.get("auth"):
+            thread["auth"] = schedule["auth"]
         wanted, made = {"_id": thread["_id"]}, {"$setOnInsert": thread}
         await outlast(lambda: self._db[THREADS].update_one(wanted, made, upsert=True), self._availability)
 

@@ -35,7 +35,7 @@ OUTCOME_SHOWN_BYTES = 64 * 1024
 """A larger payload of an outcome is in the waking run only, not in the wait's document."""
 WAKING = (
     "tenant", "thread_id", "interrupt_id", "run_id", "origin_run_id", "first_run_id", "graph_id", "graph_version",
-    "metadata", "traceparent", "batch", "interrupt", "stream",
+    "metadata", "traceparent", "batch", "interrupt", "stream", "user",
 )  # fmt: skip
 """What :meth:`Waits.wake` reads of a wait's document, for those who read no more than they need."""
 
@@ -90,6 +90,8 @@ def wait_documents(
             document["requested_at"] = moment
         if "batch" in run:
             document["batch"] = run["batch"]
+        if "user" in run:
+            document["user"] = run["user"]
         found.append(document)
     return found
 
@@ -203,6 +205,7 @@ class Waits:
             traceparent=wait.get("traceparent") or new_traceparent(),
             moment=now(),
             idempotency_key=key,
+            user=wait.get("user"),
         )
         run["wait_id"] = wait["_id"]
         run["origin_run_id"] = wait.get("origin_run_id") or wait["run_id"]

@@ -13,6 +13,8 @@ from perdure.gateway.http.requests import query_choice, query_cursor, query_int,
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import AFTER, BODY, TEXT, Parameter, Route, page_of
 from perdure.gateway.http.thread_ids import query_thread
+from perdure.gateway.stores.store import Store
+from perdure.gateway.stores.visible import visible_threads
 from perdure.schemas import http
 from perdure.schemas.documents import WaitDocument
 from perdure.schemas.http import ApprovalAnswer
@@ -24,7 +26,8 @@ PAGE, PAGE_LIMIT = 20, 200
 class ApprovalsResource:
     """Questions to people: list, see, answer."""
 
-    def __init__(self, questions: Questions, answering: Answering) -> None:
+    def __init__(self, store: Store, questions: Questions, answering: Answering) -> None:
+        self._store = store
         self._questions = questions
         self._answering = answering
 
@@ -70,6 +73,8 @@ class ApprovalsResource:
             assigned_to=request.query.get("assigned_to"),
             after=query_cursor(request, "after"),
         )
+        if (visible := await visible_threads(self._store, request)) is not None:
+            query["$and"] = [*query.get("$and", ()), {"thread_id": {"$in": visible}}]
         found = await self._questions.page(query, limit)
         shown = await self._answering.views_of(found[:limit])
         return json_response({"approvals": shown, "cursor": cursor_of(found, "opened_at", limit)})

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from aiohttp import web
 
 from perdure.gateway.http.problems import RequestProblem, invalid
+from perdure.schemas.auth_user import packed_user
 from perdure.schemas.scopes import EVERY, IMPLIED, Scope
 
 TENANT_HEADER: Final = "Perdure-Tenant"
@@ -68,6 +69,24 @@ class Caller:
     def is_known(self) -> bool:
         """Whether somebody was asked who calls."""
         return self.kind is not CallerKind.OPEN
+
+    @property
+    def auth_user(self) -> bytes | None:
+        """Who a run that this caller starts acts for (``perdure.schemas.auth_user``); ``None`` where nobody was asked."""
+        if not self.is_known:
+            return None
+        if self.kind is CallerKind.USER:
+            return packed_user({"is_authenticated": True, "display_name": self.subject, **self.details})
+        return packed_user(
+            {
+                "identity": self.subject,
+                "display_name": self.subject,
+                "is_authenticated": True,
+                "permissions": sorted(self.scopes),
+                "kind": self.kind.value,
+                "tenant": self.tenant,
+            }
+        )
 
     def may(self, scope: Scope) -> bool:
         """Whether the caller has a scope."""

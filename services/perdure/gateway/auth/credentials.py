@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from aiohttp import hdrs, web
@@ -34,6 +34,7 @@ class Credentials:
     path: str
     query: Mapping[str, str]
     remote: str | None
+    path_params: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, request: web.Request) -> Self:
@@ -49,6 +50,7 @@ class Credentials:
             path=request.path,
             query=request.query,
             remote=request.remote,
+            path_params=request.match_info,
         )
 
 

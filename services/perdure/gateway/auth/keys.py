@@ -33,8 +33,9 @@ WRONG: Final = Refusal("The API key is not valid: it is unknown, or mistyped.")
 class KeyAuthenticator:
     """Knows callers by their API keys."""
 
-    def __init__(self, keys: ApiKeys, timeout_s: float) -> None:
-        """``timeout_s``: how long a request waits for the database."""
+    def __init__(self, keys: ApiKeys, timeout_s: float, *, foreign: bool = False) -> None:
+        """``timeout_s``: how long a request waits for the database; ``foreign``: the project's handlers read ``x-api-key`` too."""
+        self._foreign = foreign
         self._keys = keys
         self._timeout_s = timeout_s
         self._seen: OrderedDict[str, tuple[float, ApiKeyDocument | None]] = OrderedDict()
@@ -45,7 +46,7 @@ class KeyAuthenticator:
         text = credentials.api_key
         if text is None and (credentials.bearer or "").startswith(PREFIX):
             text = credentials.bearer
-        if text is None:
+        if text is None or (self._foreign and not text.startswith(PREFIX)):
             return None
         parts = read_key(text)
         if parts is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Final, Protocol
 from urllib.parse import urlencode
 
@@ -67,8 +68,8 @@ class Authentication:
             return await handler(request)
         try:
             caller = await self._caller_of(request)
-        except _Unknown as unknown:
-            if self._is_of_person(request):
+        except RequestProblem as unknown:
+            if unknown.status == HTTPStatus.UNAUTHORIZED and self._is_of_person(request):
                 raise _to_sign_in(request) from unknown
             raise
         if need is not None:

@@ -43,8 +43,9 @@ class TokenRefused(Exception):
 class Tokens:
     """Makes callers of the tokens of some issuers."""
 
-    def __init__(self, issuers: Sequence[Issuer]) -> None:
-        """Fetch nothing yet."""
+    def __init__(self, issuers: Sequence[Issuer], *, foreign: bool = False) -> None:
+        """Fetch nothing yet. ``foreign``: a token of another issuer may be for the project's handlers."""
+        self._foreign = foreign
         self._issuers = {issuer.issuer: (issuer, IssuerKeys(issuer.issuer, issuer.jwks_url)) for issuer in issuers}
 
     async def authenticate(self, credentials: Credentials) -> Caller | Refusal | None:
@@ -56,6 +57,8 @@ class Tokens:
         """
         token = credentials.bearer
         if token is None or token.count(".") != 2:
+            return None
+        if self._foreign and not self._is_of_issuer(token):
             return None
         try:
             issuer, claims = await self.verified(token)
@@ -84,6 +87,14 @@ class Tokens:
         if key is None:
             raise TokenRefused(_NOT_ACCEPTED.format(f"{issuer.issuer} has no key {kid!r}"))
         return issuer, _held(token, key, issuer, sign_in)
+
+    def _is_of_issuer(self, token: str) -> bool:
+        """Whether a token says that it is one of the issuers'; nothing of it is believed yet."""
+        try:
+            self._of_unverified(token)
+        except TokenRefused:
+            return False
+        return True
 
     def _of_unverified(self, token: str) -> tuple[dict[str, Any], Issuer, IssuerKeys]:
         """The header, and whose keys to verify with; nothing of it is believed yet."""

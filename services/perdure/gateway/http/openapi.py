@@ -6,7 +6,7 @@ Contract: a pure function of the table, built once at start. :func:`for_page` tu
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -25,7 +25,7 @@ Document = dict[str, Any]
 SPECIFICATION: web.AppKey[Document] = web.AppKey("specification", dict)
 REFERENCES = "#/components/schemas/{model}"
 ALWAYS = ("invalid-request", "store-unavailable", "internal-error")
-ASKED = ("not-authorized", "scope-missing", "tenant-refused")
+ASKED = ("not-authorized", "scope-missing", "tenant-refused", "auth-refused", "auth-unavailable")
 """Of every row that needs a caller."""
 SCHEMES: Document = {
     "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -36,15 +36,18 @@ LIMITED = ("quota-exceeded",)
 _PLACE = re.compile(r"{(\w+)}")
 
 
-def describe(routes: Iterable[Route], version: str) -> Document:
-    """The whole description."""
+def describe(routes: Iterable[Route], version: str, credentials: Mapping[str, Any] | None = None) -> Document:
+    """The whole description; ``credentials``: ``securitySchemes`` and ``security`` of the project, besides those of Perdure."""
+    more = credentials or {}
     table = list(routes)
     models = {model for route in table for model in _models(route)} | {Problem}
     ordered = sorted(models, key=lambda model: model.__name__)
     _, definitions = models_json_schema([(model, "validation") for model in ordered], ref_template=REFERENCES)
     paths: Document = {}
     for route in table:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+        paths.setdefault(route.path, {})[route.method.lower()] = operation = _operation(route)
+        if operation["security"]:
+            operation["security"] += more.get("security", [])
     return {
         "openapi": "3.1.0",
         "info": {
@@ -55,7 +58,10 @@ def describe(routes: Iterable[Route], version: str) -> Document:
         },
         "tags": [{"name": name} for name in dict.fromkeys(route.tag for route in table)],
         "paths": paths,
-        "components": {"schemas": definitions["$defs"], "securitySchemes": SCHEMES},
+        "components": {
+            "schemas": definitions["$defs"],
+            "securitySchemes": {**SCHEMES, **more.get("securitySchemes", {})},
+        },
     }
 
 

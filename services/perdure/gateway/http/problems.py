@@ -22,6 +22,8 @@ TITLES: dict[str, tuple[int, str]] = {
     "malformed-json": (400, "The body is not JSON"),
     "not-authorized": (401, "The caller is not known"),
     "issuer-unavailable": (503, "It cannot be told who calls"),
+    "auth-unavailable": (503, "The project's auth handlers cannot be asked"),
+    "auth-refused": (403, "The project's auth handlers refuse this"),
     "origin-refused": (403, "Pages of this origin may not use the gateway"),
     "host-refused": (403, "The gateway does not answer under this name"),
     "scope-missing": (403, "The caller may not do this"),

@@ -25,6 +25,8 @@ M = TypeVar("M", bound=BaseModel)
 
 FORM: Final = "application/x-www-form-urlencoded"
 FORM_FIELDS: Final = 5_000
+GIVEN: Final[web.RequestKey[tuple[Any]]] = web.RequestKey("given", tuple)
+"""The body of a request that was read already, for who reads it next."""
 IDEMPOTENCY_KEY = "Idempotency-Key"
 IDEMPOTENCY_KEY_LIMIT = 255
 _JSON_TYPES = {
@@ -74,7 +76,13 @@ async def read_bodies(request: web.Request, model: type[M], limit: int) -> list[
 
 async def read_json(request: web.Request) -> Any:
     """The body as parsed JSON; an empty body is ``{}``."""
-    return await request.app[BODIES].json(request)
+    given: tuple[Any] | None = request.pop(GIVEN, None)
+    return await request.app[BODIES].json(request) if given is None else given[0]
+
+
+def replace_json(request: web.Request, body: Any) -> None:
+    """Give the next :func:`read_json` this body in place of the client's, which was read."""
+    request[GIVEN] = (body,)
 
 
 async def read_bytes(request: web.Request, limit: int) -> bytes:

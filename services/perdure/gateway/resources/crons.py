@@ -9,6 +9,7 @@ from aiohttp import web
 
 from perdure.chassis.payload import unpack
 from perdure.gateway.auth.caller import tenant_of
+from perdure.gateway.auth.reach import reach_of
 from perdure.gateway.http.cursors import Document
 from perdure.gateway.http.problems import RequestProblem, not_supported
 from perdure.gateway.http.requests import read_body
@@ -18,7 +19,9 @@ from perdure.gateway.resources.named import THREAD
 from perdure.gateway.resources.schedules import (
     ScheduleStore,
     checked_metadata,
+    owned,
     packed,
+    protected,
     refused,
     require_schedulable,
     run_payload,
@@ -136,7 +139,8 @@ class CronsResource:
         if wanted.enabled is not None:
             fields["paused"] = not wanted.enabled
         try:
-            changed = await self._schedules.change(*_named(request), fields)
+            known = await self._schedules.require(*_named(request))
+            changed = await self._schedules.change(*_named(request), protected(request, known, fields))
         except BadSchedule as problem:
             raise refused(problem, POINTERS) from problem
         return json_response(_view(changed))
@@ -154,7 +158,7 @@ class CronsResource:
         await require_schedulable(self._store, request, thread_id)
         overlap = Overlap.ALLOW if thread_id is None else POLICIES[wanted.multitask_strategy or "enqueue"]
         payload = packed({name: value for name, value in run_payload(body).items() if value is not None})
-        fields = {**_fields(wanted), "overlap": overlap.value, "payload": payload}
+        fields = {**_fields(wanted), "overlap": overlap.value, "payload": payload, **owned(request)}
         paused = wanted.enabled is False
         try:
             made = await self._schedules.create(tenant_of(request), graph, thread_id, fields, paused=paused)
@@ -171,6 +175,8 @@ class CronsResource:
             query["thread_id"] = wanted.thread_id
         if wanted.enabled is not None:
             query["paused"] = not wanted.enabled
+        if clauses := reach_of(request).clauses():
+            query["$and"] = clauses
         found = await self._schedules.find(query)
         metadata = wanted.metadata or {}
         return [one for one in found if all(one["metadata"].get(name) == value for name, value in metadata.items())]

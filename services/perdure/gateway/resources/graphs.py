@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from perdure.gateway.http.problems import invalid
+from perdure.gateway.auth.reach import reach_of
+from perdure.gateway.http.problems import RequestProblem, invalid
 from perdure.gateway.http.requests import read_body
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import BODY, Parameter, Route
@@ -16,12 +17,15 @@ from perdure.gateway.stores.graphs import ServedGraphs
 from perdure.gateway.stores.workers import Workers
 from perdure.registry.runs import assistant_id_of
 from perdure.schemas import graph_http
+from perdure.schemas.documents import GraphDocument
 from perdure.schemas.graph_http import AssistantSearch
 from perdure.schemas.scopes import Scope
 
 Document = dict[str, Any]
 
 DEEPEST: Final = 1_000
+OF_SYSTEM: Final = {"auth": {"created_by": "system"}}
+"""What the conditions of ``auth`` handlers are about where they govern graphs: nobody owns one."""
 XRAY = Parameter(
     "xray",
     {"anyOf": [{"type": "boolean"}, {"type": "integer", "minimum": 1, "maximum": DEEPEST}], "default": False},
@@ -66,33 +70,36 @@ class GraphsResource:
         )
         # fmt: on
 
-    async def list_graphs(self, _: web.Request) -> web.Response:
+    async def list_graphs(self, request: web.Request) -> web.Response:
         """``GET /graphs``."""
         graphs, workers = await asyncio.gather(self._graphs.all(), self._workers.counts())
+        if not reach_of(request).covers(OF_SYSTEM):
+            graphs = []
         return json_response([graph_view(graph, workers[graph["_id"]]) for graph in graphs])
 
     async def search_assistants(self, request: web.Request) -> web.Response:
         """``POST /assistants/search``."""
         wanted, _ = await read_body(request, AssistantSearch)
-        views = [assistant_view(graph) for graph in await self._graphs.all()]
+        graphs = await self._graphs.all() if reach_of(request).covers(OF_SYSTEM) else []
+        views = [assistant_view(graph) for graph in graphs]
         matching = [view for view in views if _matches(view, wanted)]
         return json_response(matching[wanted.offset : wanted.offset + wanted.limit])
 
     async def get_assistant(self, request: web.Request) -> web.Response:
         """``GET /assistants/{assistant_id}``."""
-        graph = await self._graphs.resolve(request.match_info["assistant_id"])
+        graph = await self._resolve(request)
         return json_response(assistant_view(graph))
 
     async def get_drawing(self, request: web.Request) -> web.Response:
         """``GET /assistants/{assistant_id}/graph``."""
         depth = _depth(request.query.get("xray", "false"))
-        graph = await self._graphs.resolve(request.match_info["assistant_id"])
+        graph = await self._resolve(request)
         drawings = graph.get("drawings") or [{"nodes": [], "edges": []}]
         return json_response(drawings[min(depth, len(drawings) - 1)])
 
     async def get_schemas(self, request: web.Request) -> web.Response:
         """``GET /assistants/{assistant_id}/schemas``."""
-        graph = await self._graphs.resolve(request.match_info["assistant_id"])
+        graph = await self._resolve(request)
         return json_response(
             {
                 "graph_id": graph["_id"],
@@ -103,6 +110,13 @@ class GraphsResource:
                 "context_schema": None,
             }
         )
+
+    async def _resolve(self, request: web.Request) -> GraphDocument:
+        """The graph that the path names, if the caller may see graphs."""
+        named = request.match_info["assistant_id"]
+        if not reach_of(request).covers(OF_SYSTEM):
+            raise RequestProblem("unknown-graph", f"There is no graph or assistant {named!r}.")
+        return await self._graphs.resolve(named)
 
 
 def _depth(xray: str) -> int:

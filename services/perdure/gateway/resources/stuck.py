@@ -22,13 +22,15 @@ from perdure.chassis.errors import UnavailableError
 from perdure.chassis.mongo import Database
 from perdure.chassis.opensearch import OpenSearch
 from perdure.gateway.auth.caller import tenant_of
+from perdure.gateway.auth.reach import UNLIMITED, Reach, reach_of
 from perdure.gateway.http.cursors import cursor_of, read_cursor
 from perdure.gateway.http.problems import RequestProblem, invalid
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import TEXT, Parameter, Route, page_of
-from perdure.gateway.search.query import DEFAULT_LIMIT, MAX_LIMIT, SearchProblem, answer_of, ask, body_of, parse
+from perdure.gateway.search.query import DEFAULT_LIMIT, MAX_LIMIT, SearchProblem, answer_of, ask, body_of, parse, within
 from perdure.gateway.search.resource import RETRY_AFTER
 from perdure.gateway.stores.store import Store
+from perdure.gateway.stores.visible import visible_threads
 from perdure.schemas import stuck_http
 from perdure.schemas.documents import RUNS, THREADS
 from perdure.schemas.events import StuckCode, ThreadRecovered
@@ -77,7 +79,7 @@ class Marks:
         self._runs = database[RUNS]
         self._store = store
 
-    async def at_present(self, tenant: str, given: Mapping[str, str]) -> Document:
+    async def at_present(self, tenant: str, given: Mapping[str, str], reach: Reach = UNLIMITED) -> Document:
         """Who stands still now.
 
         Raises:
@@ -86,7 +88,8 @@ class Marks:
 
         """
         limit = _limit(given.get("limit"))
-        query = marks_query(tenant, given)
+        query, clauses = marks_query(tenant, given), reach.clauses()
+        query |= {"$and": clauses} if clauses else {}
         if "graph" in given:  # a mark names its run, and the run its graph
             marked = await self._store.read(lambda: self._threads.find(query, {"stuck.run_id": 1}).to_list(None))
             ids = [thread["stuck"]["run_id"] for thread in marked]
@@ -94,7 +97,7 @@ class Marks:
             runs = await self._store.read(lambda: self._runs.find(graphs, {"_id": 1}).to_list(None))
             query = {**query, "stuck.run_id": {"$in": [run["_id"] for run in runs]}}
         total = await self._store.read(lambda: self._threads.count_documents(query))
-        page = {**query, "$and": [_before(given["cursor"])]} if "cursor" in given else query
+        page = {**query, "$and": [*clauses, _before(given["cursor"])]} if "cursor" in given else query
         order = [("stuck.noticed_at", DESCENDING), ("_id", DESCENDING)]
         threads = await self._store.read(
             lambda: self._threads.find(page, _THREAD).sort(order).limit(limit + 1).to_list(None)
@@ -113,7 +116,8 @@ class Marks:
 class StuckResource:
     """Who stands still now, and who stood still at some time."""
 
-    def __init__(self, opensearch: OpenSearch, marks: Marks) -> None:
+    def __init__(self, store: Store, opensearch: OpenSearch, marks: Marks) -> None:
+        self._store = store
         self._opensearch = opensearch
         self._marks = marks
 
@@ -144,9 +148,10 @@ class StuckResource:
         try:
             given = check(request.query)
             if is_history(given):
-                found = await in_history(self._opensearch, tenant, given)
+                visible = await visible_threads(self._store, request)
+                found = await in_history(self._opensearch, tenant, given, visible)
             else:
-                found = await self._marks.at_present(tenant, given)
+                found = await self._marks.at_present(tenant, given, reach_of(request))
         except UnavailableError as error:
             raise RequestProblem(
                 "search-unavailable",
@@ -158,15 +163,17 @@ class StuckResource:
         return json_response(found)
 
 
-async def in_history(client: OpenSearch, tenant: str, given: Mapping[str, str]) -> Document:
-    """Who got stuck in a time.
+async def in_history(
+    client: OpenSearch, tenant: str, given: Mapping[str, str], visible: Sequence[str] | None = None
+) -> Document:
+    """Who got stuck in a time; ``visible``: of these threads.
 
     Raises:
         SearchProblem: a parameter is wrong.
         UnavailableError: OpenSearch does not answer.
 
     """
-    query = parse({**given, "status": "stuck", "scope": "states"}, now(), tenant)
+    query = within(parse({**given, "status": "stuck", "scope": "states"}, now(), tenant), visible)
     found = answer_of(query, await ask(client, query.index, body_of(query, tenant)))
     items: list[Document] = found["items"]
     related = await _related(client, tenant, items) if items else ([], [])

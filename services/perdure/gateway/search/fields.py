@@ -270,3 +270,8 @@ def _duration(text: str) -> float:
     if match is None:
         raise ValueError(f"must be a duration such as 250ms, 30s, 5m, 2h or 1d, not {text!r}")
     return float(match[1]) * _MS[match[2] or "ms"]
+
+
+def of_threads(visible: Sequence[str] | None) -> list[dict[str, Any]]:
+    """The clause that finds documents of these threads only; none where all may be found."""
+    return [] if visible is None else [{"terms": {"thread_id": list(visible)}}]

@@ -16,7 +16,7 @@ import base64
 import binascii
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, Final
@@ -25,7 +25,7 @@ from perdure.chassis import json
 from perdure.chassis.clock import now
 from perdure.chassis.errors import RefusedError, UnavailableError
 from perdure.chassis.opensearch import OpenSearch, OpenSearchRefusedError
-from perdure.gateway.search.fields import METADATA, TEXT_FIELDS, has_words, moment, of_tenant, query_of
+from perdure.gateway.search.fields import METADATA, TEXT_FIELDS, has_words, moment, of_tenant, of_threads, query_of
 from perdure.gateway.search.groups import BY, first_aggregations, groups_of, second_aggregations
 from perdure.gateway.search.language import And, Field, Node, QuerySyntaxError, Value
 from perdure.gateway.search.language import parse as tree_of
@@ -215,6 +215,11 @@ def _min_seq(value: str | None) -> tuple[str, int] | None:
     return thread, int(seq)
 
 
+def within(query: SearchQuery, visible: Sequence[str] | None) -> SearchQuery:
+    """A query that finds states of these threads only; ``None``: of all."""
+    return replace(query, clauses=(*query.clauses, *of_threads(visible)))
+
+
 def body_of(query: SearchQuery, tenant: str, excerpt: int = 0) -> dict[str, Any]:
     """The body of the request; ``excerpt`` is that of :func:`search`."""
     body: dict[str, Any] = {
@@ -255,7 +260,9 @@ def answer_of(query: SearchQuery, found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-async def search(client: OpenSearch, tenant: str, query: Mapping[str, str], excerpt: int = 0) -> dict[str, Any]:
+async def search(
+    client: OpenSearch, tenant: str, query: Mapping[str, str], excerpt: int = 0, visible: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Answer one search.
 
     Args:
@@ -263,6 +270,7 @@ async def search(client: OpenSearch, tenant: str, query: Mapping[str, str], exce
         tenant: Whose states; nothing else is ever found.
         query: The query parameters as they came.
         excerpt: Characters that ``highlights`` holds of a text in which nothing was looked for; 0 leaves it out.
+        visible: The threads whose states are found; ``None``: all of the tenant's.
 
     Returns:
         ``total``, ``items`` (newest first), ``cursor`` (``None`` on the last page), and with ``by`` also ``groups``.
@@ -273,9 +281,9 @@ async def search(client: OpenSearch, tenant: str, query: Mapping[str, str], exce
         UnavailableError: OpenSearch does not answer.
 
     """
-    checked = parse(query, now(), tenant)
+    checked = within(parse(query, now(), tenant), visible)
     if checked.min_seq:
-        await _until_reached(client, tenant, checked.index, *checked.min_seq)
+        await _until_reached(client, tenant, checked.index, *checked.min_seq, of_threads(visible))
     body = body_of(checked, tenant, excerpt)
     found = await ask(client, checked.index, body)
     answer = answer_of(checked, found)
@@ -292,10 +300,13 @@ async def search(client: OpenSearch, tenant: str, query: Mapping[str, str], exce
     return answer
 
 
-async def _until_reached(client: OpenSearch, tenant: str, index: str, thread: str, seq: int) -> None:
+async def _until_reached(
+    client: OpenSearch, tenant: str, index: str, thread: str, seq: int, visible: Sequence[dict[str, Any]]
+) -> None:
     """Wait until the thread is searchable up to ``seq``; its events are indexed in order."""
     filters = [
         {"term": {"tenant": tenant}},
+        *visible,
         {"terms": {"thread_id": both_ids(tenant, thread)}},
         {"range": {"seq": {"gte": seq}}},
     ]

@@ -14,6 +14,8 @@ from perdure.gateway.http.problems import RequestProblem, invalid
 from perdure.gateway.http.responses import json_response
 from perdure.gateway.http.route import CURSOR, TEXT, Parameter, Plain, Route, page_of
 from perdure.gateway.search.query import SearchBehindError, SearchProblem, search
+from perdure.gateway.stores.store import Store
+from perdure.gateway.stores.visible import visible_threads
 from perdure.schemas.scopes import Scope
 
 RETRY_AFTER: Final = {"Retry-After": f"{LONGEST_S:.0f}"}
@@ -23,7 +25,8 @@ COMES_BACK: Final = "Agents go on meanwhile, and what they do becomes searchable
 class SearchResource:
     """Search over past states of all threads of a tenant."""
 
-    def __init__(self, opensearch: OpenSearch) -> None:
+    def __init__(self, store: Store, opensearch: OpenSearch) -> None:
+        self._store = store
         self._opensearch = opensearch
 
     def routes(self) -> tuple[Route, ...]:
@@ -47,7 +50,9 @@ class SearchResource:
     async def search(self, request: web.Request) -> web.Response:
         """``GET /search``."""
         try:
-            answer = await search(self._opensearch, tenant_of(request), request.query)
+            answer = await search(
+                self._opensearch, tenant_of(request), request.query, visible=await visible_threads(self._store, request)
+            )
         except SearchBehindError as error:
             raise RequestProblem(
                 "search-behind",

@@ -24,7 +24,11 @@ NAMED_AT_MOST = 20
 class ServedGraphs:
     """The known graphs, by graph id and by assistant id."""
 
-    def __init__(self, fetch: Callable[[], Awaitable[list[GraphDocument]]], refresh_s: float) -> None:
+    def __init__(
+        self, fetch: Callable[[], Awaitable[list[GraphDocument]]], refresh_s: float, *, asks_handlers: bool = True
+    ) -> None:
+        """``asks_handlers``: the gateway asks the ``auth`` handlers of the project."""
+        self._asks_handlers = asks_handlers
         self._fetch = fetch
         self._refresh_s = refresh_s
         self._by_name: dict[str, GraphDocument] = {}
@@ -36,7 +40,8 @@ class ServedGraphs:
         """The graph that a graph id or an assistant id names.
 
         Raises:
-            RequestProblem: ``unknown-graph``, ``not-ready`` while no graph is registered, ``store-unavailable``.
+            RequestProblem: ``unknown-graph``, ``not-ready`` while no graph is registered, ``store-unavailable``;
+                ``auth-unavailable`` for a graph whose project has ``auth`` handlers that this gateway does not ask.
 
         """
         found = self._by_name.get(assistant_id)
@@ -44,6 +49,12 @@ class ServedGraphs:
             await self._read_since(_now())
             found = self._by_name.get(assistant_id)
         if found is not None:
+            if found.get("asks_handlers") and not self._asks_handlers:
+                raise RequestProblem(
+                    "auth-unavailable",
+                    f"The project of graph {found['_id']!r} has auth handlers, and this gateway was started without them. Set "
+                    "PERDURE_LANGGRAPH_CONFIG of the gateway to the project's langgraph.json.",
+                )
             return found
         if not self._graphs:
             raise RequestProblem(

@@ -205,6 +205,12 @@ class Store:
         found = await self.read(lambda: self._runs.find(query, {"_id": 0, "thread_id": 1}).to_list(None))
         return {run["thread_id"] for run in found}
 
+    async def thread_ids(self, tenant: str, clauses: Sequence[Document], limit: int) -> list[str]:
+        """Ids of the tenant's threads that meet all clauses, archived threads too; at most ``limit``."""
+        query: Document = {"tenant": tenant, "$and": list(clauses)}
+        found = await self.read(lambda: self._threads.find(query, {"_id": 1}).limit(limit).to_list(None))
+        return [thread["_id"] for thread in found]
+
     async def runs(
         self, thread_id: str, tenant: str, *, statuses: Sequence[str] | None, limit: int, offset: int
     ) -> list[Document]:
@@ -255,10 +261,20 @@ class Store:
         return bool(result.matched_count)
 
     async def request_cancels(
-        self, wanted: Mapping[str, Any], tenant: str, action: CancelAction, moment: datetime
+        self,
+        wanted: Mapping[str, Any],
+        tenant: str,
+        action: CancelAction,
+        moment: datetime,
+        visible: Sequence[str] | None = None,
     ) -> list[Document]:
-        """Ask for the end of the active runs of a tenant that match; those runs, with what a ``CancelRun`` needs."""
-        query = {"status": {"$in": ACTIVE}, **wanted, "tenant": tenant, "settled": False}
+        """Ask for the end of the active runs of a tenant that match; those runs, with what a ``CancelRun`` needs.
+
+        ``visible``: only runs of these threads.
+        """
+        query: Document = {"status": {"$in": ACTIVE}, **wanted, "tenant": tenant, "settled": False}
+        if visible is not None:
+            query["$and"] = [{"thread_id": {"$in": list(visible)}}]
         fields = {"tenant": 1, "thread_id": 1, "traceparent": 1}
         found: list[Document] = await self.read(lambda: self._runs.find(query, fields).to_list(None))
         if found:

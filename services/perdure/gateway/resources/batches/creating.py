@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from perdure.chassis.clock import now
 from perdure.chassis.payload import pack
 from perdure.chassis.telemetry import logger
-from perdure.gateway.auth.caller import tenant_of
+from perdure.gateway.auth.caller import caller_of, tenant_of
 from perdure.gateway.http.gunzip import BadGzipError, opened
 from perdure.gateway.http.places import Places
 from perdure.gateway.http.problems import RequestProblem, invalid, invalid_fields
@@ -136,6 +136,8 @@ class BatchCreator:
         require_metadata(wanted.metadata)
         graph = await self._graphs.resolve(wanted.assistant_id)
         batch = _document(tenant_of(request), graph, wanted, raw)
+        if (user := caller_of(request).auth_user) is not None:
+            batch["user"] = user
         if key is not None:
             batch["idempotency_key"] = key
         return self._batches.upload(batch, await self._quotas.batch_room(batch["tenant"]))

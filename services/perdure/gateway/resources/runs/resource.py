@@ -23,6 +23,7 @@ from perdure.gateway.resources.runs.views import locations, run_view, shown_stat
 from perdure.gateway.stores.commands import cancel_record, publish
 from perdure.gateway.stores.payloads import shown_payload
 from perdure.gateway.stores.store import Store
+from perdure.gateway.stores.visible import visible_threads
 from perdure.schemas import http
 from perdure.schemas.documents import CancelAction, RunStatus
 from perdure.schemas.scopes import Scope
@@ -231,7 +232,8 @@ class RunsResource:
         """``POST /runs/cancel``."""
         wanted, _ = await read_body(request, http.RunsCancel)
         action = _action(request)
-        asked = await self._store.request_cancels(_chosen(wanted), tenant_of(request), action, now())
+        visible = await visible_threads(self._store, request)
+        asked = await self._store.request_cancels(_chosen(wanted), tenant_of(request), action, now(), visible)
         if not asked:
             raise RequestProblem("unknown-run", "None of these runs is there and active: there is nothing to cancel.")
         traceparent = traceparent_of(request.headers.get("traceparent"))

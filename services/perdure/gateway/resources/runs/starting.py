@@ -19,6 +19,7 @@ from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.payload import Packed, pack
 from perdure.chassis.telemetry import logger
 from perdure.gateway.auth.caller import caller_of, tenant_of
+from perdure.gateway.auth.reach import reach_of, stamped
 from perdure.gateway.http.preferences import StartStatus, accepted
 from perdure.gateway.http.problems import RequestProblem, invalid, not_supported
 from perdure.gateway.http.requests import read_bodies, read_body, request_digest, require_metadata
@@ -162,7 +163,10 @@ class Starter:
     async def start_batch(self, request: web.Request) -> web.Response:
         """Answer the request for several runs, each on a thread made for it: all are checked before one is registered."""
         bodies = await read_bodies(request, RunCreate, BATCH_LIMIT)
-        prepared = [await self._prepare(request, wanted, body, None, None) for wanted, body in bodies]
+        prepared = [
+            await self._prepare(request, wanted, body, None, None, number)
+            for number, (wanted, body) in enumerate(bodies)
+        ]
         await asyncio.gather(*(self._register(one) for one in prepared))
         return json_response([one.view() for one in prepared])
 
@@ -173,8 +177,9 @@ class Starter:
         body: Mapping[str, Any],
         thread_id: str | None,
         key: str | None,
+        number: int = 0,
     ) -> Prepared:
-        """Check a request and make its run's document.
+        """Check a request and make its run's document; ``number``: of the body, where the request has several.
 
         Raises:
             RequestProblem: the run cannot be started.
@@ -186,7 +191,7 @@ class Starter:
         require_webhook(wanted.webhook)
         graph = await self._graphs.resolve(wanted.assistant_id)
         new_thread = thread_id is None  # an id that a client chose may have been given another run already
-        thread = await self._thread_for(thread_id, tenant, wanted, graph["_id"])
+        thread = await self._thread_for(request, thread_id, wanted, graph["_id"], number)
         if thread_id is not None and wanted.multitask_strategy == "reject" and await self._store.is_busy(thread_id):
             raise _busy(thread_id)
         payload = payload_of(body, wanted)
@@ -208,6 +213,7 @@ class Starter:
             idempotency_key=key,
             webhook=wanted.webhook,
             webhook_format=wanted.webhook_format or self._webhook_format,
+            user=caller_of(request).auth_user,
         )
         if (first := _continued_chain(thread, wanted)) is not None:
             run["first_run_id"] = first
@@ -240,24 +246,29 @@ class Starter:
         for one in ended:
             publish(self._producer, cancel_record(one, one.get("traceparent") or new_traceparent()))
 
-    async def _thread_for(self, thread_id: str | None, tenant: str, wanted: RunCreate, graph_id: str) -> ThreadDocument:
+    async def _thread_for(
+        self, request: web.Request, thread_id: str | None, wanted: RunCreate, graph_id: str, number: int
+    ) -> ThreadDocument:
         """The thread of a new run; without an id one that is yet to be written, together with the run."""
+        tenant, auth = tenant_of(request), stamped(request, number)
         if thread_id is None:
-            return _made(stored_id(tenant, new_id()), tenant, wanted, graph_id)
+            return _made(stored_id(tenant, new_id()), tenant, wanted, graph_id, auth)
         found: Any = await self._store.thread(thread_id, tenant)
         if found is not None:
+            if not reach_of(request).covers(found):
+                raise unknown_thread(thread_id)
             require_here(found)
             return cast("ThreadDocument", found)
         if wanted.if_not_exists != "create":
             raise unknown_thread(thread_id)
         if not is_thread_id(thread_id.removeprefix(qualifier(tenant))):
             raise invalid("path:thread_id", "must be 1 to 128 of A-Z a-z 0-9 . _ : -")
-        made = _made(thread_id, tenant, wanted, graph_id)
+        made = _made(thread_id, tenant, wanted, graph_id, auth)
         await self._quotas.threads(tenant)
         if await self._store.create_thread(made):
             return made
         found = await self._store.thread(thread_id, tenant)  # another request made it meanwhile
-        if found is None:
+        if found is None or not reach_of(request).covers(found):
             raise RequestProblem("thread-exists", f"Thread id {thread_id!r} is taken; choose another.")
         return cast("ThreadDocument", found)
 
@@ -288,8 +299,9 @@ def _continued_chain(thread: Mapping[str, Any], wanted: RunCreate) -> str | None
     return thread.get("first_run_id") or thread.get("ended_run_id")
 
 
-def _made(thread_id: str, tenant: str, wanted: RunCreate, graph_id: str) -> ThreadDocument:
+def _made(thread_id: str, tenant: str, wanted: RunCreate, graph_id: str, auth: Mapping[str, Any]) -> ThreadDocument:
     thread = thread_document(thread_id, tenant, wanted.metadata, now())
+    thread.update(auth)  # type: ignore[typeddict-item]
     thread["graph_id"], thread["assistant_id"] = graph_id, assistant_id_of(graph_id)
     return thread
 

@@ -8,7 +8,8 @@ from typing import Any
 from aiohttp import web
 
 from perdure.chassis.payload import unpack
-from perdure.gateway.auth.caller import tenant_of
+from perdure.gateway.auth.caller import caller_of, tenant_of
+from perdure.gateway.auth.reach import reach_of, stamped
 from perdure.gateway.http.problems import invalid
 from perdure.gateway.http.requests import idempotency_key, query_int, read_body
 from perdure.gateway.http.responses import json_response
@@ -110,7 +111,7 @@ class SchedulesResource:
             require_overlap(wanted.overlap, wanted.thread_id)
         graph = await self._graphs.resolve(wanted.assistant_id)
         await require_schedulable(self._store, request, wanted.thread_id)
-        fields = {**_fields(wanted), "payload": packed(_given(run_payload(body)))}
+        fields = {**_fields(wanted), "payload": packed(_given(run_payload(body))), **owned(request)}
         try:
             made = await self._schedules.create(tenant, graph, wanted.thread_id, fields, paused=wanted.paused)
         except BadSchedule as problem:
@@ -125,6 +126,7 @@ class SchedulesResource:
         query |= {"graph_id": request.query["graph_id"]} if "graph_id" in request.query else {}
         if (thread_id := query_thread(request)) is not None:
             query["thread_id"] = thread_id
+        query |= {"$and": clauses} if (clauses := reach_of(request).clauses()) else {}
         found = await self._schedules.find(query)
         page = found[offset : offset + limit]
         payloads = await self._schedules.payloads_of(page)
@@ -169,10 +171,26 @@ class SchedulesResource:
 
     async def _change(self, request: web.Request, fields: dict[str, Any]) -> web.Response:
         try:
-            changed = await self._schedules.change(*_named(request), fields)
+            known = await self._schedules.require(*_named(request))
+            changed = await self._schedules.change(*_named(request), protected(request, known, fields))
         except BadSchedule as problem:
             raise refused(problem, POINTERS) from problem
         return json_response(_view(changed))
+
+
+def owned(request: web.Request) -> dict[str, Any]:
+    """The fields of a new schedule's document that clients cannot write: who makes it, and what ``auth`` handlers put on it."""
+    user = caller_of(request).auth_user
+    return stamped(request) if user is None else {"user": user, **stamped(request)}
+
+
+def protected(request: web.Request, known: Mapping[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a change, so that the metadata keeps what ``auth`` handlers put there."""
+    stamp = reach_of(request).stamp()
+    auth = {**(known.get("auth") or {}), **stamp}
+    if auth and (stamp or "metadata" in fields):
+        fields["metadata"] = {**fields.get("metadata", known.get("metadata") or {}), **auth}
+    return {**fields, **({"auth": auth} if stamp else {})}
 
 
 async def require_schedulable(store: Store, request: web.Request, thread_id: str | None) -> None:

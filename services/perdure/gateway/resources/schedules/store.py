@@ -91,7 +91,11 @@ class ScheduleStore:
             RequestProblem: ``unknown-schedule``.
 
         """
-        return _known(schedule_id, await self._within(self._schedules.find(schedule_id, tenant)))
+        return _known(schedule_id, await self.find_one(schedule_id, tenant))
+
+    async def find_one(self, schedule_id: str, tenant: str) -> Document | None:
+        """The schedule with this id, if it is there."""
+        return await self._within(self._schedules.find(schedule_id, tenant))
 
     async def find(self, query: Mapping[str, Any]) -> list[Document]:
         """The schedules that a query finds, oldest first, without what their runs are started with."""

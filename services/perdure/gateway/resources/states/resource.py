@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
+from perdure.gateway.auth.caller import caller_of
 from perdure.gateway.http.problems import invalid
 from perdure.gateway.http.requests import query_bool, query_int, read_body, request_digest
 from perdure.gateway.http.responses import json_response
@@ -141,6 +142,7 @@ class StatesResource:
             checkpoint_map=place.checkpoint_map if place else None,
             key=(key, request_digest(request.path, body)) if key is not None else None,
             nbytes=request.content_length or 0,
+            user=caller_of(request).auth_user,
         )
         done = await self._updates.apply(thread, update)
         named = done.checkpoint

@@ -49,6 +49,7 @@ class Update:
         checkpoint_map: As LangGraph gave it to the client.
         key: The idempotency key, with the digest of the request.
         nbytes: About how large the request is.
+        user: Who asks, as runs have it.
 
     """
 
@@ -58,6 +59,7 @@ class Update:
     checkpoint_map: Document | None = None
     key: tuple[str, str] | None = None
     nbytes: int = 0
+    user: bytes | None = None
 
     def after(self, run_id: str) -> Update:
         """The update to ask for when the run of its key has not made it.
@@ -259,6 +261,7 @@ def _document(thread: Mapping[str, Any], graph: GraphDocument, update: Update, p
         traceparent=new_traceparent(),
         moment=now(),
         idempotency_key=update.key[0] if update.key is not None else None,
+        user=update.user,
     )
     run["kind"], run["at_seq"] = RunKind.UPDATE.value, thread.get("seq") or 0
     if update.key is not None:

@@ -17,6 +17,7 @@ from perdure.archive.removing import HIDING, removal
 from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database
 from perdure.gateway.auth.caller import tenant_of
+from perdure.gateway.auth.reach import reach_of
 from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.http.requests import read_body, require_metadata
 from perdure.gateway.http.responses import json_response
@@ -54,10 +55,17 @@ class ThreadChanges:
         self._batches = database[BATCHES]
         self._store = store
 
-    async def merge(self, thread: Mapping[str, Any], metadata: Mapping[str, Any], ttl: TtlMark | None) -> None:
-        """Add or replace keys of a thread's metadata, and set its time to live anew if one is given."""
+    async def merge(
+        self, thread: Mapping[str, Any], metadata: Mapping[str, Any], stamp: Mapping[str, Any], ttl: TtlMark | None
+    ) -> None:
+        """Add or replace keys of a thread's metadata, and set its time to live anew if one is given.
+
+        ``stamp``: what ``auth`` handlers put into the metadata.
+        """
         merged = {"$mergeObjects": ["$metadata", {"$literal": dict(metadata)}]}
         change: list[Document] = [{"$set": {"metadata": merged, "updated_at": {"$literal": now()}}}]
+        if stamp:
+            change += [{"$set": {"auth": {"$mergeObjects": ["$auth", {"$literal": dict(stamp)}]}}}]
         if ttl is not None:
             change += [{"$unset": "ttl"}, {"$set": {"ttl": {"$literal": ttl}}}]
         await self._store.read(lambda: self._threads.update_one({"_id": thread["_id"]}, change))
@@ -124,8 +132,12 @@ class ThreadChangesResource:
         wanted, _ = await read_body(request, ThreadPatch)
         thread = await require_thread(self._store, request)
         metadata = wanted.metadata or {}
+        stamp = reach_of(request).stamp()
+        metadata |= {**(thread.get("auth") or {}), **stamp} if metadata or stamp else {}
         require_metadata({**(thread.get("metadata") or {}), **metadata})
-        await self._changes.merge(thread, metadata, ttl_mark(wanted.ttl, now()) if wanted.ttl is not None else None)
+        await self._changes.merge(
+            thread, metadata, stamp, ttl_mark(wanted.ttl, now()) if wanted.ttl is not None else None
+        )
         if MINIMAL in request.headers.get("Prefer", ""):
             return web.Response(status=204)
         return json_response(await self._shown(await require_thread(self._store, request)))
@@ -157,6 +169,8 @@ class ThreadChangesResource:
             own_thread_id(request, new_id()), tenant_of(request), source.get("metadata"), now()
         )
         made.update({name: source[name] for name in COPIED if name in source})  # type: ignore[typeddict-item]
+        if auth := {**(source.get("auth") or {}), **reach_of(request).stamp()}:
+            made["auth"], made["metadata"] = auth, {**made["metadata"], **auth}
         await self._store.patiently(self._states.copy(thread_id, made["_id"]))
         await self._store.create_thread(made)
         return json_response(await self._shown(dict(made)), headers={"Location": f"/threads/{made['_id']}"})
@@ -168,7 +182,7 @@ class ThreadChangesResource:
         pruned = 0
         for thread_id in dict.fromkeys(wanted.thread_ids):
             thread = await self._store.thread(thread_id, tenant)
-            if thread is not None:
+            if thread is not None and reach_of(request).covers(thread):
                 latest = wanted.strategy == "keep_latest"
                 pruned += await (self._keep_latest(thread) if latest else self._remove(thread))
         return json_response({"pruned_count": pruned})

@@ -9,7 +9,8 @@ from typing import Any
 from aiohttp import web
 
 from perdure.chassis.clock import now
-from perdure.gateway.auth.caller import tenant_of
+from perdure.gateway.auth.caller import caller_of, tenant_of
+from perdure.gateway.auth.reach import reach_of, stamped
 from perdure.gateway.http.problems import RequestProblem
 from perdure.gateway.http.requests import read_body, request_digest, require_metadata
 from perdure.gateway.http.responses import json_response
@@ -86,9 +87,10 @@ class ThreadsResource:
         require_metadata(wanted.metadata)
         thread_id = wanted.thread_id or stored_id(tenant, new_id())
         thread = thread_document(thread_id, tenant, wanted.metadata, now())
+        thread.update(stamped(request))  # type: ignore[typeddict-item]
         if wanted.ttl is not None:
             thread["ttl"] = ttl_mark(wanted.ttl, thread["created_at"])
-        update = _states_of(thread_id, wanted, body, request.content_length or 0)
+        update = _states_of(thread_id, wanted, body, request.content_length or 0, caller_of(request).auth_user)
         if update is not None:
             await self._updates.require_served(thread)
         await self._require_room(tenant, wanted.thread_id, thread_id)
@@ -100,7 +102,7 @@ class ThreadsResource:
         existing: Mapping[str, Any] | None = await self._store.thread(thread_id, tenant)
         if existing is None:
             raise being_removed(thread_id)
-        if wanted.if_exists != "do_nothing":
+        if wanted.if_exists != "do_nothing" or not reach_of(request).covers(existing):
             raise RequestProblem(
                 "thread-exists",
                 f'Thread {thread_id!r} exists already. Leave thread_id out, or send if_exists: "do_nothing".',
@@ -149,13 +151,13 @@ class ThreadsResource:
     async def search(self, request: web.Request) -> web.Response:
         """``POST /threads/search``."""
         wanted, _ = await read_body(request, ThreadSearch)
-        found, more = await self._searching.page(tenant_of(request), wanted)
+        found, more = await self._searching.page(tenant_of(request), wanted, reach_of(request))
         return json_response(found, headers=page_headers(wanted.offset or 0, len(found), more=more))
 
     async def count(self, request: web.Request) -> web.Response:
         """``POST /threads/count``."""
         wanted, _ = await read_body(request, ThreadCount)
-        return json_response(await self._searching.count(tenant_of(request), wanted))
+        return json_response(await self._searching.count(tenant_of(request), wanted, reach_of(request)))
 
     async def _view(self, thread: Mapping[str, Any], *, ttl: bool = False) -> dict[str, Any]:
         thread_id, head = str(thread["_id"]), thread.get("head")
@@ -166,7 +168,7 @@ class ThreadsResource:
         return thread_view(thread, busy=busy, state=state, ttl=ttl)
 
 
-def _states_of(thread_id: str, wanted: ThreadCreate, body: Any, nbytes: int) -> Update | None:
+def _states_of(thread_id: str, wanted: ThreadCreate, body: Any, nbytes: int, user: bytes | None) -> Update | None:
     """The states that a thread is to be made with, once for its id."""
     if not wanted.supersteps:
         return None
@@ -175,6 +177,7 @@ def _states_of(thread_id: str, wanted: ThreadCreate, body: Any, nbytes: int) -> 
         supersteps=[[dict(one) for one in superstep["updates"]] for superstep in given],
         key=(f"{SUPERSTEPS}{thread_id}", request_digest("/threads", given)),
         nbytes=nbytes,
+        user=user,
     )
 
 

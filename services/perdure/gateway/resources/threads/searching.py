@@ -20,6 +20,7 @@ from pymongo import ASCENDING, DESCENDING
 
 from perdure.chassis.clock import now
 from perdure.chassis.mongo import Database
+from perdure.gateway.auth.reach import UNLIMITED, Reach
 from perdure.gateway.http.problems import not_supported
 from perdure.gateway.http.responses import as_json
 from perdure.gateway.resources.states import States
@@ -72,7 +73,7 @@ class ThreadSearching:
         self._store = store
         self._states = states
 
-    async def page(self, tenant: str, wanted: ThreadSearch) -> tuple[list[Document], bool]:
+    async def page(self, tenant: str, wanted: ThreadSearch, reach: Reach = UNLIMITED) -> tuple[list[Document], bool]:
         """A page of threads as the client wants to see them, and whether there are more.
 
         Raises:
@@ -80,7 +81,7 @@ class ThreadSearching:
 
         """
         limit, offset = wanted.limit or 10, wanted.offset or 0
-        asked = await self._asked(tenant, wanted)
+        asked = await self._asked(tenant, wanted, reach)
         if wanted.values:
             matching = await self._with_values(tenant, asked, wanted.values)
             views, more = matching[offset : offset + limit], len(matching) > offset + limit
@@ -90,20 +91,20 @@ class ThreadSearching:
             views = await self._views(tenant, found[:limit], asked.busy, states=_needs_states(wanted))
         return [_shown(view, wanted) for view in views], more
 
-    async def count(self, tenant: str, wanted: ThreadCount) -> int:
+    async def count(self, tenant: str, wanted: ThreadCount, reach: Reach = UNLIMITED) -> int:
         """How many threads match.
 
         Raises:
             RequestProblem: As for :meth:`page`.
 
         """
-        asked = await self._asked(tenant, wanted)
+        asked = await self._asked(tenant, wanted, reach)
         if wanted.values:
             return len(await self._with_values(tenant, asked, wanted.values))
         return await self._count(asked.parts)
 
-    async def _asked(self, tenant: str, wanted: ThreadCount) -> _Wanted:
-        clauses = metadata_clauses(wanted.metadata or {})
+    async def _asked(self, tenant: str, wanted: ThreadCount, reach: Reach) -> _Wanted:
+        clauses = [*reach.clauses(), *metadata_clauses(wanted.metadata or {})]
         ids: list[str] | None = None
         field, direction = "updated_at", DESCENDING
         if isinstance(wanted, ThreadSearch):
