@@ -7,6 +7,7 @@ import operator
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,9 +18,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
-import httpx
 import pytest
 from langgraph.graph import START, StateGraph
+from tests.support.certificates import Authority
 from tests.support.polling import until, until_blocking
 
 from perdure.archive.archiving import Archiver
@@ -239,19 +240,31 @@ async def kill(stage: Stage, folder: Path, thread_id: str, point: str) -> None:
 
 
 @contextmanager
-def s3_server() -> Iterator[tuple[str, dict[str, str]]]:
-    """A real S3 server over a folder: the URL of a bucket, and the options to reach it."""
+def s3_server(authority: Authority | None = None) -> Iterator[tuple[str, dict[str, str]]]:
+    """A real S3 server over a folder: the URL of a bucket, and the options to reach it. With an authority the server speaks TLS."""
     program = _versitygw()
     port = free_port()
+    scheme, certificate = ("http", []) if authority is None else ("https", _certified(authority))
     with tempfile.TemporaryDirectory(prefix="perdure-s3-") as folder:
         (Path(folder) / "archive").mkdir()
-        command = [program, "--access", ACCESS, "--secret", SECRET, "--port", f"127.0.0.1:{port}", "posix", folder]
+        command = [
+            program,
+            "--access",
+            ACCESS,
+            "--secret",
+            SECRET,
+            "--port",
+            f"127.0.0.1:{port}",
+            *certificate,
+            "posix",
+            folder,
+        ]
         with (Path(folder) / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
             try:
                 _await_answer(port, server)
                 options = {
-                    "endpoint": f"http://127.0.0.1:{port}",
-                    "allow_http": "true",
+                    "endpoint": f"{scheme}://127.0.0.1:{port}",
+                    "allow_http": "true" if authority is None else "false",
                     "region": "us-east-1",
                     "access_key_id": ACCESS,
                     "secret_access_key": SECRET,
@@ -262,11 +275,16 @@ def s3_server() -> Iterator[tuple[str, dict[str, str]]]:
                 server.terminate()
 
 
+def _certified(authority: Authority) -> list[str]:
+    cert_file, key_file = authority.issue("archive")
+    return ["--cert", str(cert_file), "--key", str(key_file)]
+
+
 def _await_answer(port: int, server: subprocess.Popen[bytes]) -> None:
     def answers() -> bool:
         try:
-            httpx.get(f"http://127.0.0.1:{port}/")
-        except httpx.TransportError:
+            socket.create_connection(("127.0.0.1", port), 5).close()
+        except OSError:
             assert server.poll() is None, "versitygw ended"
             return False
         return True

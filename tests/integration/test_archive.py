@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 from tests.integration.archive_stage import LONG_AGO, Stage, objects, opened, s3_server
+from tests.support.certificates import Authority
 
 from perdure.archive.candidates import LOOK, Candidates
+from perdure.archive.errors import ArchiveUnavailableError
 from perdure.archive.policy import RetentionPolicy, RetentionRule
 from perdure.archive.store import ArchiveStore
 from perdure.chassis.clock import now
@@ -62,10 +64,28 @@ async def test_a_thread_goes_and_comes_back_identical_and_goes_on(stage: Stage, 
 
 
 @pytest.mark.timeout(960)  # the first time on a machine the S3 server is compiled
-async def test_the_same_with_s3(mongodb_uri: str, kafka_bootstrap: str) -> None:
-    with s3_server() as (url, options):
-        async with opened(mongodb_uri, kafka_bootstrap, ArchiveStore(url, options)) as stage:
+@pytest.mark.parametrize("encrypted", [False, True], ids=["http", "https"])
+async def test_the_same_with_s3(mongodb_uri: str, kafka_bootstrap: str, tmp_path: Path, *, encrypted: bool) -> None:
+    authority = Authority(tmp_path / "certificates") if encrypted else None
+    with s3_server(authority) as (url, options):
+        store = ArchiveStore(url, options, authority.ca_file if authority else None)
+        async with opened(mongodb_uri, kafka_bootstrap, store) as stage:
             await require_goes_and_comes_back(stage)
+
+
+async def test_an_s3_server_of_an_unknown_authority_gets_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perdure.archive.store.RETRIES", {"max_retries": 1, "retry_timeout": timedelta(seconds=1)})
+    another = Authority(tmp_path / "another").ca_file
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"a state"
+
+    with s3_server(Authority(tmp_path / "certificates")) as (url, options):
+        for ca_file in (None, another):
+            with pytest.raises(ArchiveUnavailableError, match=r"certificate is not trusted.*PERDURE_ARCHIVE_CA_FILE"):
+                await ArchiveStore(url, options, ca_file).put("of/a/thread", pieces())
 
 
 async def test_an_idempotency_key_that_was_used_again_stays_with_the_newer_run(stage: Stage) -> None:

@@ -7,35 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
-from tests.support.secured_kafka import SecuredKafka, secured_kafka
+from tests.support.secured_kafka import SecuredKafka, bindings, secured_kafka
 from tests.support.secured_mongodb import SecuredMongodb, refusal, secured_mongodb
 
 from perdure.chassis.kafka.admin import TopicAdmin
 from perdure.chassis.kafka.producer import KafkaRefusedError, Producer
-from perdure.cli.grants import acls, role
+from perdure.cli.grants import role
 from perdure.cli.provision import provision
 from perdure.schemas import documents, key_documents, notices, topics
 from perdure.schemas.envelope import Record
 from perdure.schemas.grants import SERVICES
 
 pytestmark = pytest.mark.timeout(300)
-
-
-def bindings(name: str) -> list[AclBinding]:
-    """The table's access control lists of a service."""
-    return [
-        AclBinding(
-            ResourceType[kind.upper()],
-            resource,
-            ResourcePatternType[pattern.upper()],
-            f"User:{name}",
-            "*",
-            AclOperation[operation],
-            AclPermissionType.ALLOW,
-        )
-        for kind, resource, pattern, operation in acls(name, SERVICES[name])
-    ]
 
 
 @dataclass

@@ -29,14 +29,21 @@ class Authority:
         key_file.write_bytes(_pkcs8(issued.private_key_pem.bytes()))
         return cert_file, key_file
 
+    def issued(self, name: str) -> tuple[Path, Path]:
+        """As :meth:`issue`, but the same certificate each time."""
+        cert_file, key_file = self._folder / f"{name}.pem", self._folder / f"{name}.key"
+        return (cert_file, key_file) if key_file.exists() else self.issue(name)
+
     def subject_of(self, name: str) -> str:
         """The distinguished name in the certificate that :meth:`issue` made, as Java writes it."""
         return x509.load_pem_x509_certificate((self._folder / f"{name}.pem").read_bytes()).subject.rfc4514_string()
 
     def issue_joined(self, name: str) -> Path:
-        """As :meth:`issue`, both in one file."""
-        cert_file, key_file = self.issue(name)
+        """As :meth:`issued`, both in one file."""
         joined = self._folder / f"{name}.both.pem"
+        if joined.exists():
+            return joined
+        cert_file, key_file = self.issued(name)
         joined.write_bytes(key_file.read_bytes() + cert_file.read_bytes())
         return joined
 

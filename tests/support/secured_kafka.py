@@ -12,9 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import (
     AclBinding,
+    AclOperation,
+    AclPermissionType,
     AdminClient,
+    ResourcePatternType,
+    ResourceType,
     ScramCredentialInfo,
     ScramMechanism,
     UserScramCredentialUpsertion,
@@ -25,6 +30,7 @@ from tests.support.polling import until_blocking
 
 from perdure.chassis.kafka.clients import new_admin
 from perdure.chassis.kafka.settings import KafkaSettings
+from perdure.cli.grants import acls
 from perdure.local import kafka
 from perdure.local.display import SilentDisplay
 from perdure.local.fetch import fetch_jars
@@ -32,6 +38,7 @@ from perdure.local.java import java_home, jvm_flags
 from perdure.local.pins import load_pins
 from perdure.local.resources import free_port
 from perdure.local.settings import LocalSettings
+from perdure.schemas.grants import SERVICES
 
 USERS = ("admin", "gateway", "agent-step", "validator", "notifier", "indexer", "scheduler", "stranger")
 _CLASSES = "org.apache.kafka.common.security"
@@ -63,11 +70,11 @@ def password_of(user: str) -> str:
 
 
 class SecuredKafka:
-    """A running broker."""
+    """A running broker, or several."""
 
-    def __init__(self, authority: Authority, port: int, tls_port: int) -> None:
+    def __init__(self, authority: Authority, port: int, tls_port: int, *others: int) -> None:
         self.authority = authority
-        self.address = f"127.0.0.1:{port}"
+        self.address = ",".join(f"127.0.0.1:{one}" for one in (port, *others))
         self.tls_address = f"127.0.0.1:{tls_port}"
 
     def environment(self, user: str, mechanism: str = "SCRAM-SHA-512", **more: str) -> dict[str, str]:
@@ -114,11 +121,64 @@ class SecuredKafka:
         """A client that may do everything."""
         return new_admin(self.settings("admin", "PLAIN"), "test")
 
+    def brokers(self) -> int:
+        """How many brokers are known; 0 while none answers."""
+        try:
+            return len(self.admin().list_topics(timeout=2).brokers)
+        except KafkaException:
+            return 0
+
     def grant(self, bindings: Iterable[AclBinding]) -> None:
         """Add grants; returns when the broker knows them."""
         admin = self.admin()  # its futures fail when nobody refers to it any more
         for future in admin.create_acls(list(bindings)).values():
             future.result(30)
+
+    def add_scram(self, users: Iterable[str]) -> None:
+        """Let users prove who they are by SCRAM, too."""
+        admin = self.admin()
+        for kind in (
+            ScramMechanism.SCRAM_SHA_256,
+            ScramMechanism.SCRAM_SHA_512,
+        ):  # the broker takes one of a user at a time
+            info = ScramCredentialInfo(kind, 4096)
+            wanted = [UserScramCredentialUpsertion(user, info, password_of(user).encode()) for user in users]
+            for future in admin.alter_user_scram_credentials(wanted).values():
+                future.result(30)
+
+
+def bindings(name: str) -> list[AclBinding]:
+    """The access control lists that ``perdure grants print`` gives a service."""
+    return [
+        AclBinding(
+            ResourceType[kind.upper()],
+            resource,
+            ResourcePatternType[pattern.upper()],
+            f"User:{name}",
+            "*",
+            AclOperation[operation],
+            AclPermissionType.ALLOW,
+        )
+        for kind, resource, pattern, operation in acls(name, SERVICES[name])
+    ]
+
+
+def secure(
+    properties: Path, authority: Authority, users: Iterable[str], *, sasl: int, tls: int, controller: int
+) -> None:
+    """Change a broker's settings: listeners with TLS alone, who connects is asked for a password or a certificate."""
+    kept = [line for line in properties.read_text().splitlines() if "listener" not in line.partition("=")[0]]
+    security = _SECURITY.format(
+        sasl=sasl,
+        tls=tls,
+        controller=controller,
+        keystore=authority.issue_joined("broker"),
+        truststore=authority.ca_file,
+        classes=_CLASSES,
+        users=" ".join(f'user_{user}="{password_of(user)}"' for user in users),
+    )
+    kept.append("controller.listener.names=CONTROLLER")
+    properties.write_text("\n".join(kept) + "\n" + security)
 
 
 def settings_of(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -142,30 +202,18 @@ def secured_kafka(folder: Path, users: Iterable[str] = USERS) -> Iterator[Secure
         heap_mb=320,
         flags=jvm_flags(short_lived=True),
     )
-    properties = folder / "kafka" / "server.properties"
-    kept = [line for line in properties.read_text().splitlines() if "listener" not in line.partition("=")[0]]
-    security = _SECURITY.format(
-        sasl=sasl,
-        tls=tls,
-        controller=controller,
-        keystore=authority.issue_joined("broker"),
-        truststore=authority.ca_file,
-        classes=_CLASSES,
-        users=" ".join(f'user_{user}="{password_of(user)}"' for user in users),
-    )
-    kept.append("controller.listener.names=CONTROLLER")
-    properties.write_text("\n".join(kept) + "\n" + security)
+    secure(folder / "kafka" / "server.properties", authority, users, sasl=sasl, tls=tls, controller=controller)
     with launch.log.open("ab") as log:
         process = subprocess.Popen(launch.argv, cwd=launch.cwd, stdout=log, stderr=log)
     broker = SecuredKafka(authority, sasl, tls)
     try:
         until_blocking(
-            lambda: process.poll() is None and _answers(broker),
+            lambda: process.poll() is None and broker.brokers() > 0,
             "the secured broker answers",
             90,
             explain=lambda: launch.log.read_text()[-2000:],
         )
-        _add_scram(broker.admin(), users)
+        broker.add_scram(users)
         yield broker
     finally:
         process.terminate()
@@ -174,21 +222,3 @@ def secured_kafka(folder: Path, users: Iterable[str] = USERS) -> Iterator[Secure
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(20)
-
-
-def _answers(broker: SecuredKafka) -> bool:
-    try:
-        return bool(broker.admin().list_topics(timeout=2).brokers)
-    except Exception:
-        return False
-
-
-def _add_scram(admin: AdminClient, users: Iterable[str]) -> None:
-    for kind in (
-        ScramMechanism.SCRAM_SHA_256,
-        ScramMechanism.SCRAM_SHA_512,
-    ):  # the broker takes one of a user at a time
-        info = ScramCredentialInfo(kind, 4096)
-        wanted = [UserScramCredentialUpsertion(user, info, password_of(user).encode()) for user in users]
-        for future in admin.alter_user_scram_credentials(wanted).values():
-            future.result(30)

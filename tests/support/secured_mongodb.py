@@ -54,18 +54,28 @@ class SecuredMongodb:
 def secured_mongodb(folder: Path) -> Iterator[SecuredMongodb]:
     """A server with the user ``root``, for as long as the block lasts."""
     authority = Authority(folder / "certificates")
-    cert_file, key_file = authority.issue("mongodb")
     port = free_port()
     program = secantus(LocalSettings().cache_dir.absolute(), SilentDisplay())
     launch = prepare(folder / "mongodb", folder / "mongodb.log", program=program, port=port, cache_mb=128)
     argv = [*launch.argv]
-    plain = MongodbAccess(f"mongodb://127.0.0.1:{port}/")
-    with _running(argv, launch.log, plain), connect_blocking(plain) as client:
-        client.admin.command("createUser", "root", pwd="root-secret", roles=["root"])
-    argv += ["--auth", "--tls-cert-file", str(cert_file), "--tls-key-file", str(key_file)]
+    add_root(argv, launch.log, port)
+    argv += secured_arguments(authority)
     server = SecuredMongodb(authority, port)
     with _running(argv, launch.log, server.access("root")):
         yield server
+
+
+def add_root(argv: list[str], log: Path, port: int) -> None:
+    """Run the server for a moment, without security, to make its first user."""
+    plain = MongodbAccess(f"mongodb://127.0.0.1:{port}/")
+    with _running(argv, log, plain), connect_blocking(plain) as client:
+        client.admin.command("createUser", "root", pwd="root-secret", roles=["root"])
+
+
+def secured_arguments(authority: Authority) -> list[str]:
+    """What the server is started with to speak TLS alone and to ask everybody who they are."""
+    cert_file, key_file = authority.issued("mongodb")
+    return ["--auth", "--tls-cert-file", str(cert_file), "--tls-key-file", str(key_file)]
 
 
 @contextmanager

@@ -106,3 +106,10 @@ def test_a_place_that_cannot_be_used_is_refused_with_the_name_of_the_setting(url
     with pytest.raises(ConfigurationError, match="PERDURE_ARCHIVE_URL") as raised:
         ArchiveStore(url, options)
     assert "\n" not in str(raised.value)
+
+
+def test_a_file_without_a_certificate_is_refused_with_the_name_of_the_setting(tmp_path: Path) -> None:
+    empty = tmp_path / "ca.pem"
+    empty.write_text("no certificate\n")
+    with pytest.raises(ConfigurationError, match="PERDURE_ARCHIVE_CA_FILE"):
+        ArchiveStore("s3://bucket", {"endpoint": "https://127.0.0.1:1"}, empty)

@@ -19,6 +19,8 @@ from perdure.chassis import at_rest
 from perdure.chassis.errors import ConfigurationError
 from perdure.chassis.keyring import KeyRing, SealedError, bound_digest, taken_apart
 from perdure.chassis.settings import ServiceSettings
+from perdure.schemas.grants import SERVICES, UPDATE
+from perdure.schemas.key_documents import ENCRYPTION_KEYS
 
 READING: CodecOptions[dict[str, Any]] = CodecOptions(type_registry=at_rest.REGISTRY, tz_aware=True)
 OLD, NEW = bytes(range(32)), bytes(range(32, 64))
@@ -103,6 +105,17 @@ def test_a_key_that_is_not_there_is_named(keys: dict[str, bytes] | None, says: s
     at_rest.switch_on(None if keys is None else KeyRing(keys))
     with pytest.raises((SealedError, InvalidBSON), match=says):
         bson.decode(raw, READING)
+
+
+def test_a_part_of_a_document_without_sealed_values_needs_no_id() -> None:
+    at_rest.switch_on(KeyRing({"new": NEW}))
+    at_rest.require_own("notebook", [{"seq": 7}])
+
+
+def test_whoever_encrypts_again_may_change_every_collection_with_sealed_values() -> None:
+    rotation = SERVICES["rotation"].collections
+    assert {name for name, actions in rotation.items() if name != ENCRYPTION_KEYS} == set(at_rest.FIELDS)
+    assert {actions for name, actions in rotation.items() if name != ENCRYPTION_KEYS} == {UPDATE}
 
 
 def test_a_value_that_was_changed_or_moved_is_refused() -> None:

@@ -30,9 +30,19 @@ INDEXES: Final = (
     "indices:admin/mapping/put",
     "indices:admin/mappings/get",
     "indices:admin/refresh*",
+    "indices:admin/rollover",
     "indices:admin/settings/update",
     "indices:monitor/*",
 )
+FORGETS: Final = (
+    "indices:data/read/search*",
+    "indices:data/write/bulk*",
+    "indices:data/write/delete*",
+    "indices:admin/get",
+    "indices:admin/refresh*",
+    "indices:admin/settings/update",
+)
+"""Removing the documents of a thread, also from an index that takes no writes any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +173,7 @@ SERVICES: Final[Mapping[str, Grants]] = {
             "cluster:monitor/main",
             "indices:admin/index_template/get",
             "indices:admin/index_template/put",
+            "indices:data/read/mget",
             "indices:data/write/bulk",
         ),
     ),
@@ -194,6 +205,49 @@ SERVICES: Final[Mapping[str, Grants]] = {
         },
         makes_indexes=True,
     ),
+    "archive": Grants(
+        writes=(topics.COMMANDS, topics.EVENTS),
+        collections={
+            documents.THREADS: CHANGE,
+            documents.RUNS: CHANGE,
+            documents.PAYLOADS: CHANGE,
+            documents.NOTEBOOK: CHANGE,
+            documents.WAITS: CHANGE,
+            documents.SIGNALS: CHANGE,
+            documents.EFFECTS: CHANGE,
+            documents.SCHEDULES: READ,
+            documents.DEAD_LETTERS: READ,
+            batch_documents.BATCHES: READ,
+            notices.SUBSCRIPTIONS: CHANGE,
+            notices.DELIVERIES: CHANGE,
+            key_documents.ENCRYPTION_KEYS: WRITE,
+        },
+        indices={"perdure-*": FORGETS},
+        cluster=("indices:data/write/bulk",),
+    ),
+    "rotation": Grants(
+        collections={
+            **dict.fromkeys(
+                (
+                    documents.NOTEBOOK,
+                    documents.RUNS,
+                    documents.THREADS,
+                    documents.PAYLOADS,
+                    documents.WAITS,
+                    documents.SIGNALS,
+                    documents.EFFECTS,
+                    documents.SCHEDULES,
+                    batch_documents.BATCHES,
+                    batch_documents.BATCH_ITEMS,
+                    notices.SUBSCRIPTIONS,
+                    notices.DELIVERIES,
+                    documents.DEAD_LETTERS,
+                ),
+                UPDATE,
+            ),
+            key_documents.ENCRYPTION_KEYS: CHANGE,
+        },
+    ),
     "operator": Grants(
         group_prefixes=("perdure.",),
         described_groups=(topics.INDEXER_GROUP,),
@@ -201,13 +255,21 @@ SERVICES: Final[Mapping[str, Grants]] = {
         described=tuple(topic.name for topic in topics.ALL),
         collections={
             documents.NOTEBOOK: READ,
+            documents.RUNS: READ,
+            documents.THREADS: READ,
             key_documents.API_KEYS: WRITE,
             key_documents.ENCRYPTION_KEYS: CHANGE,
             session_documents.SESSIONS: WRITE,
         },
         makes_indexes=True,
         indices={"perdure-*": (*INDEXES, "indices:admin/delete")},
-        cluster=("cluster:monitor/*", "indices:admin/index_template/*", "indices:data/write/bulk"),
+        cluster=(
+            "cluster:monitor/*",
+            "indices:admin/index_template/*",
+            "indices:data/read/mget",
+            "indices:data/write/bulk",
+        ),
     ),
 }
-"""By service. ``operator``: whoever runs ``perdure topics apply``, ``perdure keys`` and ``perdure index``."""
+"""By service. ``operator``: whoever runs ``perdure topics apply``, ``perdure keys`` and ``perdure index``; ``archive``: whoever
+runs ``perdure archive``; ``rotation``: whoever runs ``perdure keys rotate-encryption``."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import glob
 import os
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -47,13 +48,14 @@ class ArchiveStore:
     Args:
         url: ``file:///folder`` (or just the folder), ``s3://bucket/prefix``, ``gs://...``, ``az://...``.
         options: Further settings of the store by obstore's names: ``endpoint``, ``region``, ``allow_http``, ...
+        ca_file: Certificates (PEM) that the store's server may be verified with besides the system's.
 
     Raises:
-        ConfigurationError: the URL or an option cannot be used.
+        ConfigurationError: the URL, an option or the file of certificates cannot be used.
 
     """
 
-    def __init__(self, url: str, options: Mapping[str, str] | None = None) -> None:
+    def __init__(self, url: str, options: Mapping[str, str] | None = None, ca_file: Path | None = None) -> None:
         self.url = url if "://" in url else Path(url).resolve().as_uri()
         parts = urlsplit(self.url)
         self._folder = Path(unquote(parts.path)) if parts.scheme == "file" else None
@@ -65,6 +67,8 @@ class ArchiveStore:
         client: Any = {name: _plain(value) for name, value in given.items() if name in _CLIENT_OPTIONS}
         config: Any = {name: value for name, value in given.items() if name not in _CLIENT_OPTIONS}
         try:
+            if ca_file is not None:
+                client["root_certificate"] = _certificates(ca_file)
             if self._folder is not None:
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # the states of agents are not everybody's
                 self._store = from_url(self.url, mkdir=True)
@@ -74,7 +78,7 @@ class ArchiveStore:
                 )
         except (BaseError, OSError, ValueError) as error:
             raise ConfigurationError(
-                f"PERDURE_ARCHIVE_URL {url!r} or PERDURE_ARCHIVE_OPTIONS: {_said(error)}"
+                f"PERDURE_ARCHIVE_URL {url!r}, PERDURE_ARCHIVE_OPTIONS or PERDURE_ARCHIVE_CA_FILE: {_said(error)}"
             ) from error
 
     async def put(self, key: str, pieces: AsyncIterator[bytes]) -> None:
@@ -127,9 +131,21 @@ class ArchiveStore:
             raise ArchiveUnavailableError(self.url, f"delete {key}", _said(error)) from error
 
 
+def _certificates(ca_file: Path) -> str:
+    """The certificates of a file; obstore takes a text without any, and then verifies nothing with it."""
+    ssl.create_default_context(cafile=ca_file)
+    return ca_file.read_text()
+
+
 def _said(error: Exception) -> str:
-    """What a store said, without its dump of the request."""
-    return str(error).partition("\n")[0].strip()
+    """What a store said, without its dump of the request; what the connection broke on is deep in that dump."""
+    text = str(error)
+    said = text.partition("\n")[0].strip()
+    return (
+        f"{said} (the server's certificate is not trusted: PERDURE_ARCHIVE_CA_FILE)"
+        if "InvalidCertificate(" in text
+        else said
+    )
 
 
 def _plain(value: str) -> Any:

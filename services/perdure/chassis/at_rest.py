@@ -214,10 +214,9 @@ def require_own(collection: str, documents: Sequence[Mapping[str, Any]]) -> None
     if _State.ring is None:
         return
     for document in documents:
-        expected = bound_digest(owner(collection, document["_id"]))
-        for value in values(collection, document):
-            if isinstance(value, Opened) and value.bound != expected:
-                raise SealedError(
-                    f"an encrypted value in document {document['_id']!r} of {collection} was sealed for another document: "
-                    f"somebody moved it"
-                )
+        found = {value.bound for value in values(collection, document) if isinstance(value, Opened)}
+        if found and found != {bound_digest(owner(collection, document["_id"]))}:
+            raise SealedError(
+                f"an encrypted value in document {document['_id']!r} of {collection} was sealed for another document: "
+                f"somebody moved it"
+            )

@@ -197,6 +197,8 @@ class OpenSearch:
             why = "no answer in time" if isinstance(error, ConnectionTimeout) else str(error.error) or "no connection"
             return UnreachableError("OpenSearch", self.address, f"{request}: {why}")
         type_, reason = _cause(error)
+        if status == 401:
+            reason += " (is the user or password in PERDURE_OPENSEARCH_URL wrong, the API key, the client certificate?)"
         if status in UNAVAILABLE_STATUS:
             return UnavailableError("OpenSearch", self.address, f"{request}: {status} {type_}: {reason}")
         return OpenSearchRefusedError(status, type_, reason, request)

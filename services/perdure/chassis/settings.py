@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 
-from pydantic import Field, SecretStr
+from pydantic import Field, FilePath, SecretStr
 
 from perdure.chassis.access import MongodbSettings, OpenSearchSettings
 from perdure.chassis.kafka.settings import KafkaSettings
@@ -28,6 +28,8 @@ class ServiceSettings(OpenSearchSettings, MongodbSettings, KafkaSettings):
     archive_options: dict[str, SecretStr] = Field(default_factory=dict)
     """Further settings of that store as JSON, by obstore's names: `{"endpoint": "https://...", "region": "..."}`. Credentials are
     found as the store's own tools find them, e.g. `AWS_ACCESS_KEY_ID`."""
+    archive_ca_file: FilePath | None = None
+    """Certificates (PEM) that the server of that store is verified with, besides the system's."""
     encryption_keys: SecretStr | None = None
     """Keys that stored values are encrypted with, as `id:key`, several separated by commas or lines: the first encrypts, all
     decrypt. A key is 32 bytes in base64 (`openssl rand -base64 32`). The same for all services. Without keys nothing is

@@ -132,7 +132,7 @@ async def _opened(settings: SchedulerSettings) -> AsyncIterator[_Open]:
         )
     # What is done is in the rows; the log says only what went wrong.
     configure_logging(SOURCE, settings.model_copy(update={"log_level": "warning"}))
-    store = ArchiveStore(settings.archive_url, settings.archive_store_options)
+    store = ArchiveStore(settings.archive_url, settings.archive_store_options, settings.archive_ca_file)
     retention = policy.load(settings.retention_file)
     try:
         client = mongo.connect(settings.mongodb)

@@ -74,7 +74,9 @@ class ArchivedThreads:
         self._fields = set(fields)
         self._availability = Availability()
         self._store = (
-            ArchiveStore(settings.archive_url, settings.archive_store_options) if settings.archive_url else None
+            ArchiveStore(settings.archive_url, settings.archive_store_options, settings.archive_ca_file)
+            if settings.archive_url
+            else None
         )
 
     async def require_store(self) -> None:

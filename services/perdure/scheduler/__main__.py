@@ -59,7 +59,11 @@ LAST_WRITES_S = 5.0
 async def main(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
     """Run every loop until ``stopping``."""
     retention = policy.load(settings.retention_file)
-    store = ArchiveStore(settings.archive_url, settings.archive_store_options) if settings.archive_url else None
+    store = (
+        ArchiveStore(settings.archive_url, settings.archive_store_options, settings.archive_ca_file)
+        if settings.archive_url
+        else None
+    )
     client = mongo.connect(settings.mongodb)
     db = mongo.database(client, settings.mongodb)
     producer = Producer(settings, settings.instance)
