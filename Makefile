@@ -48,7 +48,8 @@ test: setup ## Run all tests against real servers
 	$(BIN)/python -m perdure.local build-mongodb --optional
 	$(BIN)/python -m perdure.local fetch
 	$(BIN)/python -m pytest -n 2 tests/unit tests/contract
-	$(BIN)/python -m pytest tests --ignore=tests/unit --ignore=tests/contract
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone" tests --ignore=tests/unit --ignore=tests/contract
+	$(BIN)/python -m pytest -m alone tests --ignore=tests/unit --ignore=tests/contract
 
 check: setup ## Lint, format, types, import contracts, generated files
 	$(BIN)/ruff check $(SOURCES)

@@ -16,6 +16,7 @@ from typing import NoReturn
 import pytest
 from playwright.async_api import Browser, async_playwright
 
+from perdure.local import resources
 from perdure.local.errors import LocalError
 from perdure.local.settings import LocalSettings
 from perdure.local.stack import Stack
@@ -29,6 +30,15 @@ CHROMIUM_ARGUMENTS = (
     "--no-first-run",
     "--host-resolver-rules=MAP *.test 127.0.0.1",
 )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Ports of its own for each of several processes that run tests side by side."""
+    if worker := getattr(config, "workerinput", None):
+        first, end = resources.FREE_PORTS
+        width = (end - first) // worker["workercount"]
+        first += width * int(worker["workerid"].removeprefix("gw"))
+        resources.FREE_PORTS = first, first + width
 
 
 def _missing(what: str, error: LocalError | str) -> NoReturn:

@@ -16,6 +16,8 @@ from perdure.local.settings import LocalSettings
 from perdure.local.stack import Stack
 from perdure.schemas import topics
 
+pytestmark = pytest.mark.alone
+
 SEED, MINUTES = 1, 2.0
 
 

@@ -16,7 +16,7 @@ from langgraph.checkpoint.base.id import uuid6
 
 from perdure.checkpoint import PerdureSaver
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.alone]
 
 STATES = 160
 STATE_BYTES = 1024 * 1024

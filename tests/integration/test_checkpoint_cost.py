@@ -22,6 +22,8 @@ from langgraph.graph import END, START, StateGraph
 from perdure.chassis import mongo
 from perdure.checkpoint import PerdureSaver
 
+pytestmark = pytest.mark.alone
+
 STEPS = 5
 AGENTS = 40
 OPEN = 20

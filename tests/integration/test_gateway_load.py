@@ -16,6 +16,8 @@ from perdure.local.services import Services
 from perdure.local.stack import Stack
 from perdure.schemas import topics
 
+pytestmark = pytest.mark.alone
+
 CLIENTS = 64
 STARTS = 1_280
 INPUT_BYTES = 1024

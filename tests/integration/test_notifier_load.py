@@ -7,12 +7,15 @@ import contextlib
 import itertools
 import time
 
+import pytest
 from aiohttp import web
 from tests.integration.notifier_stage import Receiver, receiving, staged, succeeded
 from tests.support.polling import until
 
 from perdure.chassis.outage import Availability
 from perdure.notifier.__main__ import compose
+
+pytestmark = pytest.mark.alone
 
 ENDPOINTS = 10
 EACH = 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -32,7 +33,7 @@ from perdure.schemas.events import (
 )
 from perdure.schemas.index import STATES, THREADS
 
-TENANT = f"search-{uuid4().hex[:8]}"
+TENANT = f"search-{os.environ.get('PYTEST_XDIST_TESTRUNUID', uuid4().hex)[:8]}"  # part of the names of tests
 OTHER = f"{TENANT}-other"
 
 

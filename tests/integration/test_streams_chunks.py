@@ -20,6 +20,8 @@ from tests.integration.streaming_stage import Event, Streaming, open_streaming
 
 from perdure.gateway.streams.history import History
 
+pytestmark = pytest.mark.alone
+
 WORDS = "the quick brown fox jumps over the lazy dog"
 CHUNKS = 10_000
 READERS = 1_000

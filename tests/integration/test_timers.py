@@ -31,6 +31,8 @@ from perdure.schemas.documents import WaitDocument
 from perdure.schemas.events import ApprovalEscalated
 from perdure.schemas.outbox import event_of
 
+pytestmark = pytest.mark.alone
+
 
 async def insert(db: mongo.Database, waits: Sequence[WaitDocument]) -> None:
     for first in range(0, len(waits), 2_000):

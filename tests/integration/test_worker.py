@@ -23,6 +23,8 @@ from perdure.checkpoint.documents import Place
 from perdure.schemas.commands import CancelRun
 from perdure.schemas.envelope import Decoded, decode, encode
 
+pytestmark = pytest.mark.alone
+
 
 class State(TypedDict, total=False):
     log: list[str]

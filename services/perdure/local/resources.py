@@ -16,7 +16,8 @@ from perdure.local.errors import PortInUseError, TooLittleSpaceError
 HOST: Final = "127.0.0.1"
 STACK_VARIABLE: Final = "PERDURE_STACK_FOLDER"
 """In the environment of every process of a stack: its data folder, so that others can say whose a process is."""
-_FREE_PORTS: Final = (20_000, 32_000)
+FREE_PORTS = (20_000, 32_000)
+"""Where `free_port` looks."""
 _POLL_S: Final = 0.05
 _given: set[int] = set()
 """Ports that were given by `free_port`: who got one may take seconds until it listens."""
@@ -58,10 +59,10 @@ def free_port() -> int:
     It is below the ranges from which systems take ports for outgoing connections: nobody gets it by chance while a
     server that owns it is being restarted. No port is given twice by one process, until most of them were.
     """
-    if len(_given) > (_FREE_PORTS[1] - _FREE_PORTS[0]) // 2:
+    if len(_given) > (FREE_PORTS[1] - FREE_PORTS[0]) // 2:
         _given.clear()
     while True:
-        port = random.randrange(*_FREE_PORTS)  # noqa: S311 (not a secret)
+        port = random.randrange(*FREE_PORTS)  # noqa: S311 (not a secret)
         if port not in _given and _can_bind(port):
             _given.add(port)
             return port
