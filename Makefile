@@ -64,8 +64,8 @@ fix: setup ## Repair what "make check" can repair
 	$(BIN)/python -m perdure.schemas.generate
 	$(BIN)/perdure settings --markdown > docs/configuration.md
 
-chaos: setup ## Kill everything for MINUTES and check every promise (SEED=1 MINUTES=2)
-	$(BIN)/python -m tests.chaos.run --seed $(SEED) --minutes $(MINUTES)
+chaos: setup ## Kill everything for MINUTES and check every promise (SEED=1 MINUTES=2 SECURE=1: with TLS, users, encryption)
+	$(BIN)/python -m tests.chaos.run --seed $(SEED) --minutes $(MINUTES) $(if $(SECURE),--secure)
 
 fuzz: setup ## Fuzz what reads strangers' input, MINUTES for each function; inputs that fail are kept in tests/fuzz/corpus
 	FUZZ_MINUTES=$(MINUTES) $(BIN)/python -m pytest -q tests/fuzz

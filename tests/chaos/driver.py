@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,11 +75,21 @@ class Driver:
         seed: Of the agents.
         per_s: Agents started a second.
         follow: Called with the thread of each agent whose stream is read.
+        credentials: Headers that say who calls.
 
     """
 
-    def __init__(self, url: str, log: Path, seed: int, per_s: float, follow: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        url: str,
+        log: Path,
+        seed: int,
+        per_s: float,
+        follow: Callable[[str], None],
+        credentials: Mapping[str, str],
+    ) -> None:
         self._url = url
+        self._credentials = credentials
         self._follow = follow
         self._log = AckLog(log)
         self._seed = seed
@@ -95,7 +105,10 @@ class Driver:
         timeout = aiohttp.ClientTimeout(sock_connect=TIMEOUT_S, sock_read=TIMEOUT_S)
         async with (
             aiohttp.ClientSession(
-                self._url, timeout=timeout, connector=aiohttp.TCPConnector(limit=CONNECTIONS)
+                self._url,
+                timeout=timeout,
+                connector=aiohttp.TCPConnector(limit=CONNECTIONS),
+                headers=self._credentials,
             ) as self._http,
             asyncio.TaskGroup() as tasks,
         ):

@@ -1,7 +1,7 @@
 """What the stores say, read with plain clients: MongoDB, Kafka from the beginning, OpenSearch, the effects log, the driver's log.
 
 Contract: :class:`Evidence` is data; reading it changes nothing. None of the services' own code is used, but for the names of
-collections and topics, so that a mistake in it cannot hide itself.
+collections and topics, so that a mistake in it cannot hide itself. Encrypted values are opened by the one decoder that there is.
 """
 
 from __future__ import annotations
@@ -15,11 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from bson.binary import Binary
 from pymongo import MongoClient
+from tests.chaos.access import Access
 from tests.chaos.driver import read_log
 from tests.chaos.faults import read_topic
 from tests.chaos.readers import Streamed
 from tests.chaos.sampler import Samples
+
+from perdure.chassis.at_rest import REGISTRY, SUBTYPE
 
 Found = dict[str, Any]
 EVENTS = "perdure.events"
@@ -105,8 +109,19 @@ def entry_id(entry: Found) -> str:
 @contextlib.contextmanager
 def database(uri: str) -> Iterator[Any]:
     """A plain client's view of the database that the URI names."""
-    with MongoClient(uri, tz_aware=True, serverSelectionTimeoutMS=30_000) as client:
+    options: dict[str, Any] = {"tz_aware": True, "serverSelectionTimeoutMS": 30_000, "type_registry": REGISTRY}
+    with MongoClient(uri, **options) as client:
         yield client.get_default_database()
+
+
+def stored_values(uri: str) -> dict[str, int]:
+    """How many values of the database are encrypted and how many are not, of those that would be: checkpoints and inputs."""
+    with MongoClient[Found](uri, serverSelectionTimeoutMS=30_000) as client:
+        db = client.get_default_database()
+        kept = [one["body"] for one in db.notebook.find({"body": {"$exists": True}}, {"body": 1})]
+        kept += [one["payload"] for one in db.runs.find({"payload": {"$exists": True}}, {"payload": 1})]
+    encrypted = sum(isinstance(one, Binary) and one.subtype == SUBTYPE for one in kept)
+    return {"encrypted values": encrypted, "plain values": len(kept) - encrypted}
 
 
 def history_of(db: Any) -> tuple[dict[str, list[Found]], dict[str, list[Found]]]:
@@ -120,9 +135,9 @@ def history_of(db: Any) -> tuple[dict[str, list[Found]], dict[str, list[Found]]]
     return dict(history), dict(notes)
 
 
-def gather(environment: dict[str, str], gateway: str | None, driver_log: Path, world_log: Path) -> Evidence:
+def gather(access: Access, gateway: str | None, driver_log: Path, world_log: Path) -> Evidence:
     """Read everything."""
-    with database(environment["PERDURE_MONGODB_URI"]) as db:
+    with database(access.mongodb_uri) as db:
         history, notes = history_of(db)
         kept = {
             name: {one["_id"]: one for one in db[name].find({}, {"payload": 0})}
@@ -130,16 +145,15 @@ def gather(environment: dict[str, str], gateway: str | None, driver_log: Path, w
         }
         now = db.command("hello", codec_options=db.codec_options)["localTime"]
     events: dict[str, list[str]] = defaultdict(list)
-    for record in read_topic(environment["PERDURE_KAFKA_BOOTSTRAP_SERVERS"], EVENTS):
+    for record in read_topic(access.kafka, EVENTS):
         events[record.key().decode(errors="replace")].append(dict(record.headers())["ce_id"].decode())
-    url = environment["PERDURE_OPENSEARCH_URL"]
     arrived = read_log(world_log)
     evidence = Evidence(
         history=history,
         notes=notes,
         events=dict(events),
-        states=[(one["_id"], one["_source"]["thread_id"]) for one in _documents(url, STATES, ["thread_id"])],
-        newest=[(one["_id"], one["_source"]) for one in _documents(url, THREADS, ["thread_id", "seq", "note"])],
+        states=[(one["_id"], one["_source"]["thread_id"]) for one in _documents(access, STATES, ["thread_id"])],
+        newest=[(one["_id"], one["_source"]) for one in _documents(access, THREADS, ["thread_id", "seq", "note"])],
         world=[one for one in arrived if "hook" not in one],
         hooks=[one for one in arrived if "hook" in one],
         driver=read_log(driver_log),
@@ -147,12 +161,14 @@ def gather(environment: dict[str, str], gateway: str | None, driver_log: Path, w
         **kept,
     )
     if gateway:
-        evidence.logs = _final_logs(gateway, sorted({one["thread"] for one in evidence.acknowledged("start")}))
+        evidence.logs = _final_logs(
+            access.gateway(gateway), sorted({one["thread"] for one in evidence.acknowledged("start")})
+        )
     return evidence
 
 
-def _documents(url: str, index: str, fields: list[str]) -> Iterator[Found]:
-    with httpx.Client(base_url=url, timeout=60) as http:
+def _documents(access: Access, index: str, fields: list[str]) -> Iterator[Found]:
+    with access.opensearch() as http:
         http.post(f"/{index}/_refresh").raise_for_status()
         body = {"size": PAGE, "_source": fields, "sort": ["_doc"]}
         answer = http.post(f"/{index}/_search?scroll=2m", json=body).raise_for_status().json()
@@ -163,9 +179,9 @@ def _documents(url: str, index: str, fields: list[str]) -> Iterator[Found]:
         http.request("DELETE", "/_search/scroll", json={"scroll_id": answer["_scroll_id"]})
 
 
-def _final_logs(gateway: str, threads: list[str]) -> dict[str, list[str] | None]:
+def _final_logs(gateway: httpx.Client, threads: list[str]) -> dict[str, list[str] | None]:
     found: dict[str, list[str] | None] = {}
-    with httpx.Client(base_url=gateway, timeout=60) as http:
+    with gateway as http:
         for thread in threads:
             answer = http.get(f"/threads/{thread}/state")
             found[thread] = (answer.json().get("values") or {}).get("log") if answer.status_code == 200 else None

@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,15 @@ class Faults:
 
     Args:
         stack: The servers.
+        kafka: How the brokers are reached: options of librdkafka.
         services: The service processes, by label.
         planned: What to do.
 
     """
 
-    def __init__(self, stack: Stack, services: Services, planned: list[Fault]) -> None:
+    def __init__(self, stack: Stack, kafka: Mapping[str, Any], services: Services, planned: list[Fault]) -> None:
         self._stack = stack
+        self._kafka = kafka
         self._services = services
         self._planned = planned
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -109,19 +111,15 @@ class Faults:
             record = fault.as_json() | {"began_s": round(began, 2), "ended_s": round(ended, 2), "said": said}
             self.done.append(record)
 
-    @property
-    def _bootstrap(self) -> str:
-        return self._stack.environment()["PERDURE_KAFKA_BOOTSTRAP_SERVERS"]
-
     def _do(self, fault: Fault) -> str:
         if fault.kind is Kind.REPLAY:
-            return replay(self._bootstrap, fault, self._ending)
+            return replay(self._kafka, fault, self._ending)
         if fault.kind in (Kind.OUTAGE, Kind.BROKER):
             return self._stop_server(fault)
         if fault.kind is Kind.REFUSED:
-            return refuse(self._bootstrap, fault.target, fault.lasts_s, self._ending)
+            return refuse(self._kafka, fault.target, fault.lasts_s, self._ending)
         if fault.kind is Kind.POISON:
-            return f"{poison(self._bootstrap, fault.seed, self.poisoned)} records"
+            return f"{poison(self._kafka, fault.seed, self.poisoned)} records"
         process = self._services[fault.target]
         if fault.kind is Kind.HALF:
             return self._serve_half(process, fault)
@@ -179,21 +177,21 @@ class Faults:
             self.problems.append(f"{process.label} could not be started again: {error}")
 
 
-def replay(bootstrap: str, fault: Fault, ending: threading.Event) -> str:
+def replay(kafka: Mapping[str, Any], fault: Fault, ending: threading.Event) -> str:
     """Send copies of start commands again, after ``fault.lasts_s``; every copied command was delivered before."""
-    records = [r for r in read_topic(bootstrap, COMMANDS) if dict(r.headers() or ()).get("ce_type") == START]
+    records = [r for r in read_topic(kafka, COMMANDS) if dict(r.headers() or ()).get("ce_type") == START]
     chosen = random.Random(fault.seed).sample(records, min(COPIES, len(records)))
     ending.wait(fault.lasts_s)
-    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "partitioner": "murmur2_random"})
+    producer = Producer({**kafka, "acks": "all", "partitioner": "murmur2_random"})
     for record in chosen:
         producer.produce(COMMANDS, record.value(), record.key(), headers=record.headers())
     left = producer.flush(60)
     return f"{len(chosen) - left} of {len(records)} commands"
 
 
-def read_topic(bootstrap: str, topic: str, timeout_s: float = 60.0) -> list[Any]:
+def read_topic(kafka: Mapping[str, Any], topic: str, timeout_s: float = 60.0) -> list[Any]:
     """Every record of a topic, partition by partition, from the beginning to where it ends now."""
-    settings = {"bootstrap.servers": bootstrap, "group.id": "chaos-reader", "enable.auto.commit": False}
+    settings = {**kafka, "group.id": "chaos-reader", "enable.auto.commit": False}
     consumer = Consumer(settings | {"auto.offset.reset": "earliest", "enable.partition.eof": False})
     deadline = time.monotonic() + timeout_s
     try:

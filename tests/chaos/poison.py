@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,7 +22,7 @@ UNREADABLE = ("perdure.commands", "perdure.events", "perdure.validations", "perd
 FLUSH_S = 60.0
 
 
-def poison(bootstrap: str, seed: int, places: list[str]) -> int:
+def poison(kafka: Mapping[str, Any], seed: int, places: list[str]) -> int:
     """Send one record of each sort, and add to ``places`` the ids of the dead letters that are expected; how many records.
 
     Raises:
@@ -37,7 +37,7 @@ def poison(bootstrap: str, seed: int, places: list[str]) -> int:
         else:
             places.append(f"{message.topic()}:{message.partition()}:{message.offset()}")
 
-    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "enable.idempotence": True})
+    producer = Producer({**kafka, "acks": "all", "enable.idempotence": True})
     records = list(_records(random.Random(seed)))
     for topic, record in records:
         producer.produce(topic, record.value, record.key, headers=record.headers, on_delivery=delivered)

@@ -49,11 +49,13 @@ class Readers:
 
     Args:
         url: The gateway's.
+        credentials: Headers that say who calls.
 
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, credentials: Mapping[str, str]) -> None:
         self._url = url
+        self._credentials = credentials
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="readers", daemon=True)
         self._thread.start()
@@ -94,7 +96,9 @@ class Readers:
     async def _read(self, thread_id: str, streamed: Streamed) -> None:
         if self._http is None:
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=SILENCE_S)
-            self._http = aiohttp.ClientSession(self._url, timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
+            self._http = aiohttp.ClientSession(
+                self._url, timeout=timeout, connector=aiohttp.TCPConnector(limit=0), headers=self._credentials
+            )
         while True:
             last = streamed.events[-1][0] if streamed.events else "-1"
             try:

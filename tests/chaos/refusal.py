@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
@@ -22,14 +23,14 @@ PAUSE_S = 0.5
 RESTORE_S = 120.0
 
 
-def refuse(bootstrap: str, topic: str, lasts_s: float, ending: threading.Event) -> str:
+def refuse(kafka: Mapping[str, Any], topic: str, lasts_s: float, ending: threading.Event) -> str:
     """Let the topic refuse every record for ``lasts_s`` seconds; it takes records again when this returns.
 
     Raises:
         KafkaException: the brokers did not answer for two minutes.
 
     """
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient(dict(kafka))
     (declared,) = (one for one in topics.ALL if one.name == topic)
     _patiently(lambda: _set(admin, topic, NOTHING_FITS))
     try:

@@ -19,7 +19,6 @@ import sys
 import tempfile
 import threading
 import time
-import uuid
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -27,21 +26,20 @@ from typing import Any
 
 from tests.chaos.checker import Verdict, check
 from tests.chaos.driver import Driver
-from tests.chaos.evidence import database, entry_id, gather
+from tests.chaos.evidence import database, entry_id, gather, stored_values
 from tests.chaos.faults import Faults
 from tests.chaos.readers import Readers
 from tests.chaos.sampler import Sampler
 from tests.chaos.schedule import SERVICES, plan
+from tests.chaos.sites import SecuredSite, Site
 from tests.chaos.streams import last_ends
 
 from perdure.chassis.kafka.admin import TopicAdmin
-from perdure.cli.provision import provision
+from perdure.cli.provision import service_settings
 from perdure.local.probes import probe_http
 from perdure.local.process import Launch, spawn, wait_ready
 from perdure.local.resources import free_port
 from perdure.local.services import Services, available_services
-from perdure.local.settings import LocalSettings
-from perdure.local.stack import Stack
 from perdure.local.state import Record
 
 GRAPHS = Path(__file__).parent / "graphs"
@@ -77,6 +75,8 @@ class Options:
     """Where the report and, on failure, the logs go."""
     per_s: float = AGENTS_PER_S
     faults: bool = True
+    secure: bool = False
+    """With TLS, users with their grants, an API key and encryption at rest."""
 
 
 class ChaosRun:
@@ -84,12 +84,10 @@ class ChaosRun:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        local = {"kafka_bootstrap_servers": None, "mongodb_uri": None, "opensearch_url": None}
-        local_settings = LocalSettings().model_copy(update={**local, "local_kafka_heap_mb": 384})
-        self.stack = Stack(local_settings, ephemeral=True, brokers=3)
+        self.site = SecuredSite() if options.secure else Site()
+        self.stack = self.site.stack
         self.began = time.monotonic()
         self._settled = False
-        self.environment: dict[str, str] = {}
         self.services: Services
         self.faults: Faults
         self.driver: Driver
@@ -114,28 +112,26 @@ class ChaosRun:
                 self.readers.stop({}, 0)
             if not kept:
                 self._keep_logs()
-            self.stack.stop()
+            self.site.stop()
 
     def say(self, text: str) -> None:
         """Show one line with the time since the begin."""
         print(f"[{time.monotonic() - self.began:6.1f} s] {text}", flush=True)
 
     def _start(self) -> None:
-        self.stack.start()
-        self.say("three brokers, MongoDB and OpenSearch run")
-        uri = self.stack.environment()["PERDURE_MONGODB_URI"].rpartition("/")[0] + f"/chaos_{uuid.uuid4().hex[:8]}"
-        self.environment = self.stack.environment() | {"PERDURE_MONGODB_URI": uri}
-        provision(self.environment)
-        replicas = asyncio.run(TopicAdmin(self.environment["PERDURE_KAFKA_BOOTSTRAP_SERVERS"]).existing())
+        self.site.start()
+        self.say("three brokers, MongoDB and OpenSearch run" + (", secured" if self.options.secure else ""))
+        replicas = asyncio.run(TopicAdmin(service_settings(self.site.environment)).existing())
         if wrong := [name for name, topic in replicas.items() if topic.replication != 3]:
             raise RuntimeError(f"topics {wrong} are not replicated three times")
         world = self._start_world()
         names = [name for name in INSTANCES if name in available_services()]
-        env = {**SETTINGS, "PERDURE_MONGODB_URI": uri, "CHAOS_WORLD_URL": world}
-        self.services = Services.of(self.stack, names, env, cwd=GRAPHS)
+        self.services = Services.of(self.stack, names, {**SETTINGS, "CHAOS_WORLD_URL": world}, cwd=GRAPHS)
+        for process in self.services.processes.values():
+            process.env |= self.site.settings_of(process.name)
         self.services.start()
         self._subscribe(world)
-        self.sampler = Sampler(uri, self._workers)
+        self.sampler = Sampler(self.site.access.mongodb_uri, self._workers)
         self.sampler.start()
         self.say(f"services run: {', '.join(self.services.processes)}")
 
@@ -146,11 +142,10 @@ class ChaosRun:
 
     def _subscribe(self, world: str) -> None:
         """The world is told of every end."""
-        import httpx
-
         wanted = {"scope": "tenant", "kinds": TOLD, "channel": "webhook"}
         body = wanted | {"target": f"{world}/hooks"}
-        httpx.post(f"{self.services.gateway_url}/subscriptions", json=body, timeout=30).raise_for_status()
+        with self.site.access.gateway(self.services.gateway_url) as http:
+            http.post("/subscriptions", json=body).raise_for_status()
 
     def _start_world(self) -> str:
         port, folder = free_port(), self.stack.folder
@@ -171,10 +166,12 @@ class ChaosRun:
         seconds = options.minutes * 60
         labels = [label for label in SERVICES if label in self.services.processes]
         planned = plan(options.seed, options.minutes, labels) if options.faults else []
-        self.faults = Faults(self.stack, self.services, planned)
-        url = self.services.gateway_url
-        self.readers = Readers(url)
-        self.driver = Driver(url, self._driver_log, options.seed, options.per_s, self.readers.follow)
+        access, url = self.site.access, self.services.gateway_url
+        self.faults = Faults(self.stack, access.kafka, self.services, planned)
+        self.readers = Readers(url, access.credentials)
+        self.driver = Driver(
+            url, self._driver_log, options.seed, options.per_s, self.readers.follow, access.credentials
+        )
         serve_s = UNDO_S + SETTLE_S
         done = threading.Event()
         failed: list[BaseException] = []
@@ -208,7 +205,7 @@ class ChaosRun:
     def _settle(self) -> None:
         """Wait until nothing moves any more; what is left when the time is over is for the checker to tell."""
         deadline = time.monotonic() + SETTLE_S
-        with database(self.environment["PERDURE_MONGODB_URI"]) as db:
+        with database(self.site.access.mongodb_uri) as db:
             while left := self._unsettled(db):
                 if time.monotonic() > deadline:
                     self.say(f"not settled within {SETTLE_S:.0f} s: {left}")
@@ -244,18 +241,16 @@ class ChaosRun:
         return {name: count for name, count in counts.items() if count}
 
     def _await_index(self, stored: int, deadline: float) -> None:
-        import httpx
-
-        url = f"{self.environment['PERDURE_OPENSEARCH_URL']}/perdure-states"
-        while True:
-            httpx.post(f"{url}/_refresh", timeout=30)
-            found = httpx.get(f"{url}/_count", timeout=30).json().get("count", 0)
-            if found >= stored or time.monotonic() > deadline:
-                return
-            time.sleep(0.5)
+        with self.site.access.opensearch() as http:
+            while True:
+                http.post("/perdure-states/_refresh")
+                found = http.get("/perdure-states/_count").json().get("count", 0)
+                if found >= stored or time.monotonic() > deadline:
+                    return
+                time.sleep(0.5)
 
     def _check(self) -> Verdict:
-        evidence = gather(self.environment, self.services.gateway_url, self._driver_log, self._world_log)
+        evidence = gather(self.site.access, self.services.gateway_url, self._driver_log, self._world_log)
         evidence.samples = self.sampler.stop()
         evidence.streams = self.readers.stop(last_ends(evidence), READ_ON_S)
         evidence.poisoned = self.faults.poisoned
@@ -269,7 +264,7 @@ class ChaosRun:
     def _verify(self) -> dict[str, Any] | None:
         """The report of ``perdure index verify --full``, of everything that is there now."""
         command = [sys.executable, "-m", "perdure.indexer.verify", "--full", "--settled-s", "0"]
-        done = subprocess.run(command, env={**os.environ, **self.environment}, stdout=subprocess.PIPE, check=False)
+        done = subprocess.run(command, env={**os.environ, **self.site.environment}, stdout=subprocess.PIPE, check=False)
         return None if done.returncode else dict(json.loads(done.stdout))
 
     def _facts(self) -> dict[str, Any]:
@@ -285,6 +280,8 @@ class ChaosRun:
         return {
             "seed": self.options.seed,
             "minutes": self.options.minutes,
+            "secure": self.options.secure,
+            **stored_values(self.site.access.mongodb_uri),
             "took_s": round(time.monotonic() - self.began, 1),
             "faults": sorted(self.faults.done, key=lambda one: one["began_s"]),
             "problems": self.faults.problems,
@@ -328,9 +325,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--per-second", type=float, default=AGENTS_PER_S, help="agents started a second")
     parser.add_argument("--folder", type=Path, help="for the report and the logs; a new temporary one by default")
     parser.add_argument("--no-faults", action="store_true", help="only the agents and the checker")
+    parser.add_argument("--secure", action="store_true", help="with everything on that keeps strangers out")
     given = parser.parse_args(arguments)
     folder = given.folder or Path(tempfile.mkdtemp(prefix=f"chaos-{given.seed}-"))
-    options = Options(given.seed, given.minutes, folder, given.per_second, not given.no_faults)
+    options = Options(given.seed, given.minutes, folder, given.per_second, not given.no_faults, given.secure)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         verdict = ChaosRun(options).execute()

@@ -52,7 +52,9 @@ async def test_events_keep_their_order_across_a_refusal(kafka_bootstrap: str) ->
     append(1)
     await until(lambda: not producer.waiting, "the first event is acknowledged")
     over = threading.Event()
-    refusing = asyncio.create_task(asyncio.to_thread(refuse, kafka_bootstrap, topics.EVENTS.name, DEADLINE_S, over))
+    refusing = asyncio.create_task(
+        asyncio.to_thread(refuse, {"bootstrap.servers": kafka_bootstrap}, topics.EVENTS.name, DEADLINE_S, over)
+    )
     seq = 1
     try:
         while not backlog.holds(0):  # the brokers take a moment to learn of the setting
@@ -69,7 +71,7 @@ async def test_events_keep_their_order_across_a_refusal(kafka_bootstrap: str) ->
     append(seq + 1)
     await producer.close()
     await backlog.close()
-    records = await asyncio.to_thread(read_topic, kafka_bootstrap, topics.EVENTS.name)
+    records = await asyncio.to_thread(read_topic, {"bootstrap.servers": kafka_bootstrap}, topics.EVENTS.name)
     ids = [dict(r.headers())["ce_id"].decode() for r in records if r.key() == thread.encode()]
     assert list(dict.fromkeys(ids)) == [f"{thread}:{n}" for n in range(1, seq + 2)]
     assert not await events.end(), "a run whose events were refused is left to the sweep"

@@ -80,6 +80,7 @@ def secured_arguments(authority: Authority) -> list[str]:
 
 @contextmanager
 def _running(argv: list[str], log: Path, access: MongodbAccess) -> Iterator[None]:
+    log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(argv, stdout=output, stderr=output)
     try:

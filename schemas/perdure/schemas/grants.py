@@ -259,7 +259,7 @@ SERVICES: Final[Mapping[str, Grants]] = {
             documents.THREADS: READ,
             key_documents.API_KEYS: WRITE,
             key_documents.ENCRYPTION_KEYS: CHANGE,
-            session_documents.SESSIONS: WRITE,
+            session_documents.SESSIONS: CHANGE,
         },
         makes_indexes=True,
         indices={"perdure-*": (*INDEXES, "indices:admin/delete")},

@@ -153,12 +153,12 @@ def _prepare_opensearch(place: Place, settings: LocalSettings, display: Display)
     return Prepared(launch, data)
 
 
-def probe(name: str, port: int) -> str | None:
-    """None when the local server is ready, else what is missing."""
+def probe(name: str, port: int, brokers: int = 1) -> str | None:
+    """None when the local server is ready (a broker: when it knows so many), else what is missing."""
     kind = kind_of(name)
     if kind == opensearch.NAME:
         return probe_opensearch(local_address(name, port))
-    return {kafka.NAME: probe_kafka, mongodb.NAME: probe_mongodb}[kind](HOST, port)
+    return probe_mongodb(HOST, port) if kind == mongodb.NAME else probe_kafka(HOST, port, brokers)
 
 
 _PREPARE: Final[dict[str, Callable[[Place, LocalSettings, Display], Prepared]]] = {

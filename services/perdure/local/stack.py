@@ -23,10 +23,10 @@ from perdure.local.display import Display, SilentDisplay
 from perdure.local.errors import LocalError, ServerFailedError
 from perdure.local.java import java_home
 from perdure.local.logs import Log
-from perdure.local.probes import probe_external, probe_kafka
+from perdure.local.probes import probe_external
 from perdure.local.process import Identity, last_lines, send, stop, wait_ready
 from perdure.local.reaper import end_reaper, remove, start_reaper
-from perdure.local.resources import HOST, STACK_VARIABLE, free_port, require_disk, require_memory, require_port
+from perdure.local.resources import STACK_VARIABLE, free_port, require_disk, require_memory, require_port
 from perdure.local.servers import (
     ADDRESS_FIELDS,
     PORT_FIELDS,
@@ -63,6 +63,9 @@ class Stack:
     :param brokers: of Kafka. More than one form a cluster (replication 3, two in sync at least) of the servers ``kafka-1``,
         ``kafka-2``, ...; ``kafka`` names all of them.
     """
+
+    _prepare = staticmethod(prepare)
+    _probe = staticmethod(probe)
 
     def __init__(
         self,
@@ -261,7 +264,7 @@ class Stack:
         """Wait until each of these brokers knows all of them."""
         deadline = time.monotonic() + self.settings.local_start_timeout_s
         for name in names:
-            while problem := probe_kafka(HOST, self._cluster[name]["port"], len(names)):
+            while problem := self._probe(name, self._cluster[name]["port"], len(names)):
                 if time.monotonic() > deadline:
                     log = self.folder / "logs" / f"{name}.log"
                     raise ServerFailedError(name, f"does not find the others: {problem}", log, last_lines(log))
@@ -273,7 +276,7 @@ class Stack:
         for name in names:
             record = records.get(name)
             if record and record.running:
-                problem = probe(name, record.ports["port"])
+                problem = self._probe(name, record.ports["port"])
                 self.display.say(f"{name}: already running at {record.address}" + (f" ({problem})" if problem else ""))
                 continue
             if record:
@@ -316,7 +319,7 @@ class Stack:
             if name in self._cluster:
                 controllers = {node: its["controller"] for node, its in enumerate(self._cluster.values(), 1)}
                 place = replace(place, controller_ports=controllers, node=list(self._cluster).index(name) + 1)
-            prepared = prepare(name, place, self.settings, self.display)
+            prepared = self._prepare(name, place, self.settings, self.display)
             try:
                 self._launch(name, prepared, ports)
             except ServerFailedError:
@@ -344,7 +347,7 @@ class Stack:
                     data=prepared.data,
                 ),
             )
-            wait_ready(identity, launch, lambda: probe(name, port) is None, self.settings.local_start_timeout_s)
+            wait_ready(identity, launch, lambda: self._probe(name, port) is None, self.settings.local_start_timeout_s)
 
     def _check_external(self, name: str, address: str) -> None:
         deadline = time.monotonic() + _EXTERNAL_TIMEOUT_S
