@@ -1,6 +1,7 @@
 """``python -m perdure.indexer``: the composition root of the indexer.
 
-Order of the start: rules, topics (waits until they exist), OpenSearch (waits until templates and aliases are there), Faust.
+Order of the start: rules, OpenSearch (waits until templates and aliases are there), topics (waits until they exist), Faust, which
+ends when it does not find Kafka at its start: nothing is waited for in between.
 Order of the end: the batch in hand is finished and acknowledged, offsets are committed, the group is left.
 """
 
@@ -46,7 +47,7 @@ async def main(settings: IndexerSettings, stopping: asyncio.Event) -> None:
     await health.start()
     dead_letters = Producer(settings, f"indexer-{settings.instance}")
     try:
-        if not await until(stopping, wait_for_topics(settings)) or not await until(stopping, writer.open()):
+        if not await until(stopping, writer.open()) or not await until(stopping, wait_for_topics(settings)):
             return
         indexing = Indexing(writer, dead_letters, redaction, settings)
         app = make_app(settings)
