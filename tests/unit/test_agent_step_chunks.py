@@ -83,10 +83,10 @@ async def test_what_was_said_is_sent_before_the_superstep_is_durable_and_numbere
     chunks = begun(streams)
     for n in range(1, 4):
         chunks.add("custom", "", n)
-    chunks.durable(8)
+    chunks.durable(8, checkpoint=False)
     chunks.add("custom", "", 4)
-    chunks.durable(9)
-    chunks.durable(10)
+    chunks.durable(9, checkpoint=False)
+    chunks.durable(10, checkpoint=False)
     chunks.flush()
     assert kafka.said()[1:] == [
         (7, 1, 0, [1]),
@@ -103,9 +103,9 @@ async def test_sequence_numbers_that_become_durable_out_of_order_are_told_in_ord
 ) -> None:
     chunks = begun(streams)
     chunks.add("custom", "", 1)
-    chunks.durable(9)
+    chunks.durable(9, checkpoint=False)
     chunks.add("custom", "", 2)
-    chunks.durable(8)
+    chunks.durable(8, checkpoint=False)
     chunks.flush()
     assert kafka.said()[1:] == [(7, 1, 0, [1]), (7, 2, 0, [2]), (8, 1, 2, []), (9, 1, 0, [])]
 
@@ -113,7 +113,7 @@ async def test_sequence_numbers_that_become_durable_out_of_order_are_told_in_ord
 async def test_entries_of_earlier_owners_change_nothing(streams: Streams, kafka: Kafka) -> None:
     chunks = begun(streams)
     for seq in (3, 6, 7):
-        chunks.durable(seq)
+        chunks.durable(seq, checkpoint=False)
     chunks.add("custom", "", 1)
     assert kafka.said() == [(7, 1, 0, []), (7, 1, 0, [1])]
 
@@ -133,7 +133,7 @@ async def test_a_record_has_16_kib_at_most(streams: Streams, kafka: Kafka) -> No
     chunks = begun(streams)
     for _ in range(200):
         chunks.add("custom", "", "x" * 1_000)
-    chunks.durable(8)
+    chunks.durable(8, checkpoint=False)
     chunks.flush()
     sizes = [len(record.value) for record in kafka.records]
     assert max(sizes) < RECORD_BYTES + 2_000
@@ -147,7 +147,7 @@ async def test_a_chunk_that_no_broker_takes_leaves_a_gap(streams: Streams, kafka
     chunks.add("custom", "", "second")
     chunks.add("custom", "", "x" * (LARGEST_CHUNK_BYTES + 1))
     chunks.add("custom", "", "fourth")
-    chunks.durable(8)
+    chunks.durable(8, checkpoint=False)
     chunks.flush()
     assert kafka.said()[1:] == [(7, 1, 0, ["first"]), (7, 2, 0, ["second"]), (7, 4, 0, ["fourth"]), (8, 1, 4, [])]
 
@@ -162,7 +162,7 @@ async def test_a_full_queue_drops_chunks_and_their_numbers_are_missing(
     chunks.flush()
     kafka.full = False
     chunks.add("custom", "", "sent")
-    chunks.durable(8)
+    chunks.durable(8, checkpoint=False)
     chunks.flush()
     assert kafka.said()[1:] == [(7, 3, 0, ["sent"]), (8, 1, 3, [])]
 
@@ -189,8 +189,8 @@ async def test_chunks_never_fill_the_queue_that_events_need(
 async def test_nothing_is_sent_of_a_run_for_which_nobody_asked(streams: Streams, kafka: Kafka) -> None:
     chunks = begun(streams, payload={"stream": {"modes": ["values", "updates"], "subgraphs": True}})
     assert not chunks.tell()
-    chunks.durable(8)
-    chunks.durable(9)
+    chunks.durable(8, checkpoint=False)
+    chunks.durable(9, checkpoint=False)
     chunks.close()
     assert kafka.records == []
 
@@ -202,11 +202,11 @@ async def test_modes_that_are_asked_for_later_are_told_when_the_run_takes_them_u
     command = StreamRun(tenant="acme", thread_id="thread-1", run_id="run-1", modes=("messages", "values"))
     assert streams.ask(command)
     assert streams.ask(command), "once more changes nothing"
-    chunks.durable(8)
+    chunks.durable(8, checkpoint=False)
     assert kafka.records == [], "what the superstep said was not told: nothing may say that it was"
     assert chunks.tell() == Asked(frozenset({"messages"}))
     chunks.add("messages", "", "token")
-    chunks.durable(9)
+    chunks.durable(9, checkpoint=False)
     chunks.flush()
     assert kafka.said() == [(8, 1, 0, ["token"]), (9, 1, 1, [])]
 
@@ -249,7 +249,7 @@ async def test_what_several_runs_say_right_after_another_is_sent_together(
     other.add("custom", "", 2)
     before = len(kafka.records)
     other.add("custom", "", 3)
-    one.durable(8)
+    one.durable(8, checkpoint=False)
     other.add("custom", "", 4)
     assert len(kafka.records) == before
     await until(lambda: len(kafka.records) == before + 2, "both records")
@@ -266,7 +266,7 @@ async def test_the_first_chunk_of_a_superstep_goes_at_once_however_much_others_s
     one.add("custom", "", 1)
     one.add("custom", "", 2)
     before = len(kafka.records)
-    other.durable(8)
+    other.durable(8, checkpoint=False)
     other.add("custom", "", 3)
     assert [(m.run_id, m.seq, [c.data for c in m.chunks]) for m in kafka.messages()[before:]] == [
         ("run-2", 7, []),

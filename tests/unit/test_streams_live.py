@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -80,8 +81,10 @@ class Stage:
         chunks = [{"mode": mode, "data": one} for one in data]
         self._record({"seq": seq, "first": first, "chunks": chunks})
 
-    def closes(self, seq: int, before: int, modes: Sequence[str] = ("messages", "custom")) -> None:
-        self._record({"seq": seq, "before": before, "modes": modes})
+    def closes(
+        self, seq: int, before: int, modes: Sequence[str] = ("messages", "custom"), *, checkpoint: bool = False
+    ) -> None:
+        self._record({"seq": seq, "before": before, "modes": modes, "checkpoint": checkpoint})
 
     def _record(self, content: dict[str, Any]) -> None:
         self.feed.ring.add([ChunkRecord({"run_id": "run", **content}, 100)])
@@ -363,6 +366,49 @@ async def test_a_reader_of_chunks_that_got_them_needs_nothing_of_what_documents_
     assert await stage.end() == ["metadata", "a", "b", "end"]
     assert stage.ids == ["1-1", "1+1", "2+1", "5-1"]
     assert stage.documents.asked == []
+
+
+async def test_a_reader_of_chunks_reads_no_checkpoints_while_it_gets_them() -> None:
+    stage = Stage(BEGINNING, frozenset({"messages-tuple"}))
+    stage.documents.add(1, "e", "started")
+    stage.closes(1, 0)
+    await stage.until(1)
+    reads = stage.documents.reads
+    stage.chunk(1, 1, "a")
+    stage.closes(2, 1, checkpoint=True)
+    stage.closes(3, 0, checkpoint=True)
+    stage.chunk(3, 1, "b")
+    stage.closes(4, 1, checkpoint=True)
+    stage.closes(5, 0, checkpoint=True)
+    await stage.until(3)
+    assert stage.documents.reads == reads
+    stage.documents.add(6, "e", "success")
+    stage.closes(6, 0)
+    assert await stage.end() == ["metadata", "a", "b", "end"]
+    assert stage.ids == ["1-1", "1+1", "3+1", "6-1"]
+    assert stage.documents.reads == reads + 1
+
+
+async def test_a_reader_of_chunks_that_missed_one_reads_its_checkpoint() -> None:
+    stage = Stage(BEGINNING, frozenset({"messages-tuple"}))
+    history(stage, last=4)
+    stage.closes(1, 0)
+    stage.chunk(1, 2, "second of two")
+    stage.closes(2, 2, checkpoint=True)
+    stage.closes(3, 0, checkpoint=True)
+    stage.closes(4, 0)
+    assert await stage.end() == ["metadata", "second of two", "whole 2", "end"]
+
+
+async def test_a_reader_of_chunks_reads_the_history_when_they_say_nothing_of_it() -> None:
+    stage = Stage(BEGINNING, frozenset({"messages-tuple"}))
+    began = time.monotonic()
+    history(stage, last=3)
+    stage.closes(1, 0)
+    await stage.until(1)
+    stage.kept._feeds[("default", "thread")].chunks_come = False
+    assert await stage.end() == ["metadata", "whole 2", "end"]
+    assert time.monotonic() - began < readers.GRACE_S
 
 
 async def test_a_reader_of_chunks_that_missed_one_is_told_that_message_whole() -> None:

@@ -45,6 +45,8 @@ class StreamChunks(Message):
     """The number of the first chunk, counted from 1 since ``seq`` became durable."""
     before: int = Field(default=0, ge=0)
     """In a record without chunks: how many chunks there were since the sequence number before it became durable."""
+    checkpoint: bool = False
+    """In a record without chunks: whether what became durable is a checkpoint, so that nothing begins or ends with it."""
     chunks: tuple[Chunk, ...] = ()
     modes: tuple[str, ...] = ()
     """Which of ``EPHEMERAL_MODES`` the worker tells since the sequence number before. Of another mode there may have been more than

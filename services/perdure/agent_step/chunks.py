@@ -171,8 +171,8 @@ class RunChunks:
         self._told = Asked()
         self._streams = streams
         self._seq = 0
-        self._ahead: set[int] = set()
-        """Numbers that are durable before a smaller one is."""
+        self._ahead: dict[int, bool] = {}
+        """Numbers that are durable before a smaller one is, and whether each is of a checkpoint."""
         self._count = 0
         self._gathered: list[bytes] = []
         self._first = 1
@@ -188,7 +188,7 @@ class RunChunks:
     def begin(self, seq: int) -> None:
         """Begin after a sequence number: the run's ``started``, durable since a moment."""
         self._seq, self._told = seq - 1, self.asked
-        self._advance()
+        self._advance(checkpoint=False)
 
     def tell(self) -> Asked:
         """Tell what is asked from now on; what that is."""
@@ -205,22 +205,22 @@ class RunChunks:
         """Tell anything else."""
         self._add(mode, ns, encode(data))
 
-    def durable(self, seq: int) -> None:
+    def durable(self, seq: int, checkpoint: bool) -> None:
         """A sequence number of the thread is durable. Numbers up to the one of :meth:`begin` are ignored."""
         if seq <= self._seq:
             return
-        self._ahead.add(seq)
-        while self._seq + 1 in self._ahead:
-            self._ahead.remove(self._seq + 1)
-            self._advance()
+        self._ahead[seq] = checkpoint
+        while (is_checkpoint := self._ahead.pop(self._seq + 1, None)) is not None:
+            self._advance(checkpoint=is_checkpoint)
 
-    def _advance(self) -> None:
+    def _advance(self, *, checkpoint: bool) -> None:
         """The next sequence number is durable."""
         self._pack()
         self._seq += 1
         before, self._count, self._first = self._count, 0, 1
         if self._told:
-            self._ready.append(Outgoing(b',"seq":%d,"before":%d' % (self._seq, before), f"{self._seq}", 0))
+            fields = b',"seq":%d,"before":%d%b' % (self._seq, before, b',"checkpoint":true' if checkpoint else b"")
+            self._ready.append(Outgoing(fields, f"{self._seq}", 0))
             self._gather()
 
     def flush(self) -> None:

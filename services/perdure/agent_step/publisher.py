@@ -16,6 +16,7 @@ from typing import Any
 from perdure.agent_step.backlog import Backlog
 from perdure.chassis.kafka.producer import Producer
 from perdure.chassis.telemetry import logger
+from perdure.checkpoint import keys
 from perdure.schemas.documents import RunDocument
 from perdure.schemas.outbox import event_of, record_of
 from perdure.schemas.topics import EVENTS
@@ -37,7 +38,7 @@ class RunEvents:
         run: RunDocument,
         settle: Callable[[RunDocument], None],
         backlog: Backlog,
-        on_durable: Callable[[int], None] | None = None,
+        on_durable: Callable[[int, bool], None] | None = None,
     ) -> None:
         self._producer = producer
         self._backlog = backlog
@@ -52,7 +53,7 @@ class RunEvents:
     def publish(self, entry: Mapping[str, Any]) -> None:
         """Publish the event of one entry, unless an earlier one of the thread has to be published first."""
         if self._on_durable is not None:
-            self._on_durable(entry["seq"])
+            self._on_durable(entry["seq"], entry["kind"] == keys.CHECKPOINT)
         event = event_of(self._run, entry)
         if event is None:
             return

@@ -28,13 +28,14 @@ TYPE: Final = StreamChunks.TYPE.encode()
 class ChunkRecord:
     """One record of ``perdure.stream``: chunks, or that a sequence number is durable."""
 
-    __slots__ = ("_sent", "before", "chunks", "first", "modes", "nbytes", "run_id", "seq", "subgraphs")
+    __slots__ = ("_sent", "before", "checkpoint", "chunks", "first", "modes", "nbytes", "run_id", "seq", "subgraphs")
 
     def __init__(self, content: dict[str, Any], nbytes: int) -> None:
         self.run_id: str = content["run_id"]
         self.seq: int = content["seq"]
         self.first: int = content.get("first", 1)
         self.before: int = content.get("before", 0)
+        self.checkpoint = bool(content.get("checkpoint"))
         self.chunks: Sequence[dict[str, Any]] = content.get("chunks") or ()
         self.modes = frozenset(content.get("modes") or ())
         self.subgraphs = bool(content.get("subgraphs"))

@@ -88,6 +88,18 @@ class Live:
         record = self._ring.get(self._at)
         return record is not None and record.run_id == self._run_id and record.seq >= seq
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the reader began at the beginning and was told every chunk since."""
+        return self._lost < 0
+
+    def passes(self, seq: int) -> bool:
+        """Whether ``seq`` is a checkpoint before which everything was told: it says nothing more to who is told only chunks."""
+        record = self._ring.get(self._at)
+        if record is None or record.run_id != self._run_id or record.seq != seq:
+            return False
+        return record.checkpoint and self.is_whole and self._is_complete(record)
+
     def waits_for_history(self, seq: int) -> bool:
         """Whether what comes next follows a document after ``seq``."""
         record = self._ring.get(self._at)

@@ -38,6 +38,8 @@ BATCH_BYTES: Final = 64 * 1024
 BATCH_S: Final = 0.02
 """Events are made for so long at once, in seconds."""
 AGAIN_S: Final = 1.0
+PATIENCE_S: Final = 0.25
+"""How long who is told only chunks waits for what they say of the history before it is read."""
 GRACE_S: Final = 2.5
 """How long a document waits for the chunks before it, in seconds: both come through Kafka, by two topics."""
 LIVE_S: Final = 5.0
@@ -115,6 +117,8 @@ class RunReader:
         """``Feed.stored`` when nothing followed in the history."""
         self._look_at = time.monotonic() + LOOK_AT_RUN_S
         """When it is looked whether the run is still there (monotonic)."""
+        self._news_since: float | None = None
+        """Since when something may be in the history that was not read (monotonic)."""
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         """The events as they are sent, several together where they are there.
@@ -127,7 +131,7 @@ class RunReader:
             version = self._feed.version
             if self._feed.closing:
                 raise Closing
-            for part in batches(self._chunks()):
+            for part in batches(self._live_chunks()):
                 yield part
                 self._look_later()
             hold_s = 0.0
@@ -149,7 +153,7 @@ class RunReader:
                 self._look_later()
                 await self._look_at_run()
             elif not entries:
-                await self._feed.news(version, rest_s)
+                await self._feed.news(version, self._patience_s() or rest_s)
 
     @property
     def cursor(self) -> Cursor:
@@ -158,7 +162,9 @@ class RunReader:
 
     async def _stored(self) -> list[Entry]:
         """What follows in the history; it is not looked for again while only chunks come."""
-        stored = self._feed.stored
+        if self._patience_s():
+            return []
+        stored, self._news_since = self._feed.stored, None
         if stored == self._looked and not (self._live and self._live.waits_for_history(self._cursor.seq)):
             return []
         entries = await self._feed.after(position(self._cursor), self._last())
@@ -175,11 +181,36 @@ class RunReader:
             return ()
         return self._live.pump(self._cursor.seq)
 
+    def _live_chunks(self) -> Iterator[bytes]:
+        """The chunks that come after what was told, and after checkpoints that say nothing to who is told only chunks."""
+        yield from self._chunks()
+        while self._wanted.only_chunks and self._cursor.said == WHOLE:
+            if self._live is None or not self._live.passes(self._cursor.seq + 1):
+                return
+            self._cursor = Cursor(self._cursor.seq + 1, WHOLE)
+            self._live.passed()
+            self._look_later()
+            yield from self._chunks()
+
+    def _patience_s(self) -> float:
+        """For how many seconds chunks may yet say that nothing has to be read; 0 where it has to be, or nothing is new."""
+        if not self._wanted.only_chunks or self._live is None or not self._live.is_whole or not self._chunks_come():
+            return 0
+        if self._feed.stored == self._looked or self._live.knows(self._cursor.seq + 1):
+            return 0
+        if self._news_since is None:
+            self._news_since = time.monotonic()
+        return max(0.0, self._news_since + PATIENCE_S - time.monotonic())
+
+    def _chunks_come(self) -> bool:
+        """Whether the worker tells chunks of the run, and they are read as they come."""
+        return self._feed.chunks_come and (self._streams or self._run["_id"] in self._feed.ring.runs)
+
     def _hold(self, entry: Entry) -> float:
         """For how many seconds to wait for chunks that come before an entry; 0 where none do, or they are given up."""
         if self._live is None or not self._is_own(entry) or self._live.knows(entry.seq):
             return 0
-        if not (self._streams or self._run["_id"] in self._feed.ring.runs) or not self._feed.chunks_come:
+        if not self._chunks_come():
             return 0
         if time.time() - entry.at > LIVE_S:
             return 0
