@@ -15,7 +15,7 @@ SHORT := awk '/^(Collecting|Downloading|Installing|Successfully)/ { print substr
 LOCK := $(BIN)/uv pip compile pyproject.toml --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-annotate --no-header --python-version 3.11 --quiet
 
-.PHONY: help setup demo up down test chaos fuzz check fix conformance compatibility compatibility-reference bench bench-smoke lock audit sbom
+.PHONY: help setup demo up down test chaos fuzz check fix conformance compatibility compatibility-reference bench bench-secured bench-smoke lock audit sbom
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-24s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ compatibility-reference: setup ## Run the same probes against the Agent Server's
 bench: setup ## Measure Perdure and its peers in turn (QUICK=1 PEERS=.. WORKLOADS=.. ROUNDS=3 SOAK_MINUTES=30)
 	$(BIN)/python benchmarks/run.py $(if $(QUICK),--quick) $(if $(PEERS),--peers $(PEERS)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(WORKLOADS),--workloads $(WORKLOADS)) $(if $(SOAK_MINUTES),--soak-minutes $(SOAK_MINUTES)) $(BENCH_OPTIONS)
+
+bench-secured: setup ## Measure what TLS, passwords, grants and encryption cost, beside a system without them
+	$(BIN)/python benchmarks/secured.py
 
 bench-smoke: setup ## Run the smoke benchmark; prints one JSON line for each run
 	$(BIN)/python benchmarks/smoke.py

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -19,6 +19,7 @@ import orjson
 
 from perdure.chassis.kafka.consumer import Consumer, Subscription
 from perdure.chassis.kafka.producer import Producer
+from perdure.chassis.kafka.settings import KafkaAddress
 from perdure.chassis.opensearch import OpenSearch
 from perdure.schemas.envelope import Decoded
 from perdure.schemas.events import (
@@ -42,10 +43,10 @@ _ENDS = (RunSucceeded, RunFailed, RunTimedOut, RunCancelled)
 class Watcher:
     """Reads every event: waits and ends of runs, and the checkpoints of every ``sample``-th thread that it sees (0: of none)."""
 
-    def __init__(self, bootstrap_servers: str, sample: int) -> None:
-        self._producer = Producer(bootstrap_servers, "bench")
+    def __init__(self, kafka: KafkaAddress, sample: int) -> None:
+        self._producer = Producer(kafka, "bench")
         subscription = Subscription(EVENTS_TOPIC, f"bench-{uuid4().hex[:8]}", EVENTS, batch=2000)
-        self._consumer = Consumer(bootstrap_servers, "bench", subscription, self._handle, self._producer)
+        self._consumer = Consumer(kafka, "bench", subscription, self._handle, self._producer)
         self._task = asyncio.create_task(self._consumer.run())
         self._ends: dict[str, asyncio.Future[tuple[float, str]]] = {}
         self.sample = sample
@@ -134,8 +135,10 @@ class Load:
         assistant_id: str,
         opened: int,
         clients: int,
+        credentials: Mapping[str, str] | None = None,
     ) -> None:
         self._url = url
+        self._credentials = dict(credentials or {})
         self._watcher = watcher
         self._make_input = make_input
         self._assistant_id = assistant_id
@@ -148,7 +151,7 @@ class Load:
         measured = Measured()
         numbers = iter(range(agents))
         connector = aiohttp.TCPConnector(limit=self._connections)
-        async with aiohttp.ClientSession(connector=connector) as session:
+        async with aiohttp.ClientSession(connector=connector, headers=self._credentials) as session:
 
             async def work() -> None:
                 for _ in numbers:
