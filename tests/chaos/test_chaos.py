@@ -1,7 +1,4 @@
-"""Two minutes of everything breaking, inside ``make test``: the same as ``make chaos SEED=1 MINUTES=2 SECURE=1``.
-
-With everything on that keeps strangers out: what holds then holds without, too, and the grants are held against real work.
-"""
+"""Two minutes of everything breaking, inside ``make test``: the same as ``make chaos SEED=1 MINUTES=2``."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ def test_two_minutes(tmp_path: Path) -> None:
     """Agents, faults, and every promise holds."""
     folder = Path(os.environ.get("PERDURE_CHAOS_FOLDER") or tmp_path)
     try:
-        chaos = ChaosRun(Options(SEED, MINUTES, folder, secure=True))
+        chaos = ChaosRun(Options(SEED, MINUTES, folder))
         verdict = chaos.execute()
     except LocalError as error:
         if os.environ.get("CI") == "true":
@@ -41,8 +38,6 @@ def test_two_minutes(tmp_path: Path) -> None:
     assert counts["effects applied"] >= 10
     assert counts["runs claimed more than once"] >= 1, "no run lost its owner: the faults did nothing"
     assert not verdict.facts["problems"]
-    assert verdict.facts["plain values"] == 0
-    assert verdict.facts["encrypted values"] >= 100
 
 
 def test_three_brokers_outlive_one() -> None:
