@@ -2,7 +2,7 @@
 
 Contract: starts its own servers (three Kafka brokers) and services, and ends all of them however it ends. Exit code 0 only when no
 promise is broken. The report is ``report.json`` in the folder that it names; the logs of all processes are kept beside it when a
-promise is broken or the run fails.
+promise is broken, a process had a problem, or the run fails.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class ChaosRun:
             self._drive()
             self._settle()
             verdict = self._check()
-            kept = verdict.holds and self._settled
+            kept = verdict.holds and self._settled and not self.faults.problems
             return verdict
         finally:
             if hasattr(self, "sampler"):
