@@ -109,7 +109,7 @@ def test_dev_says_what_dies_keeps_the_old_worker_while_code_is_broken_and_ends_w
         assert project.said("agent-step keeps running with the code from before")
         assert project.status()["agent_step"]["pid"] == pid
         (project.folder / "agent.py").write_text(AGENT)
-        until_blocking(lambda: project.status()["agent_step"]["pid"] not in (pid, None), "a new worker", DEADLINE_S)
+        until_blocking(lambda: project.status()["agent_step"].get("pid") not in (pid, None), "a new worker", DEADLINE_S)
         assert "perdure dev" in project("up").stderr
         down = project("down")
         assert down.returncode == 0, down.stderr
